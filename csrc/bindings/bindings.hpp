@@ -1,0 +1,10 @@
+// csrc/bindings/bindings.hpp - one register function for each concept of the core.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace sabiyarn::bindings {
+
+void register_half(pybind11::module_& module);
+
+}  // namespace sabiyarn::bindings

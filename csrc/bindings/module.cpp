@@ -1,0 +1,7 @@
+// sabiyarn_edge._core: the C++ core as Python sees it. Each concept registers itself.
+#include "bindings/bindings.hpp"
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "Compiled core of sabiyarn_edge: KV cache, score pipeline, selection, step buffers.";
+  sabiyarn::bindings::register_half(module);
+}

@@ -1,0 +1,36 @@
+"""Errors that a user can cause, and can mend. Each message says what was given, what is allowed and what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ExportError",
+    "InvalidInputError",
+    "ModelFolderError",
+    "NumericalError",
+    "SabiYarnError",
+]
+
+
+class SabiYarnError(Exception):
+    """Base of every error that this package raises on purpose; the command line prints it without a traceback."""
+
+
+class InvalidInputError(SabiYarnError, ValueError):
+    """An argument, a prompt or an option is outside what is allowed."""
+
+
+class ModelFolderError(SabiYarnError):
+    """A model folder lacks a file, or its files are damaged or do not belong together."""
+
+
+class CheckpointError(SabiYarnError):
+    """A torch checkpoint cannot be read, or its tensors do not fit its config."""
+
+
+class ExportError(SabiYarnError):
+    """An export could not be finished; nothing was left at the target."""
+
+
+class NumericalError(SabiYarnError):
+    """The model or a callback produced scores that cannot be decoded: NaN, or no token left to choose."""
