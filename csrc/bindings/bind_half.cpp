@@ -20,12 +20,15 @@ void register_half(py::module_& module) {
         const float* source = values.data();
         half_bits* target = result.mutable_data();
         const auto count = static_cast<std::size_t>(values.size());
-        py::gil_scoped_release release;
-        float_to_half(source, target, count);
+        {
+          py::gil_scoped_release release;
+          float_to_half(source, target, count);
+        }
         return result;
       },
       py::arg("values").noconvert(),
-      "Round float32 values of any shape to float16, to nearest with ties to even; returns the bits as uint16.");
+      "Round float32 values of any shape to float16, to nearest with ties to even; returns the bits as "
+      "uint16.");
 
   module.def(
       "half_to_float",
@@ -34,8 +37,10 @@ void register_half(py::module_& module) {
         const half_bits* source = bits.data();
         float* target = result.mutable_data();
         const auto count = static_cast<std::size_t>(bits.size());
-        py::gil_scoped_release release;
-        half_to_float(source, target, count);
+        {
+          py::gil_scoped_release release;
+          half_to_float(source, target, count);
+        }
         return result;
       },
       py::arg("bits").noconvert(), "Widen float16 bits (uint16, any shape) to float32, exactly.");

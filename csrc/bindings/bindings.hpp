@@ -6,5 +6,7 @@
 namespace sabiyarn::bindings {
 
 void register_half(pybind11::module_& module);
+void register_kv_cache(pybind11::module_& module);
+void register_step_buffers(pybind11::module_& module);
 
 }  // namespace sabiyarn::bindings

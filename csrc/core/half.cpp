@@ -86,12 +86,14 @@ __attribute__((target("avx,f16c"))) void half_to_float_f16c(const half_bits* sou
   half_to_float_scalar(source + i, target + i, count - i);
 }
 
-// xgetbv is asked by the compiler's own check: "f16c" and "avx" are reported only if the system saves AVX state.
+// xgetbv is asked by the compiler's own check: "f16c" and "avx" are reported only if the system saves AVX
+// state.
 bool has_f16c() noexcept { return __builtin_cpu_supports("avx") != 0 && __builtin_cpu_supports("f16c") != 0; }
 
 #elif defined(__aarch64__)
 
-// FCVTN / FCVTL between half and single precision belong to the armv8-a baseline (no fp16 arithmetic is used).
+// FCVTN / FCVTL between half and single precision belong to the armv8-a baseline (no fp16 arithmetic is
+// used).
 void float_to_half_neon(const float* source, half_bits* target, std::size_t count) noexcept {
   std::size_t i = 0;
   for (; i + 4 <= count; i += 4) {

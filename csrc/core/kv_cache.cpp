@@ -1,0 +1,251 @@
+#include "core/kv_cache.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+namespace sabiyarn {
+
+KvCache::KvCache(KvShape shape, std::int64_t window, std::int64_t num_sink_tokens, std::int64_t min_capacity)
+    : shape_(shape), window_(window), num_sinks_(num_sink_tokens), min_capacity_(min_capacity) {
+  if (shape.num_layers < 1 || shape.num_heads < 1 || shape.head_dim < 1) {
+    throw std::invalid_argument("num_layers, num_heads and head_dim must be at least 1");
+  }
+  if (min_capacity < 1) throw std::invalid_argument("min_capacity must be at least 1");
+  static_cast<void>(WindowRing(window, num_sink_tokens));  // checks both
+  buffers_.resize(static_cast<std::size_t>(2 * shape.num_layers));
+}
+
+std::size_t KvCache::slot_bytes() const noexcept {
+  const std::size_t value_bytes = shape_.dtype == KvDtype::kFloat16 ? 2 : 4;
+  return static_cast<std::size_t>(shape_.head_dim) * value_bytes;
+}
+
+std::size_t KvCache::row_bytes(std::int64_t capacity) const noexcept {
+  return static_cast<std::size_t>(shape_.num_heads * capacity) * slot_bytes();
+}
+
+std::size_t KvCache::bytes_per_position() const noexcept {
+  return static_cast<std::size_t>(2 * shape_.num_layers * shape_.num_heads) * slot_bytes();
+}
+
+std::size_t KvCache::nbytes() const noexcept {
+  std::size_t total = 0;
+  for (const PageBuffer& buffer : buffers_) total += buffer.size();
+  return total;
+}
+
+void KvCache::reset(std::int64_t num_rows) {
+  if (num_rows < 1) throw std::invalid_argument("a KV cache needs at least one row");
+  rings_.assign(static_cast<std::size_t>(num_rows), WindowRing(window_, num_sinks_));
+  shared_.assign(static_cast<std::size_t>(num_rows * num_rows), 0);
+  capacity_ = 0;
+  ++layout_version_;
+}
+
+void KvCache::reserve(std::int64_t positions) {
+  if (positions <= capacity_) return;
+  if (positions > window_) throw std::out_of_range("reserve: more positions than the window holds");
+  std::int64_t capacity = std::max(capacity_, std::min(min_capacity_, window_));
+  while (capacity < positions) capacity = std::min(2 * capacity, window_);
+  lay_out(num_rows(), capacity);
+}
+
+void KvCache::lay_out(std::int64_t num_rows, std::int64_t capacity) {
+  const std::size_t new_row = row_bytes(capacity);
+  const std::size_t needed = static_cast<std::size_t>(num_rows) * new_row;
+  const std::size_t old_head = static_cast<std::size_t>(capacity_) * slot_bytes();
+  const std::size_t new_head = static_cast<std::size_t>(capacity) * slot_bytes();
+  const auto num_heads = static_cast<std::size_t>(shape_.num_heads);
+  try {
+    for (PageBuffer& buffer : buffers_) {
+      PageBuffer larger;
+      if (buffer.size() < needed) larger = PageBuffer(needed);
+      std::byte* const target = larger.data() != nullptr ? larger.data() : buffer.data();
+      // Strides only grow, so inside one buffer the last run moves first and nothing is overwritten unread.
+      for (std::size_t row = rings_.size(); row-- > 0;) {
+        const std::size_t live = static_cast<std::size_t>(rings_[row].length()) * slot_bytes();
+        if (live == 0) continue;
+        for (std::size_t head = num_heads; head-- > 0;) {
+          const std::byte* from = buffer.data() + (row * num_heads + head) * old_head;
+          std::byte* to = target + (row * num_heads + head) * new_head;
+          if (from != to) std::memmove(to, from, live);
+        }
+      }
+      if (larger.data() != nullptr) buffer = std::move(larger);
+    }
+  } catch (const std::bad_alloc&) {
+    free();  // some layers have the new layout and some the old: better empty than mixed
+    throw;
+  }
+  capacity_ = capacity;
+  dirty_bytes_ = std::max(dirty_bytes_, needed);
+  ++layout_version_;
+}
+
+void KvCache::unshare_from(std::int64_t row, std::int64_t slot) noexcept {
+  for (std::int64_t other = 0; other < num_rows(); ++other) {
+    shared(row, other) = shared(other, row) = std::min(shared(row, other), slot);
+  }
+}
+
+void KvCache::move_slots(std::int64_t row, const std::vector<SlotMove>& moves) noexcept {
+  const std::size_t head_bytes = static_cast<std::size_t>(capacity_) * slot_bytes();
+  for (PageBuffer& buffer : buffers_) {
+    std::byte* head = buffer.data() + static_cast<std::size_t>(row) * row_bytes();
+    for (std::int64_t h = 0; h < shape_.num_heads; ++h, head += head_bytes) {
+      for (const SlotMove& move : moves) {
+        std::memcpy(head + static_cast<std::size_t>(move.to) * slot_bytes(),
+                    head + static_cast<std::size_t>(move.from) * slot_bytes(), slot_bytes());
+      }
+    }
+  }
+  for (const SlotMove& move : moves) unshare_from(row, move.to);
+}
+
+std::int64_t KvCache::begin_append(std::int64_t row, std::int64_t count) {
+  WindowRing& ring = rings_.at(static_cast<std::size_t>(row));
+  if (count < 1 || count > window_ - num_sinks_) {
+    throw std::invalid_argument("an append takes between 1 and window - num_sink_tokens tokens");
+  }
+  reserve(std::min(ring.length() + count, window_));
+  const std::int64_t old_length = ring.length();
+  const std::int64_t landing = ring.append(count, moves_);
+  if (landing < old_length) {
+    unshare_from(row, landing);
+    move_slots(row, moves_);
+  }
+  return ring.length();
+}
+
+void KvCache::truncate(std::int64_t row, std::int64_t total) {
+  WindowRing& ring = rings_.at(static_cast<std::size_t>(row));
+  ring.truncate(total, moves_);
+  unshare_from(row, ring.length());
+  move_slots(row, moves_);
+}
+
+void KvCache::copy_row(std::int64_t from, std::int64_t to, std::int64_t first_slot,
+                       std::int64_t end_slot) noexcept {
+  if (first_slot >= end_slot) return;
+  const std::size_t head_bytes = static_cast<std::size_t>(capacity_) * slot_bytes();
+  const std::size_t offset = static_cast<std::size_t>(first_slot) * slot_bytes();
+  const std::size_t count = static_cast<std::size_t>(end_slot - first_slot) * slot_bytes();
+  for (PageBuffer& buffer : buffers_) {
+    const std::byte* source = buffer.data() + static_cast<std::size_t>(from) * row_bytes() + offset;
+    std::byte* target = buffer.data() + static_cast<std::size_t>(to) * row_bytes() + offset;
+    for (std::int64_t h = 0; h < shape_.num_heads; ++h, source += head_bytes, target += head_bytes) {
+      std::memcpy(target, source, count);
+    }
+  }
+}
+
+void KvCache::reorder(const std::int32_t* sources, std::int64_t num_new) {
+  const std::int64_t num_old = num_rows();
+  if (num_new < 1) throw std::invalid_argument("a KV cache needs at least one row");
+  for (std::int64_t row = 0; row < num_new; ++row) {
+    if (sources[row] < 0 || sources[row] >= num_old) {
+      throw std::out_of_range("reorder: a source is not a row of the cache");
+    }
+  }
+  if (num_new > num_old && capacity_ > 0) lay_out(num_new, capacity_);
+
+  // How many rows still have to be copied from each old row. A row that nobody waits for may be overwritten.
+  const auto source_of = [&](std::int64_t row) { return static_cast<std::int64_t>(sources[row]); };
+  waiting_.assign(static_cast<std::size_t>(std::max(num_old, num_new)), 0);
+  ready_.clear();
+  for (std::int64_t row = 0; row < num_new; ++row) {
+    if (source_of(row) != row) ++waiting_[static_cast<std::size_t>(source_of(row))];
+  }
+  for (std::int64_t row = 0; row < num_new; ++row) {
+    if (source_of(row) != row && waiting_[static_cast<std::size_t>(row)] == 0) ready_.push_back(row);
+  }
+  while (!ready_.empty()) {
+    const std::int64_t row = ready_.back();
+    ready_.pop_back();
+    const std::int64_t source = source_of(row);
+    const std::int64_t first = row < num_old ? shared(row, source) : 0;
+    copy_row(source, row, first, ring(source).length());
+    waiting_[static_cast<std::size_t>(row)] = -1;  // done
+    if (--waiting_[static_cast<std::size_t>(source)] == 0 && source < num_new &&
+        source_of(source) != source) {
+      ready_.push_back(source);
+    }
+  }
+  // What is left waits in closed circles, each row for exactly one other.
+  for (std::int64_t row = 0; row < num_new; ++row) {
+    if (source_of(row) == row || waiting_[static_cast<std::size_t>(row)] <= 0) continue;
+    rotate_rows(row, sources);
+    for (std::int64_t next = row; waiting_[static_cast<std::size_t>(next)] > 0; next = source_of(next)) {
+      waiting_[static_cast<std::size_t>(next)] = -1;
+    }
+  }
+
+  new_rings_.assign(static_cast<std::size_t>(num_new), WindowRing(window_, num_sinks_));
+  new_shared_.assign(static_cast<std::size_t>(num_new * num_new), 0);
+  for (std::int64_t a = 0; a < num_new; ++a) {
+    new_rings_[static_cast<std::size_t>(a)] = ring(source_of(a));
+    for (std::int64_t b = 0; b < num_new; ++b) {
+      new_shared_[static_cast<std::size_t>(a * num_new + b)] =
+          source_of(a) == source_of(b) ? ring(source_of(a)).length() : shared(source_of(a), source_of(b));
+    }
+  }
+  rings_.swap(new_rings_);
+  shared_.swap(new_shared_);
+  if (num_new != num_old) ++layout_version_;
+}
+
+void KvCache::rotate_rows(std::int64_t start, const std::int32_t* sources) {
+  std::int64_t first = window_;
+  std::int64_t end = 0;
+  std::int64_t row = start;
+  do {
+    const std::int64_t source = sources[row];
+    first = std::min(first, shared(row, source));
+    end = std::max(end, ring(source).length());
+    row = source;
+  } while (row != start);
+  if (first >= end) return;
+
+  const std::size_t head_bytes = static_cast<std::size_t>(capacity_) * slot_bytes();
+  const std::size_t offset = static_cast<std::size_t>(first) * slot_bytes();
+  const std::size_t count = static_cast<std::size_t>(end - first) * slot_bytes();
+  scratch_.resize(count);
+  for (PageBuffer& buffer : buffers_) {
+    for (std::int64_t h = 0; h < shape_.num_heads; ++h) {
+      const auto run = [&](std::int64_t r) {
+        return buffer.data() + static_cast<std::size_t>(r) * row_bytes() +
+               static_cast<std::size_t>(h) * head_bytes + offset;
+      };
+      std::memcpy(scratch_.data(), run(start), count);
+      row = start;
+      for (std::int64_t source = sources[row]; source != start; row = source, source = sources[row]) {
+        std::memcpy(run(row), run(source), count);
+      }
+      std::memcpy(run(row), scratch_.data(), count);
+    }
+  }
+}
+
+void KvCache::clear() noexcept {
+  for (PageBuffer& buffer : buffers_) {
+    if (buffer.data() != nullptr) std::memset(buffer.data(), 0, std::min(dirty_bytes_, buffer.size()));
+  }
+  forget_rows();
+}
+
+void KvCache::forget_rows() noexcept {
+  dirty_bytes_ = 0;
+  rings_.clear();
+  shared_.clear();
+  capacity_ = 0;
+  ++layout_version_;
+}
+
+void KvCache::free() noexcept {
+  forget_rows();
+  for (PageBuffer& buffer : buffers_) buffer = PageBuffer();
+}
+
+}  // namespace sabiyarn

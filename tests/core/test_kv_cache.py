@@ -1,0 +1,162 @@
+"""KV storage, bit for bit, over random schedules of appends, reorders, forks and truncations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sabiyarn_edge._core import KvCache
+from tests.core.twins_kv import CacheTwin
+
+LAYERS, HEADS, HEAD_DIM = 2, 3, 4
+
+
+def make_cache(window: int, *, dtype: str = "float16", sinks: int = 0, min_capacity: int = 2) -> KvCache:
+    return KvCache(
+        num_layers=LAYERS,
+        num_heads=HEADS,
+        head_dim=HEAD_DIM,
+        dtype=dtype,
+        window=window,
+        num_sink_tokens=sinks,
+        min_capacity=min_capacity,
+    )
+
+
+def append(cache: KvCache, row: int, values: np.ndarray) -> None:
+    """Do what the graph does: write [count, layers, 2, heads, head_dim] at the end of the row's live slots."""
+    count = len(values)
+    end = cache.begin_append(row, count)
+    for layer in range(LAYERS):
+        for index, side in enumerate(("key", "value")):
+            view = cache.buffer(layer, side)
+            assert view is not None
+            view[row, :, end - count : end] = values[:, layer, index].transpose(1, 0, 2)
+
+
+def stored(cache: KvCache, row: int, position: int) -> np.ndarray:
+    slot = cache.slot_of(row, position)
+    assert slot >= 0
+    sides = [
+        [cache.buffer(layer, side)[row, :, slot] for side in ("key", "value")] for layer in range(LAYERS)
+    ]
+    return np.array(sides)
+
+
+def check(cache: KvCache, twin: CacheTwin) -> None:
+    assert cache.num_rows == len(twin.rows)
+    for row, (ring, store) in enumerate(twin.rows):
+        assert cache.length(row) == len(ring.held)
+        for position in ring.held:
+            np.testing.assert_array_equal(stored(cache, row, position), store[position])
+    rows_bytes = 2 * LAYERS * HEADS * HEAD_DIM * 2 * cache.capacity * cache.num_rows
+    assert cache.nbytes >= rows_bytes  # memory of an earlier, larger layout is kept
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_rows_hold_what_was_written(data: st.DataObject) -> None:
+    window = data.draw(st.integers(2, 11), "window")
+    sinks = data.draw(st.integers(0, window - 2), "sinks")
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed"))
+    cache, twin = make_cache(window, sinks=sinks), CacheTwin(window, sinks)
+    rows = data.draw(st.integers(1, 4), "rows")
+    cache.reset(rows)
+    twin.reset(rows)
+    for _ in range(data.draw(st.integers(1, 20), "operations")):
+        kind = data.draw(
+            st.sampled_from(["append", "append", "append", "reorder", "truncate", "reset"]), "kind"
+        )
+        row = data.draw(st.integers(0, len(twin.rows) - 1), "row")
+        if kind == "append":
+            count = data.draw(st.integers(1, window - sinks), "count")
+            values = rng.standard_normal((count, LAYERS, 2, HEADS, HEAD_DIM)).astype(np.float16)
+            append(cache, row, values)
+            twin.append(row, values)
+        elif kind == "reorder":
+            sources = data.draw(
+                st.lists(st.integers(0, len(twin.rows) - 1), min_size=1, max_size=6), "sources"
+            )
+            cache.reorder(sources)
+            twin.reorder(sources)
+        elif kind == "truncate":
+            allowed = twin.rows[row][0].may_truncate_to()
+            total = data.draw(st.integers(allowed.start, allowed.stop - 1), "total")
+            cache.truncate(row, total)
+            twin.truncate(row, total)
+        elif data.draw(st.booleans(), "really"):
+            cache.reset(rows)
+            twin.reset(rows)
+        check(cache, twin)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_memory_is_lazy_doubles_and_is_counted_to_the_byte(dtype: str) -> None:
+    cache = make_cache(24, dtype=dtype, min_capacity=4)
+    value_bytes = {"float16": 2, "float32": 4}[dtype]
+    assert cache.bytes_per_position == 2 * LAYERS * HEADS * HEAD_DIM * value_bytes
+    cache.reset(2)
+    assert (cache.nbytes, cache.capacity) == (0, 0)
+    seen = []
+    for length in range(1, 30):
+        cache.begin_append(1, 1)
+        assert cache.nbytes == 2 * cache.capacity * cache.bytes_per_position
+        seen.append(cache.capacity)
+        assert cache.length(1) == min(length, 24)
+    assert sorted(set(seen)) == [4, 8, 16, 24]  # doubled, and the last one is the window itself
+    cache.free()
+    assert (cache.nbytes, cache.num_rows) == (0, 0)
+
+
+def test_clear_zeroes_and_keeps_the_memory() -> None:
+    cache = make_cache(8, min_capacity=8)
+    cache.reset(2)
+    append(cache, 1, np.ones((8, LAYERS, 2, HEADS, HEAD_DIM), np.float16))
+    before = cache.nbytes
+    cache.clear()
+    assert cache.nbytes == before > 0
+    cache.reset(2)
+    cache.reserve(8)
+    for layer in range(LAYERS):
+        for side in ("key", "value"):
+            assert not cache.buffer(layer, side).any()
+    assert cache.nbytes == before
+
+
+def test_a_smaller_layout_reuses_the_memory_of_a_larger_one() -> None:
+    cache = make_cache(64, min_capacity=4)
+    cache.reset(3)
+    cache.reserve(64)
+    before = cache.nbytes
+    cache.reset(1)
+    cache.reserve(3)
+    assert (cache.capacity, cache.nbytes) == (4, before)
+
+
+def test_layout_version_tells_when_bindings_are_stale() -> None:
+    cache = make_cache(16, min_capacity=4)
+    cache.reset(1)
+    versions = []
+    for _ in range(9):
+        cache.begin_append(0, 1)
+        versions.append(cache.layout_version)
+    changes = [i for i in range(1, 9) if versions[i] != versions[i - 1]]
+    assert changes == [4, 8]  # capacity 4 -> 8 -> 16
+    cache.reorder([0, 0])
+    assert cache.layout_version != versions[-1]
+
+
+def test_bad_rows_and_sizes_are_refused() -> None:
+    cache = make_cache(8)
+    with pytest.raises(IndexError, match="row 0 is not one of the 0 rows"):
+        cache.begin_append(0, 1)
+    cache.reset(2)
+    with pytest.raises(IndexError, match="not a row of the cache"):
+        cache.reorder([0, 2])
+    with pytest.raises(IndexError, match="more positions than the window"):
+        cache.reserve(9)
+    with pytest.raises(ValueError, match="'float16' or 'float32'"):
+        make_cache(8, dtype="float64")
+    assert cache.num_rows == 2
