@@ -1,4 +1,4 @@
-"""What a GPTJX model is (GPTJXConfig) and what an exported model folder holds (ModelConfig). Needs no torch."""
+"""What a GPTJX model is (GPTJXConfig), and what an exported model folder holds (ModelConfig)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class GPTJXConfig:
     dropout: float = 0.0
     """Probability with which training drops a value; evaluation never does."""
     bias: bool = False
-    """Whether linear layers and layer norms have a bias. The layer norm `j` may have one even so (see modeling)."""
+    """Whether linear layers and layer norms have a bias. `j` may have one even so (see modeling)."""
     use_kv_cache: bool = True
     """Whether generation keeps the keys and values of past tokens instead of computing them again."""
     kv_cache_dtype: str = "float32"
@@ -65,7 +65,7 @@ class GPTJXConfig:
             raise InvalidInputError(f"kv_cache_dtype is {self.kv_cache_dtype!r}; it must be {allowed}.")
         if self.n_embd % self.n_heads != 0:
             raise InvalidInputError(
-                f"n_embd is {self.n_embd} and n_heads is {self.n_heads}: the heads must divide the width evenly."
+                f"n_embd is {self.n_embd} and n_heads is {self.n_heads}: n_heads must divide n_embd."
             )
 
     @property
@@ -77,15 +77,15 @@ class GPTJXConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> GPTJXConfig:
         """Read the keys of a config.json.
 
-        Keys of others (architectures, torch_dtype, ...) are ignored, absent ones take their default. `n_head` is
-        read as `n_heads`, and "torch.float16" as "float16".
+        Keys of others (architectures, torch_dtype, ...) are ignored, absent ones take their default.
+        `n_head` is read as `n_heads`, and "torch.float16" as "float16".
         """
         known = {f.name for f in dataclasses.fields(cls)}
         found = {name: value for name, value in values.items() if name in known}
         if "n_head" in values and found.setdefault("n_heads", values["n_head"]) != values["n_head"]:
             raise InvalidInputError(
-                f"n_head is {values['n_head']!r} but n_heads is {found['n_heads']!r}: they name the same thing. "
-                "Give one of them."
+                f"n_head is {values['n_head']!r} but n_heads is {found['n_heads']!r}, "
+                "and both name the number of attention heads. Give one of them."
             )
         if isinstance(found.get("kv_cache_dtype"), str):
             found["kv_cache_dtype"] = found["kv_cache_dtype"].removeprefix("torch.")
@@ -114,7 +114,7 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
         raise InvalidInputError(f"cannot read {path}: {error.strerror or error}.") from error
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
         raise InvalidInputError(
-            f"{path} is not valid JSON ({error}). It may be truncated: copy it again."
+            f"{path} is not valid JSON ({error}). If it is truncated, copy it again."
         ) from error
     if not isinstance(values, dict):
         raise InvalidInputError(f"{path} holds a JSON {type(values).__name__}; a JSON object is needed.")
@@ -151,9 +151,7 @@ class ModelConfig:
         """
         path = Path(folder) / CONFIG_FILE
         if not Path(folder).is_dir():
-            raise ModelFolderError(
-                f"{folder} is not a folder. Give the folder that `sabiyarn-edge export` wrote."
-            )
+            raise ModelFolderError(f"{folder} is not a folder. Give one that `sabiyarn-edge export` wrote.")
         try:
             return cls._from_dict(read_json_object(path))
         except InvalidInputError as error:

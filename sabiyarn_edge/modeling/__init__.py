@@ -1,0 +1,12 @@
+"""GPTJX in PyTorch: the reference that exports are checked against, and the model that training uses.
+
+Needs torch (and safetensors for files): `pip install "sabiyarn-edge[export]"`. The device never imports this
+package.
+"""
+
+from __future__ import annotations
+
+from ..config import GPTJXConfig
+from .model import GPTJXForCausalLM, GPTJXOutput
+
+__all__ = ["GPTJXConfig", "GPTJXForCausalLM", "GPTJXOutput"]

@@ -1,0 +1,360 @@
+"""GPTJXForCausalLM: the torch model, for training, for reference and for export."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import GPTJXConfig
+from ..errors import InvalidInputError
+from .blocks import Attend, Block, make_layer_norm
+from .causal_masks import CausalMaskCache
+from .kv_cache import KvCache
+from .masks import combine_with_padding, read_attention_mask, read_attn_mask
+
+__all__ = ["GPTJXForCausalLM", "GPTJXOutput", "GPTJXTransformer"]
+
+IGNORE_INDEX = -100
+"""Targets of this value do not count in the loss."""
+
+
+@dataclass(frozen=True)
+class GPTJXOutput:
+    """What forward() returns."""
+
+    logits: Tensor
+    """[rows, T, vocab_size], or the last logits_to_keep of the T positions."""
+    loss: Tensor | None = None
+    """Mean cross-entropy in nats over the targets that count, a scalar; None without targets."""
+
+
+class GPTJXTransformer(nn.Module):
+    """Embeddings, blocks and the final layer norm; its attribute names are the checkpoint's."""
+
+    def __init__(self, config: GPTJXConfig, *, j_bias: bool) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config, layer, j_bias=j_bias) for layer in range(config.n_layer))
+        self.ln_f = make_layer_norm(config, bias=config.bias)
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
+        """Hidden states after ln_f, [rows, T, n_embd], of input_ids [rows, T] at position_ids [1|rows, T]."""
+        x = self.drop(self.wte(input_ids) + self.wpe(position_ids))
+        for block in self.h:
+            x = block(x, attend)
+        out: Tensor = self.ln_f(x)
+        return out
+
+
+class GPTJXForCausalLM(nn.Module):
+    """GPTJX with its tied language-model head.
+
+    Nothing but weights is allocated at construction, loading and training: masks and KV memory come into
+    being when a cached or masked step needs them.
+
+    Args:
+        config: shape and settings.
+        j_bias: whether each block's layer norm `j` has a bias. None: as config.bias says. Released
+            checkpoints have it although their bias is False; from_pretrained() looks.
+    """
+
+    def __init__(self, config: GPTJXConfig, *, j_bias: bool | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.j_bias = config.bias if j_bias is None else j_bias
+        self.transformer = GPTJXTransformer(config, j_bias=self.j_bias)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head.weight = self.transformer.wte.weight
+        self.causal_masks = CausalMaskCache(largest=config.block_size)
+        self._kv_cache = KvCache(config)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """GPT-2's initialization: N(0, 0.02), and the projections into the residual stream by 1/sqrt(2 *
+        n_layer)."""
+        for name, parameter in self.named_parameters():
+            if parameter.is_meta:
+                return
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() == 2:
+                residual = name.endswith("c_proj.weight")
+                nn.init.normal_(
+                    parameter, std=0.02 / math.sqrt(2 * self.config.n_layer) if residual else 0.02
+                )
+
+    # --- the forward pass -------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        *,
+        targets: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        use_cache: bool = False,
+        logits_to_keep: int = 0,
+    ) -> GPTJXOutput:
+        """Logits of every new token, and the loss when targets are given.
+
+        With use_cache, the call continues after the tokens of earlier calls with use_cache, until
+        clear_kv_cache() or free_kv_cache(); it records no gradients. In the shapes below, S = past + T, and
+        past is 0 without it.
+
+        Args:
+            input_ids: integers [rows, T], in [0, vocab_size).
+            targets: integers [rows, T]: the id that should follow each token (already shifted);
+                -100 = does not count.
+            attn_mask: which keys each new token may see; replaces causality. (T, S), (1|rows, T, S) or
+                (1|rows, 1, T, S): bool, True = may attend; integers 0/1; or floats, added to the scores.
+            attention_mask: key padding, [rows, S], 1 or True = a token; combined with causality or attn_mask.
+                Later cached calls may leave it out: new tokens count as tokens.
+            position_ids: integers [1|rows, T] or [T], in [0, block_size). Default: each token's index among
+                the tokens of its row, padding not counted.
+            use_cache: keep keys and values, and continue after those that are kept.
+            logits_to_keep: compute logits of the last n positions only; 0 = all.
+
+        Raises:
+            InvalidInputError: wrong shapes, ids, options, or more positions than block_size.
+        """
+        rows, count = self._check_ids(input_ids)
+        cache = self._continue_cache(rows) if use_cache else None
+        past = cache.lengths[0] if cache is not None else 0
+        if past + count > self.config.block_size:
+            raise InvalidInputError(
+                f"{past} past and {count} new tokens make {past + count} positions, but block_size is "
+                f"{self.config.block_size}. Give at most {self.config.block_size - past} new tokens"
+                + (", or call clear_kv_cache() first." if past else ".")
+            )
+        if targets is not None:
+            self._check_targets(input_ids, targets, logits_to_keep)
+        if not 0 <= logits_to_keep <= count:
+            raise InvalidInputError(
+                f"logits_to_keep is {logits_to_keep}; it must be in 0 ... {count}, the new tokens."
+            )
+
+        visible = self._visible_keys(attention_mask, cache, rows, past, count, input_ids.device)
+        mask = self._attention_mask(attn_mask, visible, rows, past, count, input_ids.device)
+        attend = Attend(mask=mask, causal=past == 0, cache=cache)
+        positions = self._positions(position_ids, visible, rows, past, count, input_ids.device)
+
+        with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
+            if cache is not None:
+                cache.reserve(count, input_ids.device)
+            hidden = self.transformer(input_ids, positions, attend)
+            if cache is not None:
+                cache.visible = visible
+                cache.advance([count] * rows)
+            logits: Tensor = self.lm_head(hidden[:, -logits_to_keep:])
+        return GPTJXOutput(logits=logits, loss=None if targets is None else _loss(logits, targets))
+
+    def _check_ids(self, input_ids: Tensor) -> tuple[int, int]:
+        if input_ids.dim() != 2 or input_ids.numel() == 0:
+            raise InvalidInputError(
+                f"input_ids has shape {tuple(input_ids.shape)}; it must be (rows, tokens), both at least 1."
+            )
+        if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+            raise InvalidInputError(f"input_ids has dtype {input_ids.dtype}; it must be an integer dtype.")
+        outside = (input_ids < 0) | (input_ids >= self.config.vocab_size)
+        if bool(outside.any()):
+            row, index = outside.nonzero()[0].tolist()
+            raise InvalidInputError(
+                f"input_ids holds {int(input_ids[row, index])} (row {row}, token {index}); ids must be in "
+                f"0 ... {self.config.vocab_size - 1}. Was the text encoded with this model's tokenizer?"
+            )
+        return input_ids.shape[0], input_ids.shape[1]
+
+    def _check_targets(self, input_ids: Tensor, targets: Tensor, logits_to_keep: int) -> None:
+        if targets.shape != input_ids.shape:
+            raise InvalidInputError(
+                f"targets has shape {tuple(targets.shape)}; it must be that of input_ids, "
+                f"{tuple(input_ids.shape)}."
+            )
+        if logits_to_keep:
+            raise InvalidInputError(
+                f"targets need all logits, but logits_to_keep is {logits_to_keep}. Leave one of them out."
+            )
+        outside = (targets != IGNORE_INDEX) & ((targets < 0) | (targets >= self.config.vocab_size))
+        if bool(outside.any()):
+            raise InvalidInputError(
+                f"targets holds {int(targets[outside][0])}; ids must be in 0 ... "
+                f"{self.config.vocab_size - 1}, or {IGNORE_INDEX} for a position that does not count."
+            )
+
+    def _continue_cache(self, rows: int) -> KvCache:
+        if not self.config.use_kv_cache:
+            raise InvalidInputError("use_cache is True, but use_kv_cache is False in this model's config.")
+        if self.training:
+            raise InvalidInputError(
+                "use_cache is for evaluation, and this model is in training mode. Call eval()."
+            )
+        limit = self.config.max_batch_size
+        if rows > limit:
+            raise InvalidInputError(
+                f"input_ids has {rows} rows, but max_batch_size is {limit} for cached steps. "
+                f"Give fewer rows, or load the model with from_pretrained(..., max_batch_size={rows})."
+            )
+        cache = self._kv_cache
+        if not cache.lengths:
+            cache.start(rows, self.transformer.wte.weight.device)
+        if len(cache.lengths) != rows:
+            raise InvalidInputError(
+                f"input_ids has {rows} rows, but the KV cache continues {len(cache.lengths)}. "
+                "Give as many, or call clear_kv_cache() to begin anew."
+            )
+        return cache
+
+    def _visible_keys(
+        self,
+        attention_mask: Tensor | None,
+        cache: KvCache | None,
+        rows: int,
+        past: int,
+        count: int,
+        device: torch.device,
+    ) -> Tensor | None:
+        if attention_mask is not None:
+            return read_attention_mask(attention_mask, rows=rows, keys=past + count, device=device)
+        if cache is not None and cache.visible is not None:
+            return F.pad(cache.visible, (0, count), value=True)
+        return None
+
+    def _attention_mask(
+        self,
+        attn_mask: Tensor | None,
+        visible: Tensor | None,
+        rows: int,
+        past: int,
+        count: int,
+        device: torch.device,
+    ) -> Tensor | None:
+        mask: Tensor | None = None
+        if attn_mask is not None:
+            dtype = self.transformer.wte.weight.dtype
+            mask = read_attn_mask(
+                attn_mask.to(device), rows=rows, queries=count, keys=past + count, dtype=dtype
+            )
+        elif visible is not None or (past > 0 and count > 1):
+            mask = self.causal_masks.rows(past, count, device)
+        if mask is not None and visible is not None:
+            mask = combine_with_padding(mask, visible, queries=count)
+        return mask
+
+    def _positions(
+        self,
+        position_ids: Tensor | None,
+        visible: Tensor | None,
+        rows: int,
+        past: int,
+        count: int,
+        device: torch.device,
+    ) -> Tensor:
+        if position_ids is None and visible is not None:
+            return (visible.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
+        if position_ids is None:
+            return torch.arange(past, past + count, device=device)[None]
+        shape = tuple(position_ids.shape)
+        if shape not in ((count,), (1, count), (rows, count)):
+            raise InvalidInputError(
+                f"position_ids has shape {shape}; it must be ({count},), (1, {count}) or ({rows}, {count})."
+            )
+        if bool(((position_ids < 0) | (position_ids >= self.config.block_size)).any()):
+            raise InvalidInputError(
+                f"position_ids must be in 0 ... {self.config.block_size - 1} (block_size - 1)."
+            )
+        return position_ids.to(device).reshape(-1, count)
+
+    # --- the KV cache -----------------------------------------------------------------------------------
+
+    def clear_kv_cache(self) -> None:
+        """Forget all past tokens and zero their keys and values; the memory is kept for the next cached
+        step."""
+        self._kv_cache.clear()
+
+    def free_kv_cache(self) -> None:
+        """Forget all past tokens and release their memory, and the causal masks; later steps allocate
+        again."""
+        self._kv_cache.free()
+        self.causal_masks.free()
+
+    def memory_usage(self) -> dict[str, int]:
+        """Bytes held now, by purpose: "weights" (tied ones once), "kv_cache", "causal_masks"."""
+        return {
+            "weights": sum(parameter.nbytes for parameter in self.parameters()),
+            "kv_cache": self._kv_cache.nbytes,
+            "causal_masks": self.causal_masks.nbytes,
+        }
+
+    # --- embeddings -------------------------------------------------------------------------------------
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The token table wte, [vocab_size, n_embd]; lm_head uses the same weight."""
+        return self.transformer.wte
+
+    def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
+        """Replace the token table, and lm_head's weight with it; the vocabulary may change its size."""
+        if embeddings.embedding_dim != self.config.n_embd:
+            raise InvalidInputError(
+                f"the embeddings are {embeddings.embedding_dim} wide, but n_embd is {self.config.n_embd}."
+            )
+        self.transformer.wte = embeddings
+        self.config = dataclasses.replace(self.config, vocab_size=embeddings.num_embeddings)
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Make lm_head use wte's weight."""
+        self.lm_head.weight = self.transformer.wte.weight
+        self.lm_head.out_features = self.config.vocab_size
+
+    # --- files ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, **settings: Any
+    ) -> GPTJXForCausalLM:
+        """Load a checkpoint, in evaluation mode and float32.
+
+        Args:
+            source: a folder with config.json and model.safetensors (or shards with their index, or
+                pytorch_model.bin), or a hub id such as "owner/name".
+            revision: branch, tag or commit of a hub id.
+            settings: config values that may differ from the checkpoint's: use_kv_cache, kv_cache_dtype,
+                max_batch_size, dropout.
+
+        Raises:
+            CheckpointError: it cannot be read, or its tensors do not fit its config.
+            InvalidInputError: a setting that cannot be changed, or a wrong value.
+        """
+        from .checkpoint import load_pretrained
+
+        return load_pretrained(cls, source, revision=revision, settings=settings)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors (wte once; lm_head is tied to it), each complete or not at
+        all.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+        """
+        from .checkpoint import save_pretrained
+
+        save_pretrained(self, folder)
+
+
+def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy over the targets that count; 0 when none does, so that such a batch changes
+    nothing."""
+    total = F.cross_entropy(
+        logits.float().flatten(0, 1), targets.long().flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+    )
+    return total / (targets != IGNORE_INDEX).sum().clamp(min=1)

@@ -1,0 +1,121 @@
+"""A slow GPTJX in NumPy, straight from the formulas: the oracle for the torch model and for exported graphs.
+
+It shares no code with the package. Every token attends in a plain loop over rows and heads; all arithmetic is
+float64 unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.floating]
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def layer_norm(x: Array, weight: Array, bias: Array | None) -> Array:
+    """Ba et al. 2016 (arXiv:1607.06450), over the last axis, eps 1e-5."""
+    mean = x.mean(axis=-1, keepdims=True)
+    variance = ((x - mean) ** 2).mean(axis=-1, keepdims=True)
+    out = (x - mean) / np.sqrt(variance + 1e-5) * weight
+    return out if bias is None else out + bias
+
+
+def gelu(x: Array) -> Array:
+    """The exact GELU, x * Phi(x) (arXiv:1606.08415)."""
+    return (0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)))).astype(x.dtype)
+
+
+class ReferenceGPTJX:
+    """GPTJX over a dict of checkpoint tensors (full names, [out, in] matrices).
+
+    Args:
+        tensors: name -> array.
+        n_layer, n_heads: as in the config.
+        dtype: the dtype of all arithmetic.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, ArrayLike],
+        *,
+        n_layer: int,
+        n_heads: int,
+        dtype: type[np.floating] = np.float64,
+    ) -> None:
+        self._tensors = {name: np.asarray(value, dtype=dtype) for name, value in tensors.items()}
+        self._n_layer = n_layer
+        self._n_heads = n_heads
+        self._dtype = dtype
+
+    def logits(
+        self,
+        ids: ArrayLike,
+        *,
+        positions: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        kv_dtype: type[np.floating] | None = None,
+    ) -> Array:
+        """Logits [T, vocab] of one row of ids [T].
+
+        Args:
+            positions: [T]; default 0 ... T - 1.
+            mask: additive [T, T]; default causal.
+            kv_dtype: keys and values are rounded to it, as a cache would do.
+        """
+        tokens = np.asarray(ids, dtype=np.int64)
+        count = len(tokens)
+        where = np.arange(count) if positions is None else np.asarray(positions, dtype=np.int64)
+        if mask is None:
+            mask = np.triu(np.full((count, count), -np.inf), k=1)
+        additive = np.asarray(mask, dtype=self._dtype)
+
+        wte, wpe = self._tensors["transformer.wte.weight"], self._tensors["transformer.wpe.weight"]
+        x = wte[tokens] + wpe[where]
+        for layer in range(self._n_layer):
+            name = f"transformer.h.{layer}"
+            a = self._norm(f"{name}.ln_1", x)
+            x = x + self._attention(f"{name}.attn", a, additive, kv_dtype) + self._norm(f"{name}.j", a)
+            b = self._norm(f"{name}.ln_2", x)
+            x = x + self._linear(f"{name}.mlp.c_proj", gelu(self._linear(f"{name}.mlp.c_fc", b)))
+        return self._norm("transformer.ln_f", x) @ wte.T
+
+    def greedy(self, ids: list[int], count: int) -> list[int]:
+        """ids and `count` more, each the argmax (lowest id on ties) of a full forward pass over all before
+        it."""
+        out = list(ids)
+        for _ in range(count):
+            out.append(int(np.argmax(self.logits(out)[-1])))
+        return out
+
+    def _norm(self, name: str, x: Array) -> Array:
+        return layer_norm(x, self._tensors[f"{name}.weight"], self._tensors.get(f"{name}.bias"))
+
+    def _linear(self, name: str, x: Array) -> Array:
+        out = x @ self._tensors[f"{name}.weight"].T
+        bias = self._tensors.get(f"{name}.bias")
+        return out if bias is None else out + bias
+
+    def _attention(self, name: str, a: Array, mask: Array, kv_dtype: type[np.floating] | None) -> Array:
+        count, width = a.shape
+        head_dim = width // self._n_heads
+        qkv = self._linear(
+            f"{name}.c_attn", a
+        )  # [T, 3 * n_embd]: all queries, then all keys, then all values
+        mixed = np.empty((count, width), dtype=self._dtype)
+        for head in range(self._n_heads):
+            query, key, value = (
+                qkv[:, part * width + head * head_dim : part * width + (head + 1) * head_dim]
+                for part in range(3)
+            )
+            if kv_dtype is not None:
+                key, value = (side.astype(kv_dtype).astype(self._dtype) for side in (key, value))
+            scores = query @ key.T / math.sqrt(head_dim) + mask
+            weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            mixed[:, head * head_dim : (head + 1) * head_dim] = (
+                weights / weights.sum(axis=-1, keepdims=True) @ value
+            )
+        return self._linear(f"{name}.c_proj", mixed)
