@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,4 +62,103 @@ class StepBuffers:
     def free(self) -> None: ...
     @property
     def nbytes(self) -> int: ...
+    def _capsule(self) -> object: ...
+
+class DecodeOptions:
+    def __init__(
+        self,
+        *,
+        max_new_tokens: int | None = None,
+        max_length: int | None = None,
+        min_length: int = 0,
+        min_new_tokens: int = 0,
+        do_sample: bool = False,
+        num_beams: int = 1,
+        num_return_sequences: int = 1,
+        early_stopping: bool | Literal["never"] = False,
+        length_penalty: float = 1.0,
+        sequence_bias: Sequence[tuple[Sequence[int], float]] = (),
+        repetition_penalty: float = 1.0,
+        penalty_window: int = 0,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        no_repeat_ngram_size: int = 0,
+        bad_words_ids: Sequence[Sequence[int]] = (),
+        forced_bos_token_id: int | None = None,
+        forced_eos_token_id: int | Sequence[int] | None = None,
+        suppress_tokens: int | Sequence[int] | None = None,
+        begin_suppress_tokens: int | Sequence[int] | None = None,
+        temperature: float = 1.0,
+        top_k: int = 50,
+        top_p: float = 1.0,
+        min_p: float | None = None,
+        typical_p: float = 1.0,
+        epsilon_cutoff: float = 0.0,
+        eta_cutoff: float = 0.0,
+        renormalize_logits: bool = False,
+        eos_token_id: int | Sequence[int] | None = None,
+        max_time_s: float | None = None,
+        seeds: int | Sequence[int] = 0,
+        return_scores: bool = False,
+    ) -> None: ...
+    max_new_tokens: int | None
+    max_length: int | None
+    min_length: int
+    min_new_tokens: int
+    do_sample: bool
+    num_beams: int
+    num_return_sequences: int
+    early_stopping: bool | Literal["never"]
+    length_penalty: float
+    sequence_bias: Sequence[tuple[Sequence[int], float]]
+    repetition_penalty: float
+    penalty_window: int
+    frequency_penalty: float
+    presence_penalty: float
+    no_repeat_ngram_size: int
+    bad_words_ids: Sequence[Sequence[int]]
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | Sequence[int] | None
+    suppress_tokens: int | Sequence[int] | None
+    begin_suppress_tokens: int | Sequence[int] | None
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float | None
+    typical_p: float
+    epsilon_cutoff: float
+    eta_cutoff: float
+    renormalize_logits: bool
+    eos_token_id: int | Sequence[int] | None
+    max_time_s: float | None
+    seeds: int | Sequence[int]
+    return_scores: bool
+
+class DecodeState:
+    def __init__(self, options: DecodeOptions, vocab_size: int, prompts: Sequence[Sequence[int]]) -> None: ...
+    @property
+    def num_rows(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def row_sources(self) -> NDArray[np.int32]: ...
+    @property
+    def next_tokens(self) -> NDArray[np.int64]: ...
+    @property
+    def next_positions(self) -> NDArray[np.int64]: ...
+    def process(self, logits: NDArray[np.float32]) -> None: ...
+    def propose(self, logits: NDArray[np.float32]) -> None: ...
+    def commit(self, extra_hits: Sequence[bool] | None = None) -> None: ...
+    def advance(self, logits: NDArray[np.float32]) -> None: ...
+    def prompt_of(self, row: int) -> int: ...
+    def history_of(self, row: int) -> list[int]: ...
+    def set_allowed_tokens(self, row: int, allowed: Sequence[int] | None) -> None: ...
+    def candidates(self) -> list[tuple[int, int]]: ...
+    def cancel(self) -> None: ...
+    def last_tokens(self) -> list[tuple[int, int, str]]: ...
+    def sequences(self) -> list[list[int]]: ...
+    def finish_reasons(self) -> list[str]: ...
+    def scores(self) -> list[list[float]]: ...
     def _capsule(self) -> object: ...

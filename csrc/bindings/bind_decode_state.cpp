@@ -1,0 +1,137 @@
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+
+#include "bindings/bindings.hpp"
+#include "core/decode_state.hpp"
+
+namespace py = pybind11;
+
+namespace sabiyarn::bindings {
+namespace {
+
+using Logits = py::array_t<float, py::array::c_style>;
+
+// Checks shape and gives the memory that the step writes to.
+float* checked_logits(const DecodeState& state, Logits& logits) {
+  if (logits.ndim() != 2 || logits.shape(0) != state.num_rows() || logits.shape(1) != state.vocab_size()) {
+    throw std::invalid_argument("logits have shape " + py::cast<std::string>(py::str(logits.attr("shape"))) +
+                                ", expected (" + std::to_string(state.num_rows()) + ", " +
+                                std::to_string(state.vocab_size()) + "): num_rows, vocab_size");
+  }
+  return logits.mutable_data();  // throws if the array is read-only
+}
+
+template <typename T>
+py::array_t<T> copied(const T* values, std::int64_t count) {
+  return py::array_t<T>(static_cast<py::ssize_t>(count), values);
+}
+
+std::vector<TokenId> as_vector(std::span<const TokenId> ids) { return {ids.begin(), ids.end()}; }
+
+}  // namespace
+
+void register_decode_state(py::module_& module) {
+  py::class_<DecodeState>(
+      module, "DecodeState",
+      "One run of decoding over rows of logits: greedy, sampling, beam search, beam sampling.")
+      .def(py::init<DecodeOptions, std::int64_t, const std::vector<std::vector<TokenId>>&>(),
+           py::arg("options"), py::arg("vocab_size"), py::arg("prompts"))
+      .def_property_readonly("num_rows", &DecodeState::num_rows)
+      .def_property_readonly("vocab_size", &DecodeState::vocab_size)
+      .def_property_readonly("finished", &DecodeState::finished)
+      .def_property_readonly("row_sources",
+                             [](const DecodeState& s) { return copied(s.row_sources(), s.num_rows()); })
+      .def_property_readonly("next_tokens",
+                             [](const DecodeState& s) { return copied(s.next_tokens(), s.num_rows()); })
+      .def_property_readonly("next_positions",
+                             [](const DecodeState& s) { return copied(s.next_positions(), s.num_rows()); })
+      .def(
+          "process",
+          [](DecodeState& s, Logits& logits) {
+            float* data = checked_logits(s, logits);
+            py::gil_scoped_release release;
+            s.process(data);
+          },
+          py::arg("logits").noconvert())
+      .def(
+          "propose",
+          [](DecodeState& s, Logits& logits) {
+            float* data = checked_logits(s, logits);
+            py::gil_scoped_release release;
+            s.propose(data);
+          },
+          py::arg("logits").noconvert())
+      .def(
+          "commit",
+          [](DecodeState& s, const std::optional<std::vector<bool>>& extra_hits) {
+            std::vector<std::uint8_t> hits;
+            if (extra_hits) {
+              if (extra_hits->size() != s.candidates().size()) {
+                throw std::invalid_argument("extra_hits has " + std::to_string(extra_hits->size()) +
+                                            " values for " + std::to_string(s.candidates().size()) +
+                                            " candidates");
+              }
+              hits.assign(extra_hits->begin(), extra_hits->end());
+            }
+            py::gil_scoped_release release;
+            s.commit(extra_hits ? hits.data() : nullptr);
+          },
+          py::arg("extra_hits") = py::none())
+      .def(
+          "advance",
+          [](DecodeState& s, Logits& logits) {
+            float* data = checked_logits(s, logits);
+            py::gil_scoped_release release;
+            s.advance(data);
+          },
+          py::arg("logits").noconvert())
+      .def("prompt_of", &DecodeState::prompt_of, py::arg("row"))
+      .def(
+          "history_of", [](const DecodeState& s, std::size_t row) { return as_vector(s.history_of(row)); },
+          py::arg("row"))
+      .def("set_allowed_tokens", &DecodeState::set_allowed_tokens, py::arg("row"), py::arg("allowed"))
+      .def("candidates",
+           [](const DecodeState& s) {
+             std::vector<std::pair<std::int32_t, TokenId>> result;
+             for (const auto& candidate : s.candidates()) result.emplace_back(candidate.row, candidate.token);
+             return result;
+           })
+      .def("cancel", &DecodeState::cancel)
+      .def("last_tokens",
+           [](const DecodeState& s) {
+             std::vector<std::tuple<std::int32_t, TokenId, const char*>> result;
+             for (const auto& token : s.last_tokens()) {
+               result.emplace_back(token.output, token.token, name(token.reason));
+             }
+             return result;
+           })
+      .def("sequences",
+           [](const DecodeState& s) {
+             std::vector<std::vector<TokenId>> result;
+             for (std::size_t i = 0; i < s.num_outputs(); ++i) result.push_back(as_vector(s.sequence(i)));
+             return result;
+           })
+      .def("finish_reasons",
+           [](const DecodeState& s) {
+             std::vector<std::string> result;
+             for (std::size_t i = 0; i < s.num_outputs(); ++i) result.emplace_back(name(s.finish_reason(i)));
+             return result;
+           })
+      .def("scores",
+           [](const DecodeState& s) {
+             std::vector<std::vector<float>> result;
+             for (std::size_t i = 0; i < s.num_outputs(); ++i) {
+               const auto scores = s.scores(i);
+               result.emplace_back(scores.begin(), scores.end());
+             }
+             return result;
+           })
+      .def(
+          "_capsule", [](DecodeState& s) { return py::capsule(&s, "sabiyarn_edge.DecodeState"); },
+          // The capsule holds a bare pointer: the state must live as long as the capsule does.
+          py::keep_alive<0, 1>());
+}
+
+}  // namespace sabiyarn::bindings

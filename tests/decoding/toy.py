@@ -1,0 +1,43 @@
+"""A toy language model for decoding tests: its logits are a table row chosen by the last two tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sabiyarn_edge import _core
+
+
+class TableModel:
+    """Logits [97, vocab_size] float32; the state of a row is a hash of its last two ids."""
+
+    def __init__(self, seed: int, vocab_size: int, *, levels: int | None = None, scale: float = 2.0):
+        rng = np.random.default_rng(seed)
+        table = rng.normal(0.0, scale, (97, vocab_size))
+        if levels is not None:  # few distinct values, so that ties are common
+            table = np.round(rng.integers(0, levels, table.shape) * scale / levels * 8) / 8
+        self.table = table.astype(np.float32)
+        self.vocab_size = vocab_size
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        before = ids[-2] if len(ids) > 1 else 0
+        return self.table[(int(ids[-1]) * 31 + int(before) * 7 + 3) % len(self.table)]
+
+
+def decode(
+    model: TableModel, prompts: Sequence[Sequence[int]], options: _core.DecodeOptions
+) -> _core.DecodeState:
+    """Runs a DecodeState to its end as a key-value cache would: a row knows only its source and its newest id."""
+    state = _core.DecodeState(options, model.vocab_size, prompts)
+    rows = [list(prompt) for prompt in prompts]
+    while not state.finished:
+        assert [state.history_of(row) for row in range(state.num_rows)] == rows
+        state.advance(np.stack([model.logits(row) for row in rows]))
+        rows = [
+            [*rows[source], int(token)]
+            for source, token in zip(state.row_sources, state.next_tokens, strict=True)
+        ]
+        assert [len(row) - 1 for row in rows] == state.next_positions.tolist()
+    return state
