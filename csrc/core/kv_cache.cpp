@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <numeric>
 #include <stdexcept>
 
 namespace sabiyarn {
@@ -40,6 +41,7 @@ void KvCache::reset(std::int64_t num_rows) {
   if (num_rows < 1) throw std::invalid_argument("a KV cache needs at least one row");
   rings_.assign(static_cast<std::size_t>(num_rows), WindowRing(window_, num_sinks_));
   shared_.assign(static_cast<std::size_t>(num_rows * num_rows), 0);
+  if (shares_pages_) zero_pages();  // else the pages of an old prompt would stay behind the new rows
   capacity_ = 0;
   ++layout_version_;
 }
@@ -49,39 +51,122 @@ void KvCache::reserve(std::int64_t positions) {
   if (positions > window_) throw std::out_of_range("reserve: more positions than the window holds");
   std::int64_t capacity = std::max(capacity_, std::min(min_capacity_, window_));
   while (capacity < positions) capacity = std::min(2 * capacity, window_);
-  lay_out(num_rows(), capacity);
+  grow(capacity);
 }
 
-void KvCache::lay_out(std::int64_t num_rows, std::int64_t capacity) {
-  const std::size_t new_row = row_bytes(capacity);
-  const std::size_t needed = static_cast<std::size_t>(num_rows) * new_row;
+void KvCache::grow(std::int64_t capacity) {
+  const std::size_t needed = static_cast<std::size_t>(num_rows()) * row_bytes(capacity);
+  const bool fits = std::all_of(buffers_.begin(), buffers_.end(),
+                                [needed](const PageBuffer& buffer) { return buffer.size() >= needed; });
+  if (!fits || shares_pages_) {
+    identity_.resize(rings_.size());
+    std::iota(identity_.begin(), identity_.end(), 0);
+    lay_out(identity_.data(), num_rows(), capacity);
+    return;
+  }
   const std::size_t old_head = static_cast<std::size_t>(capacity_) * slot_bytes();
   const std::size_t new_head = static_cast<std::size_t>(capacity) * slot_bytes();
   const auto num_heads = static_cast<std::size_t>(shape_.num_heads);
+  for (PageBuffer& buffer : buffers_) {
+    // Strides only grow, so if the last run moves first nothing is overwritten unread.
+    for (std::size_t row = rings_.size(); row-- > 0;) {
+      const std::size_t live = static_cast<std::size_t>(rings_[row].length()) * slot_bytes();
+      if (live == 0) continue;
+      for (std::size_t head = num_heads; head-- > 0;) {
+        std::memmove(buffer.data() + (row * num_heads + head) * new_head,
+                     buffer.data() + (row * num_heads + head) * old_head, live);
+      }
+    }
+  }
+  capacity_ = capacity;
+  ++layout_version_;
+}
+
+void KvCache::lay_out(const std::int32_t* sources, std::int64_t num_new, std::int64_t capacity) {
+  const std::size_t new_row = row_bytes(capacity);
+  // leader[i]: the first row that begins like row i; prefix[leader]: slots that its followers have in common
+  // with it.
+  std::vector<std::int64_t> leader(static_cast<std::size_t>(num_new));
+  std::vector<std::int64_t> prefix(static_cast<std::size_t>(num_new), 0);
+  std::vector<std::int64_t> followers(static_cast<std::size_t>(num_new), 0);
+  bool shares = false;
+  for (std::int64_t row = 0; row < num_new; ++row) {
+    const auto at = static_cast<std::size_t>(row);
+    leader[at] = row;
+    prefix[at] = ring(sources[row]).length();
+    if (new_row % SharedPages::page_bytes() != 0) continue;
+    for (std::int64_t other = 0; other < row; ++other) {
+      const auto first = static_cast<std::size_t>(other);
+      const std::int64_t common = std::min(prefix[first], common_slots(sources[other], sources[row]));
+      if (leader[first] == other &&
+          static_cast<std::size_t>(common) * slot_bytes() >= SharedPages::page_bytes()) {
+        leader[at] = other;
+        prefix[first] = common;
+        ++followers[first];
+        shares = true;
+        break;
+      }
+    }
+  }
+  bool shared_some = false;
   try {
     for (PageBuffer& buffer : buffers_) {
-      PageBuffer larger;
-      if (buffer.size() < needed) larger = PageBuffer(needed);
-      std::byte* const target = larger.data() != nullptr ? larger.data() : buffer.data();
-      // Strides only grow, so inside one buffer the last run moves first and nothing is overwritten unread.
-      for (std::size_t row = rings_.size(); row-- > 0;) {
-        const std::size_t live = static_cast<std::size_t>(rings_[row].length()) * slot_bytes();
-        if (live == 0) continue;
-        for (std::size_t head = num_heads; head-- > 0;) {
-          const std::byte* from = buffer.data() + (row * num_heads + head) * old_head;
-          std::byte* to = target + (row * num_heads + head) * new_head;
-          if (from != to) std::memmove(to, from, live);
-        }
+      PageBuffer target(static_cast<std::size_t>(num_new) * new_row);
+      for (std::int64_t first = 0; shares && first < num_new; ++first) {
+        if (followers[static_cast<std::size_t>(first)] == 0) continue;
+        const bool shown = show_prefix(buffer, target, sources[first], first, leader, capacity,
+                                       prefix[static_cast<std::size_t>(first)]);
+        shared_some = shared_some || shown;
+        if (!shown) prefix[static_cast<std::size_t>(first)] = 0;  // plain copies, in the layers to come too
       }
-      if (larger.data() != nullptr) buffer = std::move(larger);
+      for (std::int64_t row = 0; row < num_new; ++row) {
+        const auto head_of_group = static_cast<std::size_t>(leader[static_cast<std::size_t>(row)]);
+        const std::int64_t present = shared_some && followers[head_of_group] > 0 ? prefix[head_of_group] : 0;
+        copy_slots(buffer.data() + static_cast<std::size_t>(sources[row]) * row_bytes(), capacity_,
+                   target.data() + static_cast<std::size_t>(row) * new_row, capacity, present,
+                   ring(sources[row]).length());
+      }
+      buffer = std::move(target);
     }
   } catch (const std::bad_alloc&) {
     free();  // some layers have the new layout and some the old: better empty than mixed
     throw;
   }
+  shares_pages_ = shared_some;
   capacity_ = capacity;
-  dirty_bytes_ = std::max(dirty_bytes_, needed);
   ++layout_version_;
+}
+
+bool KvCache::show_prefix(const PageBuffer& from, const PageBuffer& to, std::int64_t source,
+                          std::int64_t first, const std::vector<std::int64_t>& leader, std::int64_t capacity,
+                          std::int64_t end_slot) const noexcept {
+  SharedPages pages(row_bytes(capacity));
+  if (!pages) return false;
+  const std::size_t old_head = static_cast<std::size_t>(capacity_) * slot_bytes();
+  const std::size_t new_head = static_cast<std::size_t>(capacity) * slot_bytes();
+  const std::byte* run = from.data() + static_cast<std::size_t>(source) * row_bytes();
+  for (std::int64_t h = 0; h < shape_.num_heads; ++h, run += old_head) {
+    if (!pages.write(static_cast<std::size_t>(h) * new_head, run,
+                     static_cast<std::size_t>(end_slot) * slot_bytes())) {
+      return false;
+    }
+  }
+  for (std::size_t row = static_cast<std::size_t>(first); row < leader.size(); ++row) {
+    if (leader[row] == first && !pages.show_at(to.data() + row * row_bytes(capacity))) return false;
+  }
+  return true;
+}
+
+void KvCache::copy_slots(const std::byte* source, std::int64_t source_capacity, std::byte* target,
+                         std::int64_t target_capacity, std::int64_t first_slot,
+                         std::int64_t end_slot) const noexcept {
+  if (first_slot >= end_slot) return;
+  const std::size_t offset = static_cast<std::size_t>(first_slot) * slot_bytes();
+  const std::size_t count = static_cast<std::size_t>(end_slot - first_slot) * slot_bytes();
+  for (std::int64_t h = 0; h < shape_.num_heads; ++h) {
+    std::memcpy(target + static_cast<std::size_t>(h * target_capacity) * slot_bytes() + offset,
+                source + static_cast<std::size_t>(h * source_capacity) * slot_bytes() + offset, count);
+  }
 }
 
 void KvCache::unshare_from(std::int64_t row, std::int64_t slot) noexcept {
@@ -126,21 +211,6 @@ void KvCache::truncate(std::int64_t row, std::int64_t total) {
   move_slots(row, moves_);
 }
 
-void KvCache::copy_row(std::int64_t from, std::int64_t to, std::int64_t first_slot,
-                       std::int64_t end_slot) noexcept {
-  if (first_slot >= end_slot) return;
-  const std::size_t head_bytes = static_cast<std::size_t>(capacity_) * slot_bytes();
-  const std::size_t offset = static_cast<std::size_t>(first_slot) * slot_bytes();
-  const std::size_t count = static_cast<std::size_t>(end_slot - first_slot) * slot_bytes();
-  for (PageBuffer& buffer : buffers_) {
-    const std::byte* source = buffer.data() + static_cast<std::size_t>(from) * row_bytes() + offset;
-    std::byte* target = buffer.data() + static_cast<std::size_t>(to) * row_bytes() + offset;
-    for (std::int64_t h = 0; h < shape_.num_heads; ++h, source += head_bytes, target += head_bytes) {
-      std::memcpy(target, source, count);
-    }
-  }
-}
-
 void KvCache::reorder(const std::int32_t* sources, std::int64_t num_new) {
   const std::int64_t num_old = num_rows();
   if (num_new < 1) throw std::invalid_argument("a KV cache needs at least one row");
@@ -149,11 +219,30 @@ void KvCache::reorder(const std::int32_t* sources, std::int64_t num_new) {
       throw std::out_of_range("reorder: a source is not a row of the cache");
     }
   }
-  if (num_new > num_old && capacity_ > 0) lay_out(num_new, capacity_);
+  if (capacity_ > 0) {
+    if (num_new > num_old) {
+      lay_out(sources, num_new, capacity_);
+    } else {
+      copy_rows(sources, num_new);
+    }
+  }
+  new_rings_.assign(static_cast<std::size_t>(num_new), WindowRing(window_, num_sinks_));
+  new_shared_.assign(static_cast<std::size_t>(num_new * num_new), 0);
+  for (std::int64_t a = 0; a < num_new; ++a) {
+    new_rings_[static_cast<std::size_t>(a)] = ring(sources[a]);
+    for (std::int64_t b = 0; b < num_new; ++b) {
+      new_shared_[static_cast<std::size_t>(a * num_new + b)] = common_slots(sources[a], sources[b]);
+    }
+  }
+  rings_.swap(new_rings_);
+  shared_.swap(new_shared_);
+  if (num_new != num_old) ++layout_version_;
+}
 
+void KvCache::copy_rows(const std::int32_t* sources, std::int64_t num_new) {
   // How many rows still have to be copied from each old row. A row that nobody waits for may be overwritten.
   const auto source_of = [&](std::int64_t row) { return static_cast<std::int64_t>(sources[row]); };
-  waiting_.assign(static_cast<std::size_t>(std::max(num_old, num_new)), 0);
+  waiting_.assign(rings_.size(), 0);
   ready_.clear();
   for (std::int64_t row = 0; row < num_new; ++row) {
     if (source_of(row) != row) ++waiting_[static_cast<std::size_t>(source_of(row))];
@@ -165,8 +254,11 @@ void KvCache::reorder(const std::int32_t* sources, std::int64_t num_new) {
     const std::int64_t row = ready_.back();
     ready_.pop_back();
     const std::int64_t source = source_of(row);
-    const std::int64_t first = row < num_old ? shared(row, source) : 0;
-    copy_row(source, row, first, ring(source).length());
+    for (PageBuffer& buffer : buffers_) {
+      copy_slots(buffer.data() + static_cast<std::size_t>(source) * row_bytes(), capacity_,
+                 buffer.data() + static_cast<std::size_t>(row) * row_bytes(), capacity_, shared(row, source),
+                 ring(source).length());
+    }
     waiting_[static_cast<std::size_t>(row)] = -1;  // done
     if (--waiting_[static_cast<std::size_t>(source)] == 0 && source < num_new &&
         source_of(source) != source) {
@@ -181,19 +273,6 @@ void KvCache::reorder(const std::int32_t* sources, std::int64_t num_new) {
       waiting_[static_cast<std::size_t>(next)] = -1;
     }
   }
-
-  new_rings_.assign(static_cast<std::size_t>(num_new), WindowRing(window_, num_sinks_));
-  new_shared_.assign(static_cast<std::size_t>(num_new * num_new), 0);
-  for (std::int64_t a = 0; a < num_new; ++a) {
-    new_rings_[static_cast<std::size_t>(a)] = ring(source_of(a));
-    for (std::int64_t b = 0; b < num_new; ++b) {
-      new_shared_[static_cast<std::size_t>(a * num_new + b)] =
-          source_of(a) == source_of(b) ? ring(source_of(a)).length() : shared(source_of(a), source_of(b));
-    }
-  }
-  rings_.swap(new_rings_);
-  shared_.swap(new_shared_);
-  if (num_new != num_old) ++layout_version_;
 }
 
 void KvCache::rotate_rows(std::int64_t start, const std::int32_t* sources) {
@@ -228,15 +307,13 @@ void KvCache::rotate_rows(std::int64_t start, const std::int32_t* sources) {
   }
 }
 
-void KvCache::clear() noexcept {
-  for (PageBuffer& buffer : buffers_) {
-    if (buffer.data() != nullptr) std::memset(buffer.data(), 0, std::min(dirty_bytes_, buffer.size()));
-  }
-  forget_rows();
+void KvCache::zero_pages() noexcept {
+  for (PageBuffer& buffer : buffers_) buffer.zero();
+  shares_pages_ = false;
 }
 
-void KvCache::forget_rows() noexcept {
-  dirty_bytes_ = 0;
+void KvCache::clear() noexcept {
+  zero_pages();
   rings_.clear();
   shared_.clear();
   capacity_ = 0;
@@ -244,8 +321,8 @@ void KvCache::forget_rows() noexcept {
 }
 
 void KvCache::free() noexcept {
-  forget_rows();
   for (PageBuffer& buffer : buffers_) buffer = PageBuffer();
+  clear();
 }
 
 }  // namespace sabiyarn

@@ -61,7 +61,8 @@ class KvCache {
 
   // 2 * layers * heads * head_dim * bytes of one value: 36,864 for SabiYarn-125M in float16.
   std::size_t bytes_per_position() const noexcept;
-  // Exactly what the buffers take from the system.
+  // Exactly what the buffers take of the address space. Pages that were never written, and shared ones, take
+  // less memory than that.
   std::size_t nbytes() const noexcept;
 
   // Start of a layer's buffer; row r begins row_bytes() * r behind it. Null before the first reserve().
@@ -80,29 +81,46 @@ class KvCache {
  private:
   std::size_t slot_bytes() const noexcept;  // one head's values of one position
   std::size_t row_bytes(std::int64_t capacity) const noexcept;
-  void lay_out(std::int64_t num_rows, std::int64_t capacity);
-  void move_slots(std::int64_t row, const std::vector<SlotMove>& moves) noexcept;
-  void copy_row(std::int64_t from, std::int64_t to, std::int64_t first_slot, std::int64_t end_slot) noexcept;
   std::int64_t& shared(std::int64_t a, std::int64_t b) noexcept {
     return shared_[static_cast<std::size_t>(a * num_rows() + b)];
   }
+  std::int64_t common_slots(std::int64_t a, std::int64_t b) noexcept {
+    return a == b ? ring(a).length() : shared(a, b);
+  }
   void unshare_from(std::int64_t row, std::int64_t slot) noexcept;
+  void zero_pages() noexcept;
+
+  // Same rows, larger capacity: in place where the memory suffices.
+  void grow(std::int64_t capacity);
+  // New memory, one buffer at a time; rows that begin alike share the pages of their beginning.
+  void lay_out(const std::int32_t* sources, std::int64_t num_rows, std::int64_t capacity);
+  bool show_prefix(const PageBuffer& from, const PageBuffer& to, std::int64_t source, std::int64_t first,
+                   const std::vector<std::int64_t>& leader, std::int64_t capacity,
+                   std::int64_t end_slot) const noexcept;
+
+  // Rows in place: not more than before.
+  void copy_rows(const std::int32_t* sources, std::int64_t num_rows);
   void rotate_rows(std::int64_t start, const std::int32_t* sources);
-  void forget_rows() noexcept;
+  void copy_slots(const std::byte* source, std::int64_t source_capacity, std::byte* target,
+                  std::int64_t target_capacity, std::int64_t first_slot,
+                  std::int64_t end_slot) const noexcept;
+  void move_slots(std::int64_t row, const std::vector<SlotMove>& moves) noexcept;
 
   KvShape shape_;
   std::int64_t window_;
   std::int64_t num_sinks_;
   std::int64_t min_capacity_;
   std::int64_t capacity_ = 0;
-  std::size_t dirty_bytes_ = 0;  // of each buffer's start: what may have been written since it was last zero
   std::uint64_t layout_version_ = 0;
   std::vector<PageBuffer> buffers_;   // [2 * num_layers]: keys and values of layer 0, of layer 1, ...
+  bool shares_pages_ = false;         // do rows show pages of a common beginning?
   std::vector<WindowRing> rings_;     // [num_rows]
   std::vector<std::int64_t> shared_;  // [num_rows, num_rows]: leading slots that two rows have in common
+
   // Kept between calls so that a decode step allocates nothing.
   std::vector<SlotMove> moves_;
   std::vector<std::int32_t> waiting_;
+  std::vector<std::int32_t> identity_;
   std::vector<std::int64_t> ready_;
   std::vector<WindowRing> new_rings_;
   std::vector<std::int64_t> new_shared_;

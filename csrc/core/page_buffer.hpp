@@ -31,10 +31,36 @@ class PageBuffer {
   std::byte* data() const noexcept { return data_; }
   std::size_t size() const noexcept { return size_; }  // bytes, as asked for
 
+  // Makes every byte zero by giving the pages back; the addresses stay.
+  void zero() noexcept;
+
  private:
   void release() noexcept;
 
   std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// Bytes that several places of PageBuffers can show at once. Each place reads them until it writes, and then
+// has a page of its own (copy on write), so that rows with the same beginning take its memory once.
+class SharedPages {
+ public:
+  // Holds nothing (false as a bool) where the system lacks such pages.
+  explicit SharedPages(std::size_t nbytes) noexcept;
+  ~SharedPages();
+  SharedPages(const SharedPages&) = delete;
+  SharedPages& operator=(const SharedPages&) = delete;
+
+  explicit operator bool() const noexcept { return file_ >= 0; }
+  bool write(std::size_t offset, const std::byte* source, std::size_t nbytes) noexcept;
+  // Shows all bytes at `target`, which is the start of a page inside a PageBuffer; they stay visible there
+  // after this object is gone. False: nothing was changed.
+  bool show_at(std::byte* target) const noexcept;
+
+  static std::size_t page_bytes() noexcept;
+
+ private:
+  int file_ = -1;
   std::size_t size_ = 0;
 };
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -160,3 +164,77 @@ def test_bad_rows_and_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="'float16' or 'float32'"):
         make_cache(8, dtype="float64")
     assert cache.num_rows == 2
+
+
+PAGED = {"num_layers": 2, "num_heads": 2, "head_dim": 64, "dtype": "float16", "min_capacity": 64}
+"""A shape whose rows are whole pages of 4096 bytes (64 positions * 64 * 2 bytes * 2 heads), so forks share them."""
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_forked_rows_share_pages_but_never_each_others_writes(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed"))
+    cache, twin = KvCache(**PAGED, window=160), CacheTwin(160)
+    rows = data.draw(st.integers(1, 2), "prompts")
+    cache.reset(rows)
+    twin.reset(rows)
+
+    def append_paged(row: int, count: int) -> None:
+        values = rng.integers(-1000, 1000, (count, 2, 2, 2, 64)).astype(np.float16)
+        end = cache.begin_append(row, count)
+        for layer in range(2):
+            for index, side in enumerate(("key", "value")):
+                cache.buffer(layer, side)[row, :, end - count : end] = values[:, layer, index].transpose(
+                    1, 0, 2
+                )
+        twin.append(row, values)
+
+    for row in range(rows):
+        append_paged(row, data.draw(st.integers(1, 100), "prompt"))
+    for _ in range(data.draw(st.integers(1, 5), "forks")):
+        sources = data.draw(st.lists(st.integers(0, len(twin.rows) - 1), min_size=1, max_size=5), "sources")
+        cache.reorder(sources)
+        twin.reorder(sources)
+        for row in range(len(sources)):
+            append_paged(row, data.draw(st.integers(1, 40), "new"))
+        for row, (ring, store) in enumerate(twin.rows):
+            for position in ring.held[:: max(len(ring.held) // 7, 1)]:
+                slot = cache.slot_of(row, position)
+                for layer in range(2):
+                    for index, side in enumerate(("key", "value")):
+                        held = cache.buffer(layer, side)[row, :, slot]
+                        np.testing.assert_array_equal(held, store[position][layer, index])
+
+
+def proportional_bytes() -> int:
+    """This process's memory, shared pages counted once (Pss of all mappings)."""
+    rollup = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
+    return 1024 * int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="rows share pages on Linux only")
+def test_beams_take_the_memory_of_their_prompt_once() -> None:
+    cache = KvCache(num_layers=4, num_heads=4, head_dim=64, dtype="float16", window=2048, min_capacity=1024)
+    cache.reset(1)
+    prompt, new, beams = 1000, 16, 32
+    cache.begin_append(0, prompt)
+    for layer in range(4):
+        for side in ("key", "value"):
+            cache.buffer(layer, side)[0, :, :prompt] = 1
+    before = proportional_bytes()
+    cache.reorder([0] * beams)
+    for _ in range(new):
+        for row in range(beams):
+            end = cache.begin_append(row, 1)
+            for layer in range(4):
+                for side in ("key", "value"):
+                    cache.buffer(layer, side)[row, :, end - 1] = row
+    grown = proportional_bytes() - before
+    # Each row has private pages where it wrote: 16 positions of 128 bytes stand in at most 2 pages per head, layer
+    # and side, as prompt pages that are partly overwritten are copied whole. 1 MiB for everything else.
+    private = beams * 4 * 2 * 4 * 2 * 4096
+    assert grown < private + 2**20
+    assert private < cache.bytes_per_position * prompt * beams / 8  # far below what copies would take
+    assert (cache.buffer(3, "value")[:, :, prompt - 1] == 1).all()
+    for row in range(beams):
+        assert (cache.buffer(0, "key")[row, :, prompt : prompt + new] == row).all()
