@@ -3,9 +3,55 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import SabiYarnError
+    from .generation_config import GenerationConfig, OptionWarning
+    from .generator import EdgeGenerator, TokenStream
+    from .result import GenerationResult, Timings
+    from .streaming import StreamedToken
 
 # onnxruntime's Linux wheels send telemetry unless told otherwise before they are first imported. A user's own
 # setting wins.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "EdgeGenerator",
+    "GenerationConfig",
+    "GenerationResult",
+    "OptionWarning",
+    "SabiYarnError",
+    "StreamedToken",
+    "Timings",
+    "TokenStream",
+    "__version__",
+]
+
+# Loaded when first asked for: `import sabiyarn_edge` stays fast, and torch users need no onnxruntime.
+_HOMES = {
+    "EdgeGenerator": "generator",
+    "GenerationConfig": "generation_config",
+    "GenerationResult": "result",
+    "OptionWarning": "generation_config",
+    "SabiYarnError": "errors",
+    "StreamedToken": "streaming",
+    "Timings": "result",
+    "TokenStream": "generator",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

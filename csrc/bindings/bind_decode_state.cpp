@@ -128,10 +128,8 @@ void register_decode_state(py::module_& module) {
              }
              return result;
            })
-      .def(
-          "_capsule", [](DecodeState& s) { return py::capsule(&s, "sabiyarn_edge.DecodeState"); },
-          // The capsule holds a bare pointer: the state must live as long as the capsule does.
-          py::keep_alive<0, 1>());
+      // A bare pointer: who takes it keeps the state alive.
+      .def("_capsule", [](DecodeState& s) { return py::capsule(&s, "sabiyarn_edge.DecodeState"); });
 }
 
 }  // namespace sabiyarn::bindings

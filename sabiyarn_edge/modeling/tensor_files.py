@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pickle
@@ -140,5 +139,4 @@ def write_files(folder: Path, config: Mapping[str, Any], tensors: dict[str, Tens
         ) from error
     finally:
         for path in partial.values():
-            with contextlib.suppress(OSError):
-                path.unlink()
+            path.unlink(missing_ok=True)

@@ -1,0 +1,26 @@
+"""python -m benchmarks NAME [options]: runs one benchmark; --help lists its options."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+BENCHMARKS = {
+    "end_to_end": "a full-shape random SabiYarn-125M: export, load, memory, prefill, decode, time outside session.run",
+    "selection": "one step of greedy, sampling and beam search at 52050 entries, beside NumPy and transformers",
+}
+
+
+def main() -> int:
+    if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
+        print("usage: python -m benchmarks NAME [options]\n")
+        for name, what in BENCHMARKS.items():
+            print(f"  {name:12} {what}")
+        return 0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2
+    module = importlib.import_module(f"benchmarks.{sys.argv[1]}")
+    sys.argv[:2] = [f"python -m benchmarks {sys.argv[1]}"]
+    return int(module.main())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

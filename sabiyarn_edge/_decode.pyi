@@ -1,0 +1,53 @@
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ._core import DecodeState, KvCache, StepBuffers
+
+class Backend(Protocol):
+    @property
+    def logits_address(self) -> int: ...
+    def compute(self, state: DecodeState) -> None: ...
+
+class GraphRunner:
+    def __init__(
+        self,
+        session: Any,
+        kv_cache: KvCache,
+        buffers: StepBuffers,
+        *,
+        num_layers: int,
+        num_heads: int,
+        head_dim: int,
+        kv_dtype: DTypeLike,
+        prefill_options: Any = None,
+    ) -> None: ...
+    @property
+    def logits_address(self) -> int: ...
+    def prefill(
+        self,
+        row: int,
+        tokens: NDArray[np.int64],
+        first_position: int,
+        chunk: int,
+        logits_row: int,
+        num_logits_rows: int,
+    ) -> None: ...
+    def compute(self, state: DecodeState) -> None: ...
+    def release(self) -> None: ...
+
+class DecodeLoop:
+    def __init__(
+        self,
+        state: DecodeState,
+        backend: Backend,
+        *,
+        before_scores: Callable[[DecodeState], None] | None = None,
+        after_scores: Callable[[DecodeState, NDArray[np.float32]], None] | None = None,
+        after_choice: Callable[[DecodeState], Sequence[bool]] | None = None,
+    ) -> None: ...
+    def select(self) -> bool: ...
+    def compute(self) -> None: ...
+    def run(self) -> None: ...

@@ -1,0 +1,207 @@
+# distutils: language = c++
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The per-token loop: feeds the decoder graph from the C++ core and the core from the graph's logits.
+
+Inputs, outputs, keys and values lie in memory that the core owns and onnxruntime is given by address, so a decode
+step is one `run_with_iobinding` call and makes no NumPy array. The GIL is released for all of the core's work
+(onnxruntime releases it itself). Ctrl-C is noticed after every run of the graph.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+import numpy as np
+
+from sabiyarn_edge._decode cimport DecodeState, KvCache, StepBuffers
+
+
+cdef class GraphRunner:
+    """Runs decoder.onnx on one KV cache and one set of step buffers.
+
+    Args:
+        session: the graph's `onnxruntime.InferenceSession`.
+        kv_cache: `_core.KvCache` whose dtype is that of the graph's past_key_values.
+        buffers: `_core.StepBuffers` of the model's vocabulary.
+        num_layers, num_heads, head_dim: the model's shape.
+        kv_dtype: NumPy dtype of the cache.
+        prefill_options: `onnxruntime.RunOptions` for prefill runs, or None.
+    """
+
+    cdef KvCache* kv
+    cdef StepBuffers* buffers
+    cdef int64_t num_layers, num_heads, head_dim
+    cdef object owners, run, kv_dtype, prefill_options
+    cdef object prefill_binding, decode_binding
+    cdef tuple prefill_layout, decode_layout
+    cdef list past_names, present_names
+
+    def __init__(self, session, kv_cache, buffers, *, num_layers, num_heads, head_dim, kv_dtype,
+                 prefill_options=None):
+        self.kv = <KvCache*>PyCapsule_GetPointer(kv_cache._capsule(), "sabiyarn_edge.KvCache")
+        self.buffers = <StepBuffers*>PyCapsule_GetPointer(buffers._capsule(), "sabiyarn_edge.StepBuffers")
+        self.owners = (session, kv_cache, buffers)  # the raw pointers live as long as these
+        self.run = session.run_with_iobinding
+        self.num_layers, self.num_heads, self.head_dim = num_layers, num_heads, head_dim
+        self.kv_dtype = np.dtype(kv_dtype)
+        self.prefill_options = prefill_options
+        self.prefill_binding = session.io_binding()
+        self.decode_binding = session.io_binding()
+        self.prefill_layout = self.decode_layout = None
+        self.past_names = [f"past_key_values.{i}.{side}" for i in range(num_layers) for side in ("key", "value")]
+        self.present_names = [f"present.{i}.{side}" for i in range(num_layers) for side in ("key", "value")]
+
+    @property
+    def logits_address(self) -> int:
+        """Where the logits [rows, vocab_size] float32 of the last step lie."""
+        return <size_t>self.buffers.logits()
+
+    cdef int bind(self, object binding, int64_t first_row, int64_t num_rows, int64_t num_tokens,
+                  int64_t num_logits, int64_t logits_row) except -1:
+        """Give onnxruntime the addresses and shapes of one step over rows [first_row, first_row + num_rows)."""
+        cdef size_t offset = self.kv.row_bytes() * <size_t>first_row
+        cdef int64_t layer
+        cdef size_t address
+        int64, int32 = np.int64, np.int32
+        step_shape = (num_rows, num_tokens)
+        binding.bind_input("input_ids", "cpu", 0, int64, step_shape, <size_t>self.buffers.input_ids())
+        binding.bind_input("position_ids", "cpu", 0, int64, step_shape, <size_t>self.buffers.position_ids())
+        binding.bind_input("seqlens_k", "cpu", 0, int32, (num_rows,), <size_t>self.buffers.seqlens_k())
+        binding.bind_input("total_sequence_length", "cpu", 0, int32, (1,),
+                           <size_t>self.buffers.total_sequence_length())
+        binding.bind_input("logits_index", "cpu", 0, int64, (num_logits,), <size_t>self.buffers.logits_index())
+        binding.bind_output("logits", "cpu", 0, np.float32, (num_rows, num_logits, self.buffers.vocab_size()),
+                            <size_t>(self.buffers.logits() + logits_row * self.buffers.vocab_size()))
+        kv_shape = (num_rows, self.num_heads, self.kv.capacity(), self.head_dim)
+        for layer in range(self.num_layers):
+            address = <size_t>self.kv.keys(layer) + offset
+            binding.bind_input(self.past_names[2 * layer], "cpu", 0, self.kv_dtype, kv_shape, address)
+            binding.bind_output(self.present_names[2 * layer], "cpu", 0, self.kv_dtype, kv_shape, address)
+            address = <size_t>self.kv.values(layer) + offset
+            binding.bind_input(self.past_names[2 * layer + 1], "cpu", 0, self.kv_dtype, kv_shape, address)
+            binding.bind_output(self.present_names[2 * layer + 1], "cpu", 0, self.kv_dtype, kv_shape, address)
+        return 0
+
+    def prefill(self, int64_t row, const int64_t[::1] tokens, int64_t first_position, int64_t chunk,
+                int64_t logits_row, int64_t num_logits_rows):
+        """Run `tokens` through the graph into the KV cache's `row`, `chunk` tokens at a time.
+
+        The graph takes several new tokens on top of a past only for one row at a time. The logits of the last
+        token go to row `logits_row` of the `num_logits_rows` rows of logits; the others' are never computed.
+        """
+        cdef int64_t done = 0, count, length, i, num_logits
+        cdef int64_t num_tokens = tokens.shape[0]
+        with nogil:
+            self.buffers.reserve(1, min(chunk, num_tokens), 1)
+            self.buffers.reserve(num_logits_rows, 1, 1)
+        while done < num_tokens:
+            count = min(chunk, num_tokens - done)
+            num_logits = 1 if done + count == num_tokens else 0
+            with nogil:
+                length = self.kv.begin_append(row, count)
+                for i in range(count):
+                    self.buffers.input_ids()[i] = tokens[done + i]
+                    self.buffers.position_ids()[i] = first_position + done + i
+                self.buffers.seqlens_k()[0] = <int32_t>(length - 1)
+                self.buffers.total_sequence_length()[0] = <int32_t>length
+                self.buffers.logits_index()[0] = count - 1
+            layout = (row, count, num_logits, logits_row, self.kv.layout_version(), self.buffers.version())
+            if layout != self.prefill_layout:
+                self.prefill_layout = None
+                self.bind(self.prefill_binding, row, 1, count, num_logits, logits_row)
+                self.prefill_layout = layout
+            self.run(self.prefill_binding, self.prefill_options)
+            PyErr_CheckSignals()
+            done += count
+
+    def compute(self, state):
+        """Bring the KV cache's rows into the order that `state` (_core.DecodeState) wants and run its next tokens.
+
+        Afterwards the logits at `logits_address` belong to the state's rows.
+        """
+        cdef DecodeState* decode = <DecodeState*>PyCapsule_GetPointer(state._capsule(), "sabiyarn_edge.DecodeState")
+        cdef int64_t num_rows, row, length, longest = 0
+        cdef bint moved
+        with nogil:
+            num_rows = decode.num_rows()
+            moved = num_rows != self.kv.num_rows()
+            for row in range(num_rows):
+                if decode.row_sources()[row] != row:
+                    moved = True
+            if moved:
+                self.kv.reorder(decode.row_sources(), num_rows)
+            self.buffers.reserve(num_rows, 1, 1)
+            for row in range(num_rows):
+                length = self.kv.begin_append(row, 1)
+                longest = max(longest, length)
+                self.buffers.input_ids()[row] = decode.next_tokens()[row]
+                self.buffers.position_ids()[row] = decode.next_positions()[row]
+                self.buffers.seqlens_k()[row] = <int32_t>(length - 1)
+            self.buffers.total_sequence_length()[0] = <int32_t>longest
+            self.buffers.logits_index()[0] = 0
+        layout = (num_rows, self.kv.layout_version(), self.buffers.version())
+        if layout != self.decode_layout:
+            self.decode_layout = None
+            self.bind(self.decode_binding, 0, num_rows, 1, 1, 0)
+            self.decode_layout = layout
+        self.run(self.decode_binding, None)
+        PyErr_CheckSignals()
+
+    def release(self):
+        """Forget all bindings, so that no address of the KV cache or the buffers stays with onnxruntime."""
+        for binding in (self.prefill_binding, self.decode_binding):
+            binding.clear_binding_inputs()
+            binding.clear_binding_outputs()
+        self.prefill_layout = self.decode_layout = None
+
+
+cdef class DecodeLoop:
+    """Alternates the core's selection and the model's computation until every row has ended.
+
+    Args:
+        state: `_core.DecodeState`, before its first commit.
+        backend: has `logits_address` (of float32 [rows, vocab_size], C order, overwritten) and `compute(state)`,
+            which fills them for the state's next tokens. `GraphRunner` is one; the torch reference has another.
+        before_scores, after_scores, after_choice: called before the score pipeline with the state, between it and
+            the choice of tokens with the state and the scores [rows, vocab_size] to change in place, and before the
+            choice is committed with the state; None where there is nothing to do. after_choice returns extra stops,
+            one bool per candidate.
+    """
+
+    cdef DecodeState* decode
+    cdef object state, backend, before_scores, after_scores, after_choice
+
+    def __init__(self, state, backend, *, before_scores=None, after_scores=None, after_choice=None):
+        self.decode = <DecodeState*>PyCapsule_GetPointer(state._capsule(), "sabiyarn_edge.DecodeState")
+        self.state = state  # owns what `decode` points to
+        self.backend = backend
+        self.before_scores, self.after_scores, self.after_choice = before_scores, after_scores, after_choice
+
+    def select(self) -> bool:
+        """Choose the next tokens from the logits at hand; returns whether every row has ended."""
+        cdef float* logits = <float*><size_t>self.backend.logits_address
+        if self.before_scores is None and self.after_scores is None and self.after_choice is None:
+            with nogil:
+                self.decode.advance(logits)
+            return self.decode.finished()
+        if self.before_scores is not None:
+            self.before_scores(self.state)
+        with nogil:
+            self.decode.process(logits)
+        if self.after_scores is not None:
+            self.after_scores(self.state, np.asarray(
+                <float[:self.decode.num_rows(), :self.decode.vocab_size()]>logits))
+        with nogil:
+            self.decode.propose(logits)
+        stops = self.after_choice(self.state) if self.after_choice is not None else None
+        self.state.commit(stops)
+        return self.decode.finished()
+
+    def compute(self) -> None:
+        """Compute the logits of the tokens that were chosen."""
+        self.backend.compute(self.state)
+
+    def run(self) -> None:
+        """Select and compute until every row has ended."""
+        while not self.select():
+            self.backend.compute(self.state)

@@ -1,0 +1,261 @@
+"""EdgeGenerator: text in, text out, from an exported model folder."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ._core import DecodeState
+from .callbacks import Callbacks
+from .config import ModelConfig
+from .decode_options import decode_options
+from .errors import InvalidInputError
+from .generation_config import GenerationConfig
+from .memory import process_memory
+from .prompts import read_prompts
+from .result import GenerationResult
+from .run import Run
+from .session import DecoderSession
+from .streaming import StreamedToken
+from .tokenizer import Tokenizer
+
+__all__ = ["EdgeGenerator", "TokenStream"]
+
+_BUNDLED_MODELS = Path(__file__).parent / "models"
+
+
+class EdgeGenerator:
+    """Generates with one model; keeps its KV cache from call to call.
+
+    Calls from several threads wait for one another. For parallel work make one generator per thread.
+    Use `from_pretrained` to make one.
+    """
+
+    def __init__(
+        self,
+        session: DecoderSession,
+        tokenizer: Tokenizer | None,
+        generation_config: GenerationConfig,
+        *,
+        max_length: int | None = None,
+        max_batch_size: int | None = None,
+    ) -> None:
+        block_size = session.config.gptjx.block_size
+        if max_length is not None and not 2 <= max_length <= block_size:
+            raise InvalidInputError(
+                f"max_length is {max_length}; it must be between 2 and the model's block_size {block_size}."
+            )
+        if max_batch_size is not None and max_batch_size < 1:
+            raise InvalidInputError(f"max_batch_size is {max_batch_size}; it must be at least 1, or None.")
+        self._session = session
+        self.tokenizer = tokenizer
+        self.generation_config = generation_config
+        self.max_length = max_length or block_size
+        self.max_batch_size = max_batch_size
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path = "nano",
+        *,
+        num_threads: int | None = None,
+        max_length: int | None = None,
+        max_batch_size: int | None = None,
+        kv_window: int | None = None,
+        num_sink_tokens: int = 0,
+    ) -> EdgeGenerator:
+        """Open an exported model folder.
+
+        Args:
+            path: the folder that `sabiyarn-edge export` wrote, or "nano": the bundled demonstration model.
+            num_threads: threads of the matrix products; None: the CPUs this process may use.
+            max_length: most positions (prompt and output) of a row; None: the model's block_size. It bounds the
+                KV cache: bytes_per_position * max_length for each row.
+            max_batch_size: most rows at once (prompts * beams or returns); None: no limit.
+            kv_window: most positions whose keys and values are kept; older ones are forgotten; None: all.
+            num_sink_tokens: so many first positions are never forgotten.
+
+        Raises:
+            ModelFolderError: a file is missing or damaged, or files do not belong together.
+            InvalidInputError: an argument is out of range.
+        """
+        folder = Path(path)
+        bundled = _BUNDLED_MODELS / str(path)
+        if not folder.is_dir() and folder.name == str(path) and (bundled / "config.json").is_file():
+            folder = bundled
+        if max_length is not None and kv_window is None:
+            kv_window = max_length
+        session = DecoderSession(
+            folder, num_threads=num_threads, window=kv_window, num_sink_tokens=num_sink_tokens
+        )
+        tokenizer_file = folder / "tokenizer.json"
+        tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None
+        return cls(
+            session,
+            tokenizer,
+            GenerationConfig.load(folder),
+            max_length=max_length,
+            max_batch_size=max_batch_size,
+        )
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model folder's config.json."""
+        return self._session.config
+
+    def generate(
+        self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any
+    ) -> GenerationResult:
+        """Generate a continuation of each prompt.
+
+        Args:
+            inputs: a string, a list of strings, token ids (list, tuple or integer array [length]) or a list of
+                those; rows may differ in length. Strings need the model folder's tokenizer.json.
+            generation_config: options; None: the model folder's.
+            options: single options on top, by their names in GenerationConfig, and the callables logits_processor,
+                prefix_allowed_tokens_fn and stopping_criteria.
+
+        Returns:
+            GenerationResult: one row per prompt and returned sequence.
+
+        Raises:
+            InvalidInputError: a prompt or an option is not allowed; nothing was computed.
+            NumericalError: the scores of a row are NaN or leave no token to choose; the generator stays usable.
+        """
+        with self._reserved():
+            run = self._start(inputs, generation_config, options)
+            run.to_end()
+            return run.result()
+
+    def stream(
+        self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any
+    ) -> TokenStream:
+        """Generate from one prompt and yield each token as soon as it is certain.
+
+        Args, Raises: as `generate`, for one prompt and one returned sequence.
+
+        Returns:
+            An iterator of StreamedToken. Its `result` is the GenerationResult once it has ended. Closing it early,
+            or leaving its `with` block, ends the generation.
+        """
+        return TokenStream(self._stream(inputs, generation_config, options))
+
+    def memory_usage(self) -> dict[str, int]:
+        """Bytes held now.
+
+        "kv_cache" and "step_buffers" are exact; "weights_file" is the size on disk; "process_anonymous" and
+        "process_resident" are the whole process's, from the system (absent where it does not tell).
+        """
+        return {
+            "kv_cache": self._session.kv_cache.nbytes,
+            "kv_bytes_per_position": self._session.kv_cache.bytes_per_position,
+            "step_buffers": self._session.buffers.nbytes,
+            "weights_file": self.config.weights_bytes,
+            **process_memory(),
+        }
+
+    def clear_kv_cache(self) -> None:
+        """Zero the keys and values; their memory is kept for the next call."""
+        with self._reserved():
+            self._session.clear_kv_cache()
+
+    def free_kv_cache(self) -> None:
+        """Give the memory of keys and values back; the next call takes it again."""
+        with self._reserved():
+            self._session.free_kv_cache()
+
+    @contextmanager
+    def _reserved(self) -> Iterator[None]:
+        """Hold the session for one call; other threads wait, this thread may not (it would wait for itself)."""
+        me = threading.get_ident()
+        if self._owner == me:
+            raise InvalidInputError(
+                "this generator is in the middle of a stream. Read the stream to its end or close it first, or make a "
+                "second generator."
+            )
+        with self._lock:
+            self._owner = me
+            try:
+                yield
+            finally:
+                self._owner = None
+
+    def _start(self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any]) -> Run:
+        started = time.perf_counter()
+        callbacks = Callbacks.take_from(options)
+        config = (config or self.generation_config).updated(**options)
+        prompts = read_prompts(
+            inputs,
+            tokenizer=self.tokenizer,
+            vocab_size=self.config.gptjx.vocab_size,
+            max_length=self.max_length,
+            window=self._session.window,
+        )
+        rows_each = config.num_beams if config.num_beams > 1 else config.num_return_sequences
+        if self.max_batch_size is not None and len(prompts.ids) * rows_each > self.max_batch_size:
+            raise InvalidInputError(
+                f"{len(prompts.ids)} prompts with {rows_each} rows each are {len(prompts.ids) * rows_each} rows, but "
+                f"max_batch_size is {self.max_batch_size}. Give fewer prompts at once, or load with a larger "
+                "max_batch_size."
+            )
+        native = decode_options(
+            config,
+            prompts=prompts.ids,
+            vocab_size=self.config.gptjx.vocab_size,
+            max_positions=self.max_length,
+            tokenizer=self.tokenizer,
+        )
+        state = DecodeState(native, self.config.gptjx.vocab_size, prompts.ids)
+        return Run(self._session, state, config, prompts, callbacks, self.tokenizer, started)
+
+    def _stream(
+        self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any]
+    ) -> Generator[StreamedToken | GenerationResult]:
+        with self._reserved():
+            run = self._start(inputs, config, options)
+            if len(run.prompts.ids) != 1 or run.config.num_return_sequences != 1:
+                raise InvalidInputError(
+                    f"stream() takes one prompt and returns one sequence, but there are {len(run.prompts.ids)} prompts "
+                    f"and num_return_sequences is {run.config.num_return_sequences}. Use generate() for several."
+                )
+            yield from run.stream()
+            yield run.result()
+
+
+class TokenStream:
+    """Iterates over the tokens of one generation; `result` is there once it has ended.
+
+    The generator works for this stream until it is read to its end or closed.
+    """
+
+    def __init__(self, events: Generator[StreamedToken | GenerationResult]) -> None:
+        self._events = events
+        self.result: GenerationResult | None = None
+        """The GenerationResult after the last token; None before, and if the stream was closed early."""
+
+    def __iter__(self) -> TokenStream:
+        return self
+
+    def __next__(self) -> StreamedToken:
+        event = next(self._events)
+        if isinstance(event, GenerationResult):
+            self.result = event
+            event = next(self._events)  # ends the iteration and frees the generator
+        assert isinstance(event, StreamedToken)
+        return event
+
+    def close(self) -> None:
+        """End the generation now and free the generator for other calls."""
+        self._events.close()
+
+    def __enter__(self) -> TokenStream:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()

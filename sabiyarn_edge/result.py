@@ -1,0 +1,71 @@
+"""What a generation gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["GenerationResult", "Timings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """Where the time of one call went."""
+
+    prefill_tokens: int
+    """Prompt tokens computed."""
+    prefill_seconds: float
+    """Time for them, seconds."""
+    decode_tokens: int
+    """Tokens generated after the first of each row, over all rows."""
+    decode_seconds: float
+    """Time from the first token to the last, seconds."""
+    time_to_first_token: float
+    """From the call to the first chosen token, seconds: encoding, prefill and one selection."""
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        """Prompt tokens per second."""
+        return self.prefill_tokens / self.prefill_seconds if self.prefill_seconds > 0 else 0.0
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """Generated tokens per second after the first, over all rows."""
+        return self.decode_tokens / self.decode_seconds if self.decode_seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationResult:
+    """One row for each prompt and returned sequence: all of the first prompt, all of the second, ..."""
+
+    texts: list[str] | None
+    """The generated text of each row, without its prompt; None if the model folder has no tokenizer."""
+    sequences: NDArray[np.int64]
+    """[rows, length]: prompt and generated ids, padded on the right with pad_token_id."""
+    prompt_lengths: list[int]
+    """Tokens of each row's prompt."""
+    lengths: list[int]
+    """Tokens of each row without padding, prompt included."""
+    finish_reasons: list[str]
+    """Why each row ended: "eos", "stop", "length", "time" or "cancelled"."""
+    sequences_scores: NDArray[np.float32] | None
+    """[rows]: with beams, sum of log-probabilities / length ** length_penalty; else None."""
+    scores: list[NDArray[np.float32]] | None
+    """With output_scores: for each row [generated], the log-probability with which each token was chosen."""
+    timings: Timings
+    """Where the time went."""
+
+    @property
+    def text(self) -> str | None:
+        """The first row's text."""
+        return self.texts[0] if self.texts is not None else None
+
+    @property
+    def generated(self) -> list[list[int]]:
+        """Each row's generated ids, without prompt and padding."""
+        return [
+            self.sequences[row, start:end].tolist()
+            for row, (start, end) in enumerate(zip(self.prompt_lengths, self.lengths, strict=True))
+        ]

@@ -1,0 +1,219 @@
+"""DecoderSession: a model folder opened under onnxruntime, with its KV cache and its step buffers."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._core import KvCache, StepBuffers
+from ._decode import GraphRunner
+from .config import ModelConfig
+from .errors import InvalidInputError, ModelFolderError
+from .weights_file import WeightsHeader
+
+__all__ = ["PREFILL_SCRATCH_BYTES", "DecoderSession", "prefill_chunk", "usable_cpus"]
+
+PREFILL_SCRATCH_BYTES = 64 * 2**20
+"""What one prefill run may take for attention scores, bytes."""
+
+_MAX_PREFILL_CHUNK = 512  # tokens; longer chunks are not faster (benchmarks/)
+_MIN_PREFILL_CHUNK = 16
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may keep busy: its affinity mask, cut to the container's quota (cgroup v2)."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            cpus = min(cpus, max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass  # no cgroup v2 here: there is no quota to respect
+    return cpus
+
+
+def prefill_chunk(num_heads: int, capacity: int, scratch_bytes: int = PREFILL_SCRATCH_BYTES) -> int:
+    """Tokens to prefill at once, a power of two.
+
+    GroupQueryAttention keeps float32 scores [num_heads, chunk, capacity], and about as much again in copies: the
+    chunk shrinks as capacity grows, so that the scratch stays bounded.
+    """
+    affordable = scratch_bytes // (2 * 4 * num_heads * capacity)
+    chunk = 1 << max(int(affordable).bit_length() - 1, 0)
+    return min(max(chunk, _MIN_PREFILL_CHUNK), _MAX_PREFILL_CHUNK)
+
+
+class DecoderSession:
+    """Runs a model folder's decoder graph; owns the keys and values of the rows at hand.
+
+    Args:
+        folder: an exported model folder.
+        num_threads: threads of the matrix products; None: `usable_cpus()`.
+        window: the most positions a row keeps; None: all of block_size.
+        num_sink_tokens: first positions that are kept when the window is full.
+
+    Raises:
+        ModelFolderError: a file is missing, damaged, or does not belong to the others.
+        InvalidInputError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        num_threads: int | None = None,
+        window: int | None = None,
+        num_sink_tokens: int = 0,
+    ) -> None:
+        self.config = ModelConfig.load(folder)
+        shape = self.config.gptjx
+        self.window = shape.block_size if window is None else window
+        if not 2 <= self.window <= shape.block_size:
+            raise InvalidInputError(
+                f"kv_window is {self.window}; it must be between 2 and the model's block_size {shape.block_size}."
+            )
+        if not 0 <= num_sink_tokens <= self.window - 2:
+            raise InvalidInputError(
+                f"num_sink_tokens is {num_sink_tokens}; with a window of {self.window} positions it must be between "
+                f"0 and {self.window - 2}."
+            )
+        if num_threads is not None and num_threads < 1:
+            raise InvalidInputError(
+                f"num_threads is {num_threads}; it must be at least 1, or None for all CPUs."
+            )
+        self.num_threads = usable_cpus() if num_threads is None else num_threads
+        self.num_sink_tokens = num_sink_tokens
+
+        self._session = self._open(Path(folder))
+        self.kv_cache = KvCache(
+            num_layers=shape.n_layer,
+            num_heads=shape.n_heads,
+            head_dim=shape.head_dim,
+            dtype=self.config.kv_cache_dtype,
+            window=self.window,
+            num_sink_tokens=num_sink_tokens,
+        )
+        self.buffers = StepBuffers(shape.vocab_size)
+        self.runner = self._make_runner(self._session)
+
+    def _make_runner(self, session: Any) -> GraphRunner:
+        shape = self.config.gptjx
+        return GraphRunner(
+            session,
+            self.kv_cache,
+            self.buffers,
+            num_layers=shape.n_layer,
+            num_heads=shape.n_heads,
+            head_dim=shape.head_dim,
+            kv_dtype=self.config.kv_cache_dtype,
+            prefill_options=_shrinking_run_options(),
+        )
+
+    @property
+    def providers(self) -> list[str]:
+        """onnxruntime's execution providers in use."""
+        return list(self._session.get_providers())
+
+    def _open(self, folder: Path) -> Any:
+        import onnxruntime
+
+        graph = folder / self.config.graphs["decoder"]
+        if not graph.is_file():
+            raise ModelFolderError(
+                f"{graph} is missing. Copy the model folder again, or export the checkpoint again."
+            )
+        weights = folder / self.config.weights_file
+        header = WeightsHeader.read(weights)
+        if header.weights_hash != self.config.weights_hash:
+            raise ModelFolderError(
+                f"{weights} belongs to another model: its hash is {header.weights_hash[:12]}..., and config.json "
+                f"says {self.config.weights_hash[:12]}.... Copy the whole model folder again."
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.num_threads
+        options.inter_op_num_threads = 1
+        # Every prompt length has shapes of its own: a memory plan kept for each would grow without bound.
+        options.enable_mem_pattern = False
+        try:
+            session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no base class but this
+            raise ModelFolderError(f"onnxruntime cannot load {graph}: {_first_line(error)}") from error
+        self._check(session, graph)
+        return session
+
+    def _check(self, session: Any, graph: Path) -> None:
+        """Hold the graph against config.json."""
+        found_hash = session.get_modelmeta().custom_metadata_map.get("weights_hash")
+        if found_hash != self.config.weights_hash:
+            raise ModelFolderError(
+                f"{graph} belongs to another model: its weights_hash is {str(found_hash)[:12]}..., and config.json "
+                f"says {self.config.weights_hash[:12]}.... Copy the whole model folder again."
+            )
+        shape = self.config.gptjx
+        inputs = {node.name: node for node in session.get_inputs()}
+        num_layers = sum(name.endswith(".key") for name in inputs)
+        past = inputs.get("past_key_values.0.key")
+        found = {
+            "n_layer": num_layers,
+            "n_heads": past.shape[1] if past else None,
+            "head_dim": past.shape[3] if past else None,
+            "kv_cache_dtype": past.type.removeprefix("tensor(").removesuffix(")") if past else None,
+            "vocab_size": session.get_outputs()[0].shape[-1],
+        }
+        stated = {
+            "n_layer": shape.n_layer,
+            "n_heads": shape.n_heads,
+            "head_dim": shape.head_dim,
+            "kv_cache_dtype": self.config.kv_cache_dtype.replace("float32", "float"),
+            "vocab_size": shape.vocab_size,
+        }
+        wrong = [
+            f"{name} is {stated[name]!r} there and {found[name]!r} in the graph"
+            for name in stated
+            if found[name] != stated[name]
+        ]
+        if wrong:
+            raise ModelFolderError(
+                f"config.json disagrees with {graph.name}: {'; '.join(wrong)}. Copy the whole model folder again."
+            )
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Start anew with one row per prompt and compute the logits of each prompt's last token.
+
+        Prompts are run one by one, in chunks of bounded scratch memory; no padding is involved.
+        """
+        longest = max(len(prompt) for prompt in prompts)
+        self.kv_cache.reset(len(prompts))
+        self.kv_cache.reserve(longest)
+        chunk = prefill_chunk(self.config.gptjx.n_heads, self.kv_cache.capacity)
+        for row, prompt in enumerate(prompts):
+            tokens = np.asarray(prompt, np.int64)
+            self.runner.prefill(row, tokens, 0, chunk, row, len(prompts))
+
+    def clear_kv_cache(self) -> None:
+        """Zero the keys and values and keep their memory."""
+        self.kv_cache.clear()
+
+    def free_kv_cache(self) -> None:
+        """Give the memory of keys, values and step buffers back."""
+        self.runner.release()
+        self.kv_cache.free()
+        self.buffers.free()
+
+
+def _shrinking_run_options() -> Any:
+    """Options under which onnxruntime gives back, after the run, what its arena grew for it."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
