@@ -57,8 +57,8 @@ class SelfAttention(nn.Module):
             dropout_p=self._dropout if self.training else 0.0,
             is_causal=attend.mask is None and attend.causal,
         )
-        out: Tensor = self.c_proj(mixed.transpose(1, 2).reshape(rows, count, width))
-        return self.resid_dropout(out) if self.training else out
+        out: Tensor = self.resid_dropout(self.c_proj(mixed.transpose(1, 2).reshape(rows, count, width)))
+        return out
 
 
 class MLP(nn.Module):

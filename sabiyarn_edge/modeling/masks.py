@@ -52,7 +52,7 @@ def read_attn_mask(attn_mask: Tensor, *, rows: int, queries: int, keys: int, dty
             )
         mask = mask.to(dtype)
     elif mask.dtype != torch.bool:
-        mask = _bool_from_integers(mask, "attn_mask")
+        mask = _zeros_and_ones(mask, "attn_mask")
     check_every_query_sees(mask, "attn_mask")
     return mask
 
@@ -66,7 +66,7 @@ def read_attention_mask(
         bool [rows, keys], or None when nothing is padding.
 
     Raises:
-        InvalidInputError: wrong shape or values, or a row without any token.
+        InvalidInputError: wrong shape or values.
     """
     if tuple(attention_mask.shape) != (rows, keys):
         raise InvalidInputError(
@@ -74,13 +74,8 @@ def read_attention_mask(
             f"({rows}, {keys}), past keys included. A mask per query belongs in attn_mask."
         )
     mask = attention_mask.to(device)
-    mask = mask if mask.dtype == torch.bool else _bool_from_integers(mask, "attention_mask")
-    if bool(mask.all()):
-        return None
-    empty = (~mask.any(dim=1)).nonzero()
-    if empty.numel():
-        raise InvalidInputError(f"row {int(empty[0])} of attention_mask hides every token. Drop that row.")
-    return mask
+    mask = mask if mask.dtype == torch.bool else _zeros_and_ones(mask, "attention_mask")
+    return None if bool(mask.all()) else mask
 
 
 def combine_with_padding(mask: Tensor, visible: Tensor, *, queries: int) -> Tensor:
@@ -120,7 +115,7 @@ def check_every_query_sees(mask: Tensor, name: str) -> None:
         )
 
 
-def _bool_from_integers(mask: Tensor, name: str) -> Tensor:
+def _zeros_and_ones(mask: Tensor, name: str) -> Tensor:
     if not bool(((mask == 0) | (mask == 1)).all()):
         raise InvalidInputError(
             f"{name} has dtype {mask.dtype} and values other than 0 and 1. Use 0/1 or bool."

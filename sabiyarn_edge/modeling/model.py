@@ -16,13 +16,11 @@ from ..config import GPTJXConfig
 from ..errors import InvalidInputError
 from .blocks import Attend, Block, make_layer_norm
 from .causal_masks import CausalMaskCache
+from .inputs import IGNORE_INDEX, Span, check_targets, check_token_ids, token_positions
 from .kv_cache import KvCache
 from .masks import combine_with_padding, read_attention_mask, read_attn_mask
 
 __all__ = ["GPTJXForCausalLM", "GPTJXOutput", "GPTJXTransformer"]
-
-IGNORE_INDEX = -100
-"""Targets of this value do not count in the loss."""
 
 
 @dataclass(frozen=True)
@@ -127,69 +125,36 @@ class GPTJXForCausalLM(nn.Module):
         Raises:
             InvalidInputError: wrong shapes, ids, options, or more positions than block_size.
         """
-        rows, count = self._check_ids(input_ids)
-        cache = self._continue_cache(rows) if use_cache else None
-        past = cache.lengths[0] if cache is not None else 0
-        if past + count > self.config.block_size:
-            raise InvalidInputError(
-                f"{past} past and {count} new tokens make {past + count} positions, but block_size is "
-                f"{self.config.block_size}. Give at most {self.config.block_size - past} new tokens"
-                + (", or call clear_kv_cache() first." if past else ".")
-            )
+        check_token_ids(input_ids, self.config)
+        rows, count = input_ids.shape
         if targets is not None:
-            self._check_targets(input_ids, targets, logits_to_keep)
+            check_targets(targets, input_ids, self.config)
+        if targets is not None and logits_to_keep:
+            raise InvalidInputError(
+                f"targets need all logits, but logits_to_keep is {logits_to_keep}. Leave one of them out."
+            )
         if not 0 <= logits_to_keep <= count:
             raise InvalidInputError(
                 f"logits_to_keep is {logits_to_keep}; it must be in 0 ... {count}, the new tokens."
             )
+        cache = self._continue_cache(rows) if use_cache else None
+        span = Span(rows=rows, past=cache.lengths[0] if cache is not None else 0, count=count)
+        span.check(self.config)
 
-        visible = self._visible_keys(attention_mask, cache, rows, past, count, input_ids.device)
-        mask = self._attention_mask(attn_mask, visible, rows, past, count, input_ids.device)
-        attend = Attend(mask=mask, causal=past == 0, cache=cache)
-        positions = self._positions(position_ids, visible, rows, past, count, input_ids.device)
-
+        device = input_ids.device
+        visible = self._visible_keys(attention_mask, cache, span, device)
+        mask = self._mask(attn_mask, visible, span, device)
+        positions = token_positions(position_ids, visible, span, self.config, device)
+        attend = Attend(mask=mask, causal=span.past == 0, cache=cache)
         with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
             if cache is not None:
-                cache.reserve(count, input_ids.device)
+                cache.reserve(count, device)
             hidden = self.transformer(input_ids, positions, attend)
-            if cache is not None:
-                cache.visible = visible
+            if cache is not None:  # only now: a pass that fails leaves the cache as it was
                 cache.advance([count] * rows)
+                cache.visible = visible
             logits: Tensor = self.lm_head(hidden[:, -logits_to_keep:])
         return GPTJXOutput(logits=logits, loss=None if targets is None else _loss(logits, targets))
-
-    def _check_ids(self, input_ids: Tensor) -> tuple[int, int]:
-        if input_ids.dim() != 2 or input_ids.numel() == 0:
-            raise InvalidInputError(
-                f"input_ids has shape {tuple(input_ids.shape)}; it must be (rows, tokens), both at least 1."
-            )
-        if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
-            raise InvalidInputError(f"input_ids has dtype {input_ids.dtype}; it must be an integer dtype.")
-        outside = (input_ids < 0) | (input_ids >= self.config.vocab_size)
-        if bool(outside.any()):
-            row, index = outside.nonzero()[0].tolist()
-            raise InvalidInputError(
-                f"input_ids holds {int(input_ids[row, index])} (row {row}, token {index}); ids must be in "
-                f"0 ... {self.config.vocab_size - 1}. Was the text encoded with this model's tokenizer?"
-            )
-        return input_ids.shape[0], input_ids.shape[1]
-
-    def _check_targets(self, input_ids: Tensor, targets: Tensor, logits_to_keep: int) -> None:
-        if targets.shape != input_ids.shape:
-            raise InvalidInputError(
-                f"targets has shape {tuple(targets.shape)}; it must be that of input_ids, "
-                f"{tuple(input_ids.shape)}."
-            )
-        if logits_to_keep:
-            raise InvalidInputError(
-                f"targets need all logits, but logits_to_keep is {logits_to_keep}. Leave one of them out."
-            )
-        outside = (targets != IGNORE_INDEX) & ((targets < 0) | (targets >= self.config.vocab_size))
-        if bool(outside.any()):
-            raise InvalidInputError(
-                f"targets holds {int(targets[outside][0])}; ids must be in 0 ... "
-                f"{self.config.vocab_size - 1}, or {IGNORE_INDEX} for a position that does not count."
-            )
 
     def _continue_cache(self, rows: int) -> KvCache:
         if not self.config.use_kv_cache:
@@ -215,64 +180,30 @@ class GPTJXForCausalLM(nn.Module):
         return cache
 
     def _visible_keys(
-        self,
-        attention_mask: Tensor | None,
-        cache: KvCache | None,
-        rows: int,
-        past: int,
-        count: int,
-        device: torch.device,
+        self, attention_mask: Tensor | None, cache: KvCache | None, span: Span, device: torch.device
     ) -> Tensor | None:
+        """Key padding as bool [rows, S], or None when there is none."""
         if attention_mask is not None:
-            return read_attention_mask(attention_mask, rows=rows, keys=past + count, device=device)
+            return read_attention_mask(attention_mask, rows=span.rows, keys=span.keys, device=device)
         if cache is not None and cache.visible is not None:
-            return F.pad(cache.visible, (0, count), value=True)
+            return F.pad(cache.visible, (0, span.count), value=True)
         return None
 
-    def _attention_mask(
-        self,
-        attn_mask: Tensor | None,
-        visible: Tensor | None,
-        rows: int,
-        past: int,
-        count: int,
-        device: torch.device,
+    def _mask(
+        self, attn_mask: Tensor | None, visible: Tensor | None, span: Span, device: torch.device
     ) -> Tensor | None:
+        """What attention needs beyond its own causality; None in the ordinary cases."""
         mask: Tensor | None = None
         if attn_mask is not None:
             dtype = self.transformer.wte.weight.dtype
             mask = read_attn_mask(
-                attn_mask.to(device), rows=rows, queries=count, keys=past + count, dtype=dtype
+                attn_mask.to(device), rows=span.rows, queries=span.count, keys=span.keys, dtype=dtype
             )
-        elif visible is not None or (past > 0 and count > 1):
-            mask = self.causal_masks.rows(past, count, device)
+        elif visible is not None or (span.past > 0 and span.count > 1):
+            mask = self.causal_masks.rows(span.past, span.count, device)
         if mask is not None and visible is not None:
-            mask = combine_with_padding(mask, visible, queries=count)
+            mask = combine_with_padding(mask, visible, queries=span.count)
         return mask
-
-    def _positions(
-        self,
-        position_ids: Tensor | None,
-        visible: Tensor | None,
-        rows: int,
-        past: int,
-        count: int,
-        device: torch.device,
-    ) -> Tensor:
-        if position_ids is None and visible is not None:
-            return (visible.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
-        if position_ids is None:
-            return torch.arange(past, past + count, device=device)[None]
-        shape = tuple(position_ids.shape)
-        if shape not in ((count,), (1, count), (rows, count)):
-            raise InvalidInputError(
-                f"position_ids has shape {shape}; it must be ({count},), (1, {count}) or ({rows}, {count})."
-            )
-        if bool(((position_ids < 0) | (position_ids >= self.config.block_size)).any()):
-            raise InvalidInputError(
-                f"position_ids must be in 0 ... {self.config.block_size - 1} (block_size - 1)."
-            )
-        return position_ids.to(device).reshape(-1, count)
 
     # --- the KV cache -----------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -139,4 +140,5 @@ def write_files(folder: Path, config: Mapping[str, Any], tensors: dict[str, Tens
         ) from error
     finally:
         for path in partial.values():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()

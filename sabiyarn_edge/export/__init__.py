@@ -1,0 +1,12 @@
+"""From a torch checkpoint to a model folder that runs on devices.
+
+Needs torch and onnx: `pip install "sabiyarn-edge[export]"`. The device never imports this package.
+"""
+
+from __future__ import annotations
+
+from .exporter import export_model
+from .report import ExportReport
+from .verify import Verification
+
+__all__ = ["ExportReport", "Verification", "export_model"]

@@ -1,0 +1,214 @@
+"""export_model: from a checkpoint to a checked model folder."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+
+from .. import __version__
+from ..config import GPTJXConfig, ModelConfig
+from ..modeling import GPTJXForCausalLM
+from ..modeling.hub import locate_checkpoint
+from .decoder_graph import Parameters, build_decoder
+from .graph_builder import GraphBuilder
+from .onnx_file import make_model, write_onnx
+from .options import MIB, check_options, check_space, exported_config
+from .progress import Progress
+from .reference import Reference, make_reference, split_positions
+from .report import ExportReport
+from .side_files import copy_tokenizer, write_generation_config
+from .target_folder import atomic_folder, check_target
+from .tensors import Array
+from .verify import Verification, verify_export
+from .weight_formats import WEIGHT_FORMATS
+from .weights_writer import plan_weights, write_weights
+
+__all__ = ["export_model"]
+
+WEIGHTS_FILE = "weights.bin"
+DECODER_FILE = "decoder.onnx"
+
+
+def export_model(
+    source: str | Path,
+    out: str | Path,
+    *,
+    dtype: str = "float32",
+    kv_cache_dtype: str = "float16",
+    max_length: int | None = None,
+    force: bool = False,
+    verify: bool = True,
+    progress: bool = True,
+) -> ExportReport:
+    """Export a GPTJX checkpoint to a model folder, which EdgeGenerator.from_pretrained reads.
+
+    OUT is complete when this returns, and as it was before when it raises, also on Ctrl-C.
+
+    Args:
+        source: checkpoint folder (config.json and weights), or hub id "owner/name".
+        out: folder to make; missing parents are made too.
+        dtype: how matrices are stored: "float32", or "float16-weights" (half the size on disk; onnxruntime
+            widens them when it loads, and computes in float32).
+        kv_cache_dtype: how keys and values are stored: "float16", or "float32" (twice the memory).
+        max_length: cuts the position table to so many rows, for devices that never need block_size of them;
+            prompt and output together cannot be longer. None: all.
+        force: replace OUT if it is an earlier export.
+        verify: compare the graph with the torch model, and fail if it differs by more than rounding.
+        progress: show a bar for each stage on stderr.
+
+    Returns:
+        The report that also stands in OUT/export_report.json.
+
+    Raises:
+        InvalidInputError: an option is not one of those allowed.
+        CheckpointError: the checkpoint cannot be read, or its tensors do not fit its config.
+        ExportError: OUT exists or cannot be written, the disk is full, onnxruntime cannot run the model's
+        shape, or
+            the graph differs from the model.
+    """
+    check_options(dtype, kv_cache_dtype, max_length)
+    out = Path(out).expanduser()
+    local = Path(source).expanduser()
+    check_target(out, local if local.is_dir() else None, force=force)
+    stages = Progress(show=progress)
+    with stages.stage("reading checkpoint", 1) as advance:
+        checkpoint = _Checkpoint.load(source, max_length)
+        advance(1)
+    config, folder, source_block_size = (
+        checkpoint.config,
+        checkpoint.folder,
+        checkpoint.model.config.block_size,
+    )
+    graph = build_decoder(checkpoint.parameters(), config, WEIGHT_FORMATS[dtype], kv_cache_dtype)
+    nodes, parameters = len(graph.nodes), _count_parameters(graph)
+
+    with atomic_folder(out) as partial:
+        reference = _run_reference(checkpoint, stages) if verify else None
+        model_config = _write_model(graph, partial, config, dtype, kv_cache_dtype, stages)
+        del checkpoint, graph  # onnxruntime makes its own copy of the weights: there is no need for two
+        model_config.save(partial)
+        notes = copy_tokenizer(folder, partial) + write_generation_config(folder, partial, config.vocab_size)
+        verification = _verify(partial, model_config, reference, stages) if reference is not None else None
+        report = ExportReport(
+            source=str(source),
+            out=str(out),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            dtype=dtype,
+            kv_cache_dtype=kv_cache_dtype,
+            block_size=config.block_size,
+            source_block_size=source_block_size,
+            parameters=parameters,
+            nodes=nodes,
+            kv_bytes_per_token=_kv_bytes_per_token(model_config),
+            sizes_mib=_sizes_mib(partial),
+            weights_hash=model_config.weights_hash,
+            verification=verification,
+            versions=_versions(),
+            seconds=stages.seconds,
+            notes=notes,
+        )
+        report.save(partial)
+    return report
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    folder: Path
+    model: GPTJXForCausalLM
+    config: GPTJXConfig
+    """Of the export: its block_size may be smaller than the model's."""
+
+    @classmethod
+    def load(cls, source: str | Path, max_length: int | None) -> _Checkpoint:
+        folder = locate_checkpoint(source)
+        model = GPTJXForCausalLM.from_pretrained(
+            folder, use_kv_cache=True, kv_cache_dtype="float32", max_batch_size=1
+        )
+        return cls(
+            folder, model, exported_config(GPTJXConfig.from_json_file(folder / "config.json"), max_length)
+        )
+
+    def parameters(self) -> Parameters:
+        state = self.model.state_dict()
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        rows = self.config.block_size
+        shapes["transformer.wpe.weight"] = (rows, self.config.n_embd)
+
+        def read(name: str) -> Array:
+            values: Array = state[name].numpy()
+            return values[:rows] if name == "transformer.wpe.weight" else values
+
+        return Parameters(shapes, read)
+
+
+def _run_reference(checkpoint: _Checkpoint, stages: Progress) -> Reference:
+    block_size = checkpoint.config.block_size
+    with stages.stage("running torch model", split_positions(block_size)[1] + 1, "token") as advance:
+        return make_reference(checkpoint.model, block_size, progress=advance)
+
+
+def _write_model(
+    graph: GraphBuilder, folder: Path, config: GPTJXConfig, dtype: str, kv_cache_dtype: str, stages: Progress
+) -> ModelConfig:
+    """Write weights.bin and decoder.onnx; returns the config that describes them."""
+    layout = plan_weights(graph.tensors.values())
+    check_space(folder, layout.file_size + 2 * MIB)
+    with stages.stage("writing weights", layout.nbytes, "B") as advance:
+        header = write_weights(layout, folder / WEIGHTS_FILE, progress=advance)
+    model_config = ModelConfig(
+        gptjx=config,
+        dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
+        graphs={"decoder": DECODER_FILE},
+        weights_file=WEIGHTS_FILE,
+        weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+        weights_hash=header.weights_hash,
+    )
+    metadata = {
+        "weights_hash": header.weights_hash,
+        "format_version": str(model_config.format_version),
+        "kv_cache_dtype": kv_cache_dtype,
+    }
+    with stages.stage("writing graph", 1) as advance:
+        write_onnx(
+            make_model(graph, "decoder", WEIGHTS_FILE, header.tensors, metadata), folder / DECODER_FILE
+        )
+        advance(1)
+    return model_config
+
+
+def _verify(folder: Path, config: ModelConfig, reference: Reference, stages: Progress) -> Verification:
+    generated = len(reference.tokens) - reference.prompt_length
+    with stages.stage("checking graph", len(reference.tokens) + generated, "token") as advance:
+        verification = verify_export(folder, config, reference, progress=advance)
+    verification.check()
+    return verification
+
+
+def _count_parameters(graph: GraphBuilder) -> int:
+    return sum(prod(tensor.shape) for tensor in graph.tensors.values() if not tensor.stored_as)
+
+
+def _kv_bytes_per_token(config: ModelConfig) -> int:
+    """Key and value of n_embd numbers in each layer."""
+    width = 2 if config.kv_cache_dtype == "float16" else 4
+    return 2 * config.gptjx.n_layer * config.gptjx.n_embd * width
+
+
+def _sizes_mib(folder: Path) -> dict[str, float]:
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    return {name: round(size / MIB, 3) for name, size in {**sizes, "total": sum(sizes.values())}.items()}
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("numpy", "onnx", "onnxruntime", "torch")}
+    return {
+        "python": platform.python_version(),
+        "sabiyarn_edge": __version__,
+        **packages,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,63 @@
+"""Checks an export's options and the model's shape before anything is read or written at length."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from ..config import KV_CACHE_DTYPES, GPTJXConfig
+from ..errors import ExportError, InvalidInputError
+from .weight_formats import WEIGHT_FORMATS
+
+__all__ = ["check_options", "check_space", "exported_config"]
+
+HEAD_DIM_STEP = 8
+"""onnxruntime 1.32's GroupQueryAttention: "head_size must be a multiple of 8"."""
+
+MIB = 1024 * 1024
+
+
+def check_options(dtype: str, kv_cache_dtype: str, max_length: int | None) -> None:
+    """Raise InvalidInputError for an option that no checkpoint allows."""
+    for name, value, allowed in (
+        ("dtype", dtype, tuple(WEIGHT_FORMATS)),
+        ("kv_cache_dtype", kv_cache_dtype, KV_CACHE_DTYPES),
+    ):
+        if value not in allowed:
+            raise InvalidInputError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}.")
+    if max_length is not None and (isinstance(max_length, bool) or max_length < 1):
+        raise InvalidInputError(
+            f"max_length is {max_length!r}; it must be an integer of at least 1 (tokens)."
+        )
+
+
+def exported_config(config: GPTJXConfig, max_length: int | None) -> GPTJXConfig:
+    """The config of the model folder: the checkpoint's, with at most max_length positions.
+
+    Raises:
+        ExportError: max_length is more than there are, or onnxruntime cannot run the shape.
+    """
+    if max_length is not None and max_length > config.block_size:
+        raise ExportError(
+            f"max_length is {max_length}, but block_size is {config.block_size}: the checkpoint has learned "
+            f"that many positions and no more. Give at most {config.block_size}, or leave max_length out."
+        )
+    if config.head_dim % HEAD_DIM_STEP:
+        raise ExportError(
+            f"this checkpoint's heads are {config.head_dim} wide (n_embd {config.n_embd} / n_heads "
+            f"{config.n_heads}), and onnxruntime's GroupQueryAttention needs a multiple of "
+            f"{HEAD_DIM_STEP}. It can be run with sabiyarn_edge.modeling, but not exported."
+        )
+    return config if max_length is None else dataclasses.replace(config, block_size=max_length)
+
+
+def check_space(out: Path, needed: int) -> None:
+    """Raise ExportError, with both numbers, if OUT's disk has no room for so many bytes."""
+    parent = next(folder for folder in out.resolve().parents if folder.exists())
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise ExportError(
+            f"{out} needs {needed / MIB:.1f} MiB, but {free / MIB:.1f} MiB are free on its disk ({parent}). "
+            "Free some space, or choose an OUT elsewhere."
+        )

@@ -1,0 +1,62 @@
+"""export_report.json: what was exported, how large it is, and how close to the original."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .verify import Verification
+
+__all__ = ["REPORT_FILE", "ExportReport"]
+
+REPORT_FILE = "export_report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What export_model did."""
+
+    source: str
+    """The checkpoint, as it was given."""
+    out: str
+    """The model folder."""
+    created: str
+    """Date and time, ISO 8601, UTC."""
+    dtype: str
+    """How weights are stored."""
+    kv_cache_dtype: str
+    """How keys and values are stored."""
+    block_size: int
+    """Positions of the exported table."""
+    source_block_size: int
+    """Positions of the checkpoint's table: more than block_size if it was cut."""
+    parameters: int
+    """Numbers in the exported model, wte counted once."""
+    nodes: int
+    """Of the graph as written; onnxruntime merges and drops some."""
+    kv_bytes_per_token: int
+    """Memory that each token takes in the KV cache, bytes."""
+    sizes_mib: dict[str, float]
+    """File -> size, MiB; and "total"."""
+    weights_hash: str
+    """SHA-256 over the tensors."""
+    verification: Verification | None
+    """None when it was not asked for."""
+    versions: dict[str, str]
+    """Of Python and the packages that took part, and the machine."""
+    seconds: dict[str, float]
+    """Stage -> duration."""
+    notes: list[str]
+    """What the user should know: no tokenizer, no end token ..."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    def save(self, folder: Path) -> None:
+        """Write folder/export_report.json."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        (folder / REPORT_FILE).write_text(text, encoding="utf-8")

@@ -1,0 +1,122 @@
+"""Files beside the graph: the tokenizer as it is, and generation_config.json with the special token ids."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["copy_tokenizer", "write_generation_config"]
+
+TOKENIZER_FILE = "tokenizer.json"
+GENERATION_CONFIG_FILE = "generation_config.json"
+SPECIAL_TOKENS = ("bos", "eos", "pad")
+
+_SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+_SLOW_TOKENIZER = (*_SENTENCEPIECE, "vocab.json", "vocab.txt", "tokenizer_config.json")
+
+
+def copy_tokenizer(source: Path, out: Path) -> list[str]:
+    """Copy tokenizer.json.
+
+    Returns:
+        What the user should know when there is none.
+    """
+    if (source / TOKENIZER_FILE).is_file():
+        shutil.copyfile(source / TOKENIZER_FILE, out / TOKENIZER_FILE)
+        return []
+    without = "The exported model takes and gives token ids only"
+    found = [name for name in _SLOW_TOKENIZER if (source / name).is_file()]
+    if not found:
+        return [f"{source} has no {TOKENIZER_FILE}. {without}, until you copy one into its folder."]
+    return [
+        f"{source} has {', '.join(found)} but no {TOKENIZER_FILE}, the one form that is read here. "
+        f"{without}. To make one, run in Python: "
+        f"transformers.AutoTokenizer.from_pretrained('{source}').save_pretrained('{source}'); export again."
+    ]
+
+
+def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[str]:
+    """Write generation_config.json: the checkpoint's own, completed with the special token ids that it leaves
+    out.
+
+    Ids are looked for in generation_config.json, then config.json, then, by the names of the tokens, in the
+    tokenizer's files.
+
+    Returns:
+        What the user should know: files that could not be read, ids outside the vocabulary.
+    """
+    notes: list[str] = []
+    own = _read_object(source / GENERATION_CONFIG_FILE, notes)
+    config = _read_object(source / "config.json", notes)
+    named = _named_token_ids(source, notes)
+    values = {key: value for key, value in own.items() if key != "transformers_version"}
+    for token in SPECIAL_TOKENS:
+        key = f"{token}_token_id"
+        candidates = [found.get(key) for found in (own, config, named)]
+        known = [value for value in candidates if _is_token_id(value, vocab_size)]
+        wrong = [value for value in candidates if value is not None and value not in known]
+        values.pop(key, None)
+        if known:
+            values[key] = known[0]
+        if wrong:
+            notes.append(f"{key} {wrong[0]!r} of {source} is not an id below {vocab_size} and was left out.")
+    if "eos_token_id" not in values:
+        notes.append(
+            f"{source} names no end token (eos_token_id), so generation stops at max_new_tokens only. "
+            f"Add it to {GENERATION_CONFIG_FILE} if the model has one."
+        )
+    (out / GENERATION_CONFIG_FILE).write_text(
+        json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    return notes
+
+
+def _is_token_id(value: object, vocab_size: int) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_is_token_id(item, vocab_size) for item in value)
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocab_size
+
+
+def _named_token_ids(source: Path, notes: list[str]) -> dict[str, int]:
+    """Ids of the special tokens that tokenizer_config.json or special_tokens_map.json name."""
+    ids = _vocabulary(_read_object(source / TOKENIZER_FILE, notes))
+    found: dict[str, int] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        values = _read_object(source / file, notes)
+        for token in SPECIAL_TOKENS:
+            content = values.get(f"{token}_token")
+            if isinstance(content, Mapping):  # an AddedToken, written out
+                content = content.get("content")
+            if isinstance(content, str) and content in ids:
+                found[f"{token}_token_id"] = ids[content]
+    return found
+
+
+def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """Token -> id of a tokenizer.json (BPE, WordPiece, WordLevel: a mapping; Unigram: a list of [token,
+    score])."""
+    model = tokenizer.get("model")
+    vocab = model.get("vocab") if isinstance(model, Mapping) else None
+    ids: dict[str, int] = {}
+    if isinstance(vocab, Mapping):
+        ids.update(vocab)
+    elif isinstance(vocab, list):
+        ids.update({entry[0]: index for index, entry in enumerate(vocab)})
+    for added in tokenizer.get("added_tokens") or []:
+        ids[added["content"]] = added["id"]
+    return ids
+
+
+def _read_object(path: Path, notes: list[str]) -> dict[str, Any]:
+    """The JSON object of a file, empty when there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        notes.append(f"{path} could not be read ({error}) and was left out.")
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,89 @@
+"""Tiny exports with an oracle for each, and a way to run them that shares no code with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from sabiyarn_edge.export import ExportReport, export_model
+from tests.data.make_tiny_checkpoint import SHAPE, make_tiny_checkpoint, random_tensors
+from tests.reference_gptjx import Array, ReferenceGPTJX
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "as-released": {},  # no biases, but j.bias all the same
+    "no-j-bias": {"j_bias": False, "n_heads": 1, "n_layer": 3},
+    "biases": {"bias": True, "n_heads": 3, "n_embd": 24, "vocab_size": 101},
+    "wide-heads": {"n_heads": 5, "n_embd": 120, "vocab_size": 131, "n_layer": 1},
+}
+"""Shapes that differ in what an exporter can get wrong. Vocabularies are prime; head_dim is 8, 16, 8 and
+24."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported tiny model and what it was made from."""
+
+    folder: Path
+    report: ExportReport
+    shape: dict[str, Any]
+    tensors: dict[str, Array]
+
+    def oracle(self) -> ReferenceGPTJX:
+        """The same model in float64; with float16 weights, from the values that the folder holds."""
+        tensors: dict[str, Array] = self.tensors
+        if self.report.dtype == "float16-weights":
+            tensors = {name: v.astype(np.float16) if v.ndim == 2 else v for name, v in tensors.items()}
+        return ReferenceGPTJX(tensors, n_layer=self.shape["n_layer"], n_heads=self.shape["n_heads"])
+
+
+def export_tiny(tmp_path: Path, shape: dict[str, Any] | None = None, **options: Any) -> Exported:
+    """Make a tiny checkpoint of `shape` and export it, quietly, with `options`."""
+    shape = shape or {}
+    source = make_tiny_checkpoint(tmp_path / "checkpoint", **shape)
+    report = export_model(source, tmp_path / "model", **{"progress": False, **options})
+    return Exported(tmp_path / "model", report, {**SHAPE, **shape}, dict(random_tensors(**shape)))
+
+
+class FeedingLoop:
+    """Runs decoder.onnx with plain session.run: present comes back as new arrays and is fed as past.
+
+    Unused slots of the cache hold NaN: whoever reads one of them is found out.
+    """
+
+    def __init__(self, exported: Exported, *, rows: int, capacity: int) -> None:
+        shape, report = exported.shape, exported.report
+        self._session = onnxruntime.InferenceSession(exported.folder / "decoder.onnx")
+        self._sides = [f"{layer}.{side}" for layer in range(shape["n_layer"]) for side in ("key", "value")]
+        cache_shape = (rows, shape["n_heads"], capacity, shape["n_embd"] // shape["n_heads"])
+        self._cache = {side: np.full(cache_shape, np.nan, report.kv_cache_dtype) for side in self._sides}
+        self._lengths = np.zeros(rows, np.int64)
+
+    def feed(
+        self, tokens: Array, *, row: int | None = None, wanted: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Append tokens [rows, T], or [1, T] to one row; logits [rows, n, vocab] of the wanted ones (all)."""
+        rows = slice(None) if row is None else slice(row, row + 1)
+        count = tokens.shape[1]
+        past = self._lengths[rows]
+        names = ["logits", *(f"present.{side}" for side in self._sides)]
+        logits, *present = self._session.run(
+            names,
+            {
+                "input_ids": np.asarray(tokens, np.int64),
+                "position_ids": past[:, None] + np.arange(count),
+                "seqlens_k": (past + count - 1).astype(np.int32),
+                "total_sequence_length": np.array([past.max() + count], np.int32),
+                "logits_index": np.array(range(count) if wanted is None else wanted, np.int64),
+                **{f"past_key_values.{side}": self._cache[side][rows] for side in self._sides},
+            },
+        )
+        for side, array in zip(self._sides, present, strict=True):
+            for index, length in enumerate(past + count):  # unused slots come back as zeros: keep them NaN
+                self._cache[side][rows][index, :, :length] = array[index, :, :length]
+        self._lengths[rows] += count
+        return logits

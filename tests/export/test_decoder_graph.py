@@ -1,0 +1,141 @@
+"""decoder.onnx against a float64 NumPy model: shapes, dtypes, chunk sizes, ragged batches, wanted
+positions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from tests.export.models import SHAPES, Exported, FeedingLoop, export_tiny
+
+POSITIONS = 40
+CAPACITY = 64
+
+# Largest logit error as a part of the logits' standard deviation. float32 rounding, 2^-24, grows about
+# tenfold through the layers; a float16 cache rounds queries, keys, values and the attention's output to
+# 2^-12.
+BOUND = {"float32": 1e-5, "float16": 4e-3}
+
+
+@pytest.fixture(scope="module", params=["float32", "float16-weights"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=["float32", "float16"], ids=["kv-float32", "kv-float16"])
+def kv_cache_dtype(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=SHAPES.values(), ids=SHAPES)
+def exported(
+    request: pytest.FixtureRequest, dtype: str, kv_cache_dtype: str, tmp_path_factory: pytest.TempPathFactory
+) -> Exported:
+    return export_tiny(
+        tmp_path_factory.mktemp("graph"), request.param, dtype=dtype, kv_cache_dtype=kv_cache_dtype
+    )
+
+
+def tokens_for(exported: Exported, *shape: int) -> np.ndarray:
+    return np.random.default_rng(7).integers(exported.shape["vocab_size"], size=shape)
+
+
+def assert_close(exported: Exported, logits: np.ndarray, expected: np.ndarray) -> None:
+    assert logits.shape == expected.shape
+    error = np.abs(logits - expected).max() / expected.std()
+    assert error < BOUND[exported.report.kv_cache_dtype]
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [[POSITIONS], [1] * POSITIONS, [7, 1, 12, 20], [39, 1]],
+    ids=["whole", "one-by-one", "uneven", "prefill-decode"],
+)
+def test_chunks_equal_the_full_forward(exported: Exported, chunks: list[int]) -> None:
+    tokens = tokens_for(exported, 1, POSITIONS)
+    loop = FeedingLoop(exported, rows=1, capacity=CAPACITY)
+    logits = [loop.feed(piece) for piece in np.split(tokens, np.cumsum(chunks)[:-1], axis=1)]
+    assert_close(exported, np.concatenate(logits, axis=1)[0], exported.oracle().logits(tokens[0]))
+
+
+def test_rows_of_unequal_length_decode_together(exported: Exported) -> None:
+    lengths = [5, 17, 1]
+    tokens = tokens_for(exported, len(lengths), POSITIONS)
+    loop = FeedingLoop(exported, rows=len(lengths), capacity=CAPACITY)
+    for row, length in enumerate(lengths):
+        loop.feed(tokens[row : row + 1, :length], row=row, wanted=[])
+    for step in range(6):
+        logits = loop.feed(np.array([[tokens[row, length + step]] for row, length in enumerate(lengths)]))
+        for row, length in enumerate(lengths):
+            expected = exported.oracle().logits(tokens[row, : length + step + 1])[-1]
+            assert_close(exported, logits[row, 0], expected)
+
+
+@pytest.mark.parametrize("wanted", [[], [9], [3, 0, 3]], ids=["none", "last", "any-order"])
+def test_logits_of_the_wanted_positions_only(exported: Exported, wanted: list[int]) -> None:
+    tokens = tokens_for(exported, 1, 10)
+    logits = FeedingLoop(exported, rows=1, capacity=16).feed(tokens, wanted=wanted)
+    assert logits.shape == (1, len(wanted), exported.shape["vocab_size"])
+    if wanted:
+        assert_close(exported, logits[0], exported.oracle().logits(tokens[0])[wanted])
+
+
+def test_a_chunk_without_logits_still_fills_the_cache(exported: Exported) -> None:
+    tokens = tokens_for(exported, 1, 10)
+    loop = FeedingLoop(exported, rows=1, capacity=16)
+    loop.feed(tokens[:, :6], wanted=[])
+    assert_close(exported, loop.feed(tokens[:, 6:])[0], exported.oracle().logits(tokens[0])[6:])
+
+
+def test_capacity_may_equal_the_length(exported: Exported) -> None:
+    tokens = tokens_for(exported, 1, 16)
+    loop = FeedingLoop(exported, rows=1, capacity=16)
+    logits = np.concatenate([loop.feed(tokens[:, :15]), loop.feed(tokens[:, 15:])], axis=1)
+    assert_close(exported, logits[0], exported.oracle().logits(tokens[0]))
+
+
+def test_inputs_and_outputs_are_the_contract(exported: Exported) -> None:
+    session = onnxruntime.InferenceSession(exported.folder / "decoder.onnx")
+    shape, half = exported.shape, exported.report.kv_cache_dtype == "float16"
+    cache_type = "tensor(float16)" if half else "tensor(float)"
+    cache_shape = ["batch", shape["n_heads"], "capacity", shape["n_embd"] // shape["n_heads"]]
+    layers = range(shape["n_layer"])
+    assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
+        ("input_ids", "tensor(int64)", ["batch", "sequence"]),
+        ("position_ids", "tensor(int64)", ["batch", "sequence"]),
+        ("seqlens_k", "tensor(int32)", ["batch"]),
+        ("total_sequence_length", "tensor(int32)", [1]),
+        ("logits_index", "tensor(int64)", ["n"]),
+        *(
+            (f"past_key_values.{i}.{side}", cache_type, cache_shape)
+            for i in layers
+            for side in ("key", "value")
+        ),
+    ]
+    assert [(o.name, o.type, o.shape) for o in session.get_outputs()] == [
+        ("logits", "tensor(float)", ["batch", "n", shape["vocab_size"]]),
+        *((f"present.{i}.{side}", cache_type, cache_shape) for i in layers for side in ("key", "value")),
+    ]
+    assert session.get_modelmeta().custom_metadata_map == {
+        "weights_hash": exported.report.weights_hash,
+        "format_version": "1",
+        "kv_cache_dtype": exported.report.kv_cache_dtype,
+    }
+
+
+def test_onnxruntime_has_nothing_to_warn_of(exported: Exported, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its log goes to stderr, warnings and worse by default."""
+    FeedingLoop(exported, rows=1, capacity=16).feed(tokens_for(exported, 1, 5))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nodes_of_a_block(tmp_path: Path) -> None:
+    """Ten, and two casts around attention with a float16 cache: every further node is time in each step."""
+    for kv_cache_dtype, expected in (("float32", 10), ("float16", 12)):
+        exported = export_tiny(tmp_path / kv_cache_dtype, {"n_layer": 3}, kv_cache_dtype=kv_cache_dtype)
+        nodes = onnx.load(exported.folder / "decoder.onnx", load_external_data=False).graph.node
+        assert sum(node.name.startswith("h.1.") for node in nodes) == expected
