@@ -26,7 +26,7 @@ def check_options(dtype: str, kv_cache_dtype: str, max_length: int | None) -> No
     ):
         if value not in allowed:
             raise InvalidInputError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}.")
-    if max_length is not None and (isinstance(max_length, bool) or max_length < 1):
+    if max_length is not None and (type(max_length) is not int or max_length < 1):
         raise InvalidInputError(
             f"max_length is {max_length!r}; it must be an integer of at least 1 (tokens)."
         )

@@ -29,8 +29,11 @@ class PlainDecoder:
             capacity: positions that the cache has room for, more than will be used.
         """
         self._vocab_size = config.gptjx.vocab_size
+        options = onnxruntime.SessionOptions()
+        # Spinning threads gain little here, and lose much on a machine that is busy.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
-            str(folder / config.graphs["decoder"]), providers=["CPUExecutionProvider"]
+            str(folder / config.graphs["decoder"]), options, providers=["CPUExecutionProvider"]
         )
         shape = (rows, config.gptjx.n_heads, capacity, config.gptjx.head_dim)
         self._cache: dict[str, Array] = {

@@ -26,8 +26,11 @@ def check_target(out: Path, source: Path | None, *, force: bool) -> None:
             a home folder.
 
     Raises:
-        ExportError: OUT exists and may not be replaced.
+        ExportError: OUT cannot be made there, or exists and may not be replaced.
     """
+    nearest = next(parent for parent in out.absolute().parents if os.path.lexists(parent))
+    if not nearest.is_dir():
+        raise ExportError(f"{nearest} is not a folder, so {out} cannot be made in it. Choose another OUT.")
     if not os.path.lexists(out):
         return
     if not out.is_dir():

@@ -68,8 +68,10 @@ class Verification:
 
     def check(self) -> None:
         """Raise ExportError if a difference passes the bound."""
-        worst = max(self.largest_prefill_difference, self.largest_decode_difference)
-        if not worst <= self.difference_bound:  # also when it is NaN
+        worst = np.max(
+            [self.largest_prefill_difference, self.largest_decode_difference]
+        )  # keeps NaN, as max() does not
+        if not worst <= self.difference_bound:
             raise ExportError(
                 f"the exported graph does not reproduce the model: a logit differs by {worst:.3g}, and at "
                 f"most {self.difference_bound:.3g} is rounding (the logits' spread is "
@@ -105,7 +107,7 @@ def verify_export(
             logits = decoder.step(tokens[begin : begin + chunk], row=0)
             differences.append(_largest_difference(logits, reference.logits[begin : begin + chunk]))
             progress(chunk)
-        prefill_difference = max(differences)
+        prefill_difference = float(np.max(differences))
         choices = [int(logits[-1].argmax())]
         differences = [0.0]
         for position in range(prompt, len(tokens)):
@@ -130,7 +132,7 @@ def verify_export(
         generated_tokens=generated,
         logit_spread=spread,
         largest_prefill_difference=prefill_difference,
-        largest_decode_difference=max(differences),
+        largest_decode_difference=float(np.max(differences)),
         difference_bound=logit_bound(config.dtype, config.kv_cache_dtype) * spread,
         greedy_agreement=int((np.array(choices[:-1]) == expected).sum()),
         greedy_run_agreement=_shared_length(own[1:], tokens[prompt:].tolist()),

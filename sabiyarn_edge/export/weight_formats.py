@@ -52,9 +52,7 @@ class FloatWeights:
     def linear(self, graph: GraphBuilder, x: str, weight: Matrix, bias: Tensor | None, name: str) -> str:
         outputs, inputs = weight.shape
         # MatMul wants [inputs, outputs]; the transposition is done here, once, not at every load.
-        stored = Tensor(
-            weight.name, self.dtype, (inputs, outputs), lambda: self._encode(weight.load().T, weight.name)
-        )
+        stored = Tensor(weight.name, self.dtype, (inputs, outputs), lambda: self._encode(weight.load().T))
         if bias is None:
             return graph.node("MatMul", [x, self._as_float32(graph, graph.tensor(stored))], name)
         product = graph.node("MatMul", [x, self._as_float32(graph, graph.tensor(stored))], f"{name}.product")
@@ -71,7 +69,7 @@ class FloatWeights:
         return graph.node("FusedMatMul", [x, stored], name, domain=MICROSOFT, transB=1)
 
     def _table(self, table: Matrix) -> Tensor:
-        return Tensor(table.name, self.dtype, table.shape, lambda: self._encode(table.load(), table.name))
+        return Tensor(table.name, self.dtype, table.shape, lambda: self._encode(table.load()))
 
     def _as_float32(self, graph: GraphBuilder, stored: str) -> str:
         if self.dtype == "float32":
@@ -81,8 +79,9 @@ class FloatWeights:
             graph.cast(stored, "float32", widened)
         return widened
 
-    def _encode(self, values: Array, name: str) -> Array:
-        return np.ascontiguousarray(values, dtype=self.dtype)
+    def _encode(self, values: Array) -> Array:
+        with np.errstate(over="ignore"):  # infinities are found, and named, when the tensor is written
+            return np.ascontiguousarray(values, dtype=self.dtype)
 
 
 WEIGHT_FORMATS: dict[str, WeightFormat] = {

@@ -57,7 +57,9 @@ class FeedingLoop:
 
     def __init__(self, exported: Exported, *, rows: int, capacity: int) -> None:
         shape, report = exported.shape, exported.report
-        self._session = onnxruntime.InferenceSession(exported.folder / "decoder.onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # tiny models: more would only wait for each other
+        self._session = onnxruntime.InferenceSession(exported.folder / "decoder.onnx", options)
         self._sides = [f"{layer}.{side}" for layer in range(shape["n_layer"]) for side in ("key", "value")]
         cache_shape = (rows, shape["n_heads"], capacity, shape["n_embd"] // shape["n_heads"])
         self._cache = {side: np.full(cache_shape, np.nan, report.kv_cache_dtype) for side in self._sides}

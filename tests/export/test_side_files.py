@@ -1,0 +1,109 @@
+"""Tokenizer and generation_config.json: what is copied, completed, and said when something is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sabiyarn_edge.export.side_files import copy_tokenizer, write_generation_config
+from sabiyarn_edge.generation_config import GenerationConfig
+
+TOKENIZER = {
+    "added_tokens": [{"id": 90, "content": "|end_of_text|"}, {"id": 91, "content": "<pad>"}],
+    "model": {"type": "BPE", "vocab": {"a": 0, "</s>": 7}},
+}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "checkpoint").mkdir()
+    return tmp_path / "checkpoint"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    return tmp_path / "model"
+
+
+def write(folder: Path, **files: Any) -> None:
+    for name, values in files.items():
+        (folder / f"{name}.json").write_text(values if isinstance(values, str) else json.dumps(values))
+
+
+def completed(source: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
+    notes = write_generation_config(source, out, 100)
+    GenerationConfig.load(out)  # the device must be able to read it
+    return json.loads((out / "generation_config.json").read_text()), notes
+
+
+def test_tokenizer_is_copied_byte_for_byte(source: Path, out: Path) -> None:
+    (source / "tokenizer.json").write_bytes(b'{"a": "\xc3\xa0"}\r\n')
+    assert copy_tokenizer(source, out) == []
+    assert (out / "tokenizer.json").read_bytes() == b'{"a": "\xc3\xa0"}\r\n'
+
+
+def test_no_tokenizer(source: Path, out: Path) -> None:
+    [note] = copy_tokenizer(source, out)
+    assert "no tokenizer.json" in note
+    assert "token ids only" in note
+
+
+@pytest.mark.parametrize("file", ["tokenizer.model", "spiece.model", "tokenizer_config.json", "vocab.json"])
+def test_a_tokenizer_of_another_form(source: Path, out: Path, file: str) -> None:
+    (source / file).touch()
+    [note] = copy_tokenizer(source, out)
+    assert f"has {file} but no tokenizer.json" in note
+    assert "AutoTokenizer.from_pretrained" in note
+
+
+def test_generation_config_is_kept(source: Path, out: Path) -> None:
+    write(source, config={"eos_token_id": 3}, generation_config={"eos_token_id": [5, 6], "top_k": 40})
+    assert completed(source, out) == ({"eos_token_id": [5, 6], "top_k": 40}, [])
+
+
+def test_ids_of_config_json(source: Path, out: Path) -> None:
+    write(source, config={"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
+    assert completed(source, out) == ({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}, [])
+
+
+def test_ids_are_completed_from_the_next_source(source: Path, out: Path) -> None:
+    write(source, generation_config={"eos_token_id": 2, "pad_token_id": None}, config={"pad_token_id": 4})
+    assert completed(source, out) == ({"eos_token_id": 2, "pad_token_id": 4}, [])
+
+
+@pytest.mark.parametrize("form", ["|end_of_text|", {"content": "|end_of_text|", "lstrip": False}])
+def test_ids_by_the_names_of_special_tokens(source: Path, out: Path, form: object) -> None:
+    write(source, config={}, tokenizer=TOKENIZER, tokenizer_config={"eos_token": form, "pad_token": "<pad>"})
+    assert completed(source, out) == ({"eos_token_id": 90, "pad_token_id": 91}, [])
+
+
+def test_ids_by_name_from_a_unigram_vocabulary(source: Path, out: Path) -> None:
+    tokenizer = {"model": {"type": "Unigram", "vocab": [["<unk>", 0.0], ["</s>", -1.5]]}}
+    write(source, config={}, tokenizer=tokenizer, special_tokens_map={"eos_token": "</s>"})
+    assert completed(source, out) == ({"eos_token_id": 1}, [])
+
+
+def test_no_end_token_is_said(source: Path, out: Path) -> None:
+    write(source, config={})
+    values, [note] = completed(source, out)
+    assert values == {}
+    assert "names no end token" in note
+
+
+@pytest.mark.parametrize("wrong", [100, -1, "2", 1.5, [1, 100], True])
+def test_ids_that_are_none_are_left_out(source: Path, out: Path, wrong: object) -> None:
+    write(source, config={"eos_token_id": 2}, generation_config={"eos_token_id": wrong})
+    values, [note] = completed(source, out)
+    assert values == {"eos_token_id": 2}
+    assert f"eos_token_id {wrong!r}" in note
+
+
+def test_a_damaged_file_is_left_out(source: Path, out: Path) -> None:
+    write(source, config={"eos_token_id": 2}, generation_config="{")
+    values, [note] = completed(source, out)
+    assert values == {"eos_token_id": 2}
+    assert "generation_config.json could not be read" in note
