@@ -56,6 +56,10 @@ cdef class GraphRunner:
         """Where the logits [rows, vocab_size] float32 of the last step lie."""
         return <size_t>self.buffers.logits()
 
+    def logits(self, int64_t num_rows):
+        """The logits of the last step as a view [num_rows, vocab_size], float32; the next step overwrites it."""
+        return np.asarray(<float[:num_rows, :self.buffers.vocab_size()]>self.buffers.logits())
+
     cdef int bind(self, object binding, int64_t first_row, int64_t num_rows, int64_t num_tokens,
                   int64_t num_logits, int64_t logits_row) except -1:
         """Give onnxruntime the addresses and shapes of one step over rows [first_row, first_row + num_rows)."""

@@ -191,10 +191,7 @@ void KvCache::move_slots(std::int64_t row, const std::vector<SlotMove>& moves) n
 
 std::int64_t KvCache::begin_append(std::int64_t row, std::int64_t count) {
   WindowRing& ring = rings_.at(static_cast<std::size_t>(row));
-  if (count < 1 || count > window_ - num_sinks_) {
-    throw std::invalid_argument("an append takes between 1 and window - num_sink_tokens tokens");
-  }
-  reserve(std::min(ring.length() + count, window_));
+  if (count >= 1 && count <= ring.max_append()) reserve(std::min(ring.length() + count, window_));
   const std::int64_t old_length = ring.length();
   const std::int64_t landing = ring.append(count, moves_);
   if (landing < old_length) {

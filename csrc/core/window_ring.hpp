@@ -8,6 +8,7 @@
 // the new tokens land in the zone.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -28,7 +29,10 @@ class WindowRing {
   std::int64_t length() const noexcept { return length_; }  // live tokens; they fill the slots [0, length)
   std::int64_t total() const noexcept { return total_; }  // the next position: tokens appended since clear()
 
-  // Makes room for `count` tokens, 1 <= count <= window - num_sink_tokens, and counts them in.
+  // The most tokens that one append takes: the sinks that are held stay.
+  std::int64_t max_append() const noexcept { return window_ - std::min(length_, num_sinks_); }
+
+  // Makes room for `count` tokens, 1 <= count <= max_append(), and counts them in.
   // Returns the first of the `count` adjacent slots in which they land. The caller must carry out `moves`
   // (overwritten) before anything is written; sources and targets do not overlap, so any order will do.
   std::int64_t append(std::int64_t count, std::vector<SlotMove>& moves);

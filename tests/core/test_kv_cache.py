@@ -75,7 +75,7 @@ def test_rows_hold_what_was_written(data: st.DataObject) -> None:
         )
         row = data.draw(st.integers(0, len(twin.rows) - 1), "row")
         if kind == "append":
-            count = data.draw(st.integers(1, window - sinks), "count")
+            count = data.draw(st.integers(1, window - min(len(twin.rows[row][0].held), sinks)), "count")
             values = rng.standard_normal((count, LAYERS, 2, HEADS, HEAD_DIM)).astype(np.float16)
             append(cache, row, values)
             twin.append(row, values)
