@@ -7,6 +7,7 @@ package.
 from __future__ import annotations
 
 from ..config import GPTJXConfig
-from .model import GPTJXForCausalLM, GPTJXOutput
+from .model import GPTJXForCausalLM
+from .outputs import GPTJXGenerateOutput, GPTJXOutput
 
-__all__ = ["GPTJXConfig", "GPTJXForCausalLM", "GPTJXOutput"]
+__all__ = ["GPTJXConfig", "GPTJXForCausalLM", "GPTJXGenerateOutput", "GPTJXOutput"]

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..config import CONFIG_FILE, GPTJXConfig, read_json_object
-from ..errors import CheckpointError, InvalidInputError
+from ..errors import CheckpointError, InvalidInputError, ModelFolderError
+from ..generation_config import GENERATION_CONFIG_FILE, GenerationConfig
 from .hub import locate_checkpoint
 from .tensor_files import read_tensors, write_files
 
@@ -48,6 +49,10 @@ def load_pretrained(
         )
     folder = locate_checkpoint(source, revision=revision)
     config = dataclasses.replace(_read_config(folder), **settings)
+    try:
+        generation_config = GenerationConfig.load(folder)
+    except ModelFolderError as error:
+        raise CheckpointError(str(error)) from error
     tensors = _canonical(read_tensors(folder, skip=_is_mask_buffer), folder)
     with torch.device("meta"):  # no memory and no random numbers for weights that the file replaces
         model = model_class(config, j_bias=any(name.endswith(".j.bias") for name in tensors))
@@ -55,6 +60,7 @@ def load_pretrained(
     parameters = {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}
     model.load_state_dict(parameters, assign=True)
     model.requires_grad_(True)
+    model.generation_config = generation_config
     model.tie_weights()
     return model.eval()
 
@@ -70,7 +76,8 @@ def save_pretrained(model: GPTJXForCausalLM, folder: str | Path) -> None:
         "tie_word_embeddings": True,
         **model.config.to_dict(),
     }
-    write_files(Path(folder), config, tensors)
+    settings = {CONFIG_FILE: config, GENERATION_CONFIG_FILE: model.generation_config.to_dict()}
+    write_files(Path(folder), settings, tensors)
 
 
 def _read_config(folder: Path) -> GPTJXConfig:

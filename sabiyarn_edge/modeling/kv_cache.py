@@ -50,11 +50,12 @@ class KvCache:
         return sum(buffer.nbytes for buffer in (*self._keys, *self._values))
 
     def start(self, num_rows: int, device: torch.device) -> None:
-        """Begin with `num_rows` empty rows; memory of the same shape is used again."""
-        if self._keys and (self._keys[0].shape[0] != num_rows or self._keys[0].device != device):
+        """Begin with `num_rows` empty rows; memory of the same shape is used again, zeroed."""
+        buffers = (*self._keys, *self._values)
+        if any(buffer.shape[0] != num_rows or buffer.device != device for buffer in buffers):
             self.free()
+        self.clear()
         self.lengths = [0] * num_rows
-        self.visible = None
 
     def reserve(self, count: int, device: torch.device) -> None:
         """Make room for `count` more positions in every row, one layer at a time: the peak is one layer

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -14,43 +13,16 @@ from torch import Tensor, nn
 
 from ..config import GPTJXConfig
 from ..errors import InvalidInputError
-from .blocks import Attend, Block, make_layer_norm
+from ..generation_config import GenerationConfig
+from .blocks import Attend
 from .causal_masks import CausalMaskCache
 from .inputs import IGNORE_INDEX, Span, check_targets, check_token_ids, token_positions
 from .kv_cache import KvCache
 from .masks import combine_with_padding, read_attention_mask, read_attn_mask
+from .outputs import GPTJXGenerateOutput, GPTJXOutput
+from .transformer import GPTJXTransformer, initialize_weights
 
-__all__ = ["GPTJXForCausalLM", "GPTJXOutput", "GPTJXTransformer"]
-
-
-@dataclass(frozen=True)
-class GPTJXOutput:
-    """What forward() returns."""
-
-    logits: Tensor
-    """[rows, T, vocab_size], or the last logits_to_keep of the T positions."""
-    loss: Tensor | None = None
-    """Mean cross-entropy in nats over the targets that count, a scalar; None without targets."""
-
-
-class GPTJXTransformer(nn.Module):
-    """Embeddings, blocks and the final layer norm; its attribute names are the checkpoint's."""
-
-    def __init__(self, config: GPTJXConfig, *, j_bias: bool) -> None:
-        super().__init__()
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size, config.n_embd)
-        self.drop = nn.Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config, layer, j_bias=j_bias) for layer in range(config.n_layer))
-        self.ln_f = make_layer_norm(config, bias=config.bias)
-
-    def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
-        """Hidden states after ln_f, [rows, T, n_embd], of input_ids [rows, T] at position_ids [1|rows, T]."""
-        x = self.drop(self.wte(input_ids) + self.wpe(position_ids))
-        for block in self.h:
-            x = block(x, attend)
-        out: Tensor = self.ln_f(x)
-        return out
+__all__ = ["GPTJXForCausalLM"]
 
 
 class GPTJXForCausalLM(nn.Module):
@@ -70,25 +42,12 @@ class GPTJXForCausalLM(nn.Module):
         self.config = config
         self.j_bias = config.bias if j_bias is None else j_bias
         self.transformer = GPTJXTransformer(config, j_bias=self.j_bias)
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False, device="meta")
         self.lm_head.weight = self.transformer.wte.weight
         self.causal_masks = CausalMaskCache(largest=config.block_size)
-        self._kv_cache = KvCache(config)
-        self._initialize()
-
-    def _initialize(self) -> None:
-        """GPT-2's initialization: N(0, 0.02), and the projections into the residual stream by 1/sqrt(2 *
-        n_layer)."""
-        for name, parameter in self.named_parameters():
-            if parameter.is_meta:
-                return
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif parameter.dim() == 2:
-                residual = name.endswith("c_proj.weight")
-                nn.init.normal_(
-                    parameter, std=0.02 / math.sqrt(2 * self.config.n_layer) if residual else 0.02
-                )
+        self.kv_cache = KvCache(config)
+        self.generation_config = GenerationConfig()
+        initialize_weights(self, config)
 
     # --- the forward pass -------------------------------------------------------------------------------
 
@@ -169,7 +128,7 @@ class GPTJXForCausalLM(nn.Module):
                 f"input_ids has {rows} rows, but max_batch_size is {limit} for cached steps. "
                 f"Give fewer rows, or load the model with from_pretrained(..., max_batch_size={rows})."
             )
-        cache = self._kv_cache
+        cache = self.kv_cache
         if not cache.lengths:
             cache.start(rows, self.transformer.wte.weight.device)
         if len(cache.lengths) != rows:
@@ -205,24 +164,99 @@ class GPTJXForCausalLM(nn.Module):
             mask = combine_with_padding(mask, visible, queries=span.count)
         return mask
 
+    # --- generation ---------------------------------------------------------------------------------------------
+
+    @overload
+    def generate(
+        self,
+        input_ids: Tensor | Sequence[Sequence[int]],
+        *,
+        attn_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        use_cache: bool | None = None,
+        return_dict_in_generate: Literal[False] = False,
+        **options: Any,
+    ) -> Tensor: ...
+
+    @overload
+    def generate(
+        self,
+        input_ids: Tensor | Sequence[Sequence[int]],
+        *,
+        attn_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        use_cache: bool | None = None,
+        return_dict_in_generate: Literal[True],
+        **options: Any,
+    ) -> GPTJXGenerateOutput: ...
+
+    def generate(
+        self,
+        input_ids: Tensor | Sequence[Sequence[int]],
+        *,
+        attn_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        use_cache: bool | None = None,
+        return_dict_in_generate: bool = False,
+        **options: Any,
+    ) -> Tensor | GPTJXGenerateOutput:
+        """Continue each prompt; the choice of tokens is that of EdgeGenerator, by the same compiled core.
+
+        The KV cache is begun anew, and empty afterwards.
+
+        Args:
+            input_ids: integers [rows, P], or a list of lists of ids, which may differ in length.
+            attn_mask: which prompt tokens see which, replacing causality: (P, P), (1|rows, P, P) or
+                (1|rows, 1, P, P), as in forward(). New tokens see what the prompt's last token saw, and the new
+                ones up to themselves.
+            attention_mask: [rows, P], 1 or True = a token. Padding, on either side, is left out of the prompt.
+            generation_config: options; None: the model's own.
+            use_cache: keep keys and values from step to step; None: as the model's config says.
+            return_dict_in_generate: return a GPTJXGenerateOutput instead of its sequences.
+            options: single options by their names in GenerationConfig, and the callables logits_processor,
+                prefix_allowed_tokens_fn and stopping_criteria.
+
+        Returns:
+            int64 [rows * num_return_sequences, length]: prompt and output, filled up with pad_token_id on the right.
+
+        Raises:
+            InvalidInputError: a prompt, a mask or an option is not allowed; nothing was computed.
+            NumericalError: the scores of a row are NaN or leave no token to choose.
+        """
+        from .generation import generate
+
+        output = generate(
+            self,
+            input_ids,
+            attn_mask=attn_mask,
+            attention_mask=attention_mask,
+            generation_config=generation_config,
+            use_cache=use_cache,
+            options=options,
+        )
+        return output if return_dict_in_generate else output.sequences
+
     # --- the KV cache -----------------------------------------------------------------------------------
 
     def clear_kv_cache(self) -> None:
         """Forget all past tokens and zero their keys and values; the memory is kept for the next cached
         step."""
-        self._kv_cache.clear()
+        self.kv_cache.clear()
 
     def free_kv_cache(self) -> None:
         """Forget all past tokens and release their memory, and the causal masks; later steps allocate
         again."""
-        self._kv_cache.free()
+        self.kv_cache.free()
         self.causal_masks.free()
 
     def memory_usage(self) -> dict[str, int]:
         """Bytes held now, by purpose: "weights" (tied ones once), "kv_cache", "causal_masks"."""
         return {
             "weights": sum(parameter.nbytes for parameter in self.parameters()),
-            "kv_cache": self._kv_cache.nbytes,
+            "kv_cache": self.kv_cache.nbytes,
             "causal_masks": self.causal_masks.nbytes,
         }
 
@@ -253,7 +287,7 @@ class GPTJXForCausalLM(nn.Module):
     def from_pretrained(
         cls, source: str | Path, *, revision: str | None = None, **settings: Any
     ) -> GPTJXForCausalLM:
-        """Load a checkpoint, in evaluation mode and float32.
+        """Load a checkpoint, in evaluation mode and float32, with its generation_config.json if it has one.
 
         Args:
             source: a folder with config.json and model.safetensors (or shards with their index, or
@@ -271,8 +305,9 @@ class GPTJXForCausalLM(nn.Module):
         return load_pretrained(cls, source, revision=revision, settings=settings)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors (wte once; lm_head is tied to it), each complete or not at
-        all.
+        """Write config.json, generation_config.json and model.safetensors, each complete or not at all.
+
+        wte stands once; lm_head is tied to it.
 
         Raises:
             CheckpointError: the folder cannot be written.

@@ -117,8 +117,12 @@ def _damaged(path: Path, error: Exception) -> str:
     return f"{path} ({size} bytes) cannot be read: {reason}. If it is truncated or damaged, fetch it again."
 
 
-def write_files(folder: Path, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write config.json and model.safetensors; at no time does either name stand for a half-written file.
+def write_files(folder: Path, settings: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write model.safetensors and JSON files; at no time does a name stand for a half-written file.
+
+    Args:
+        folder: made when it does not exist.
+        settings: file name -> its JSON content.
 
     Raises:
         CheckpointError: the folder cannot be written.
@@ -126,14 +130,17 @@ def write_files(folder: Path, config: Mapping[str, Any], tensors: dict[str, Tens
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    targets = {name: folder / name for name in ("model.safetensors", "config.json")}
-    partial = {name: folder / f".{name}.{os.getpid()}.partial" for name in targets}
+    weights_file = "model.safetensors"
+    partial = {name: folder / f".{name}.{os.getpid()}.partial" for name in (weights_file, *settings)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial["model.safetensors"], metadata={"format": "pt"})
-        partial["config.json"].write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for name, target in targets.items():
-            partial[name].replace(target)
+        save_file(tensors, partial[weights_file], metadata={"format": "pt"})
+        for name, content in settings.items():
+            partial[name].write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        # safetensors makes files that only their owner may read; give them the mode that others get.
+        partial[weights_file].chmod(partial[next(iter(settings))].stat().st_mode)
+        for name, path in partial.items():
+            path.replace(folder / name)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot write {folder}: {error}. Check that it is a writable folder."

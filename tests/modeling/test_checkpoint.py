@@ -13,11 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sabiyarn_edge.errors import CheckpointError, InvalidInputError
+from sabiyarn_edge.generation_config import GenerationConfig
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from tests.data.make_tiny_checkpoint import LAYOUTS, TRAPS, make_tiny_checkpoint, random_tensors
 from tests.modeling.tiny import FLOAT32_BOUND, SHAPES, logits_of, random_ids, tiny_oracle
 
 WTE = "transformer.wte.weight"
+FILES = ["config.json", "generation_config.json", "model.safetensors"]
 
 
 def assert_equals_oracle(model, bound=FLOAT32_BOUND, **shape):
@@ -162,15 +164,30 @@ def test_round_trip(tmp_path, shape):
 
 def test_saved_files(tmp_path):
     GPTJXForCausalLM.from_pretrained(make_tiny_checkpoint(tmp_path / "in")).save_pretrained(tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["model_type"] == "gptjx"
     assert config["architectures"] == ["GPTJXForCausalLM"]
     assert config["n_heads"] == 2
+    modes = {path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert len(modes) == 1  # the umask's, for all
     saved = load_file(tmp_path / "out" / "model.safetensors")
     assert saved.keys() == random_tensors().keys()  # wte once, j.bias kept
     for name, array in random_tensors().items():
         np.testing.assert_array_equal(saved[name], array)
+
+
+def test_generation_config_comes_and_goes_with_the_checkpoint(tmp_path):
+    folder = make_tiny_checkpoint(tmp_path / "in")
+    assert GPTJXForCausalLM.from_pretrained(folder).generation_config == GenerationConfig()
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2, "transformers_version": "4.57.0"}')
+    model = GPTJXForCausalLM.from_pretrained(folder)
+    assert model.generation_config.eos_token_id == 2
+    model.save_pretrained(tmp_path / "out")
+    again = GPTJXForCausalLM.from_pretrained(tmp_path / "out")
+    assert again.generation_config == model.generation_config
+    (folder / "generation_config.json").write_text('{"top_p": 7}')
+    assert "top_p is 7" in load_error(folder)
 
 
 def test_saving_over_the_folder_it_was_loaded_from(tmp_path):

@@ -1,0 +1,35 @@
+"""What forward() and generate() give back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["GPTJXGenerateOutput", "GPTJXOutput"]
+
+
+@dataclass(frozen=True)
+class GPTJXOutput:
+    """What forward() returns."""
+
+    logits: Tensor
+    """[rows, T, vocab_size], or the last logits_to_keep of the T positions."""
+    loss: Tensor | None = None
+    """Mean cross-entropy in nats over the targets that count, a scalar; None without targets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTJXGenerateOutput:
+    """What generate(..., return_dict_in_generate=True) returns; one row per prompt and returned sequence."""
+
+    sequences: Tensor
+    """int64 [rows, length]: prompt (without its padding) and output, filled up on the right with pad_token_id."""
+    lengths: list[int]
+    """Tokens of each row, prompt included."""
+    finish_reasons: list[str]
+    """Why each row ended: "eos", "stop", "length", "time" or "cancelled"."""
+    sequences_scores: list[float] | None
+    """With beams: sum of log-probabilities / generated length ** length_penalty; else None."""
+    scores: list[list[float]] | None
+    """With output_scores: the log-probability of each generated token; else None."""
