@@ -74,8 +74,8 @@ class Callbacks:
                 result = np.asarray(processor(_history(state, row)[None], given.copy()))
                 if result.shape != given.shape or result.dtype.kind != "f":
                     raise InvalidInputError(
-                        f"logits_processor {index} ({_name(processor)}) gave {result.dtype} of shape {result.shape} for "
-                        f"row {row}; it must give floats of shape {given.shape}."
+                        f"logits_processor {index} ({_name(processor)}) gave {result.dtype} of shape {result.shape} "
+                        f"for row {row}; it must give floats of shape {given.shape}."
                     )
                 if np.isnan(result).any():
                     raise InvalidInputError(
