@@ -1,0 +1,124 @@
+"""From a GenerationConfig and the prompts of a call to the options of the compiled core."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+from ._core import DecodeOptions
+from .errors import InvalidInputError
+from .generation_config import GenerationConfig
+from .tokenizer import Tokenizer
+
+__all__ = ["DEFAULT_MAX_NEW_TOKENS", "decode_options"]
+
+DEFAULT_MAX_NEW_TOKENS = 256
+"""Most new tokens where neither max_new_tokens nor max_length is given."""
+
+
+def decode_options(
+    config: GenerationConfig,
+    *,
+    prompts: Sequence[Sequence[int]],
+    vocab_size: int,
+    max_positions: int,
+    tokenizer: Tokenizer | None,
+) -> DecodeOptions:
+    """The core's options for one call.
+
+    Args:
+        prompts: checked ids of each prompt.
+        vocab_size: ids are 0 ... vocab_size - 1.
+        max_positions: most tokens of prompt and output together.
+        tokenizer: the model's; only stop_strings need it.
+
+    Raises:
+        InvalidInputError: prompt and output do not fit into the positions, an id is outside the vocabulary, or the
+            seeds are not one per prompt.
+    """
+    if config.stop_texts:
+        raise InvalidInputError("stop_strings are not available yet; use eos_token_id.")
+    try:
+        return DecodeOptions(
+            max_new_tokens=_max_new_tokens(config, prompts, max_positions),
+            max_length=config.max_length,
+            min_length=config.min_length,
+            min_new_tokens=config.min_new_tokens or 0,
+            do_sample=config.do_sample,
+            num_beams=config.num_beams,
+            num_return_sequences=config.num_return_sequences,
+            early_stopping=config.early_stopping,
+            length_penalty=config.length_penalty,
+            sequence_bias=_sequence_bias(config),
+            repetition_penalty=config.repetition_penalty,
+            penalty_window=config.penalty_window or 0,
+            frequency_penalty=config.frequency_penalty,
+            presence_penalty=config.presence_penalty,
+            no_repeat_ngram_size=config.no_repeat_ngram_size,
+            bad_words_ids=config.bad_words_ids or (),
+            forced_bos_token_id=config.forced_bos_token_id,
+            forced_eos_token_id=config.forced_eos_token_ids,
+            suppress_tokens=config.suppress_tokens,
+            begin_suppress_tokens=config.begin_suppress_tokens,
+            temperature=config.temperature,
+            top_k=config.top_k or 0,
+            top_p=config.top_p,
+            min_p=config.min_p,
+            typical_p=config.typical_p,
+            epsilon_cutoff=config.epsilon_cutoff,
+            eta_cutoff=config.eta_cutoff,
+            renormalize_logits=config.renormalize_logits,
+            eos_token_id=config.eos_token_ids,
+            max_time_s=config.max_time,
+            seeds=_seeds(config, len(prompts)),
+            return_scores=config.output_scores,
+        )
+    except ValueError as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(f"{error}.") from error
+
+
+def _max_new_tokens(
+    config: GenerationConfig, prompts: Sequence[Sequence[int]], max_positions: int
+) -> int | None:
+    """Checked against the positions that there are; None where max_length decides."""
+    longest = max(len(prompt) for prompt in prompts)
+    room = max_positions - longest
+    whose = "the prompt has" if len(prompts) == 1 else "the longest prompt has"
+    if config.max_new_tokens is not None:
+        if config.max_new_tokens > room:
+            raise InvalidInputError(
+                f"{whose} {longest} tokens and max_new_tokens is {config.max_new_tokens}: "
+                f"{longest + config.max_new_tokens} positions, but there are {max_positions}. Shorten the prompt or ask "
+                f"for at most {room} new tokens."
+            )
+        return config.max_new_tokens
+    if config.max_length is None:
+        return min(DEFAULT_MAX_NEW_TOKENS, room)
+    if config.max_length > max_positions:
+        raise InvalidInputError(
+            f"max_length is {config.max_length}, but there are {max_positions} positions. Ask for at most that many."
+        )
+    if config.max_length <= longest:
+        raise InvalidInputError(
+            f"{whose} {longest} tokens and max_length, which counts them, is {config.max_length}: no new token fits. "
+            f"Give a max_length above {longest}, or max_new_tokens, which does not count the prompt."
+        )
+    return None
+
+
+def _sequence_bias(config: GenerationConfig) -> list[tuple[Sequence[int], float]]:
+    given = config.sequence_bias or {}
+    pairs = given.items() if hasattr(given, "items") else given
+    return [(list(ids), float(bias)) for ids, bias in pairs]
+
+
+def _seeds(config: GenerationConfig, num_prompts: int) -> int | Sequence[int]:
+    if config.seed is None:
+        return secrets.randbits(63)
+    if not isinstance(config.seed, int) and len(config.seed) != num_prompts:
+        raise InvalidInputError(
+            f"seed holds {len(config.seed)} seeds for {num_prompts} prompts. Give one seed, or one for each prompt."
+        )
+    return config.seed
