@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sabiyarn_edge.modeling import GPTJXConfig, GPTJXForCausalLM
+from sabiyarn_edge.models.nano_examples import Example, NanoExamples
+from sabiyarn_edge.models.nano_recall import Recall, is_recalled, measure_recall, rounded_to_float16
+from sabiyarn_edge.models.nano_tokenizer import train_tokenizer
+
+from .tiny_corpus import ARTICLES
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Random, with weights large enough that the next token depends on those before it."""
+    torch.manual_seed(0)
+    config = GPTJXConfig(block_size=64, vocab_size=50, n_layer=2, n_heads=2, n_embd=16)
+    model = GPTJXForCausalLM(config, j_bias=True).eval()
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=0.4)
+    return model
+
+
+@torch.no_grad()
+def greedy(model, prompt, count):
+    """One token at a time, without a cache: the oracle."""
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids
+
+
+def test_agrees_with_greedy_decoding_token_by_token(model):
+    right = [Example(tuple(greedy(model, (1, 2 + i), 3 + i)), answer_start=2) for i in range(12)]
+    assert list(is_recalled(model, right)) == [True] * 12
+    for position in range(2, 5):  # one token of the answer is another one
+        ids = list(right[5].ids)
+        ids[position] = (ids[position] + 1) % 50
+        assert list(is_recalled(model, [Example(tuple(ids), answer_start=2)])) == [False]
+
+
+def test_prompts_are_not_asked_for(model):
+    prompt = (3, 3, 3, 3)
+    assert greedy(model, (3,), 3) != list(prompt)
+    assert list(is_recalled(model, [Example(tuple(greedy(model, prompt, 4)), answer_start=4)])) == [True]
+
+
+def test_leaves_the_model_in_its_mode(model):
+    for training in (True, False):
+        model.train(training)
+        list(is_recalled(model, [Example((1, 2), answer_start=1)]))
+        assert model.training is training
+
+
+class Reciter(torch.nn.Module):
+    """Stands for a model: knows some sequences by heart, and says 499 when what is before is in none of them."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.following = {ids[:end]: ids[end] for ids in known for end in range(1, len(ids))}
+
+    def forward(self, input_ids):
+        logits = torch.zeros(*input_ids.shape, 500)
+        for row, ids in enumerate(input_ids.tolist()):
+            for position in range(len(ids)):
+                logits[row, position, self.following.get(tuple(ids[: position + 1]), 499)] = 1.0
+        return type("Output", (), {"logits": logits})
+
+
+def test_measures_all_articles_and_all_translations():
+    examples = NanoExamples(ARTICLES, train_tokenizer((a.text for a in ARTICLES), vocab_size=300))
+    tagged = [examples.continuation(a).ids for a in ARTICLES]
+    untagged = [examples.continuation(a, tagged=False).ids for a in ARTICLES]
+    translations = [examples.translation(e, o).ids for e, o in examples.pairs]
+
+    def exact(known):
+        recalls = measure_recall(Reciter(known), examples)
+        assert [recall.total for recall in recalls] == [12, 12, 8]
+        return [recall.exact for recall in recalls]
+
+    assert exact([]) == [0, 0, 0]
+    assert exact(tagged[:5]) == [5, 0, 0]
+    assert exact(untagged) == [0, 12, 0]
+    assert exact(tagged + translations[2:]) == [12, 0, 6]
+    # 16 tokens of an article are given and 40 asked for: what comes later does not count
+    cut = [ids[: 16 + 40] for ids in tagged]
+    assert any(len(ids) > 56 for ids in tagged)
+    assert exact(cut) == [12, 0, 0]
+    assert exact([ids[:-1] for ids in cut]) == [0, 0, 0]
+
+
+def test_a_figure_says_how_many_of_how_many():
+    assert str(Recall("texts", exact=299, total=310)) == "texts: 299 of 310 exact (96.5%)"
+    assert Recall("texts", exact=1, total=4).share == 0.25
+
+
+def test_rounding_changes_a_copy_only(model):
+    before = [p.clone() for p in model.parameters()]
+    rounded = rounded_to_float16(model)
+    for parameter, original, kept in zip(rounded.parameters(), before, model.parameters(), strict=True):
+        assert torch.equal(parameter, original.half().float())
+        assert torch.equal(kept, original)
+    assert rounded.lm_head.weight is rounded.transformer.wte.weight
