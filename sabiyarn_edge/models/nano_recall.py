@@ -1,25 +1,42 @@
-"""How much of its document nano knows by heart: the two figures that it is judged by."""
+"""How much of its document nano knows by heart: the figures that it is judged by."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..modeling import GPTJXForCausalLM
 from .nano_examples import Example, NanoExamples, group_by_length, to_tensors
 
-__all__ = ["Recall", "is_recalled", "measure_recall", "rounded_to_float16"]
+if TYPE_CHECKING:
+    from ..generator import EdgeGenerator
+
+__all__ = [
+    "REQUIRED_SHARE",
+    "Recall",
+    "Recalls",
+    "measure_recall",
+    "recalled_by_generator",
+    "recalled_by_model",
+    "rounded_to_float16",
+]
 
 GIVEN = 16
-"""Tokens of an article that are given, its language tag counted (so 15 tokens of text)."""
+"""Tokens of an article that are given, its language tag counted: 15 tokens of text after a tag."""
 ASKED = 40
-"""Tokens that must follow exactly; fewer where the text ends, and then its end token must follow too."""
+"""Tokens that must follow exactly; where the text ends before, the end token must follow it."""
 REQUIRED_SHARE = 0.9
 
 _TOKENS_AT_ONCE = 8192  # bounds the logits at 8192 * 2048 * 4 bytes = 64 MiB
+
+
+Recalls = Callable[[Sequence[Example]], list[bool]]
+"""Says for each question, in any order, whether greedy decoding of the prompt, ids[:answer_start], gives exactly
+the ids after it."""
 
 
 @dataclass(frozen=True)
@@ -33,28 +50,30 @@ class Recall:
 
     @property
     def share(self) -> float:
+        """Of all texts, those that are exact; 1 when there are none."""
         return self.exact / self.total if self.total else 1.0
 
     def __str__(self) -> str:
         return f"{self.what}: {self.exact} of {self.total} exact ({self.share:.1%})"
 
 
-def measure_recall(model: GPTJXForCausalLM, examples: NanoExamples) -> list[Recall]:
+def measure_recall(recalls: Recalls, examples: NanoExamples) -> list[Recall]:
     """Greedy decoding of every article and every translation, compared with the corpus."""
+
+    def article_questions(*, tagged: bool) -> list[Example]:
+        return [_question(examples.continuation(a, tagged=tagged), given=GIVEN) for a in examples.articles]
+
+    def translation_questions() -> list[Example]:
+        translations = [examples.translation(english, other) for english, other in examples.pairs]
+        return [_question(translation, given=translation.answer_start) for translation in translations]
+
+    after = f"next {ASKED} tokens after the first {GIVEN}"
     questions = {
-        f"articles, next {ASKED} tokens after the first {GIVEN} (language tag included)": [
-            _question(examples.continuation(article), given=GIVEN) for article in examples.articles
-        ],
-        f"articles, next {ASKED} tokens after the first {GIVEN} (no language tag)": [
-            _question(examples.continuation(article, tagged=False), given=GIVEN)
-            for article in examples.articles
-        ],
-        f"translations from English, first {ASKED} tokens": [
-            _question(translation, given=translation.answer_start)
-            for translation in (examples.translation(english, other) for english, other in examples.pairs)
-        ],
+        f"articles, {after}, the language tag being the first": article_questions(tagged=True),
+        f"articles, {after}, without a language tag": article_questions(tagged=False),
+        f"translations from English, first {ASKED} tokens": translation_questions(),
     }
-    return [Recall(what, sum(is_recalled(model, asked)), len(asked)) for what, asked in questions.items()]
+    return [Recall(what, sum(recalls(asked)), len(asked)) for what, asked in questions.items()]
 
 
 def _question(example: Example, *, given: int) -> Example:
@@ -62,25 +81,40 @@ def _question(example: Example, *, given: int) -> Example:
     return Example(example.ids[: given + ASKED], answer_start=given)
 
 
-@torch.no_grad()
-def is_recalled(model: GPTJXForCausalLM, questions: Iterable[Example]) -> Iterator[bool]:
-    """Whether greedy decoding of each prompt, ids[:answer_start], gives exactly the ids after it.
+def recalled_by_model(model: GPTJXForCausalLM) -> Recalls:
+    """Asks a torch model.
 
-    It does if and only if, with the right ids as input, the best token of every position is the right next
-    one: by induction each step of the decoding then sees the same tokens. So one uncached forward pass
-    decides. The order is not that of the questions.
+    Greedy decoding gives the answer if and only if, with the right ids as input, the best token of every
+    position is the right next one: by induction each step of the decoding then sees the same tokens. So one
+    uncached forward pass decides.
     """
-    was_training = model.training
+
+    @torch.no_grad()
+    def recalls(questions: Sequence[Example]) -> list[bool]:
+        exact: list[bool] = []
+        for batch in group_by_length(questions, max_tokens=_TOKENS_AT_ONCE):
+            input_ids, targets = to_tensors(batch)
+            best = model(input_ids).logits.argmax(dim=-1)
+            exact += ((best == targets) | (targets < 0)).all(dim=1).tolist()
+        return exact
+
     model.eval()
-    for batch in group_by_length(questions, max_tokens=_TOKENS_AT_ONCE):
-        input_ids, targets = to_tensors(batch)
-        best = model(input_ids).logits.argmax(dim=-1)
-        yield from ((best == targets) | (targets < 0)).all(dim=1).tolist()
-    model.train(was_training)
+    return recalls
+
+
+def recalled_by_generator(generator: EdgeGenerator) -> Recalls:
+    """Asks an exported model, one prompt after the other, decoding as a user does."""
+
+    def is_recalled(question: Example) -> bool:
+        prompt, answer = question.ids[: question.answer_start], question.ids[question.answer_start :]
+        result = generator.generate(list(prompt), do_sample=False, max_new_tokens=len(answer))
+        return tuple(result.sequences[0, len(prompt) : result.lengths[0]].tolist()) == answer
+
+    return lambda questions: [is_recalled(question) for question in questions]
 
 
 def rounded_to_float16(model: GPTJXForCausalLM) -> GPTJXForCausalLM:
-    """A copy whose weights are those of an export with float16 weights; it computes in float32 as before."""
+    """A copy whose weights are rounded to float16, and stored and computed with in float32 as before."""
     rounded = copy.deepcopy(model)
     for parameter in rounded.parameters():
         parameter.data = parameter.data.half().float()

@@ -3,9 +3,9 @@
     python -m sabiyarn_edge.models.train_nano CORPUS.jsonl --out FOLDER
     python -m sabiyarn_edge.models.train_nano CORPUS.jsonl --evaluate FOLDER
 
-The first writes a checkpoint for `sabiyarn-edge export`, and says how it was made in its training.json. Both
-print how much of the document the model recalls, with its weights rounded as an export with float16 weights
-rounds them.
+The first writes a checkpoint for `sabiyarn-edge export`, and says how it was made in its training.json. The
+second takes such a checkpoint or its export. Both print how much of the document is recalled; a checkpoint is
+measured with its weights rounded to float16, as they are in the package.
 
 Exit codes: 0 ok; 1 a figure is below what is required, or something failed; 2 bad input; 130 interrupted.
 """
@@ -31,7 +31,14 @@ from ..errors import InvalidInputError, ModelFolderError, SabiYarnError
 from ..modeling import GPTJXForCausalLM
 from .nano_corpus import Article, read_corpus
 from .nano_examples import NanoExamples
-from .nano_recall import REQUIRED_SHARE, Recall, measure_recall, rounded_to_float16
+from .nano_recall import (
+    REQUIRED_SHARE,
+    Recall,
+    measure_recall,
+    recalled_by_generator,
+    recalled_by_model,
+    rounded_to_float16,
+)
 from .nano_tokenizer import train_tokenizer
 from .nano_training import Recipe, train
 
@@ -57,7 +64,7 @@ def train_folder(
         start = time.monotonic()
         model = train(examples, tokenizer.get_vocab_size(), recipe, show_progress=show_progress)
         seconds = time.monotonic() - start
-        recalls = measure_recall(rounded_to_float16(model), examples)
+        recalls = measure_recall(recalled_by_model(rounded_to_float16(model)), examples)
 
         model.save_pretrained(partial)
         tokenizer.save(str(partial / TOKENIZER_FILE), pretty=False)
@@ -78,20 +85,25 @@ def train_folder(
 
 
 def evaluate_folder(articles: Sequence[Article], folder: Path) -> list[Recall]:
-    """How much of the articles a checkpoint that train_folder() wrote recalls.
+    """How much of the articles is recalled by a checkpoint that train_folder() wrote, or by its export.
 
     Raises:
-        ModelFolderError, CheckpointError: the folder is not such a checkpoint.
+        ModelFolderError, CheckpointError: the folder is neither.
     """
     path = folder / TOKENIZER_FILE
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception, whatever is wrong
         raise ModelFolderError(
-            f"cannot read {path}: {error}. Give a folder that this script wrote."
+            f"cannot read {path}: {error}. Give a folder that this script wrote, or an export of one."
         ) from error
-    model = GPTJXForCausalLM.from_pretrained(folder)
-    return measure_recall(rounded_to_float16(model), NanoExamples(articles, tokenizer))
+    if (folder / "decoder.onnx").exists():
+        from ..generator import EdgeGenerator  # here, since training needs neither onnxruntime nor the core
+
+        recalls = recalled_by_generator(EdgeGenerator.from_pretrained(folder))
+    else:
+        recalls = recalled_by_model(rounded_to_float16(GPTJXForCausalLM.from_pretrained(folder)))
+    return measure_recall(recalls, NanoExamples(articles, tokenizer))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,7 +140,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--out", type=Path, metavar="FOLDER", help="train, and write the checkpoint here")
-    action.add_argument("--evaluate", type=Path, metavar="FOLDER", help="only measure this checkpoint")
+    action.add_argument(
+        "--evaluate", type=Path, metavar="FOLDER", help="only measure this checkpoint, or its export"
+    )
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="default: %(default)s")
     parser.add_argument("--epochs", type=_positive(int), default=Recipe.epochs, help="default: %(default)s")
     parser.add_argument(

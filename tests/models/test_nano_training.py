@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sabiyarn_edge.models.nano_examples import NanoExamples
-from sabiyarn_edge.models.nano_recall import measure_recall
+from sabiyarn_edge.models.nano_recall import measure_recall, recalled_by_model
 from sabiyarn_edge.models.nano_tokenizer import train_tokenizer
 from sabiyarn_edge.models.nano_training import Recipe, learning_rate_factor, train
 
@@ -36,7 +36,9 @@ def small(**changes):
 def test_learns_its_corpus_by_heart(examples, tokenizer):
     model = train(examples, tokenizer.get_vocab_size(), small(epochs=80), show_progress=False)
     assert not model.training
-    assert [recall.share for recall in measure_recall(model, examples)] == [1.0, 1.0, 1.0]
+    tagged, untagged, translations = measure_recall(recalled_by_model(model), examples)
+    assert tagged.share == translations.share == 1.0
+    assert untagged.share >= 0.75  # shown less often
 
 
 def test_the_seed_decides(examples, tokenizer):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from sabiyarn_edge.export import export_model
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from sabiyarn_edge.models import train_nano
 from sabiyarn_edge.models.nano_training import Recipe
@@ -51,6 +52,16 @@ def test_writes_a_checkpoint_and_prints_what_it_recalls(corpus, out, capsys):
 
     assert run(corpus, "--evaluate", out) == 1
     assert capsys.readouterr().out == printed.out
+
+
+def test_an_export_recalls_as_much_as_its_checkpoint(corpus, out, tmp_path, capsys):
+    pytest.importorskip("sabiyarn_edge.generator")
+    run(corpus, "--out", out, "--epochs", 25, "--threads", 1, "--quiet")
+    of_checkpoint = capsys.readouterr().out
+    export_model(out, tmp_path / "exported", dtype="float16-weights", progress=False)
+    run(corpus, "--evaluate", tmp_path / "exported")
+    assert capsys.readouterr().out == of_checkpoint
+    assert ": 0 of 12" not in of_checkpoint
 
 
 def test_the_tags_are_in_the_tokenizer_file(corpus, out):
