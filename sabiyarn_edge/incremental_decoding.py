@@ -1,0 +1,153 @@
+"""Decoders that take tokens one by one and give the text that no later token changes.
+
+Their pieces join to what Tokenizer.decode gives for all tokens at once. What a token costs does not grow with
+the number of tokens, except with the unusual tokenizers that need _WholeDecoder.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from typing import Protocol
+
+from .tokenizer import Tokenizer
+
+__all__ = ["IncrementalDecoder", "incremental_decoder"]
+
+
+class IncrementalDecoder(Protocol):
+    """A stage of a text stream: ids in, text out."""
+
+    def push(self, token_id: int) -> str:
+        """Take one token; return the text that has become final."""
+
+    def flush(self) -> str:
+        """The rest of the text, after the last token."""
+
+
+def incremental_decoder(
+    tokenizer: Tokenizer, *, prompt_ids: Sequence[int] = (), skip_special_tokens: bool = True
+) -> IncrementalDecoder:
+    """The decoder that fits the tokenizer.
+
+    Args:
+        prompt_ids: ids that stand before the first token. Their text is not given, but tokenizers that treat
+            the beginning of a text specially (Metaspace drops a space there) then know that this is none.
+    """
+    if tokenizer.is_byte_level:
+        return _ByteLevelDecoder(tokenizer, skip_special_tokens)
+    decoder = _WindowDecoder if _is_local(tokenizer) else _WholeDecoder
+    return decoder(tokenizer, prompt_ids, skip_special_tokens)
+
+
+def _is_local(tokenizer: Tokenizer) -> bool:
+    """Whether a token's text depends on its neighbours only.
+
+    True of every step that works on single tokens or on runs of bytes. Once Fuse has made one text of them, a
+    step sees all of it: Strip then looks at its ends only, others (Replace) may change any part.
+    """
+    steps = [step["type"] for step in tokenizer.decoder_steps]
+    per_token = {"Replace", "Metaspace", "WordPiece", "BPEDecoder", "ByteFallback", "Strip", "CTC"}
+    fused = steps.index("Fuse") if "Fuse" in steps else len(steps)
+    return set(steps[:fused]) <= per_token and set(steps[fused + 1 :]) <= {"Strip"}
+
+
+class _ByteLevelDecoder:
+    """For byte-level BPE: tokens are bytes, and bytes are UTF-8. Neighbours change nothing."""
+
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool) -> None:
+        self._tokenizer = tokenizer
+        self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        return "" if token_id in self._skipped else self._utf8.decode(self._tokenizer.token_bytes(token_id))
+
+    def flush(self) -> str:
+        return self._utf8.decode(b"", final=True)
+
+
+def _is_decoded(tokenizer: Tokenizer, token_id: int, skip_special_tokens: bool) -> bool:
+    """False of tokens that are left out before decoding, so that they do not even part their neighbours."""
+    return not (skip_special_tokens and token_id in tokenizer.special_ids) and tokenizer.has_token(token_id)
+
+
+class _WindowDecoder:
+    """For decoders whose tokens depend on their neighbours only: decodes the last few tokens each time."""
+
+    _ENOUGH = 16  # tokens in the window at which a shorter one is tried
+
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], skip_special_tokens: bool) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special_tokens = skip_special_tokens
+        self._limit = self._ENOUGH
+        self._window = [
+            token_id for token_id in prompt_ids if _is_decoded(tokenizer, token_id, skip_special_tokens)
+        ]
+        # Characters of the window's text that have been given, or belong to the prompt.
+        self._shown = len(self._decode(self._window))
+        self._shorten()
+
+    def push(self, token_id: int) -> str:
+        if not _is_decoded(self._tokenizer, token_id, self._skip_special_tokens):
+            return ""
+        self._window.append(token_id)
+        # A run of byte tokens becomes text as a whole, or U+FFFD as a whole, and only its end decides.
+        return "" if self._tokenizer.byte_token(token_id) is not None else self.flush()
+
+    def flush(self) -> str:
+        text = self._decode(self._window)
+        new, self._shown = text[self._shown :], len(text)
+        if len(self._window) >= self._limit:
+            self._shorten()
+        return new
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=self._skip_special_tokens)
+
+    def _shorten(self) -> None:
+        """Forget the window's older tokens, if the rest can stand for them."""
+        stripped = {step["content"] for step in self._tokenizer.decoder_steps if step["type"] == "Strip"}
+        length = self._ENOUGH // 4
+        while length < len(self._window) and self._tokenizer.byte_token(self._window[-1]) is None:
+            tail = self._window[-length:]
+            text = self._decode(tail)
+            if set(text) - stripped:  # else Strip, at the text's ends, could reach past the tail
+                self._window, self._shown = tail, len(text)
+                break
+            length *= 2
+        self._limit = 2 * max(len(self._window), self._ENOUGH // 2)
+
+
+class _WholeDecoder:
+    """For any other decoder: decodes all tokens each time, in time that grows with their number.
+
+    Exact as long as later tokens do not change earlier text. Once they do, the rest waits for the end.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], skip_special_tokens: bool) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special_tokens = skip_special_tokens
+        self._ids = list(prompt_ids)
+        self._shown = self._decode()
+
+    def push(self, token_id: int) -> str:
+        if not _is_decoded(self._tokenizer, token_id, self._skip_special_tokens):
+            return ""
+        self._ids.append(token_id)
+        if self._tokenizer.byte_token(token_id) is not None:  # the run of bytes may not be over
+            return ""
+        text = self._decode().rstrip("\ufffd")  # half a character, which the next token may complete
+        if not text.startswith(self._shown):
+            return ""
+        new, self._shown = text[len(self._shown) :], text
+        return new
+
+    def flush(self) -> str:
+        text = self._decode()
+        while not text.startswith(self._shown):
+            self._shown = self._shown[:-1]
+        return text[len(self._shown) :]
+
+    def _decode(self) -> str:
+        return self._tokenizer.decode(self._ids, skip_special_tokens=self._skip_special_tokens)
