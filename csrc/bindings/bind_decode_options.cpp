@@ -2,6 +2,7 @@
 
 #include "bindings/bindings.hpp"
 #include "core/decode_options.hpp"
+#include "core/stop_strings.hpp"
 
 namespace py = pybind11;
 
@@ -84,6 +85,15 @@ void register_decode_options(py::module_& module) {
       .def_readwrite("epsilon_cutoff", &DecodeOptions::epsilon_cutoff)
       .def_readwrite("eta_cutoff", &DecodeOptions::eta_cutoff)
       .def_readwrite("renormalize_logits", &DecodeOptions::renormalize_logits)
+      .def_property(
+          "stop_strings",
+          [](const DecodeOptions& o) {
+            return std::vector<py::bytes>(o.stop_strings.begin(), o.stop_strings.end());
+          },
+          [](DecodeOptions& o, const std::vector<py::bytes>& strings) {
+            o.stop_strings.assign(strings.begin(), strings.end());
+          })
+      .def_readwrite("token_bytes", &DecodeOptions::token_bytes)
       .def_readwrite("max_time_s", &DecodeOptions::max_time_s)
       .def_property(
           "seeds", [](const DecodeOptions& o) { return o.seeds; },

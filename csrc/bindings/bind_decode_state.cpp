@@ -98,6 +98,16 @@ void register_decode_state(py::module_& module) {
              for (const auto& candidate : s.candidates()) result.emplace_back(candidate.row, candidate.token);
              return result;
            })
+      .def(
+          "certain_tokens",
+          [](const DecodeState& s, std::size_t output) { return as_vector(s.certain_tokens(output)); },
+          py::arg("output"))
+      .def("sequences_scores",
+           [](const DecodeState& s) {
+             std::vector<float> result;
+             for (std::size_t i = 0; i < s.num_outputs(); ++i) result.push_back(s.sequence_score(i));
+             return result;
+           })
       .def("cancel", &DecodeState::cancel)
       .def("last_tokens",
            [](const DecodeState& s) {

@@ -7,8 +7,11 @@ namespace sabiyarn::bindings {
 
 void register_decode_options(pybind11::module_& module);
 void register_decode_state(pybind11::module_& module);
+void register_exact_math(pybind11::module_& module);
 void register_half(pybind11::module_& module);
 void register_kv_cache(pybind11::module_& module);
+void register_score_functions(pybind11::module_& module);
 void register_step_buffers(pybind11::module_& module);
+void register_stop_strings(pybind11::module_& module);
 
 }  // namespace sabiyarn::bindings

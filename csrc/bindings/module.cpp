@@ -5,7 +5,10 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "Compiled core of sabiyarn_edge: KV cache, score pipeline, selection, step buffers.";
   sabiyarn::bindings::register_decode_options(module);
   sabiyarn::bindings::register_decode_state(module);
+  sabiyarn::bindings::register_exact_math(module);
   sabiyarn::bindings::register_half(module);
   sabiyarn::bindings::register_kv_cache(module);
+  sabiyarn::bindings::register_score_functions(module);
   sabiyarn::bindings::register_step_buffers(module);
+  sabiyarn::bindings::register_stop_strings(module);
 }

@@ -26,7 +26,7 @@ struct DecodeOptions {
   // Length. max_new_tokens wins over max_length (which counts the prompt); one of them must be set.
   std::optional<std::int64_t> max_new_tokens;
   std::optional<std::int64_t> max_length;
-  std::int64_t min_length = 0;      // prompt included
+  std::int64_t min_length = 0;      // prompt included; ignored if min_new_tokens is set
   std::int64_t min_new_tokens = 0;  // prompt not included
 
   // Search.

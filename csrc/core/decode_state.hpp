@@ -17,18 +17,18 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
+#include "core/beam_candidates.hpp"
+#include "core/beam_search.hpp"
 #include "core/decode_options.hpp"
+#include "core/finish_reason.hpp"
+#include "core/hypothesis.hpp"
 #include "core/sampler.hpp"
 #include "core/score_pipeline.hpp"
-#include "core/token_history.hpp"
+#include "core/stop_strings.hpp"
 
 namespace sabiyarn {
-
-enum class FinishReason { none, eos, stop, length, time, cancelled };
-const char* name(FinishReason reason) noexcept;  // "" for none
 
 class DecodeState {
  public:
@@ -40,15 +40,13 @@ class DecodeState {
 
   // --- what the model computes next
   std::int64_t num_rows() const noexcept { return static_cast<std::int64_t>(rows_.size()); }
-  bool finished() const noexcept { return rows_.empty(); }
-  const std::int32_t* row_sources() const noexcept {
-    return row_sources_.data();
-  }  // [num_rows] rows of the step before
-  const std::int64_t* next_tokens() const noexcept { return next_tokens_.data(); }  // [num_rows]
-  const std::int64_t* next_positions() const noexcept {
-    return next_positions_.data();
-  }  // [num_rows] history length - 1
   std::int64_t vocab_size() const noexcept { return static_cast<std::int64_t>(vocab_size_); }
+  bool finished() const noexcept { return rows_.empty(); }
+  // [num_rows] each: the row of the step before that this row continues; its newest token; that token's
+  // position.
+  const std::int32_t* row_sources() const noexcept { return row_sources_.data(); }
+  const std::int64_t* next_tokens() const noexcept { return next_tokens_.data(); }
+  const std::int64_t* next_positions() const noexcept { return next_positions_.data(); }
 
   // --- one step; logits are [num_rows, vocab_size] float32 in C order, overwritten
   // log_softmax (only with beams), then the pipeline up to begin_suppress_tokens.
@@ -67,19 +65,23 @@ class DecodeState {
 
   // --- for callbacks between the parts of a step
   std::int32_t prompt_of(std::size_t row) const { return rows_.at(row).prompt; }
-  std::span<const TokenId> history_of(std::size_t row) const;  // prompt and output of a row
+  std::span<const TokenId> history_of(std::size_t row) const {
+    return hypothesis_of(rows_.at(row)).history.ids();
+  }
   // Only these tokens are allowed in this step (prefix_allowed_tokens_fn); call before process.
   void set_allowed_tokens(std::size_t row, std::optional<std::vector<TokenId>> allowed);
+  // What propose chose: with beams K for each prompt that is still open, else one for each output that is.
   struct Candidate {
     std::int32_t row;  // whose history it extends
     TokenId token;
+    float token_score;  // log-probability under the processed scores; without beams only if return_scores
   };
   std::span<const Candidate> candidates() const noexcept { return candidates_; }
 
   // From any thread; the next commit ends every row.
   void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
 
-  // --- results
+  // --- results; outputs are num_return_sequences for each prompt, adjacent, with beams best first
   struct NewToken {
     std::int32_t output;
     TokenId token;
@@ -88,51 +90,77 @@ class DecodeState {
   std::span<const NewToken> last_tokens() const noexcept {
     return last_tokens_;
   }  // of the last commit; none with beams
+  // The generated tokens of an output that will never change. With beams: what all that can still
+  // become this output have in common.
+  std::span<const TokenId> certain_tokens(std::size_t output) const;
 
-  // Output rows: num_return_sequences for each prompt, adjacent.
-  std::size_t num_outputs() const noexcept { return outputs_.size(); }
-  std::span<const TokenId> sequence(std::size_t output) const { return outputs_.at(output).history.ids(); }
-  FinishReason finish_reason(std::size_t output) const { return outputs_.at(output).reason; }
-  // log p of each generated token under the processed scores, if return_scores.
-  std::span<const float> scores(std::size_t output) const { return outputs_.at(output).scores; }
+  std::size_t num_outputs() const noexcept { return num_prompts_ * num_returns(); }
+  std::span<const TokenId> sequence(std::size_t output) const { return hypothesis(output).history.ids(); }
+  FinishReason finish_reason(std::size_t output) const;
+  // token_score of each generated token, if return_scores. With beams their sum / length^length_penalty is
+  // the sequence's score.
+  std::span<const float> scores(std::size_t output) const { return hypothesis(output).scores; }
+  float sequence_score(std::size_t output) const;  // with beams only
 
  private:
   struct Row {
     std::int32_t prompt;
-    std::int32_t output;  // the first of the outputs that continue this row
+    std::int32_t
+        place;  // with beams: which beam; else which output (before the first commit the first of several)
   };
+  // One sequence of a run without beams.
   struct Output {
-    TokenHistory history;
+    Hypothesis hypothesis;
     std::size_t max_length;  // prompt included
-    FinishReason reason = FinishReason::none;
-    std::vector<float> scores;
+    FinishReason reason;
   };
 
-  std::span<float> row_scores(float* logits, std::size_t row) const noexcept {
-    return {logits + row * vocab_size_, vocab_size_};
+  bool has_beams() const noexcept { return options_.num_beams > 1; }
+  std::size_t num_returns() const noexcept { return static_cast<std::size_t>(options_.num_return_sequences); }
+  std::uint64_t seed_of(std::int32_t prompt) const;
+  std::span<float> row_scores(float* logits, std::size_t row, std::size_t count = 1) const noexcept {
+    return {logits + row * vocab_size_, count * vocab_size_};
   }
-  bool searches_beams() const noexcept { return options_.num_beams > 1; }
-  std::size_t outputs_per_row() const noexcept;  // how many outputs take a token from one row in this step
-  FinishReason reason_after(const Output& output, TokenId token, bool extra_hit) const;
+  const Hypothesis& hypothesis_of(const Row& row) const;
+  const Hypothesis& hypothesis(std::size_t output) const;
+
+  void propose_tokens(float* logits);
+  void propose_beams(float* logits);
+  void commit_tokens(const std::uint8_t* extra_hits);
+  void commit_beams(const std::uint8_t* extra_hits);
+  std::size_t expected_candidates() const noexcept;
+  void add_next_row(Row row, std::int32_t source, TokenId token, std::size_t length);
+
+  // Time and cancellation: what ends every sequence.
+  FinishReason outside_reason() const;
+  FinishReason reason_after(const TokenHistory& history, TokenId token, std::size_t max_length,
+                            bool extra_hit, FinishReason outside) const;
 
   const DecodeOptions options_;
   const std::size_t vocab_size_;
+  const std::size_t num_prompts_;
   const std::chrono::steady_clock::time_point start_;
   ScorePipeline pipeline_;
   Sampler sampler_;
+  std::optional<StopStrings> stop_strings_;
   std::atomic<bool> cancelled_ = false;
 
-  bool forked_ = false;  // has the first commit split each prompt into its outputs?
+  bool forked_ = false;  // has the first commit split each prompt into its beams or outputs?
   std::vector<Row> rows_;
+  std::vector<Row> next_rows_;
   std::vector<std::int32_t> row_sources_;
   std::vector<std::int64_t> next_tokens_;
   std::vector<std::int64_t> next_positions_;
   std::vector<std::optional<std::vector<TokenId>>> allowed_;
 
   std::vector<Candidate> candidates_;
-  std::vector<float> candidate_scores_;  // log-probabilities, if return_scores
   std::vector<NewToken> last_tokens_;
-  std::vector<Output> outputs_;
+  std::vector<Output> outputs_;  // without beams
+
+  std::vector<BeamSearch> searches_;  // with beams: one for each prompt
+  BeamCandidates beam_candidates_;
+  std::vector<BeamCandidate> beam_choice_;  // of all open searches
+  std::vector<FinishReason> beam_reasons_;
 };
 
 }  // namespace sabiyarn

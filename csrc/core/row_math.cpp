@@ -52,7 +52,6 @@ float extreme_or_throw(std::span<const float> scores, std::size_t row) {
     const auto where = std::find_if(scores.begin(), scores.end(), [](float x) { return std::isnan(x); });
     refuse(row, "holds NaN (first at token id " + std::to_string(where - scores.begin()) + ")");
   }
-  if (extreme.maximum == -kInfinity) refuse(row, "is -inf for every token: no token is left to choose");
   return extreme.maximum;
 }
 
@@ -64,8 +63,13 @@ float checked_maximum(std::span<const float> scores, std::size_t row) {
   return maximum;
 }
 
+void refuse_removed_row(std::size_t row) {
+  refuse(row, "is -inf for every token: no token is left to choose");
+}
+
 TokenId checked_argmax(std::span<const float> scores, std::size_t row) {
   const float maximum = extreme_or_throw(scores, row);
+  if (maximum == -kInfinity) refuse_removed_row(row);
   const Floats wanted = broadcast(maximum);
   std::size_t i = 0;
   for (; i + kBlock <= scores.size(); i += kBlock) {
@@ -101,6 +105,7 @@ double log_sum_exp(std::span<const float> scores, float maximum) noexcept {
 
 void log_softmax(std::span<float> scores, std::size_t row) {
   const float maximum = checked_maximum(scores, row);
+  if (maximum == -kInfinity) refuse_removed_row(row);
   const float log_sum = static_cast<float>(log_sum_exp(scores, maximum));
   for (float& score : scores) score = (score - maximum) - log_sum;
 }

@@ -8,17 +8,20 @@
 
 namespace sabiyarn {
 
-// The largest score of a row that can be decoded. Throws std::invalid_argument "scores: row <row> ..." if
-// there is NaN, if every score is -inf, or if the largest is +inf.
+// The largest score of a row; -inf if every token has been removed. Throws std::invalid_argument "scores: row
+// <row> ..." if there is NaN, or if the largest is +inf: such a row has no probabilities.
 float checked_maximum(std::span<const float> scores, std::size_t row);
 
-// The lowest id that has the largest score; throws as above (but +inf is a score that can be chosen).
+// Throws std::invalid_argument "scores: row <row> is -inf for every token ...".
+[[noreturn]] void refuse_removed_row(std::size_t row);
+
+// The lowest id that has the largest score. Throws as both above, but +inf is a score that can be chosen.
 TokenId checked_argmax(std::span<const float> scores, std::size_t row);
 
 // log(sum(exp(scores - maximum))), in blocks, the same on every CPU.
 double log_sum_exp(std::span<const float> scores, float maximum) noexcept;
 
-// scores - maximum - log_sum_exp; throws as checked_maximum.
+// scores - maximum - log_sum_exp. Throws as both above.
 void log_softmax(std::span<float> scores, std::size_t row);
 
 }  // namespace sabiyarn

@@ -17,8 +17,13 @@ Sampler::Sampler(const DecodeOptions& options)
 const Survivors& Sampler::filter(std::span<const float> scores, std::size_t row) {
   const DecodeOptions& o = options_;
   const auto temperature = static_cast<float>(o.temperature);
-  const float best = checked_maximum(scores, row) / temperature;
-  if (!std::isfinite(best)) {
+  const float maximum = checked_maximum(scores, row);
+  if (std::isinf(maximum)) {  // the processors before removed every token
+    row_.ids.clear();
+    row_.scores.clear();
+    return row_;
+  }
+  if (!std::isfinite(maximum / temperature)) {
     throw std::invalid_argument("scores: row " + std::to_string(row) +
                                 " overflows float32 when divided by temperature " +
                                 std::to_string(o.temperature));

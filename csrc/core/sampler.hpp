@@ -14,7 +14,8 @@ class Sampler {
   explicit Sampler(const DecodeOptions& options);
 
   // Temperature, top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff, renormalize_logits. What is left
-  // of the row. Throws std::invalid_argument "scores: row <row> ..." if the row cannot be decoded.
+  // of the row: nothing if every score was -inf. Throws std::invalid_argument "scores: row <row> ..." for NaN
+  // and for overflow.
   const Survivors& filter(std::span<const float> scores, std::size_t row);
 
   // The token where the cumulative probability of the last filtered row, in id order, first exceeds `u` in

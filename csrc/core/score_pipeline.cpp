@@ -33,7 +33,8 @@ void ScorePipeline::apply(Scores scores, const TokenHistory& history, std::size_
     ban_repeated_ngrams(scores, ids, static_cast<std::size_t>(o.no_repeat_ngram_size));
   }
   ban_bad_words(scores, ids, bad_words_);
-  if (length < o.min_length || generated < o.min_new_tokens) ban(scores, o.eos_token_id);
+  const bool too_short = o.min_new_tokens > 0 ? generated < o.min_new_tokens : length < o.min_length;
+  if (too_short) ban(scores, o.eos_token_id);
   if (allowed) keep_only(scores, *allowed, counts_);
   if (o.forced_bos_token_id && length == 1) force(scores, Ids(&*o.forced_bos_token_id, 1));
   if (!o.forced_eos_token_id.empty() && history.length() + 1 == max_length)

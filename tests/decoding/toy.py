@@ -1,4 +1,4 @@
-"""A toy language model for decoding tests: its logits are a table row chosen by the last two tokens."""
+"""A toy language model: its logits are a row of a table, chosen by the length and the last two tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sabiyarn_edge import _core
 
 
 class TableModel:
-    """Logits [97, vocab_size] float32; the state of a row is a hash of its last two ids."""
+    """Logits [97, vocab_size] float32; which row is a hash of the length and the last two ids."""
 
     def __init__(self, seed: int, vocab_size: int, *, levels: int | None = None, scale: float = 2.0):
         rng = np.random.default_rng(seed)
@@ -23,13 +23,13 @@ class TableModel:
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         before = ids[-2] if len(ids) > 1 else 0
-        return self.table[(int(ids[-1]) * 31 + int(before) * 7 + 3) % len(self.table)]
+        return self.table[(int(ids[-1]) * 31 + int(before) * 7 + len(ids) * 13) % len(self.table)]
 
 
 def decode(
     model: TableModel, prompts: Sequence[Sequence[int]], options: _core.DecodeOptions
 ) -> _core.DecodeState:
-    """Runs a DecodeState to its end as a key-value cache would: a row knows only its source and its newest id."""
+    """Runs a DecodeState to its end, following rows as a key-value cache does: by their source and newest id."""
     state = _core.DecodeState(options, model.vocab_size, prompts)
     rows = [list(prompt) for prompt in prompts]
     while not state.finished:

@@ -1,0 +1,162 @@
+#include "core/beam_candidates.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/random.hpp"
+#include "core/row_math.hpp"
+#include "core/survivors.hpp"
+
+namespace sabiyarn {
+namespace {
+
+constexpr float kRemoved = -std::numeric_limits<float>::infinity();
+constexpr std::size_t kSumBlock = 512;
+
+// The row of a beam; before the first commit there is one for all.
+std::span<const float> row_of(std::span<const float> scores, std::size_t vocab_size,
+                              std::size_t beam) noexcept {
+  return scores.size() == vocab_size ? scores : scores.subspan(beam * vocab_size, vocab_size);
+}
+
+}  // namespace
+
+std::span<const BeamCandidate> BeamCandidates::best(const BeamSearch& search, std::span<const float> scores,
+                                                    std::size_t vocab_size, std::size_t first_row) {
+  const std::size_t rows = scores.size() / vocab_size;
+  for (std::size_t row = 0; row < rows; ++row) {
+    checked_maximum(scores.subspan(row * vocab_size, vocab_size), first_row + row);
+  }
+  const auto running = search.running_scores();
+  const std::size_t wanted = search.num_candidates();
+  const auto select = [&](std::size_t beams) {
+    top_.begin(wanted);
+    for (std::size_t beam = 0; beam < beams; ++beam) {
+      top_.offer(row_of(scores, vocab_size, beam), running[beam],
+                 static_cast<std::int32_t>(beam * vocab_size));
+    }
+    return top_.finish();
+  };
+  auto selected = select(rows);
+  if (selected.empty() && !search.has_finished()) refuse_removed_row(first_row);
+  if (rows < search.num_beams() && !selected.empty()) {
+    const float best_of_others = selected.front().score + running[1];
+    if (selected.size() < wanted || selected.back().score <= best_of_others)
+      selected = select(search.num_beams());
+  }
+
+  chosen_.clear();
+  for (const auto [score, index] : selected) {
+    const auto flat = static_cast<std::size_t>(index);
+    const std::size_t beam = flat / vocab_size, token = flat % vocab_size;
+    chosen_.push_back({score, static_cast<std::int32_t>(beam), static_cast<TokenId>(token),
+                       row_of(scores, vocab_size, beam)[token]});
+  }
+  if (chosen_.size() < wanted) add_removed(search, vocab_size);
+  return chosen_;
+}
+
+// Tokens without a chance, lowest first, until there are K: the reference always has K candidates.
+void BeamCandidates::add_removed(const BeamSearch& search, std::size_t vocab_size) {
+  const std::size_t known = chosen_.size();
+  for (std::size_t beam = 0; beam < search.num_beams(); ++beam) {
+    for (std::size_t token = 0; token < vocab_size; ++token) {
+      if (chosen_.size() == search.num_candidates()) return;
+      const auto is_this = [&](const BeamCandidate& other) {
+        return static_cast<std::size_t>(other.beam) == beam && static_cast<std::size_t>(other.token) == token;
+      };
+      const auto end = chosen_.begin() + static_cast<std::ptrdiff_t>(known);
+      if (std::any_of(chosen_.begin(), end, is_this)) continue;
+      chosen_.push_back({kRemoved, static_cast<std::int32_t>(beam), static_cast<TokenId>(token), kRemoved});
+    }
+  }
+}
+
+void BeamCandidates::gather_survivors(const BeamSearch& search, std::span<const float> scores,
+                                      std::size_t vocab_size, std::size_t first_row, Sampler& sampler) {
+  pool_.clear();
+  pool_scores_.clear();
+  const auto running = search.running_scores();
+  const auto take = [&](const Survivors& row, std::size_t beam) {
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      const float score = row.scores[i] + running[beam];
+      pool_.push_back({score, static_cast<std::int32_t>(beam), row.ids[i], row.scores[i]});
+      pool_scores_.push_back(score);
+    }
+  };
+  const std::size_t rows = scores.size() / vocab_size;
+  for (std::size_t row = 0; row < rows; ++row) {
+    const Survivors& survivors =
+        sampler.filter(scores.subspan(row * vocab_size, vocab_size), first_row + row);
+    take(survivors, row);
+    if (rows == search.num_beams() || pool_.size() >= search.num_candidates()) continue;
+    for (std::size_t beam = 1; beam < search.num_beams(); ++beam) take(survivors, beam);
+  }
+}
+
+std::size_t BeamCandidates::draw_next(double u) {
+  double total = 0.0;
+  for (const double sum : block_sums_) total += sum;
+  const double target = u * total;
+  double cumulative = 0.0;
+  std::size_t chosen = pool_.size();
+  for (std::size_t block = 0; block < block_sums_.size(); ++block) {
+    if (block_sums_[block] == 0.0) continue;
+    if (cumulative + block_sums_[block] <= target && block + 1 < block_sums_.size()) {
+      cumulative += block_sums_[block];
+      continue;
+    }
+    const std::size_t end = std::min(weights_.size(), (block + 1) * kSumBlock);
+    for (std::size_t i = block * kSumBlock; i < end; ++i) {
+      if (weights_[i] == 0.0f) continue;
+      chosen = i;
+      cumulative += static_cast<double>(weights_[i]);
+      if (cumulative > target) break;
+    }
+    if (cumulative > target) break;
+  }
+  return chosen;
+}
+
+std::span<const BeamCandidate> BeamCandidates::drawn(const BeamSearch& search, std::span<const float> scores,
+                                                     std::size_t vocab_size, std::size_t first_row,
+                                                     Sampler& sampler, std::uint64_t seed) {
+  gather_survivors(search, scores, vocab_size, first_row, sampler);
+  if (pool_.empty() && !search.has_finished()) refuse_removed_row(first_row);
+  weights_.clear();
+  if (!pool_.empty()) softmax_weights(pool_scores_, weights_);
+  const auto sum_block = [&](std::size_t block) {
+    const std::size_t end = std::min(weights_.size(), (block + 1) * kSumBlock);
+    double sum = 0.0;
+    for (std::size_t i = block * kSumBlock; i < end; ++i) sum += static_cast<double>(weights_[i]);
+    block_sums_[block] = sum;
+  };
+  block_sums_.resize((weights_.size() + kSumBlock - 1) / kSumBlock);
+  for (std::size_t block = 0; block < block_sums_.size(); ++block) sum_block(block);
+  is_drawn_.assign(pool_.size(), 0);
+
+  chosen_.clear();
+  const std::size_t wanted = search.num_candidates();
+  const auto step = static_cast<std::uint32_t>(search.running(0).history.generated_length());
+  for (std::size_t draw = 0; draw < std::min(wanted, pool_.size()); ++draw) {
+    const std::size_t i = draw_next(uniform(seed, 0, step, static_cast<std::uint32_t>(draw)));
+    if (i == pool_.size()) break;  // no probability is left
+    chosen_.push_back(pool_[i]);
+    is_drawn_[i] = 1;
+    weights_[i] = 0.0f;
+    sum_block(i / kSumBlock);
+  }
+  if (chosen_.size() < wanted && chosen_.size() < pool_.size()) {
+    for (std::size_t i = 0; i < pool_.size(); ++i) {
+      if (is_drawn_[i] != 0) pool_scores_[i] = kRemoved;
+    }
+    top_.begin(wanted - chosen_.size());
+    top_.offer(pool_scores_, 0.0f, 0);
+    for (const ScoredIndex& next : top_.finish())
+      chosen_.push_back(pool_[static_cast<std::size_t>(next.index)]);
+  }
+  if (chosen_.size() < wanted) add_removed(search, vocab_size);
+  return chosen_;
+}
+
+}  // namespace sabiyarn

@@ -1,0 +1,52 @@
+// csrc/core/beam_candidates.hpp - the K continuations that a step of beam search weighs, out of num_beams *
+// vocab_size.
+//
+// Scores are running score + processed log-probability. Before the first commit there is one row for all
+// beams of a prompt; the beams besides the first then stand 1e9 below and matter only if the row has fewer
+// than K tokens left.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/beam_search.hpp"
+#include "core/sampler.hpp"
+#include "core/top_selection.hpp"
+
+namespace sabiyarn {
+
+class BeamCandidates {
+ public:
+  // scores: [num_beams or 1, vocab_size], processed; first_row: the number that an error gives to the first
+  // of them. Both return num_candidates() of the search, valid until the next call, and throw
+  // std::invalid_argument "scores: row ..." for NaN or where no beam has a token left.
+
+  // The best, by (score descending, beam * vocab_size + token ascending).
+  std::span<const BeamCandidate> best(const BeamSearch& search, std::span<const float> scores,
+                                      std::size_t vocab_size, std::size_t first_row);
+
+  // Drawn one after the other without replacement from softmax(scores) over all beams, in draw order. Where
+  // fewer than K have any probability, the best of the rest follow.
+  std::span<const BeamCandidate> drawn(const BeamSearch& search, std::span<const float> scores,
+                                       std::size_t vocab_size, std::size_t first_row, Sampler& sampler,
+                                       std::uint64_t seed);
+
+ private:
+  void add_removed(const BeamSearch& search, std::size_t vocab_size);
+  void gather_survivors(const BeamSearch& search, std::span<const float> scores, std::size_t vocab_size,
+                        std::size_t first_row, Sampler& sampler);
+  std::size_t draw_next(double u);
+
+  TopSelection top_;
+  std::vector<BeamCandidate> chosen_;
+
+  // Of `drawn`: every survivor of every beam, and its probability (times a constant) until it is drawn.
+  std::vector<BeamCandidate> pool_;
+  std::vector<float> pool_scores_;
+  std::vector<float> weights_;
+  std::vector<double> block_sums_;
+  std::vector<std::uint8_t> is_drawn_;
+};
+
+}  // namespace sabiyarn
