@@ -6,6 +6,9 @@ from sabiyarn_edge.incremental_decoding import _ByteLevelDecoder, _WholeDecoder,
 
 from .toy_tokenizers import CORPUS, NAMES, toy_tokenizer
 
+BYTE_LEVEL = ["byte-level", "bytes-only"]
+WHOLE = ["llama-then-replace", "byte-level-then-strip"]
+
 every_tokenizer = pytest.mark.parametrize("name", NAMES)
 
 
@@ -39,7 +42,7 @@ def test_pieces_join_to_what_the_library_decodes(name, skip, data):
 def test_after_a_prompt_pieces_join_to_what_the_library_adds_to_it(name, data):
     tokenizer = toy_tokenizer(name)
     prompt = tokenizer.encode(data.draw(st.sampled_from(["", "<yor> Gbogbo", *CORPUS])))
-    if "byte" not in name:  # there a prompt of ids may end within a character
+    if name not in (*BYTE_LEVEL, *WHOLE):  # there a prompt of ids must end with a whole character
         prompt += draw_ids(data, tokenizer)
     ids = draw_ids(data, tokenizer)
     pieces = decode_one_by_one(incremental_decoder(tokenizer, prompt_ids=prompt), ids)
@@ -77,11 +80,8 @@ def test_a_prompt_may_end_within_a_run_of_bytes(length):
 
 def test_decoders_that_see_the_whole_text_are_given_it():
     kinds = {name: type(incremental_decoder(toy_tokenizer(name))) for name in NAMES}
-    assert {name for name, kind in kinds.items() if kind is _ByteLevelDecoder} == {"byte-level", "bytes-only"}
-    assert {name for name, kind in kinds.items() if kind is _WholeDecoder} == {
-        "llama-then-replace",
-        "byte-level-then-strip",
-    }
+    assert {name for name, kind in kinds.items() if kind is _ByteLevelDecoder} == set(BYTE_LEVEL)
+    assert {name for name, kind in kinds.items() if kind is _WholeDecoder} == set(WHOLE)
 
 
 @pytest.mark.parametrize("name", ["llama", "metaspace", "word-piece", "suffixed", "ctc", "no-decoder"])
