@@ -39,4 +39,4 @@ cdef extern from "core/decode_state.hpp" namespace "sabiyarn" nogil:
         cpp_bool finished() noexcept
         void process(float* logits) except +
         void propose(float* logits) except +
-        void advance(float* logits) except +
+        void commit() except +

@@ -13,6 +13,8 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 
 import numpy as np
 
+from sabiyarn_edge.errors import NumericalError
+
 from sabiyarn_edge._decode cimport DecodeState, KvCache, StepBuffers
 
 
@@ -182,12 +184,12 @@ cdef class DecodeLoop:
         self.before_scores, self.after_scores, self.after_choice = before_scores, after_scores, after_choice
 
     def select(self) -> bool:
-        """Choose the next tokens from the logits at hand; returns whether every row has ended."""
+        """Choose the next tokens from the logits at hand; returns whether every row has ended.
+
+        Raises:
+            NumericalError: a row's scores are NaN or leave no token to choose.
+        """
         cdef float* logits = <float*><size_t>self.backend.logits_address
-        if self.before_scores is None and self.after_scores is None and self.after_choice is None:
-            with nogil:
-                self.decode.advance(logits)
-            return self.decode.finished()
         if self.before_scores is not None:
             self.before_scores(self.state)
         with nogil:
@@ -195,10 +197,18 @@ cdef class DecodeLoop:
         if self.after_scores is not None:
             self.after_scores(self.state, np.asarray(
                 <float[:self.decode.num_rows(), :self.decode.vocab_size()]>logits))
-        with nogil:
-            self.decode.propose(logits)
-        stops = self.after_choice(self.state) if self.after_choice is not None else None
-        self.state.commit(stops)
+        try:
+            with nogil:
+                self.decode.propose(logits)
+        except ValueError as error:  # the core's std::invalid_argument names the row
+            raise NumericalError(
+                f"{error}. The model's weights may be damaged, or the options forbid every token."
+            ) from error
+        if self.after_choice is None:
+            with nogil:
+                self.decode.commit()
+        else:
+            self.state.commit(self.after_choice(self.state))
         return self.decode.finished()
 
     def compute(self) -> None:

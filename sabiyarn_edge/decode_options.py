@@ -85,20 +85,21 @@ def _max_new_tokens(
     """Checked against the positions that there are; None where max_length decides."""
     longest = max(len(prompt) for prompt in prompts)
     room = max_positions - longest
+    limit = "the limit (block_size, or the max_length at loading) is"
     whose = "the prompt has" if len(prompts) == 1 else "the longest prompt has"
     if config.max_new_tokens is not None:
         if config.max_new_tokens > room:
             raise InvalidInputError(
                 f"{whose} {longest} tokens and max_new_tokens is {config.max_new_tokens}: "
-                f"{longest + config.max_new_tokens} positions, but there are {max_positions}. Shorten the prompt or ask "
-                f"for at most {room} new tokens."
+                f"{longest + config.max_new_tokens} positions, but {limit} {max_positions}. Shorten the prompt or "
+                f"ask for at most {room} new tokens."
             )
         return config.max_new_tokens
     if config.max_length is None:
         return min(DEFAULT_MAX_NEW_TOKENS, room)
     if config.max_length > max_positions:
         raise InvalidInputError(
-            f"max_length is {config.max_length}, but there are {max_positions} positions. Ask for at most that many."
+            f"max_length is {config.max_length}, but {limit} {max_positions}. Ask for at most that many."
         )
     if config.max_length <= longest:
         raise InvalidInputError(

@@ -13,7 +13,7 @@ from ._core import DecodeState
 from .callbacks import Callbacks
 from .config import ModelConfig
 from .decode_options import decode_options
-from .errors import InvalidInputError
+from .errors import InvalidInputError, ModelFolderError
 from .generation_config import GenerationConfig
 from .memory import process_memory
 from .prompts import read_prompts
@@ -23,9 +23,9 @@ from .session import DecoderSession
 from .streaming import StreamedToken
 from .tokenizer import Tokenizer
 
-__all__ = ["EdgeGenerator", "TokenStream"]
+__all__ = ["EdgeGenerator", "TokenStream", "find_model"]
 
-_BUNDLED_MODELS = Path(__file__).parent / "models"
+BUNDLED_MODELS = Path(__file__).parent / "models"
 
 
 class EdgeGenerator:
@@ -85,10 +85,7 @@ class EdgeGenerator:
             ModelFolderError: a file is missing or damaged, or files do not belong together.
             InvalidInputError: an argument is out of range.
         """
-        folder = Path(path)
-        bundled = _BUNDLED_MODELS / str(path)
-        if not folder.is_dir() and folder.name == str(path) and (bundled / "config.json").is_file():
-            folder = bundled
+        folder = find_model(path)
         if max_length is not None and kv_window is None:
             kv_window = max_length
         session = DecoderSession(
@@ -226,6 +223,23 @@ class EdgeGenerator:
                 )
             yield from run.stream()
             yield run.result()
+
+
+def find_model(path: str | Path) -> Path:
+    """The folder of a model: `path` itself, or the bundled model of that name where no such folder exists.
+
+    Raises:
+        ModelFolderError: it is neither.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        return folder
+    bundled = sorted(config.parent.name for config in BUNDLED_MODELS.glob("*/config.json"))
+    if str(path) in bundled:
+        return BUNDLED_MODELS / str(path)
+    raise ModelFolderError(
+        f"{path} is not a folder. Give one that `sabiyarn-edge export` wrote, or a bundled model: {', '.join(bundled)}."
+    )
 
 
 class TokenStream:

@@ -10,7 +10,6 @@ import numpy as np
 from ._core import DecodeState
 from ._decode import DecodeLoop
 from .callbacks import Callbacks
-from .errors import NumericalError
 from .generation_config import GenerationConfig
 from .prompts import Prompts
 from .result import GenerationResult, Timings
@@ -102,25 +101,14 @@ class Run:
         prefill_started = time.perf_counter()
         self._session.prefill(self.prompts.ids)
         self._prefill_seconds = time.perf_counter() - prefill_started
-        ended = self._select()
+        ended = self._loop.select()
         self._first_token_at = time.perf_counter()
         yield
         while not ended:
             self._loop.compute()
-            ended = self._select()
+            ended = self._loop.select()
             yield
         self._ended_at = time.perf_counter()
-
-    def _select(self) -> bool:
-        try:
-            return bool(self._loop.select())
-        except ValueError as error:  # the core names the row; errors of ours pass as they are
-            if type(error) is not ValueError:
-                raise
-            raise NumericalError(
-                f"{error}. The model's weights or a logits_processor may be damaged or a combination of options "
-                "forbids every token."
-            ) from error
 
     def _text_stream(self) -> TextStream | None:
         if self._tokenizer is None:

@@ -148,7 +148,8 @@ class DecoderSession:
 
     def _check(self, session: Any, graph: Path) -> None:
         """Hold the graph against config.json."""
-        found_hash = session.get_modelmeta().custom_metadata_map.get("weights_hash")
+        metadata = session.get_modelmeta().custom_metadata_map
+        found_hash = metadata.get("weights_hash")
         if found_hash != self.config.weights_hash:
             raise ModelFolderError(
                 f"{graph} belongs to another model: its weights_hash is {str(found_hash)[:12]}..., and config.json "
@@ -164,6 +165,7 @@ class DecoderSession:
             "head_dim": past.shape[3] if past else None,
             "kv_cache_dtype": past.type.removeprefix("tensor(").removesuffix(")") if past else None,
             "vocab_size": session.get_outputs()[0].shape[-1],
+            "block_size": int(metadata.get("block_size", 0)),
         }
         stated = {
             "n_layer": shape.n_layer,
@@ -171,6 +173,7 @@ class DecoderSession:
             "head_dim": shape.head_dim,
             "kv_cache_dtype": self.config.kv_cache_dtype.replace("float32", "float"),
             "vocab_size": shape.vocab_size,
+            "block_size": shape.block_size,
         }
         wrong = [
             f"{name} is {stated[name]!r} there and {found[name]!r} in the graph"

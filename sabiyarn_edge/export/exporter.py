@@ -172,6 +172,7 @@ def _write_model(
         "weights_hash": header.weights_hash,
         "format_version": str(model_config.format_version),
         "kv_cache_dtype": kv_cache_dtype,
+        "block_size": str(model_config.gptjx.block_size),  # no input of the graph shows it
     }
     with stages.stage("writing graph", 1) as advance:
         write_onnx(

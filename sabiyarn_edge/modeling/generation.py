@@ -12,7 +12,7 @@ from .._core import DecodeState
 from .._decode import DecodeLoop
 from ..callbacks import Callbacks
 from ..decode_options import decode_options
-from ..errors import InvalidInputError, NumericalError
+from ..errors import InvalidInputError
 from ..generation_config import GenerationConfig
 from ..prompts import read_prompts
 from .masks import combine_with_padding, read_attention_mask, read_attn_mask
@@ -137,14 +137,7 @@ def _check_rows(model: GPTJXForCausalLM, prompts: int, use_cache: bool) -> None:
 def _run(state: DecodeState, backend: TorchBackend, callbacks: Callbacks) -> None:
     loop = DecodeLoop(state, backend, **callbacks.hooks())
     backend.prefill()
-    try:
-        loop.run()
-    except ValueError as error:  # the core names the row; our own errors pass as they are
-        if type(error) is not ValueError:
-            raise
-        raise NumericalError(
-            f"{error}. The model's weights or a logits_processor may be damaged, or the options forbid every token."
-        ) from error
+    loop.run()
 
 
 def _output(state: DecodeState, config: GenerationConfig) -> GPTJXGenerateOutput:

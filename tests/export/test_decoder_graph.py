@@ -124,6 +124,7 @@ def test_inputs_and_outputs_are_the_contract(exported: Exported) -> None:
         "weights_hash": exported.report.weights_hash,
         "format_version": "1",
         "kv_cache_dtype": exported.report.kv_cache_dtype,
+        "block_size": str(shape["block_size"]),
     }
 
 

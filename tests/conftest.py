@@ -1,0 +1,22 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.export.models import export_tiny
+from tests.tiny_tokenizer import tiny_tokenizer
+
+
+@pytest.fixture(scope="session")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported tiny model with a byte-level tokenizer of 320 entries; tests must not change the folder."""
+    folder = tmp_path_factory.mktemp("text-model")
+    tokenizer = tiny_tokenizer()
+    exported = export_tiny(
+        folder, {"vocab_size": tokenizer.get_vocab_size(), "block_size": 96}, kv_cache_dtype="float32"
+    )
+    tokenizer.save(str(exported.folder / "tokenizer.json"))
+    return exported.folder
