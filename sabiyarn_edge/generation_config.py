@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from . import option_checks as check
 from .config import read_json_object
@@ -86,7 +86,7 @@ class GenerationConfig:
     """Hypotheses that are followed at once (beam search). 1: none."""
     num_return_sequences: int = _option(1, check.whole(at_least=1))
     """Outputs for each prompt: draws when sampling, the best hypotheses with beams."""
-    early_stopping: bool | str = _option(False, check.choice(True, False, "never"))
+    early_stopping: bool | Literal["never"] = _option(False, check.choice(True, False, "never"))
     """With beams: True ends as soon as num_beams outputs are finished, False when no better one is likely,
     "never" when no better one is possible."""
     length_penalty: float = _option(1.0, check.number())
