@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ..config import GPTJXConfig
 from .graph_builder import MICROSOFT, GraphBuilder
 from .tensors import Array, Tensor
-from .weight_formats import Matrix, WeightFormat
+from .weight_format import Matrix, WeightFormat
 
 __all__ = ["Parameters", "build_decoder"]
 
@@ -71,13 +71,14 @@ class _Decoder:
     def build(self) -> GraphBuilder:
         self.graph = GraphBuilder()
         self._declare_inputs()
-        token = self._embedding("transformer.wte.weight", "input_ids")
-        position = self._embedding("transformer.wpe.weight", "position_ids")
+        table = self.parameters.matrix("transformer.wte.weight")
+        token = self.weight_format.tied_embedding(self.graph, "input_ids", table, "wte")
+        positions = self.parameters.matrix("transformer.wpe.weight")
+        position = self.weight_format.embedding(self.graph, "position_ids", positions, "wpe")
         x, branch, branch_bias = token, position, None
         for i in range(self.config.n_layer):
             x, branch, branch_bias = self._block(i, x, branch, branch_bias)
         final, _ = self._add_and_norm(x, branch, branch_bias, "transformer.ln_f", last=True)
-        table = self.parameters.matrix("transformer.wte.weight")
         self.weight_format.tied_head(self.graph, final, table, "logits")
         self.graph.output("logits", "float32", ["batch", "n", self.config.vocab_size])
         for i in range(self.config.n_layer):
@@ -98,10 +99,6 @@ class _Decoder:
 
     def _cache_shape(self) -> list[int | str]:
         return ["batch", self.config.n_heads, "capacity", self.config.head_dim]
-
-    def _embedding(self, table: str, ids: str) -> str:
-        name = table.removeprefix("transformer.").removesuffix(".weight")
-        return self.weight_format.embedding(self.graph, ids, self.parameters.matrix(table), name)
 
     def _block(
         self, i: int, x: str, branch: str, branch_bias: Tensor | None

@@ -51,8 +51,10 @@ def export_model(
     Args:
         source: checkpoint folder (config.json and weights), or hub id "owner/name".
         out: folder to make; missing parents are made too.
-        dtype: how matrices are stored: "float32", or "float16-weights" (half the size on disk; onnxruntime
-            widens them when it loads, and computes in float32).
+        dtype: how matrices are stored: "float32"; "float16-weights" (half the size on disk; onnxruntime
+            widens them when it loads, and computes in float32); "int8" (a quarter of the size, several times
+            the speed,
+            nearly the same logits: blocks of up to 128 weights with a scale and a zero point each).
         kv_cache_dtype: how keys and values are stored: "float16", or "float32" (twice the memory).
         max_length: cuts the position table to so many rows, for devices that never need block_size of them;
             prompt and output together cannot be longer. None: all.
@@ -76,7 +78,7 @@ def export_model(
     check_target(out, local if local.is_dir() else None, force=force)
     stages = Progress(show=progress)
     with stages.stage("reading checkpoint", 1) as advance:
-        checkpoint = _Checkpoint.load(source, max_length)
+        checkpoint = _Checkpoint.load(source, max_length, dtype)
         advance(1)
     config, folder, source_block_size = (
         checkpoint.config,
@@ -123,14 +125,13 @@ class _Checkpoint:
     """Of the export: its block_size may be smaller than the model's."""
 
     @classmethod
-    def load(cls, source: str | Path, max_length: int | None) -> _Checkpoint:
+    def load(cls, source: str | Path, max_length: int | None, dtype: str) -> _Checkpoint:
         folder = locate_checkpoint(source)
         model = GPTJXForCausalLM.from_pretrained(
             folder, use_kv_cache=True, kv_cache_dtype="float32", max_batch_size=1
         )
-        return cls(
-            folder, model, exported_config(GPTJXConfig.from_json_file(folder / "config.json"), max_length)
-        )
+        config = GPTJXConfig.from_json_file(folder / "config.json")
+        return cls(folder, model, exported_config(config, max_length, dtype))
 
     def parameters(self) -> Parameters:
         state = self.model.state_dict()

@@ -32,11 +32,11 @@ def check_options(dtype: str, kv_cache_dtype: str, max_length: int | None) -> No
         )
 
 
-def exported_config(config: GPTJXConfig, max_length: int | None) -> GPTJXConfig:
+def exported_config(config: GPTJXConfig, max_length: int | None, dtype: str) -> GPTJXConfig:
     """The config of the model folder: the checkpoint's, with at most max_length positions.
 
     Raises:
-        ExportError: max_length is more than there are, or onnxruntime cannot run the shape.
+        ExportError: max_length is more than there are, or the shape does not suit onnxruntime or dtype.
     """
     if max_length is not None and max_length > config.block_size:
         raise ExportError(
@@ -49,6 +49,7 @@ def exported_config(config: GPTJXConfig, max_length: int | None) -> GPTJXConfig:
             f"{config.n_heads}), and onnxruntime's GroupQueryAttention needs a multiple of "
             f"{HEAD_DIM_STEP}. It can be run with sabiyarn_edge.modeling, but not exported."
         )
+    WEIGHT_FORMATS[dtype].check(config)
     return config if max_length is None else dataclasses.replace(config, block_size=max_length)
 
 

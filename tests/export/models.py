@@ -17,11 +17,12 @@ from tests.reference_gptjx import Array, ReferenceGPTJX
 SHAPES: dict[str, dict[str, Any]] = {
     "as-released": {},  # no biases, but j.bias all the same
     "no-j-bias": {"j_bias": False, "n_heads": 1, "n_layer": 3},
-    "biases": {"bias": True, "n_heads": 3, "n_embd": 24, "vocab_size": 101},
-    "wide-heads": {"n_heads": 5, "n_embd": 120, "vocab_size": 131, "n_layer": 1},
+    "biases": {"bias": True, "n_heads": 3, "n_embd": 48, "vocab_size": 101},
+    "wide-heads": {"n_heads": 2, "n_embd": 48, "vocab_size": 131, "n_layer": 1},
+    "wide": {"n_heads": 8, "n_embd": 128, "vocab_size": 1009, "n_layer": 1},
 }
-"""Shapes that differ in what an exporter can get wrong. Vocabularies are prime; head_dim is 8, 16, 8 and
-24."""
+"""Shapes that differ in what an exporter can get wrong: head_dim is 8, 16 or 24, blocks of int8 hold 16 to
+128 weights, vocabularies are prime."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,31 @@ class Exported:
     tensors: dict[str, Array]
 
     def oracle(self) -> ReferenceGPTJX:
-        """The same model in float64; with float16 weights, from the values that the folder holds."""
-        tensors: dict[str, Array] = self.tensors
-        if self.report.dtype == "float16-weights":
-            tensors = {name: v.astype(np.float16) if v.ndim == 2 else v for name, v in tensors.items()}
+        """The same model in float64, of the values that the folder holds."""
+        store = {
+            "float32": lambda matrix: matrix,
+            "float16-weights": lambda matrix: matrix.astype(np.float16),
+            "int8": rounded_to_blocks,
+        }[self.report.dtype]
+        tensors = {
+            name: store(values) if values.ndim == 2 else values for name, values in self.tensors.items()
+        }
         return ReferenceGPTJX(tensors, n_layer=self.shape["n_layer"], n_heads=self.shape["n_heads"])
+
+
+def rounded_to_blocks(matrix: Array) -> Array:
+    """What 8 bits leave of a matrix [rows, width], block by block in plain loops."""
+    size = next(size for size in (128, 64, 32, 16) if matrix.shape[1] % size == 0)
+    out = np.empty(matrix.shape, np.float64)
+    for row, block_index in np.ndindex(matrix.shape[0], matrix.shape[1] // size):
+        place = (row, slice(block_index * size, (block_index + 1) * size))
+        block = matrix[place]
+        low, high = min(block.min(), 0), max(block.max(), 0)
+        scale = np.float32(high - low) / np.float32(255)
+        zero_point = round(float(-low / scale))
+        codes = [min(max(round(float(weight / scale)) + zero_point, 0), 255) for weight in block]
+        out[place] = (np.array(codes) - zero_point) * np.float64(scale)
+    return out
 
 
 def export_tiny(tmp_path: Path, shape: dict[str, Any] | None = None, **options: Any) -> Exported:

@@ -108,7 +108,7 @@ def test_max_length_beyond_block_size(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "float8"}, "dtype is 'float8'; it must be one of float32, float16-weights"),
+        ({"dtype": "float8"}, "dtype is 'float8'; it must be one of float32, float16-weights, int8"),
         ({"kv_cache_dtype": "int3"}, "kv_cache_dtype is 'int3'; it must be one of"),
         ({"max_length": 0}, "max_length is 0; it must be an integer of at least 1"),
         ({"max_length": True}, "max_length is True"),

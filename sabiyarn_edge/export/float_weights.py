@@ -1,0 +1,62 @@
+"""Matrices as float32 or float16."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..config import GPTJXConfig
+from .graph_builder import MICROSOFT, GraphBuilder
+from .tensors import Array, Tensor
+from .weight_format import Matrix
+
+__all__ = ["FloatWeights"]
+
+
+@dataclass(frozen=True)
+class FloatWeights:
+    """float32, or float16 that onnxruntime widens once, when it loads the model (half the size on disk)."""
+
+    name: str
+    dtype: str
+    logit_bound: float
+
+    def check(self, config: GPTJXConfig) -> None:
+        """Any shape will do."""
+
+    def linear(self, graph: GraphBuilder, x: str, weight: Matrix, bias: Tensor | None, name: str) -> str:
+        outputs, inputs = weight.shape
+        # MatMul wants [inputs, outputs]; the transposition is done here, once, not at every load.
+        stored = Tensor(weight.name, self.dtype, (inputs, outputs), lambda: self._encode(weight.load().T))
+        if bias is None:
+            return graph.node("MatMul", [x, self._as_float32(graph, graph.tensor(stored))], name)
+        product = graph.node("MatMul", [x, self._as_float32(graph, graph.tensor(stored))], f"{name}.product")
+        return graph.node("Add", [product, graph.tensor(bias)], name)
+
+    def embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
+        stored = graph.tensor(self._table(table))
+        if self.dtype == "float32":
+            return graph.node("Gather", [stored, ids], name)
+        return graph.cast(graph.node("Gather", [stored, ids], f"{name}.{self.dtype}"), "float32", name)
+
+    tied_embedding = embedding
+
+    def tied_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
+        stored = self._as_float32(graph, graph.tensor(self._table(table)))
+        return graph.node("FusedMatMul", [x, stored], name, domain=MICROSOFT, transB=1)
+
+    def _table(self, table: Matrix) -> Tensor:
+        return Tensor(table.name, self.dtype, table.shape, lambda: self._encode(table.load()))
+
+    def _as_float32(self, graph: GraphBuilder, stored: str) -> str:
+        if self.dtype == "float32":
+            return stored
+        widened = f"{stored}.float32"
+        if not any(widened in node.output for node in graph.nodes):
+            graph.cast(stored, "float32", widened)
+        return widened
+
+    def _encode(self, values: Array) -> Array:
+        with np.errstate(over="ignore"):  # infinities are found, and named, when the tensor is written
+            return np.ascontiguousarray(values, dtype=self.dtype)

@@ -1,0 +1,51 @@
+"""What a way of storing matrices must offer: the only place where a linear layer becomes nodes is behind
+this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..config import GPTJXConfig
+from .graph_builder import GraphBuilder
+from .tensors import Array, Tensor
+
+__all__ = ["Matrix", "WeightFormat"]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix of the checkpoint in torch's layout: float32 [outputs, inputs], an embedding's [entries,
+    width]."""
+
+    name: str
+    shape: tuple[int, int]
+    load: Callable[[], Array]
+
+
+class WeightFormat(Protocol):
+    """One way to store and use matrices; `dtype` of export_model chooses it by name."""
+
+    @property
+    def name(self) -> str:
+        """The value of `dtype` that means this format."""
+
+    @property
+    def logit_bound(self) -> float:
+        """Largest logit difference that its rounding may cause, as a fraction of the logits' spread."""
+
+    def check(self, config: GPTJXConfig) -> None:
+        """Raise ExportError if it cannot hold a model of this shape."""
+
+    def linear(self, graph: GraphBuilder, x: str, weight: Matrix, bias: Tensor | None, name: str) -> str:
+        """Emit x W^T (+ bias): [..., inputs] -> [..., outputs], float32."""
+
+    def embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
+        """Emit table[ids]: int64 [...] -> float32 [..., width]."""
+
+    def tied_embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
+        """As `embedding`, of a table whose bytes `tied_head` reads too."""
+
+    def tied_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
+        """Emit x table^T: [..., width] -> float32 [..., entries]."""
