@@ -148,6 +148,6 @@ def _output(state: DecodeState, config: GenerationConfig) -> GPTJXGenerateOutput
         sequences=torch.tensor([row + [pad] * (longest - len(row)) for row in rows]),
         lengths=[len(row) for row in rows],
         finish_reasons=state.finish_reasons(),
-        sequences_scores=None,
+        sequences_scores=state.sequences_scores() if config.num_beams > 1 else None,
         scores=state.scores() if config.output_scores else None,
     )

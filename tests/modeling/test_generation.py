@@ -119,6 +119,43 @@ def test_scores_are_log_probabilities():
     assert model.generate(ids, max_new_tokens=5, return_dict_in_generate=True).scores is None
 
 
+# --- beams --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 1.7])
+def test_beams_are_scored_by_the_sum_of_their_log_probabilities(length_penalty):
+    model, oracle = tiny_model(max_batch_size=3), tiny_oracle()
+    prompts = ragged(model)
+    options = {
+        "num_beams": 4,
+        "num_return_sequences": 3,
+        "length_penalty": length_penalty,
+        "max_new_tokens": 10,
+        "return_dict_in_generate": True,
+    }
+    output = model.generate(prompts, **options)
+    for row in range(9):
+        start, end = LENGTHS[row // 3], output.lengths[row]
+        sequence = output.sequences[row, :end].tolist()
+        assert sequence[:start] == prompts[row // 3]
+        logits = oracle.logits(sequence)
+        log_probabilities = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        total = sum(log_probabilities[t - 1, sequence[t]] for t in range(start, end))
+        assert output.sequences_scores[row] == pytest.approx(
+            total / (end - start) ** length_penalty, abs=1e-3
+        )
+    assert torch.equal(output.sequences, model.generate(prompts, use_cache=False, **options).sequences)
+    for index, prompt in enumerate(prompts):
+        alone = model.generate([prompt], **options)
+        rows = output.sequences[3 * index : 3 * index + 3, : alone.sequences.shape[1]]
+        assert torch.equal(rows, alone.sequences)
+
+
+def test_without_beams_there_are_no_sequence_scores():
+    model = tiny_model()
+    assert model.generate([[1]], max_new_tokens=2, return_dict_in_generate=True).sequences_scores is None
+
+
 # --- masks --------------------------------------------------------------------------------------------------
 
 
