@@ -49,6 +49,14 @@ double log_double(double x) noexcept {
 
 double pow_double(double base, double exponent) noexcept {
   if (exponent == 0.0 || base == 1.0) return 1.0;
+  // Whole exponents by multiplication: exact while the result fits, so that rounding it further cannot go
+  // astray.
+  if (exponent >= -16.0 && exponent <= 16.0 && exponent == static_cast<double>(static_cast<int>(exponent))) {
+    const int count = static_cast<int>(exponent < 0.0 ? -exponent : exponent);
+    double product = base;
+    for (int i = 1; i < count; ++i) product *= base;
+    return exponent < 0.0 ? 1.0 / product : product;
+  }
   return exp_double(exponent * log_double(base));
 }
 

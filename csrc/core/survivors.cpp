@@ -56,9 +56,9 @@ float least_kept_score(const Survivors& row, std::size_t keep, FilterScratch& sc
   return scratch.top.finish().back().score;
 }
 
-// Flags (in scratch.order, 1 = kept) the head of the survivors in ascending order of scratch.keys: those
-// before which less than `limit` of scratch.weights lies, and the first `keep`. `ties_stay`: also those that
-// equal the last of them.
+// Flags (scratch.kept) the head of the survivors in ascending order of scratch.keys: those before which less
+// than `limit` of scratch.weights lies, with `ties_stay` also those equal to the last of these, and the first
+// `keep`.
 //
 // Survivors are put into buckets by key, and only the bucket where the head ends is sorted.
 void flag_head(double limit, std::size_t keep, bool ties_stay, FilterScratch& scratch) {
@@ -103,19 +103,19 @@ void flag_head(double limit, std::size_t keep, bool ties_stay, FilterScratch& sc
   std::sort(order.begin(), order.end(),
             [&](std::uint32_t a, std::uint32_t b) { return keys[a] != keys[b] ? keys[a] < keys[b] : a < b; });
   std::size_t end = 0;
-  for (; end < order.size() && (rank < keep || mass < limit); ++end, ++rank) {
+  float tie = -std::numeric_limits<float>::infinity();  // the key of the last one that the limit let in
+  for (; end < order.size(); ++end, ++rank) {
+    const float key = keys[order[end]];
+    if (mass < limit) {
+      tie = key;
+    } else if (rank >= keep && !(ties_stay && key == tie)) {
+      break;
+    }
     mass += static_cast<double>(weights[order[end]]);
   }
-  if (ties_stay) {
-    while (end > 0 && end < order.size() && keys[order[end]] == keys[order[end - 1]]) ++end;
-  }
-  // From positions to flags: a key below the bucket's, or one of the bucket's first `end`.
-  std::vector<std::uint32_t>& sorted = order;
-  const std::size_t in_bucket = sorted.size();
-  sorted.resize(in_bucket + count, 0);
-  for (std::size_t i = 0; i < count; ++i) sorted[in_bucket + i] = bucket_of(i) < last_bucket ? 1 : 0;
-  for (std::size_t i = 0; i < end; ++i) sorted[in_bucket + sorted[i]] = 1;
-  sorted.erase(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(in_bucket));
+  scratch.kept.resize(count);
+  for (std::size_t i = 0; i < count; ++i) scratch.kept[i] = bucket_of(i) < last_bucket ? 1 : 0;
+  for (std::size_t i = 0; i < end; ++i) scratch.kept[order[i]] = 1;
 }
 
 // H = -sum p log p, in natural units, with p = weight / total and log p = score - maximum - log(total).
@@ -179,7 +179,7 @@ void filter_top_p(Survivors& row, double p, std::size_t keep, FilterScratch& scr
   std::transform(row.scores.begin(), row.scores.end(), scratch.keys.begin(),
                  [](float score) { return -score; });
   flag_head(p * total, keep, false, scratch);
-  keep_if(row, [&](std::size_t i) { return scratch.order[i] != 0; });
+  keep_if(row, [&](std::size_t i) { return scratch.kept[i] != 0; });
 }
 
 void filter_min_p(Survivors& row, double min_p, std::size_t keep, FilterScratch& scratch) {
@@ -205,7 +205,7 @@ void filter_typical_p(Survivors& row, double mass, std::size_t keep, FilterScrat
     scratch.keys[i] = std::fabs(-((row.scores[i] - maximum) - log_total) - h);
   }
   flag_head(mass * total, keep, true, scratch);
-  keep_if(row, [&](std::size_t i) { return scratch.order[i] != 0; });
+  keep_if(row, [&](std::size_t i) { return scratch.kept[i] != 0; });
 }
 
 void filter_epsilon(Survivors& row, double epsilon, std::size_t keep, FilterScratch& scratch) {

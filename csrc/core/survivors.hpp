@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct FilterScratch {
   std::vector<float> weights;
   std::vector<float> keys;
   std::vector<std::uint32_t> order;
+  std::vector<std::uint8_t> kept;
   std::vector<double> bucket_mass;
   std::vector<std::uint32_t> bucket_count;
 };

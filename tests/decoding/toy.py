@@ -29,7 +29,7 @@ class TableModel:
 def decode(
     model: TableModel, prompts: Sequence[Sequence[int]], options: _core.DecodeOptions
 ) -> _core.DecodeState:
-    """Runs a DecodeState to its end, following rows as a key-value cache does: by their source and newest id."""
+    """Runs a DecodeState to its end, following rows as a key-value cache does: by source and newest id."""
     state = _core.DecodeState(options, model.vocab_size, prompts)
     rows = [list(prompt) for prompt in prompts]
     while not state.finished:
