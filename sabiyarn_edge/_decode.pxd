@@ -10,6 +10,8 @@ cdef extern from "core/kv_cache.hpp" namespace "sabiyarn" nogil:
         int64_t capacity() noexcept
         int64_t begin_append(int64_t row, int64_t count) except +
         void reorder(const int32_t* sources, int64_t num_rows) except +
+        void truncate(int64_t row, int64_t total) except +
+        int64_t free_positions(int64_t row) except +
         void* keys(int64_t layer) except +
         void* values(int64_t layer) except +
         size_t row_bytes() noexcept
@@ -40,3 +42,16 @@ cdef extern from "core/decode_state.hpp" namespace "sabiyarn" nogil:
         void process(float* logits) except +
         void propose(float* logits) except +
         void commit() except +
+
+
+cdef extern from * nogil:
+    """
+    #include "core/decode_state.hpp"
+    #include "core/prompt_lookup.hpp"
+
+    static std::size_t look_up_next(const sabiyarn::DecodeState& state, std::size_t max_ngram,
+                                    std::size_t max_guesses, sabiyarn::TokenId* guesses) {
+      return sabiyarn::look_up(state.history_of(0), max_ngram, max_guesses, guesses);
+    }
+    """
+    size_t look_up_next(const DecodeState& state, size_t max_ngram, size_t max_guesses, int32_t* guesses) except +

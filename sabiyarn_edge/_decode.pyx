@@ -10,12 +10,13 @@ step is one `run_with_iobinding` call and makes no NumPy array. The GIL is relea
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int32_t, int64_t, uint64_t
+from libcpp.vector cimport vector
 
 import numpy as np
 
 from sabiyarn_edge.errors import NumericalError
 
-from sabiyarn_edge._decode cimport DecodeState, KvCache, StepBuffers
+from sabiyarn_edge._decode cimport DecodeState, KvCache, StepBuffers, look_up_next
 
 
 cdef class GraphRunner:
@@ -33,7 +34,7 @@ cdef class GraphRunner:
     cdef KvCache* kv
     cdef StepBuffers* buffers
     cdef int64_t num_layers, num_heads, head_dim
-    cdef object owners, run, kv_dtype, prefill_options
+    cdef object owners, run, new_binding, kv_dtype, prefill_options
     cdef object prefill_binding, decode_binding
     cdef tuple prefill_layout, decode_layout
     cdef list past_names, present_names
@@ -47,8 +48,9 @@ cdef class GraphRunner:
         self.num_layers, self.num_heads, self.head_dim = num_layers, num_heads, head_dim
         self.kv_dtype = np.dtype(kv_dtype)
         self.prefill_options = prefill_options
-        self.prefill_binding = session.io_binding()
-        self.decode_binding = session.io_binding()
+        self.new_binding = session.io_binding
+        self.prefill_binding = self.new_binding()
+        self.decode_binding = self.new_binding()
         self.prefill_layout = self.decode_layout = None
         self.past_names = [f"past_key_values.{i}.{side}" for i in range(num_layers) for side in ("key", "value")]
         self.present_names = [f"present.{i}.{side}" for i in range(num_layers) for side in ("key", "value")]
@@ -89,11 +91,15 @@ cdef class GraphRunner:
         return 0
 
     def prefill(self, int64_t row, const int64_t[::1] tokens, int64_t first_position, int64_t chunk,
-                int64_t logits_row, int64_t num_logits_rows):
+                int64_t logits_row, int64_t num_logits_rows, state=None):
         """Run `tokens` through the graph into the KV cache's `row`, `chunk` tokens at a time.
 
         The graph takes several new tokens on top of a past only for one row at a time. The logits of the last
         token go to row `logits_row` of the `num_logits_rows` rows of logits; the others' are never computed.
+        Between chunks `state` (_core.DecodeState) is asked whether the run was cancelled or its time is over.
+
+        Returns:
+            Whether all tokens were run.
         """
         cdef int64_t done = 0, count, length, i, num_logits
         cdef int64_t num_tokens = tokens.shape[0]
@@ -119,6 +125,9 @@ cdef class GraphRunner:
             self.run(self.prefill_binding, self.prefill_options)
             PyErr_CheckSignals()
             done += count
+            if state is not None and state.interruption():
+                return False
+        return True
 
     def compute(self, state):
         """Bring the KV cache's rows into the order that `state` (_core.DecodeState) wants and run its next tokens.
@@ -159,6 +168,79 @@ cdef class GraphRunner:
             binding.clear_binding_inputs()
             binding.clear_binding_outputs()
         self.prefill_layout = self.decode_layout = None
+
+
+cdef class LookupRunner:
+    """Prompt lookup decoding for one greedy row: verifies guesses copied from the text so far in one run.
+
+    A backend for DecodeLoop. Where the token that was chosen is the one that was guessed, its logits are there
+    already and `compute` runs nothing; a wrong guess and what follows it is forgotten. The chosen tokens are those of
+    plain decoding. On a full ring, where forgetting would not bring evicted keys back, nothing is guessed.
+
+    Args:
+        runner: the GraphRunner whose row 0 was prefilled.
+        max_guesses: most tokens guessed at once.
+        max_ngram: longest run of newest ids that is looked up.
+        max_positions: positions that the model has.
+    """
+
+    cdef GraphRunner runner
+    cdef vector[int32_t] guesses
+    cdef size_t num_guesses, num_right, max_guesses, max_ngram
+    cdef int64_t max_positions
+    cdef list bindings
+    cdef readonly int64_t num_runs
+
+    def __init__(self, GraphRunner runner, *, max_guesses, max_ngram, max_positions):
+        self.runner = runner
+        self.max_guesses, self.max_ngram, self.max_positions = max_guesses, max_ngram, max_positions
+        self.guesses.resize(max_guesses)
+        self.num_guesses = self.num_right = 0
+        self.bindings = [None] * (max_guesses + 1)  # by number of guesses: (binding, layout it was made for)
+        self.num_runs = 0
+        # All at once, before the prefill puts logits there.
+        runner.buffers.reserve(1, 1 + max_guesses, 1 + max_guesses)
+
+    @property
+    def logits_address(self) -> int:
+        """Where the logits [1, vocab_size] of the state's row lie."""
+        return <size_t>(self.runner.buffers.logits() + self.num_right * <size_t>self.runner.buffers.vocab_size())
+
+    def compute(self, state):
+        """Have the logits of the state's next token: from the last run if it was guessed, else from a new run."""
+        cdef DecodeState* decode = <DecodeState*>PyCapsule_GetPointer(state._capsule(), "sabiyarn_edge.DecodeState")
+        cdef StepBuffers* buffers = self.runner.buffers
+        cdef KvCache* kv = self.runner.kv
+        cdef int32_t token = <int32_t>decode.next_tokens()[0]
+        cdef int64_t position = decode.next_positions()[0]
+        cdef int64_t i, count, length, room
+        if self.num_right < self.num_guesses and token == self.guesses[self.num_right]:
+            self.num_right += 1
+            return
+        with nogil:
+            kv.truncate(0, position)
+            room = min(kv.free_positions(0), self.max_positions - position) - 1
+            self.num_right = self.num_guesses = 0
+            if room > 0:
+                self.num_guesses = look_up_next(decode[0], self.max_ngram, min(<size_t>room, self.max_guesses),
+                                                self.guesses.data())
+            count = 1 + <int64_t>self.num_guesses
+            length = kv.begin_append(0, count)
+            for i in range(count):
+                buffers.input_ids()[i] = token if i == 0 else self.guesses[i - 1]
+                buffers.position_ids()[i] = position + i
+                buffers.logits_index()[i] = i
+            buffers.seqlens_k()[0] = <int32_t>(length - 1)
+            buffers.total_sequence_length()[0] = <int32_t>length
+        layout = (kv.layout_version(), buffers.version())
+        bound = self.bindings[count - 1]
+        if bound is None or bound[1] != layout:
+            binding = self.runner.new_binding() if bound is None else bound[0]
+            self.runner.bind(binding, 0, 1, count, count, 0)
+            self.bindings[count - 1] = bound = (binding, layout)
+        self.runner.run(bound[0], None)
+        self.num_runs += 1
+        PyErr_CheckSignals()
 
 
 cdef class DecodeLoop:

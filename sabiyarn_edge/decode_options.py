@@ -36,8 +36,16 @@ def decode_options(
         InvalidInputError: prompt and output do not fit into the positions, an id is outside the vocabulary, or the
             seeds are not one per prompt.
     """
-    if config.stop_texts:
-        raise InvalidInputError("stop_strings are not available yet; use eos_token_id.")
+    if config.stop_texts and tokenizer is None:
+        raise InvalidInputError(
+            "stop_strings need a tokenizer, but there is no tokenizer.json here. Use eos_token_id, or put the model's "
+            "tokenizer.json into its folder."
+        )
+    if config.prompt_lookup_num_tokens is not None and len(prompts) > 1:
+        raise InvalidInputError(
+            f"prompt_lookup_num_tokens works on one prompt at a time, but there are {len(prompts)}. Leave it out, or "
+            "give the prompts one by one."
+        )
     try:
         return DecodeOptions(
             max_new_tokens=_max_new_tokens(config, prompts, max_positions),
@@ -69,6 +77,8 @@ def decode_options(
             eta_cutoff=config.eta_cutoff,
             renormalize_logits=config.renormalize_logits,
             eos_token_id=config.eos_token_ids,
+            stop_strings=[text.encode() for text in config.stop_texts],
+            token_bytes=tokenizer.native_bytes if tokenizer is not None and config.stop_texts else None,
             max_time_s=config.max_time,
             seeds=_seeds(config, len(prompts)),
             return_scores=config.output_scores,

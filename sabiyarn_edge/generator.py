@@ -58,6 +58,7 @@ class EdgeGenerator:
         self.max_batch_size = max_batch_size
         self._lock = threading.Lock()
         self._owner: int | None = None
+        self._running: DecodeState | None = None
 
     @classmethod
     def from_pretrained(
@@ -143,6 +144,15 @@ class EdgeGenerator:
         """
         return TokenStream(self._stream(inputs, generation_config, options))
 
+    def cancel(self) -> None:
+        """End the call that is running in another thread, if there is one, within a step of the model.
+
+        Its rows end with the finish reason "cancelled" and what they had generated so far.
+        """
+        running = self._running
+        if running is not None:
+            running.cancel()
+
     def memory_usage(self) -> dict[str, int]:
         """Bytes held now.
 
@@ -182,6 +192,7 @@ class EdgeGenerator:
                 yield
             finally:
                 self._owner = None
+                self._running = None
 
     def _start(self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any]) -> Run:
         started = time.perf_counter()
@@ -208,7 +219,7 @@ class EdgeGenerator:
             max_positions=self.max_length,
             tokenizer=self.tokenizer,
         )
-        state = DecodeState(native, self.config.gptjx.vocab_size, prompts.ids)
+        state = self._running = DecodeState(native, self.config.gptjx.vocab_size, prompts.ids)
         return Run(self._session, state, config, prompts, callbacks, self.tokenizer, started)
 
     def _stream(

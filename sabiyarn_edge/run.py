@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ._core import DecodeState
-from ._decode import DecodeLoop
+from ._decode import DecodeLoop, LookupRunner
 from .callbacks import Callbacks
 from .generation_config import GenerationConfig
 from .prompts import Prompts
@@ -17,7 +19,13 @@ from .session import DecoderSession
 from .streaming import StreamedToken, TextStream
 from .tokenizer import Tokenizer
 
-__all__ = ["Run"]
+if TYPE_CHECKING:
+    from ._decode import Backend
+
+__all__ = ["DEFAULT_LOOKUP_NGRAM", "Run"]
+
+DEFAULT_LOOKUP_NGRAM = 2
+"""Longest run of ids that prompt lookup looks for, unless max_matching_ngram_size says otherwise."""
 
 
 class Run:
@@ -39,7 +47,16 @@ class Run:
     ) -> None:
         self.state, self.config, self.prompts = state, config, prompts
         self._session, self._tokenizer, self._started = session, tokenizer, started
-        self._loop = DecodeLoop(state, session.runner, **callbacks.hooks())
+        backend: Backend = session.runner
+        if config.prompt_lookup_num_tokens is not None:
+            backend = LookupRunner(
+                session.runner,
+                max_guesses=config.prompt_lookup_num_tokens,
+                max_ngram=config.max_matching_ngram_size or DEFAULT_LOOKUP_NGRAM,
+                max_positions=session.config.gptjx.block_size,
+            )
+        self._loop = DecodeLoop(state, backend, **callbacks.hooks())
+        self._prefill_was_interrupted = False
         self._prefill_seconds = 0.0
         self._first_token_at = 0.0
         self._ended_at = 0.0
@@ -50,33 +67,41 @@ class Run:
             pass
 
     def stream(self) -> Iterator[StreamedToken]:
-        """Generate one row; yield each token once it is certain."""
+        """Generate one row; yield each token once it is certain. With beams that is what all of them share."""
         text = self._text_stream()
         index = 0
         for _ in self._steps():
-            for _, token, reason in self.state.last_tokens():
+            for token, reason in self._certain_since(index):
                 piece = text.push(token) if text else ""
                 if reason and text:
                     piece += text.flush(reason)
                 yield StreamedToken(text=piece, token_id=token, index=index, finish_reason=reason)
                 index += 1
 
+    def _certain_since(self, index: int) -> list[tuple[int, str]]:
+        """(token, finish reason) of the only output's certain tokens from `index` on."""
+        if self.config.num_beams == 1:
+            return [(token, reason) for _, token, reason in self.state.last_tokens()]
+        tokens = self.state.certain_tokens(0)
+        if not self.state.finished:  # keep one back, to tell the reason with the last one
+            return [(token, "") for token in tokens[index:-1]]
+        return [*((token, "") for token in tokens[index:-1]), (tokens[-1], self.state.finish_reasons()[0])]
+
     def result(self) -> GenerationResult:
         """What the finished run gave."""
-        sequences = self.state.sequences()
+        sequences, reasons = self._outputs()
         rows_each = self.config.num_return_sequences
         prompt_lengths = [len(self.prompts.ids[row // rows_each]) for row in range(len(sequences))]
         lengths = [len(ids) for ids in sequences]
         padded = np.full((len(sequences), max(lengths)), self.config.padding_token_id, np.int64)
         for row, ids in enumerate(sequences):
             padded[row, : len(ids)] = ids
-        reasons = self.state.finish_reasons()
         generated = [ids[start:] for ids, start in zip(sequences, prompt_lengths, strict=True)]
         texts = None
         if self._tokenizer is not None:
             texts = [self._text(ids, reason) for ids, reason in zip(generated, reasons, strict=True)]
         scores = None
-        if self.config.output_scores:
+        if self.config.output_scores and not self._prefill_was_interrupted:
             scores = [np.asarray(row, np.float32) for row in self.state.scores()]
         num_generated = sum(len(ids) for ids in generated)
         return GenerationResult(
@@ -85,12 +110,12 @@ class Run:
             prompt_lengths=prompt_lengths,
             lengths=lengths,
             finish_reasons=reasons,
-            sequences_scores=None,
+            sequences_scores=self._sequences_scores(),
             scores=scores,
             timings=Timings(
                 prefill_tokens=sum(len(ids) for ids in self.prompts.ids),
                 prefill_seconds=self._prefill_seconds,
-                decode_tokens=num_generated - len(sequences),
+                decode_tokens=max(num_generated - len(sequences), 0),
                 decode_seconds=self._ended_at - self._first_token_at,
                 time_to_first_token=self._first_token_at - self._started,
             ),
@@ -99,8 +124,12 @@ class Run:
     def _steps(self) -> Iterator[None]:
         """Prefill, then yield after every choice of tokens."""
         prefill_started = time.perf_counter()
-        self._session.prefill(self.prompts.ids)
-        self._prefill_seconds = time.perf_counter() - prefill_started
+        complete = self._session.prefill(self.prompts.ids, self.state)
+        self._first_token_at = self._ended_at = time.perf_counter()
+        self._prefill_seconds = self._first_token_at - prefill_started
+        if not complete:
+            self._prefill_was_interrupted = True
+            return
         ended = self._loop.select()
         self._first_token_at = time.perf_counter()
         yield
@@ -109,6 +138,18 @@ class Run:
             ended = self._loop.select()
             yield
         self._ended_at = time.perf_counter()
+
+    def _outputs(self) -> tuple[list[list[int]], list[str]]:
+        """Ids and finish reason of each output row."""
+        if not self._prefill_was_interrupted:
+            return self.state.sequences(), self.state.finish_reasons()
+        rows = [list(ids) for ids in self.prompts.ids for _ in range(self.config.num_return_sequences)]
+        return rows, [self.state.interruption()] * len(rows)
+
+    def _sequences_scores(self) -> NDArray[np.float32] | None:
+        if self.config.num_beams == 1 or self._prefill_was_interrupted:
+            return None
+        return np.asarray(self.state.sequences_scores(), np.float32)
 
     def _text_stream(self) -> TextStream | None:
         if self._tokenizer is None:

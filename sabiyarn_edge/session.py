@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._core import KvCache, StepBuffers
+from ._core import DecodeState, KvCache, StepBuffers
 from ._decode import GraphRunner
 from .config import ModelConfig
 from .errors import InvalidInputError, ModelFolderError
@@ -185,18 +185,26 @@ class DecoderSession:
                 f"config.json disagrees with {graph.name}: {'; '.join(wrong)}. Copy the whole model folder again."
             )
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> None:
+    def prefill(self, prompts: Sequence[Sequence[int]], state: DecodeState | None = None) -> bool:
         """Start anew with one row per prompt and compute the logits of each prompt's last token.
 
         Prompts are run one by one, in chunks of bounded scratch memory; no padding is involved.
+
+        Args:
+            prompts: ids of each prompt, at least one.
+            state: asked between chunks whether the run was cancelled or its time is over.
+
+        Returns:
+            Whether all prompts were run.
         """
         longest = max(len(prompt) for prompt in prompts)
         self.kv_cache.reset(len(prompts))
         self.kv_cache.reserve(longest)
         chunk = prefill_chunk(self.config.gptjx.n_heads, self.kv_cache.capacity)
-        for row, prompt in enumerate(prompts):
-            tokens = np.asarray(prompt, np.int64)
-            self.runner.prefill(row, tokens, 0, chunk, row, len(prompts))
+        return all(
+            self.runner.prefill(row, np.asarray(prompt, np.int64), 0, chunk, row, len(prompts), state)
+            for row, prompt in enumerate(prompts)
+        )
 
     def clear_kv_cache(self) -> None:
         """Zero the keys and values and keep their memory."""

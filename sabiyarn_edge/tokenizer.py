@@ -14,6 +14,8 @@ from .errors import InvalidInputError, ModelFolderError
 if TYPE_CHECKING:
     import tokenizers
 
+    from ._core import TokenBytes
+
 __all__ = ["TOKENIZER_FILE", "Tokenizer"]
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -116,6 +118,13 @@ class Tokenizer:
             return byte
         before = self.decode(self._anchor)
         return self.decode([*self._anchor, token_id], skip_special_tokens=False)[len(before) :].encode()
+
+    @functools.cached_property
+    def native_bytes(self) -> TokenBytes:
+        """token_bytes of every id, as the core wants them for stop strings; made once."""
+        from ._core import TokenBytes
+
+        return TokenBytes([self.token_bytes(token_id) for token_id in range(self.vocab_size)])
 
     def byte_token(self, token_id: int) -> bytes | None:
         """The byte of a token like <0xE1>, if the decoder reads such tokens as bytes."""

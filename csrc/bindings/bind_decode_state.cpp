@@ -109,6 +109,7 @@ void register_decode_state(py::module_& module) {
              return result;
            })
       .def("cancel", &DecodeState::cancel)
+      .def("interruption", [](const DecodeState& s) { return name(s.interruption()); })
       .def("last_tokens",
            [](const DecodeState& s) {
              std::vector<std::tuple<std::int32_t, TokenId, const char*>> result;

@@ -210,7 +210,7 @@ void DecodeState::propose_beams(float* logits) {
   }
 }
 
-FinishReason DecodeState::outside_reason() const {
+FinishReason DecodeState::interruption() const noexcept {
   if (options_.max_time_s) {
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start_;
     if (spent.count() > *options_.max_time_s) return FinishReason::time;
@@ -261,7 +261,7 @@ void DecodeState::commit(const std::uint8_t* extra_hits) {
 }
 
 void DecodeState::commit_tokens(const std::uint8_t* extra_hits) {
-  const FinishReason outside = outside_reason();
+  const FinishReason outside = interruption();
   const std::size_t draws = forked_ ? 1 : num_returns();
   last_tokens_.clear();
   for (std::size_t i = 0; i < candidates_.size(); ++i) {
@@ -279,7 +279,7 @@ void DecodeState::commit_tokens(const std::uint8_t* extra_hits) {
 }
 
 void DecodeState::commit_beams(const std::uint8_t* extra_hits) {
-  const FinishReason outside = outside_reason();
+  const FinishReason outside = interruption();
   const std::size_t beams = static_cast<std::size_t>(options_.num_beams);
   const std::size_t rows_each = forked_ ? beams : 1;
   for (std::size_t first = 0, row = 0; row < rows_.size(); row += rows_each) {

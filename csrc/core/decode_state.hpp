@@ -80,6 +80,9 @@ class DecodeState {
 
   // From any thread; the next commit ends every row.
   void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
+  // What will end every row at the next commit: time, cancelled or none. A long prefill asks between its
+  // chunks.
+  FinishReason interruption() const noexcept;
 
   // --- results; outputs are num_return_sequences for each prompt, adjacent, with beams best first
   struct NewToken {
@@ -131,8 +134,6 @@ class DecodeState {
   std::size_t expected_candidates() const noexcept;
   void add_next_row(Row row, std::int32_t source, TokenId token, std::size_t length);
 
-  // Time and cancellation: what ends every sequence.
-  FinishReason outside_reason() const;
   FinishReason reason_after(const TokenHistory& history, TokenId token, std::size_t max_length,
                             bool extra_hit, FinishReason outside) const;
 

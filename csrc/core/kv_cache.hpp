@@ -57,6 +57,8 @@ class KvCache {
   std::int64_t window() const noexcept { return window_; }
   std::int64_t num_rows() const noexcept { return static_cast<std::int64_t>(rings_.size()); }
   std::int64_t capacity() const noexcept { return capacity_; }
+  // Tokens that `row` takes before its oldest ones are evicted.
+  std::int64_t free_positions(std::int64_t row) const { return window_ - ring(row).length(); }
   const WindowRing& ring(std::int64_t row) const { return rings_.at(static_cast<std::size_t>(row)); }
 
   // 2 * layers * heads * head_dim * bytes of one value: 36,864 for SabiYarn-125M in float16.

@@ -41,7 +41,8 @@ void WindowRing::start_tracking() {
 std::int64_t WindowRing::append(std::int64_t count, std::vector<SlotMove>& moves) {
   moves.clear();
   if (count < 1 || count > max_append()) {
-    throw std::invalid_argument("an append takes between 1 token and the window less the sinks that are held");
+    throw std::invalid_argument(
+        "an append takes between 1 token and the window less the sinks that are held");
   }
   const std::int64_t landing = std::min(length_, window_ - count);
   const std::int64_t num_evicted = length_ - landing;

@@ -1,0 +1,196 @@
+"""Beams, stop strings, time limits, cancelling and prompt lookup through EdgeGenerator."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sabiyarn_edge import EdgeGenerator
+from sabiyarn_edge.errors import InvalidInputError
+
+PROMPT = "Gbogbo ènìyàn"
+
+
+@pytest.fixture(scope="module")
+def generator(text_model: Path) -> EdgeGenerator:
+    return EdgeGenerator.from_pretrained(text_model, num_threads=1)
+
+
+# --- beams (token for token against transformers: tests/decoding)
+
+
+def test_beams_return_the_best_first_with_their_scores(generator: EdgeGenerator) -> None:
+    result = generator.generate(
+        [[1, 2, 3], [4]], num_beams=4, num_return_sequences=3, max_new_tokens=8, output_scores=True
+    )
+    assert result.sequences_scores is not None
+    assert result.scores is not None
+    assert result.sequences.shape == (6, 11)
+    assert result.prompt_lengths == [3, 3, 3, 1, 1, 1]
+    for scores in result.sequences_scores.reshape(2, 3):
+        assert (np.diff(scores) <= 0).all()
+    # The score of a sequence is its mean log-probability (length_penalty 1); float32 sums of 8 values.
+    means = [float(np.sum(row, dtype=np.float64)) / len(row) for row in result.scores]
+    np.testing.assert_allclose(result.sequences_scores, means, rtol=1e-5)
+    best_alone = generator.generate([4], num_beams=4, max_new_tokens=8)
+    assert best_alone.generated == [result.generated[3]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 3},
+        {"num_beams": 5, "length_penalty": 1.2, "early_stopping": True, "eos_token_id": [11, 40, 77]},
+        {"num_beams": 2, "repetition_penalty": 2.0, "early_stopping": "never"},
+        {"num_beams": 5, "do_sample": True, "temperature": 0.9, "top_k": 50, "top_p": 0.95, "seed": 3},
+    ],
+    ids=["plain", "ends", "penalty", "sampled"],
+)
+def test_a_stream_of_beams_ends_with_the_result(generator: EdgeGenerator, options: dict[str, Any]) -> None:
+    expected = generator.generate(PROMPT, max_new_tokens=25, **options)
+    stream = generator.stream(PROMPT, max_new_tokens=25, **options)
+    tokens = list(stream)
+    assert [token.token_id for token in tokens] == expected.generated[0]
+    assert "".join(token.text for token in tokens) == expected.text
+    assert [token.finish_reason for token in tokens[:-1]] == [""] * (len(tokens) - 1)
+    assert tokens[-1].finish_reason == expected.finish_reasons[0]
+
+
+def test_what_all_beams_share_is_streamed_before_the_end(generator: EdgeGenerator) -> None:
+    # A biased token makes all beams agree on a beginning.
+    stream = generator.stream(
+        [1, 2], num_beams=3, max_new_tokens=12, sequence_bias=[[[9], 3.0]], repetition_penalty=1.0
+    )
+    with stream:
+        first = next(stream)
+        assert first.finish_reason == ""
+        assert first.token_id == generator_result_token(generator)
+
+
+def generator_result_token(generator: EdgeGenerator) -> int:
+    """First token of the same search run to its end, by a generator that is free."""
+    other = EdgeGenerator(generator._session, None, generator.generation_config)
+    return other.generate([1, 2], num_beams=3, max_new_tokens=12, sequence_bias=[[[9], 3.0]]).generated[0][0]
+
+
+# --- ends
+
+
+def test_a_stop_string_ends_the_text_and_is_not_shown(generator: EdgeGenerator) -> None:
+    whole = generator.generate(PROMPT, max_new_tokens=40)
+    assert whole.text is not None
+    stop = whole.text[7:9]  # two characters from the middle, wherever token borders fall
+    expected = whole.text[: whole.text.index(stop)]
+    result = generator.generate(PROMPT, max_new_tokens=40, stop_strings=stop)
+    assert result.finish_reasons == ["stop"]
+    assert result.text == expected
+    assert result.generated[0] == whole.generated[0][: len(result.generated[0])]  # ids keep the stop
+    kept = generator.generate(PROMPT, max_new_tokens=40, stop_strings=[stop], include_stop_string=True)
+    assert kept.text is not None
+    assert kept.text.startswith(expected + stop)
+    streamed = "".join(token.text for token in generator.stream(PROMPT, max_new_tokens=40, stop_strings=stop))
+    assert streamed == expected
+
+
+def test_stop_strings_need_a_tokenizer(generator: EdgeGenerator) -> None:
+    without = EdgeGenerator(generator._session, None, generator.generation_config)
+    with pytest.raises(InvalidInputError, match="stop_strings need a tokenizer"):
+        without.generate([1], stop_strings="x")
+
+
+def test_max_time_ends_after_the_step_at_hand(generator: EdgeGenerator) -> None:
+    def slow(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        time.sleep(0.05)
+        return scores
+
+    result = generator.generate([[1], [2]], max_new_tokens=90, max_time=0.2, logits_processor=slow)
+    assert result.finish_reasons == ["time", "time"]
+    assert 1 <= result.lengths[0] - 1 <= 5  # two rows of 0.05 s each step: over at the third
+
+
+def test_cancel_from_another_thread_keeps_what_there_is(generator: EdgeGenerator) -> None:
+    started = threading.Event()
+
+    def slow(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        started.set()
+        time.sleep(0.02)
+        return scores
+
+    def cancel() -> None:
+        started.wait()
+        generator.cancel()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    result = generator.generate([1, 2], max_new_tokens=90, logits_processor=slow)
+    thread.join()
+    assert result.finish_reasons == ["cancelled"]
+    assert 2 < result.lengths[0] < 20
+    generator.cancel()  # nothing runs: nothing happens
+    assert generator.generate([1, 2], max_new_tokens=3).finish_reasons == ["length"]
+
+
+def test_cancel_during_prefill_gives_an_empty_output(
+    generator: EdgeGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sabiyarn_edge.session as session_module
+
+    monkeypatch.setattr(session_module, "prefill_chunk", lambda *_: 4)
+    stream = generator.stream([1] * 80, max_new_tokens=5, max_time=1e-9)
+    assert list(stream) == []
+    assert stream.result is not None
+    assert stream.result.finish_reasons == ["time"]
+    assert stream.result.sequences.tolist() == [[1] * 80]
+    assert generator.generate([1, 2], max_new_tokens=3).finish_reasons == ["length"]
+
+
+# --- prompt lookup
+
+
+@pytest.mark.parametrize("window", [None, 24], ids=["plain", "ring"])
+@pytest.mark.parametrize("guesses", [1, 3, 10])
+def test_prompt_lookup_gives_what_greedy_gives(text_model: Path, window: int | None, guesses: int) -> None:
+    generator = EdgeGenerator.from_pretrained(text_model, num_threads=1, kv_window=window)
+    rng = np.random.default_rng(guesses)
+    for options in (
+        {},
+        {"repetition_penalty": 1.3},
+        {"eos_token_id": [5, 9, 30, 31, 32]},
+        {"no_repeat_ngram_size": 3},
+    ):
+        for _ in range(4):
+            prompt = np.tile(rng.integers(0, 40, 5), 4)[: rng.integers(2, 20)].tolist()
+            expected = generator.generate(prompt, max_new_tokens=60, **options)
+            found = generator.generate(prompt, max_new_tokens=60, prompt_lookup_num_tokens=guesses, **options)
+            assert found.sequences.tolist() == expected.sequences.tolist()
+            assert found.finish_reasons == expected.finish_reasons
+
+
+def test_prompt_lookup_runs_the_model_less_often(generator: EdgeGenerator) -> None:
+    from sabiyarn_edge._core import DecodeOptions, DecodeState
+    from sabiyarn_edge._decode import DecodeLoop, LookupRunner
+
+    session = generator._session
+    # A text that repeats: a bias makes one cycle of ids the greedy choice.
+    cycle = [10, 11, 12, 13]
+    bias = [([a, b], 50.0) for a, b in zip(cycle, cycle[1:] + cycle[:1], strict=True)]
+    state = DecodeState(DecodeOptions(max_new_tokens=61, sequence_bias=bias), 320, [cycle * 2])
+    backend = LookupRunner(session.runner, max_guesses=4, max_ngram=2, max_positions=96)
+    session.prefill([cycle * 2])
+    DecodeLoop(state, backend).run()
+    assert state.sequences()[0] == (cycle * 18)[: 8 + 61]
+    assert backend.num_runs == 12  # 60 tokens behind the first; each run gives one and four guessed ones
+
+
+def test_prompt_lookup_contradictions_are_named(generator: EdgeGenerator) -> None:
+    with pytest.raises(InvalidInputError, match="one prompt at a time, but there are 2"):
+        generator.generate([[1], [2]], prompt_lookup_num_tokens=3)
+    with pytest.raises(
+        InvalidInputError, match=r"prompt_lookup_num_tokens.*num_beams|num_beams.*prompt_lookup"
+    ):
+        generator.generate([1], prompt_lookup_num_tokens=3, num_beams=2)
