@@ -10,6 +10,14 @@ from tests.export.models import export_tiny
 from tests.tiny_tokenizer import tiny_tokenizer
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sanitize",
+        action="store_true",
+        help="also build and run the native tests with AddressSanitizer and UndefinedBehaviorSanitizer",
+    )
+
+
 @pytest.fixture(scope="session")
 def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported tiny model with a byte-level tokenizer of 320 entries; tests must not change the folder."""

@@ -10,9 +10,18 @@
 
 namespace sabiyarn {
 
-Sampler::Sampler(const DecodeOptions& options)
+Sampler::Sampler(const DecodeOptions& options, std::size_t vocab_size)
     : options_(options),
-      keep_(options.num_beams == 1 ? 1 : std::max<std::size_t>(2, options.eos_token_id.size() + 1)) {}
+      keep_(options.num_beams == 1 ? 1 : std::max<std::size_t>(2, options.eos_token_id.size() + 1)) {
+  if (!options.do_sample) return;
+  row_.ids.reserve(vocab_size);
+  row_.scores.reserve(vocab_size);
+  scratch_.weights.reserve(vocab_size);
+  scratch_.keys.reserve(vocab_size);
+  scratch_.order.reserve(vocab_size);
+  scratch_.kept.reserve(vocab_size);
+  weights_.reserve(vocab_size);
+}
 
 const Survivors& Sampler::filter(std::span<const float> scores, std::size_t row) {
   const DecodeOptions& o = options_;

@@ -1,0 +1,44 @@
+"""Builds the core and its C++ tests with CMake and runs them with ctest."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = Path(sys.executable).parent  # where pip puts cmake, ctest and ninja
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name, path=str(SCRIPTS)) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: the native tests cannot be built")
+    return found
+
+
+def run(*command: str) -> None:
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}\n{result.stderr}"
+
+
+@pytest.mark.parametrize("sanitize", [False, True], ids=["release", "sanitized"])
+def test_native(sanitize: bool, request: pytest.FixtureRequest) -> None:
+    if sanitize and not request.config.getoption("--sanitize"):
+        pytest.skip("AddressSanitizer and UndefinedBehaviorSanitizer run with --sanitize")
+    build = ROOT / "build" / ("native-sanitized" if sanitize else "native")
+    options = {
+        "CMAKE_MAKE_PROGRAM": tool("ninja"),
+        "CMAKE_BUILD_TYPE": "RelWithDebInfo" if sanitize else "Release",
+        "SABIYARN_EDGE_PYTHON": "OFF",
+        "SABIYARN_EDGE_TESTS": "ON",
+        "SABIYARN_EDGE_WERROR": "ON",
+        "SABIYARN_EDGE_SANITIZE": "ON" if sanitize else "OFF",
+    }
+    defines = [f"-D{name}={value}" for name, value in options.items()]
+    run(tool("cmake"), "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *defines)
+    run(tool("cmake"), "--build", str(build))
+    run(tool("ctest"), "--test-dir", str(build), "--output-on-failure")
