@@ -27,8 +27,7 @@ LAYER_NORM_EPSILON = 1e-5
 
 
 class Parameters:
-    """The checkpoint's parameters by the names of GPTJX, handed out as tensors that are read only when
-    written."""
+    """The checkpoint's parameters by their names, handed out as tensors that are read only when written."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Array]) -> None:
         """
@@ -193,8 +192,7 @@ class _Decoder:
         return short, outputs[-1]
 
     def _norm_parameters(self, name: str) -> list[str]:
-        """Scale and, if the checkpoint has one, shift. Released checkpoints have j.bias although bias is
-        false."""
+        """Scale and, if the checkpoint has one, shift: released ones have j.bias although bias is false."""
         bias = self.parameters.optional_vector(f"{name}.bias")
         scale = self.parameters.vector(f"{name}.weight")
         return [self.graph.tensor(t) for t in (scale, bias) if t is not None]

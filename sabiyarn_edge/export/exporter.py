@@ -6,7 +6,6 @@ import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from math import prod
 from pathlib import Path
 
 from .. import __version__
@@ -31,6 +30,8 @@ __all__ = ["export_model"]
 
 WEIGHTS_FILE = "weights.bin"
 DECODER_FILE = "decoder.onnx"
+ROOM_FOR_SMALL_FILES = 2 * MIB
+"""Graph, configs and report; the tokenizer may be larger."""
 
 
 def export_model(
@@ -52,9 +53,9 @@ def export_model(
         source: checkpoint folder (config.json and weights), or hub id "owner/name".
         out: folder to make; missing parents are made too.
         dtype: how matrices are stored: "float32"; "float16-weights" (half the size on disk; onnxruntime
-            widens them when it loads, and computes in float32); "int8" (a quarter of the size, several times
-            the speed,
-            nearly the same logits: blocks of up to 128 weights with a scale and a zero point each).
+            widens them when it loads, and computes in float32); "int8" (a quarter of the size, twice the
+            speed or more, nearly the same logits: blocks of up to 128 weights with a scale and a zero point
+                each).
         kv_cache_dtype: how keys and values are stored: "float16", or "float32" (twice the memory).
         max_length: cuts the position table to so many rows, for devices that never need block_size of them;
             prompt and output together cannot be longer. None: all.
@@ -69,8 +70,7 @@ def export_model(
         InvalidInputError: an option is not one of those allowed.
         CheckpointError: the checkpoint cannot be read, or its tensors do not fit its config.
         ExportError: OUT exists or cannot be written, the disk is full, onnxruntime cannot run the model's
-        shape, or
-            the graph differs from the model.
+            shape, or the graph differs from the model.
     """
     check_options(dtype, kv_cache_dtype, max_length)
     out = Path(out).expanduser()
@@ -80,20 +80,19 @@ def export_model(
     with stages.stage("reading checkpoint", 1) as advance:
         checkpoint = _Checkpoint.load(source, max_length, dtype)
         advance(1)
-    config, folder, source_block_size = (
-        checkpoint.config,
-        checkpoint.folder,
-        checkpoint.model.config.block_size,
-    )
+    config, folder = checkpoint.config, checkpoint.folder
+    source_block_size, parameters = checkpoint.model.config.block_size, checkpoint.count_parameters()
     graph = build_decoder(checkpoint.parameters(), config, WEIGHT_FORMATS[dtype], kv_cache_dtype)
-    nodes, parameters = len(graph.nodes), _count_parameters(graph)
+    nodes = len(graph.nodes)
+    check_space(out, plan_weights(graph.tensors.values()).file_size + ROOM_FOR_SMALL_FILES)
 
     with atomic_folder(out) as partial:
+        notes = copy_tokenizer(folder, partial, config.vocab_size)
+        notes += write_generation_config(folder, partial, config.vocab_size)
         reference = _run_reference(checkpoint, stages) if verify else None
         model_config = _write_model(graph, partial, config, dtype, kv_cache_dtype, stages)
-        del checkpoint, graph  # onnxruntime makes its own copy of the weights: there is no need for two
         model_config.save(partial)
-        notes = copy_tokenizer(folder, partial) + write_generation_config(folder, partial, config.vocab_size)
+        del checkpoint, graph  # onnxruntime makes its own copy of the weights: there is no need for two
         verification = _verify(partial, model_config, reference, stages) if reference is not None else None
         report = ExportReport(
             source=str(source),
@@ -145,6 +144,11 @@ class _Checkpoint:
 
         return Parameters(shapes, read)
 
+    def count_parameters(self) -> int:
+        """Numbers of the exported model, wte counted once."""
+        dropped = (self.model.config.block_size - self.config.block_size) * self.config.n_embd
+        return sum(parameter.numel() for parameter in self.model.parameters()) - dropped
+
 
 def _run_reference(checkpoint: _Checkpoint, stages: Progress) -> Reference:
     block_size = checkpoint.config.block_size
@@ -157,7 +161,6 @@ def _write_model(
 ) -> ModelConfig:
     """Write weights.bin and decoder.onnx; returns the config that describes them."""
     layout = plan_weights(graph.tensors.values())
-    check_space(folder, layout.file_size + 2 * MIB)
     with stages.stage("writing weights", layout.nbytes, "B") as advance:
         header = write_weights(layout, folder / WEIGHTS_FILE, progress=advance)
     model_config = ModelConfig(
@@ -189,10 +192,6 @@ def _verify(folder: Path, config: ModelConfig, reference: Reference, stages: Pro
         verification = verify_export(folder, config, reference, progress=advance)
     verification.check()
     return verification
-
-
-def _count_parameters(graph: GraphBuilder) -> int:
-    return sum(prod(tensor.shape) for tensor in graph.tensors.values() if not tensor.stored_as)
 
 
 def _kv_bytes_per_token(config: ModelConfig) -> int:

@@ -22,8 +22,7 @@ def onnx_type(dtype: str) -> int:
 
 
 class GraphBuilder:
-    """A graph that grows node by node. Nodes and values have the same names, so that a profile reads like the
-    model."""
+    """A graph that grows node by node. Nodes are called as the values they make, so a profile reads well."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ class Progress:
             unit_scale=scale,
             unit_divisor=1024 if scale else 1000,
             disable=not self._show,
+            mininterval=0.1 if sys.stderr.isatty() else 5.0,  # s; a log file wants few lines
         ) as bar:
             yield bar.update
         self.seconds[name] = round(time.perf_counter() - start, 3)

@@ -14,8 +14,7 @@ from .weight_format import Matrix
 __all__ = ["QuantizedWeights"]
 
 INT8_ACTIVATIONS = 4
-"""MatMulNBits' accuracy_level: activations are rounded to 8 bits per block too, and products are sums of
-integers."""
+"""MatMulNBits' accuracy_level: activations are rounded to 8 bits per block too, products are of integers."""
 
 
 @dataclass(frozen=True)

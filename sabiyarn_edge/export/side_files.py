@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
+from ..errors import CheckpointError
+
 __all__ = ["copy_tokenizer", "write_generation_config"]
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -18,15 +22,25 @@ _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _SLOW_TOKENIZER = (*_SENTENCEPIECE, "vocab.json", "vocab.txt", "tokenizer_config.json")
 
 
-def copy_tokenizer(source: Path, out: Path) -> list[str]:
-    """Copy tokenizer.json.
+def copy_tokenizer(source: Path, out: Path, vocab_size: int) -> list[str]:
+    """Copy tokenizer.json as it is.
 
     Returns:
-        What the user should know when there is none.
+        What the user should know: there is none, or it has more tokens than the model.
+
+    Raises:
+        CheckpointError: it is damaged.
     """
-    if (source / TOKENIZER_FILE).is_file():
+    tokenizer = _read_tokenizer(source)
+    if tokenizer is not None:
         shutil.copyfile(source / TOKENIZER_FILE, out / TOKENIZER_FILE)
-        return []
+        tokens = tokenizer.get_vocab_size()
+        if tokens <= vocab_size:
+            return []
+        return [
+            f"{source / TOKENIZER_FILE} has {tokens} tokens, but vocab_size is {vocab_size}: text that needs the "
+            "others cannot be given to the model. Is it this checkpoint's tokenizer?"
+        ]
     without = "The exported model takes and gives token ids only"
     found = [name for name in _SLOW_TOKENIZER if (source / name).is_file()]
     if not found:
@@ -39,8 +53,7 @@ def copy_tokenizer(source: Path, out: Path) -> list[str]:
 
 
 def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[str]:
-    """Write generation_config.json: the checkpoint's own, completed with the special token ids that it leaves
-    out.
+    """Write generation_config.json: the checkpoint's own, completed with the special token ids it leaves out.
 
     Ids are looked for in generation_config.json, then config.json, then, by the names of the tokens, in the
     tokenizer's files.
@@ -56,7 +69,8 @@ def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[st
     for token in SPECIAL_TOKENS:
         key = f"{token}_token_id"
         candidates = [found.get(key) for found in (own, config, named)]
-        known = [value for value in candidates if _is_token_id(value, vocab_size)]
+        many = token == "eos"  # a model may have several end tokens, but only one of the others
+        known = [value for value in candidates if _is_token_id(value, vocab_size, many=many)]
         wrong = [value for value in candidates if value is not None and value not in known]
         values.pop(key, None)
         if known:
@@ -74,15 +88,15 @@ def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[st
     return notes
 
 
-def _is_token_id(value: object, vocab_size: int) -> bool:
-    if isinstance(value, list):
-        return bool(value) and all(_is_token_id(item, vocab_size) for item in value)
+def _is_token_id(value: object, vocab_size: int, *, many: bool) -> bool:
+    if many and isinstance(value, list):
+        return bool(value) and all(_is_token_id(item, vocab_size, many=False) for item in value)
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocab_size
 
 
 def _named_token_ids(source: Path, notes: list[str]) -> dict[str, int]:
     """Ids of the special tokens that tokenizer_config.json or special_tokens_map.json name."""
-    ids = _vocabulary(_read_object(source / TOKENIZER_FILE, notes))
+    tokenizer = _read_tokenizer(source)
     found: dict[str, int] = {}
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
         values = _read_object(source / file, notes)
@@ -90,24 +104,22 @@ def _named_token_ids(source: Path, notes: list[str]) -> dict[str, int]:
             content = values.get(f"{token}_token")
             if isinstance(content, Mapping):  # an AddedToken, written out
                 content = content.get("content")
-            if isinstance(content, str) and content in ids:
-                found[f"{token}_token_id"] = ids[content]
+            number = tokenizer.token_to_id(content) if tokenizer and isinstance(content, str) else None
+            if number is not None:
+                found[f"{token}_token_id"] = number
     return found
 
 
-def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
-    """Token -> id of a tokenizer.json (BPE, WordPiece, WordLevel: a mapping; Unigram: a list of [token,
-    score])."""
-    model = tokenizer.get("model")
-    vocab = model.get("vocab") if isinstance(model, Mapping) else None
-    ids: dict[str, int] = {}
-    if isinstance(vocab, Mapping):
-        ids.update(vocab)
-    elif isinstance(vocab, list):
-        ids.update({entry[0]: index for index, entry in enumerate(vocab)})
-    for added in tokenizer.get("added_tokens") or []:
-        ids[added["content"]] = added["id"]
-    return ids
+def _read_tokenizer(source: Path) -> Tokenizer | None:
+    path = source / TOKENIZER_FILE
+    if not path.is_file():
+        return None
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises no class of its own
+        raise CheckpointError(
+            f"{path} cannot be read as a tokenizer ({error}). Copy it again, or remove it to export without."
+        ) from error
 
 
 def _read_object(path: Path, notes: list[str]) -> dict[str, Any]:

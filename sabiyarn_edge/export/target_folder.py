@@ -50,8 +50,7 @@ def check_target(out: Path, source: Path | None, *, force: bool) -> None:
 
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """A new folder beside OUT to fill; it takes OUT's place when the block ends, or vanishes when the block
-    fails.
+    """A new folder beside OUT to fill: takes OUT's place when the block ends, vanishes when the block fails.
 
     An OUT that exists is moved aside and deleted only after the new one is in place, on the disk.
     `check_target` must have allowed that.
@@ -125,4 +124,5 @@ def _sync_folder(folder: Path) -> None:
 def _explain(error: OSError, out: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk became full while {out} was written, and nothing was left there. Free some space."
-    return f"cannot write {out}: {error.strerror or error}. Choose an OUT that you may write to."
+    where = f" ({error.filename})" if error.filename else ""
+    return f"cannot write {out}: {error.strerror or error}{where}. Choose an OUT that you may write to."

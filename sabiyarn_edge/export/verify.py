@@ -51,21 +51,16 @@ class Verification:
     mean_kl_divergence: float
     """Of the reference's next-token distribution from the graph's, mean over all positions, nats."""
     top1_agreement: float
-    """Share of all positions, the prompt of random tokens included, at which both find the same token
-    likeliest."""
+    """Share of all positions, the random prompt's included, at which both find the same token likeliest."""
     greedy_agreement: int
-    """Of generated_tokens, how many the graph chooses too when it is given the reference's tokens before
-    each."""
+    """Of generated_tokens, how many the graph chooses too, given the reference's tokens before each."""
     greedy_run_agreement: int
-    """How many tokens a greedy run of the graph on its own shares with the reference's before the first that
-    differs.
-    """
+    """Tokens that a greedy run of the graph on its own shares with the reference's before they differ."""
 
     def check(self) -> None:
         """Raise ExportError if a difference passes the bound."""
-        worst = np.max(
-            [self.largest_prefill_difference, self.largest_decode_difference]
-        )  # keeps NaN, as max() does not
+        # NumPy's max keeps NaN, Python's may not.
+        worst = np.max([self.largest_prefill_difference, self.largest_decode_difference])
         if not worst <= self.difference_bound:
             raise ExportError(
                 f"the exported graph does not reproduce the model: a logit differs by {worst:.3g}, and at "
@@ -82,8 +77,7 @@ def verify_export(
     *,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Verification:
-    """Run the graph over the reference's tokens: the prompt in chunks, the rest one by one, then greedily
-    alone.
+    """Run the graph over the reference's tokens, the prompt in chunks and the rest one by one; then greedily.
 
     Args:
         progress: told the number of tokens after each step; 2 * generated + prompt in all.
@@ -97,9 +91,7 @@ def verify_export(
         decoder = PlainDecoder(folder, config, rows=1, capacity=_capacity(len(reference.tokens)))
         logits = _teacher_forced(decoder, reference, chunks, progress)
         choices = _greedy_run(decoder, reference, progress)
-    except (
-        Exception
-    ) as error:  # onnxruntime raises bare RuntimeError, and types of its own that derive from it
+    except Exception as error:  # onnxruntime's exceptions share no base class but this
         raise ExportError(f"onnxruntime cannot run the exported graph: {error}") from error
     differences = np.abs(logits - reference.logits).max(axis=-1)
     spread = float(reference.logits.std(axis=-1).mean())
@@ -133,8 +125,7 @@ def _teacher_forced(
 
 
 def _greedy_run(decoder: PlainDecoder, reference: Reference, progress: Callable[[int], object]) -> list[int]:
-    """The graph's own continuation of the prompt, whose keys and values are in the decoder's cache
-    already."""
+    """The graph's own continuation of the prompt, whose keys and values are in the cache already."""
     last = reference.prompt_length - 1
     decoder.lengths[0] = last  # the prompt's last token is fed again, for its logits
     token = int(reference.tokens[last])
@@ -147,8 +138,7 @@ def _greedy_run(decoder: PlainDecoder, reference: Reference, progress: Callable[
 
 
 def _chunks(prompt: int) -> list[int]:
-    """Uneven pieces of a prompt, one of a single token among them: first chunk, later chunk, decode-like
-    chunk."""
+    """Uneven pieces of a prompt: a first chunk, a single token, a later chunk."""
     half = (prompt + 1) // 2
     return [length for length in (half, min(1, prompt - half), prompt - half - 1) if length > 0]
 
@@ -159,8 +149,7 @@ def _capacity(positions: int) -> int:
 
 
 def _mean_kl_divergence(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> float:
-    """Mean over positions of sum p log(p / q), with p and q the softmax of the two rows of logits; in
-    nats."""
+    """Mean over positions of sum p log(p / q), p and q the softmax of the two rows of logits; in nats."""
     total = 0.0
     for row_expected, row_actual in zip(expected, actual, strict=True):
         log_p, log_q = _log_softmax(row_expected), _log_softmax(row_actual)

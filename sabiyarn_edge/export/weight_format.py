@@ -1,5 +1,4 @@
-"""What a way of storing matrices must offer: the only place where a linear layer becomes nodes is behind
-this."""
+"""What a way of storing matrices must offer. Only behind this does a linear layer become nodes."""
 
 from __future__ import annotations
 

@@ -18,12 +18,10 @@ from .tensors import Array, Tensor
 __all__ = ["INLINE_LIMIT", "WeightsLayout", "plan_weights", "write_weights"]
 
 INLINE_LIMIT = 16 * 1024
-"""Bytes. Smaller tensors (norms, biases) stand in the graph: aligning them would waste more than they
-hold."""
+"""Bytes. Smaller tensors (norms, biases) stand in the graph: aligning wastes more than they hold."""
 
 SMALL_TENSOR = 1024 * 1024
-"""Bytes. Tensors below are aligned to SMALL_ALIGNMENT only, so that a model of 3 MB is not padded by a
-third."""
+"""Bytes. Tensors below are aligned to SMALL_ALIGNMENT only: a model of 3 MB must not grow by a third."""
 
 SMALL_ALIGNMENT = 4096
 
@@ -53,8 +51,7 @@ class WeightsLayout:
 
 
 def plan_weights(tensors: Iterable[Tensor]) -> WeightsLayout:
-    """Give every tensor of a graph its place; tensors that read the bytes of another get none of their
-    own."""
+    """Give every tensor of a graph its place; those that read the bytes of another have none of their own."""
     own = [tensor for tensor in tensors if not tensor.stored_as]
     stored = tuple(tensor for tensor in own if tensor.nbytes >= INLINE_LIMIT)
     inline = tuple(tensor for tensor in own if tensor.nbytes < INLINE_LIMIT)

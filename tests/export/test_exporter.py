@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from sabiyarn_edge.config import ModelConfig
 from sabiyarn_edge.errors import CheckpointError, ExportError, InvalidInputError
@@ -32,7 +34,7 @@ def entries(folder: Path) -> list[str]:
 
 
 def test_the_model_folder(source: Path, tmp_path: Path) -> None:
-    (source / "tokenizer.json").write_text("{}")
+    Tokenizer(WordLevel({"ọ̀rọ̀": 0}, unk_token="ọ̀rọ̀")).save(str(source / "tokenizer.json"))
     report = export_model(source, tmp_path / "model", progress=False)
     assert entries(tmp_path / "model") == [
         "config.json",

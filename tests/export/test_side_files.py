@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram, WordLevel
 
+from sabiyarn_edge.errors import CheckpointError
 from sabiyarn_edge.export.side_files import copy_tokenizer, write_generation_config
 from sabiyarn_edge.generation_config import GenerationConfig
-
-TOKENIZER = {
-    "added_tokens": [{"id": 90, "content": "|end_of_text|"}, {"id": 91, "content": "<pad>"}],
-    "model": {"type": "BPE", "vocab": {"a": 0, "</s>": 7}},
-}
 
 
 @pytest.fixture
@@ -40,14 +38,37 @@ def completed(source: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
     return json.loads((out / "generation_config.json").read_text()), notes
 
 
+def save_tokenizer(folder: Path, model: Any = None) -> None:
+    """Of 92 tokens unless a model is given: 90 words, and two special tokens, as SabiYarn names them."""
+    tokenizer = Tokenizer(model or WordLevel({f"ọ̀rọ̀{i}": i for i in range(90)}, unk_token="ọ̀rọ̀0"))
+    if model is None:
+        tokenizer.add_special_tokens(["|end_of_text|", "<pad>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
 def test_tokenizer_is_copied_byte_for_byte(source: Path, out: Path) -> None:
-    (source / "tokenizer.json").write_bytes(b'{"a": "\xc3\xa0"}\r\n')
-    assert copy_tokenizer(source, out) == []
-    assert (out / "tokenizer.json").read_bytes() == b'{"a": "\xc3\xa0"}\r\n'
+    save_tokenizer(source)
+    assert copy_tokenizer(source, out, 92) == []
+    assert (out / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
+
+
+def test_a_tokenizer_larger_than_the_model(source: Path, out: Path) -> None:
+    save_tokenizer(source)
+    [note] = copy_tokenizer(source, out, 91)
+    assert "has 92 tokens, but vocab_size is 91" in note
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"version": "1.0", "model"'])
+def test_a_damaged_tokenizer(source: Path, out: Path, content: str) -> None:
+    (source / "tokenizer.json").write_text(content)
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer\.json cannot be read as a tokenizer .* Copy it again"
+    ):
+        copy_tokenizer(source, out, 100)
 
 
 def test_no_tokenizer(source: Path, out: Path) -> None:
-    [note] = copy_tokenizer(source, out)
+    [note] = copy_tokenizer(source, out, 100)
     assert "no tokenizer.json" in note
     assert "token ids only" in note
 
@@ -55,7 +76,7 @@ def test_no_tokenizer(source: Path, out: Path) -> None:
 @pytest.mark.parametrize("file", ["tokenizer.model", "spiece.model", "tokenizer_config.json", "vocab.json"])
 def test_a_tokenizer_of_another_form(source: Path, out: Path, file: str) -> None:
     (source / file).touch()
-    [note] = copy_tokenizer(source, out)
+    [note] = copy_tokenizer(source, out, 100)
     assert f"has {file} but no tokenizer.json" in note
     assert "AutoTokenizer.from_pretrained" in note
 
@@ -77,13 +98,16 @@ def test_ids_are_completed_from_the_next_source(source: Path, out: Path) -> None
 
 @pytest.mark.parametrize("form", ["|end_of_text|", {"content": "|end_of_text|", "lstrip": False}])
 def test_ids_by_the_names_of_special_tokens(source: Path, out: Path, form: object) -> None:
-    write(source, config={}, tokenizer=TOKENIZER, tokenizer_config={"eos_token": form, "pad_token": "<pad>"})
+    save_tokenizer(source)
+    write(
+        source, config={}, tokenizer_config={"eos_token": form, "pad_token": "<pad>", "bos_token": "<absent>"}
+    )
     assert completed(source, out) == ({"eos_token_id": 90, "pad_token_id": 91}, [])
 
 
 def test_ids_by_name_from_a_unigram_vocabulary(source: Path, out: Path) -> None:
-    tokenizer = {"model": {"type": "Unigram", "vocab": [["<unk>", 0.0], ["</s>", -1.5]]}}
-    write(source, config={}, tokenizer=tokenizer, special_tokens_map={"eos_token": "</s>"})
+    save_tokenizer(source, Unigram([("<unk>", 0.0), ("</s>", -1.5)], 0, False))
+    write(source, config={}, special_tokens_map={"eos_token": "</s>"})
     assert completed(source, out) == ({"eos_token_id": 1}, [])
 
 
@@ -100,6 +124,13 @@ def test_ids_that_are_none_are_left_out(source: Path, out: Path, wrong: object) 
     values, [note] = completed(source, out)
     assert values == {"eos_token_id": 2}
     assert f"eos_token_id {wrong!r}" in note
+
+
+def test_only_the_end_token_may_be_many(source: Path, out: Path) -> None:
+    write(source, config={"eos_token_id": [2, 3], "pad_token_id": [4, 5]})
+    values, [note] = completed(source, out)
+    assert values == {"eos_token_id": [2, 3]}
+    assert "pad_token_id [4, 5]" in note
 
 
 def test_a_damaged_file_is_left_out(source: Path, out: Path) -> None:
