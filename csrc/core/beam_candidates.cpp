@@ -21,6 +21,18 @@ std::span<const float> row_of(std::span<const float> scores, std::size_t vocab_s
 
 }  // namespace
 
+BeamCandidates::BeamCandidates(const DecodeOptions& options, std::size_t vocab_size) {
+  if (options.num_beams == 1 || !options.do_sample) return;
+  const auto top_k = static_cast<std::size_t>(options.top_k);
+  const std::size_t from_each = top_k == 0 ? vocab_size : std::min(vocab_size, top_k + 64);
+  const std::size_t count = from_each * static_cast<std::size_t>(options.num_beams);
+  pool_.reserve(count);
+  pool_scores_.reserve(count);
+  weights_.reserve(count);
+  is_drawn_.reserve(count);
+  block_sums_.reserve(count / kSumBlock + 1);
+}
+
 std::span<const BeamCandidate> BeamCandidates::best(const BeamSearch& search, std::span<const float> scores,
                                                     std::size_t vocab_size, std::size_t first_row) {
   const std::size_t rows = scores.size() / vocab_size;

@@ -18,6 +18,10 @@ namespace sabiyarn {
 
 class BeamCandidates {
  public:
+  // Reserves what a step needs. When sampling, 29 bytes for each token of each beam that top_k lets through
+  // (some ties included), or of the whole vocabulary.
+  BeamCandidates(const DecodeOptions& options, std::size_t vocab_size);
+
   // scores: [num_beams or 1, vocab_size], processed; first_row: the number that an error gives to the first
   // of them. Both return num_candidates() of the search, valid until the next call, and throw
   // std::invalid_argument "scores: row ..." for NaN or where no beam has a token left.

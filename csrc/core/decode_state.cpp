@@ -45,7 +45,8 @@ DecodeState::DecodeState(DecodeOptions options, std::int64_t vocab_size,
       num_prompts_(prompts.size()),
       start_(std::chrono::steady_clock::now()),
       pipeline_(options_, vocab_size_),
-      sampler_(options_, vocab_size_) {
+      sampler_(options_, vocab_size_),
+      beam_candidates_(options_, vocab_size_) {
   if (prompts.empty()) throw std::invalid_argument("prompts is empty: give at least one");
   if (options_.seeds.size() != 1 && options_.seeds.size() != prompts.size()) {
     throw std::invalid_argument(std::to_string(options_.seeds.size()) + " seeds for " +
