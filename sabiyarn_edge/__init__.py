@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .generator import EdgeGenerator, TokenStream
     from .result import GenerationResult, Timings
     from .streaming import StreamedToken
+    from .weight_cache import WeightCacheWarning
 
 # onnxruntime's Linux wheels send telemetry unless told otherwise before they are first imported. A user's own
 # setting wins.
@@ -27,6 +28,7 @@ __all__ = [
     "StreamedToken",
     "Timings",
     "TokenStream",
+    "WeightCacheWarning",
     "__version__",
 ]
 
@@ -40,6 +42,7 @@ _HOMES = {
     "StreamedToken": "streaming",
     "Timings": "result",
     "TokenStream": "generator",
+    "WeightCacheWarning": "weight_cache",
 }
 
 

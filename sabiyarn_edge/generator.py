@@ -70,6 +70,7 @@ class EdgeGenerator:
         max_batch_size: int | None = None,
         kv_window: int | None = None,
         num_sink_tokens: int = 0,
+        weight_cache: bool | None = None,
     ) -> EdgeGenerator:
         """Open an exported model folder.
 
@@ -81,6 +82,8 @@ class EdgeGenerator:
             max_batch_size: most rows at once (prompts * beams or returns); None: no limit.
             kv_window: most positions whose keys and values are kept; older ones are forgotten; None: all.
             num_sink_tokens: so many first positions are never forgotten.
+            weight_cache: keep the weights, packed for this CPU, in the cache folder, from where all processes map them
+                (twice the model's size on disk; made on first load). None: if the weights are at least 32 MiB.
 
         Raises:
             ModelFolderError: a file is missing or damaged, or files do not belong together.
@@ -90,7 +93,11 @@ class EdgeGenerator:
         if max_length is not None and kv_window is None:
             kv_window = max_length
         session = DecoderSession(
-            folder, num_threads=num_threads, window=kv_window, num_sink_tokens=num_sink_tokens
+            folder,
+            num_threads=num_threads,
+            window=kv_window,
+            num_sink_tokens=num_sink_tokens,
+            weight_cache=weight_cache,
         )
         tokenizer_file = folder / "tokenizer.json"
         tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None

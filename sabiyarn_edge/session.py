@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ._core import DecodeState, KvCache, StepBuffers
 from ._decode import GraphRunner
 from .config import ModelConfig
 from .errors import InvalidInputError, ModelFolderError
+from .weight_cache import MIN_WEIGHTS_BYTES, open_cached
 from .weights_file import WeightsHeader
 
 __all__ = ["PREFILL_SCRATCH_BYTES", "DecoderSession", "prefill_chunk", "usable_cpus"]
@@ -56,6 +57,7 @@ class DecoderSession:
         num_threads: threads of the matrix products; None: `usable_cpus()`.
         window: the most positions a row keeps; None: all of block_size.
         num_sink_tokens: first positions that are kept when the window is full.
+        weight_cache: keep packed weights in a file (see weight_cache.py); None: if the model is large enough.
 
     Raises:
         ModelFolderError: a file is missing, damaged, or does not belong to the others.
@@ -69,6 +71,7 @@ class DecoderSession:
         num_threads: int | None = None,
         window: int | None = None,
         num_sink_tokens: int = 0,
+        weight_cache: bool | None = None,
     ) -> None:
         self.config = ModelConfig.load(folder)
         shape = self.config.gptjx
@@ -89,7 +92,7 @@ class DecoderSession:
         self.num_threads = usable_cpus() if num_threads is None else num_threads
         self.num_sink_tokens = num_sink_tokens
 
-        self._session = self._open(Path(folder))
+        self._session = self._open(Path(folder), weight_cache)
         self.kv_cache = KvCache(
             num_layers=shape.n_layer,
             num_heads=shape.n_heads,
@@ -119,9 +122,7 @@ class DecoderSession:
         """onnxruntime's execution providers in use."""
         return list(self._session.get_providers())
 
-    def _open(self, folder: Path) -> Any:
-        import onnxruntime
-
+    def _open(self, folder: Path, weight_cache: bool | None) -> Any:
         graph = folder / self.config.graphs["decoder"]
         if not graph.is_file():
             raise ModelFolderError(
@@ -134,17 +135,34 @@ class DecoderSession:
                 f"{weights} belongs to another model: its hash is {header.weights_hash[:12]}..., and config.json "
                 f"says {self.config.weights_hash[:12]}.... Copy the whole model folder again."
             )
+        session = None
+        if self.config.weights_bytes >= MIN_WEIGHTS_BYTES if weight_cache is None else weight_cache:
+            session = open_cached(graph, weights, self.config.weights_hash, self._load, self._load)
+        if session is None:
+            session = self._load(graph)
+        self._check(session, graph)
+        return session
+
+    def _load(
+        self, graph: Path, entries: Mapping[str, str] | None = None, optimized: Path | None = None
+    ) -> Any:
+        """An onnxruntime session; with more config entries, and writing the optimized graph, if these are given."""
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.num_threads
         options.inter_op_num_threads = 1
         # Every prompt length has shapes of its own: a memory plan kept for each would grow without bound.
         options.enable_mem_pattern = False
+        for name, value in (entries or {}).items():
+            options.add_session_config_entry(name, value)
+        if optimized is not None:
+            options.optimized_model_filepath = str(optimized)
+            options.log_severity_level = 3  # errors; it warns that the file suits this machine only
         try:
-            session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class but this
             raise ModelFolderError(f"onnxruntime cannot load {graph}: {_first_line(error)}") from error
-        self._check(session, graph)
-        return session
 
     def _check(self, session: Any, graph: Path) -> None:
         """Hold the graph against config.json."""

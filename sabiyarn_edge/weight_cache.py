@@ -1,0 +1,334 @@
+"""Weights packed for this CPU, in a file that all processes map instead of each packing its own.
+
+onnxruntime packs matrices when it loads a model, into memory of the process: 130 MiB for SabiYarn-125M at int8. It
+can also write what it packed, and map that file later; mapped memory is clean, shared, and the system may drop and
+read it again at will. The first load on a device makes this file in the cache folder (see cache_folder):
+
+    <model hash>-<key hash>/
+      decoder.onnx    the graph as onnxruntime optimized it, naming places in weights.bin
+      weights.bin     the model folder's weights.bin, then the packed matrices, each at a multiple of 4 KiB
+      entry.json      what it was made from and for, and each file's size, hash and time stamps
+
+onnxruntime 1.32 packs again at every load and compares, one matrix at a time, so the plain matrices must stay in the
+file: it takes twice the size of the model (and half of that where the filesystem can share blocks between files).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .cache_folder import ENVIRONMENT_VARIABLE, cache_folder, locked, why_not_trusted
+from .cpu_features import describe_cpu
+from .errors import ModelFolderError
+from .external_tensors import Entries, read_external_tensors, replace_external_tensors
+
+__all__ = ["MIN_WEIGHTS_BYTES", "WeightCacheWarning", "open_cached"]
+
+MIN_WEIGHTS_BYTES = 32 * 2**20
+"""Weights below this are not cached unless asked for: the disk and the first load's time would buy little."""
+
+_FORMAT = 1  # of an entry; counted up when a reader of the old one would go wrong
+_GRAPH, _WEIGHTS, _RECORD = "decoder.onnx", "weights.bin", "entry.json"
+_ALIGNMENT = 4096  # bytes: onnxruntime's own for what it packs; it relies on 64
+_MIN_EXTERNAL_BYTES = 16 * 1024  # smaller tensors stay in the graph, as the export has it
+_LOCK_SECONDS = 300.0  # a Raspberry Pi 3 writes SabiYarn-125M's entry in less than a minute
+_NEEDED_SPACE = 4  # times the model: onnxruntime's own file (2.6) and the entry while it is put together
+_MIB = 2**20
+
+
+class WeightCacheWarning(UserWarning):
+    """Packed weights could not be kept on disk; the model runs the same, but holds them in its own memory."""
+
+
+def open_cached(
+    graph: Path,
+    weights: Path,
+    model_hash: str,
+    load: Callable[[Path], Any],
+    make: Callable[[Path, Mapping[str, str], Path], Any],
+) -> Any | None:
+    """A session over mapped, packed weights; they are made first if need be.
+
+    Args:
+        graph, weights: the model folder's files, already checked against each other.
+        model_hash: the weights' hash, hexadecimal.
+        load: opens a graph file; raises ModelFolderError if onnxruntime refuses it.
+        make: the same with session config entries, writing the optimized graph to the path given.
+
+    Returns:
+        What `load` returned; None, after one WeightCacheWarning, when there is no place to keep packed weights.
+
+    Raises:
+        InvalidInputError: SABIYARN_EDGE_CACHE names a folder that others could put files into.
+    """
+    try:
+        folder = cache_folder()
+        if folder is None:
+            return None
+        entry = _Entry(folder, graph, weights, model_hash)
+        for _ in range(2):  # the second time for an entry that looked whole and was not
+            entry.ensure(make)
+            try:
+                return load(entry.folder / _GRAPH)
+            except ModelFolderError:
+                entry.discard()
+        raise OSError("onnxruntime does not load what it wrote")
+    except OSError as error:
+        reason = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
+        warnings.warn(
+            f"packed weights are not kept on disk: {reason}. The model runs the same, but holds "
+            f"{weights.stat().st_size / _MIB:.0f} MiB more memory of its own. Let {ENVIRONMENT_VARIABLE} name a "
+            'folder of yours with enough space, or say weight_cache=False ("off" in that variable).',
+            WeightCacheWarning,
+            stacklevel=_caller_depth(),
+        )
+        return None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One model packed for one CPU."""
+
+    root: Path
+    graph: Path
+    weights: Path
+    model_hash: str
+
+    @cached_property
+    def key(self) -> dict[str, Any]:
+        """All that the packed bytes depend on."""
+        import onnxruntime
+
+        return {
+            "format": _FORMAT,
+            "model": self.model_hash,
+            "graph": hashlib.blake2b(self.graph.read_bytes(), digest_size=16).hexdigest(),
+            "onnxruntime": onnxruntime.__version__,
+            "cpu": hashlib.blake2b(describe_cpu().encode(), digest_size=16).hexdigest(),
+            "options": "graph_optimization_level=all",
+        }
+
+    @cached_property
+    def folder(self) -> Path:
+        text = json.dumps(self.key, sort_keys=True).encode()
+        return self.root / f"{self.model_hash[:16]}-{hashlib.blake2b(text, digest_size=8).hexdigest()}"
+
+    def ensure(self, make: Callable[[Path, Mapping[str, str], Path], Any]) -> None:
+        """Make the entry unless it is there and whole. Raises OSError when it cannot be kept."""
+        if self.is_whole():
+            return
+        with locked(self.root / f"{self.model_hash[:16]}.lock", timeout=_LOCK_SECONDS):
+            if self.is_whole():
+                return  # another process made it meanwhile
+            for leftover in self.root.glob(f".{self.model_hash[:16]}-*.tmp"):
+                shutil.rmtree(leftover, ignore_errors=True)  # of a maker that died: we hold its lock
+            self._remove_older()
+            self._check_space()
+            folder = self.folder
+            partial = self.root / f".{folder.name}.{os.getpid()}.tmp"
+            try:
+                self._make_in(partial, make)
+                self.discard()
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Remove the entry; others that have mapped it keep what they have."""
+        if self.folder.is_dir() and not self.folder.is_symlink():
+            shutil.rmtree(self.folder)
+        else:
+            self.folder.unlink(missing_ok=True)
+
+    def is_whole(self) -> bool:
+        """Whether the entry is there, ours, for this key, and holds the bytes that were written.
+
+        The bytes are read only if a file's times are not those of its making.
+        """
+        folder = self.folder
+        try:
+            record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+            distrusted = why_not_trusted(folder)
+            if distrusted:
+                raise PermissionError(f"{folder} is a folder {distrusted}")
+            if record["key"] != self.key:
+                return False
+            files = {name: record["files"][name] for name in (_GRAPH, _WEIGHTS)}
+            times_match = True
+            for name, stated in files.items():
+                found = (folder / name).stat()
+                if found.st_size != stated["size"]:
+                    return False
+                if [found.st_mtime_ns, found.st_ctime_ns] != stated["times"]:
+                    times_match = False
+                    if _hash(folder / name) != stated["hash"]:
+                        return False
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            return False
+        if not times_match:  # copied, or restored from a backup
+            with suppress(OSError):
+                self._write_record(folder, self.key)
+        return True
+
+    def _make_in(self, partial: Path, make: Callable[[Path, Mapping[str, str], Path], Any]) -> None:
+        raw = partial / "onnxruntime"
+        raw.mkdir(mode=0o700, parents=True)
+        options = {
+            "session.save_external_prepacked_constant_initializers": "1",
+            "session.optimized_model_external_initializers_file_name": _WEIGHTS,
+            "session.optimized_model_external_initializers_min_size_in_bytes": str(_MIN_EXTERNAL_BYTES),
+        }
+        try:
+            make(self.graph, options, raw / _GRAPH)
+        except ModelFolderError as error:
+            raise OSError(str(error)) from error
+        try:
+            _put_together(raw, self.graph, self.weights, partial)
+        except ValueError as error:
+            raise OSError(f"onnxruntime wrote a file of a kind that is not known here ({error})") from error
+        shutil.rmtree(raw)
+        for name in (_GRAPH, _WEIGHTS):
+            _sync(partial / name)
+        self._write_record(partial, self.key)
+
+    def _write_record(self, folder: Path, key: dict[str, Any]) -> None:
+        files = {}
+        for name in (_GRAPH, _WEIGHTS):
+            found = (folder / name).stat()
+            times = [found.st_mtime_ns, found.st_ctime_ns]
+            files[name] = {"size": found.st_size, "hash": _hash(folder / name), "times": times}
+        text = json.dumps({"key": key, "source": str(self.graph.resolve()), "files": files}, indent=1)
+        partial = folder / f"{_RECORD}.{os.getpid()}"
+        partial.write_text(text, encoding="utf-8")
+        _sync(partial)
+        partial.replace(folder / _RECORD)
+
+    def _remove_older(self) -> None:
+        """Remove entries for this CPU of the same model, or of what stood in its folder before.
+
+        Those for other CPUs may belong to another machine with the same home folder.
+        """
+        key, source = self.key, str(self.graph.resolve())
+        for record_file in self.root.glob(f"*/{_RECORD}"):
+            try:
+                record = json.loads(record_file.read_text(encoding="utf-8"))
+                same_cpu = record["key"]["cpu"] == key["cpu"]
+                same_model = record["key"]["model"] == key["model"] or record["source"] == source
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            if same_cpu and same_model and record_file.parent != self.folder:
+                shutil.rmtree(record_file.parent, ignore_errors=True)
+
+    def _check_space(self) -> None:
+        needed = _NEEDED_SPACE * self.weights.stat().st_size
+        free = shutil.disk_usage(self.root).free
+        if free < needed:
+            raise OSError(
+                f"making them takes {needed / _MIB:.0f} MiB in {self.root} (half of it for a moment only), and "
+                f"{free / _MIB:.0f} MiB are free"
+            )
+
+
+def _put_together(made: Path, graph: Path, weights: Path, out: Path) -> None:
+    """Write out/decoder.onnx and out/weights.bin: the model's weights once, then what onnxruntime added to them.
+
+    onnxruntime's file holds a tensor that two names share twice; it is eaten up from its end, so that the disk need
+    not hold all three files.
+    """
+    known = read_external_tensors(graph.read_bytes())
+    optimized = (made / _GRAPH).read_bytes()
+    _copy(weights, out / _WEIGHTS)
+    places: dict[str, Entries] = {}
+    with (made / _WEIGHTS).open("r+b") as source, (out / _WEIGHTS).open("r+b") as target:
+        target.seek(0, os.SEEK_END)
+        tensors = read_external_tensors(optimized).items()
+        for name, entries in sorted(tensors, key=lambda item: int(item[1]["offset"]), reverse=True):
+            begin, length = int(entries["offset"]), int(entries["length"])
+            place = {"location": _WEIGHTS, "offset": "", "length": str(length)}
+            original = known.get(name, {})
+            if original.get("length") == entries["length"] and _same(
+                source, begin, target, int(original["offset"]), length
+            ):
+                place["offset"] = original["offset"]
+            else:  # onnxruntime computed it
+                place["offset"] = str(_append(source, begin, length, target))
+            for packed_name, packed in entries.items():
+                if packed_name.startswith("prepacked_"):
+                    kernel, *blobs = packed.split("|")
+                    moved = [_move_blob(blob, source, target) for blob in blobs]
+                    place[packed_name] = "|".join([kernel, *moved])
+            places[name] = place
+            source.truncate(begin)
+    (out / _GRAPH).write_bytes(replace_external_tensors(optimized, lambda name, _: places[name]))
+
+
+def _move_blob(blob: str, source: BinaryIO, target: BinaryIO) -> str:
+    """One packed buffer, "offset;length;flags" in onnxruntime's writing, at its new place."""
+    offset, length, *rest = blob.split(";")
+    return ";".join([str(_append(source, int(offset), int(length), target)), length, *rest])
+
+
+def _append(source: BinaryIO, offset: int, length: int, target: BinaryIO) -> int:
+    """Copy bytes to the target's end; returns where they lie there."""
+    place = -(-target.seek(0, os.SEEK_END) // _ALIGNMENT) * _ALIGNMENT
+    target.seek(place)
+    source.seek(offset)
+    while length > 0:
+        data = source.read(min(length, _MIB))
+        if not data:
+            raise OSError(f"{source.name} is truncated: onnxruntime ran out of space")
+        target.write(data)
+        length -= len(data)
+    return place
+
+
+def _same(one: BinaryIO, one_offset: int, other: BinaryIO, other_offset: int, length: int) -> bool:
+    one.seek(one_offset)
+    other.seek(other_offset)
+    while length > 0:
+        data = one.read(min(length, _MIB))
+        if not data or data != other.read(len(data)):
+            return False
+        length -= len(data)
+    return True
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, sharing its blocks where the filesystem can (btrfs, XFS)."""
+    with source.open("rb") as reader, target.open("xb") as writer:
+        if hasattr(os, "copy_file_range"):
+            with suppress(OSError):  # another filesystem: the plain copy below goes on where this stopped
+                while os.copy_file_range(reader.fileno(), writer.fileno(), 64 * _MIB):
+                    pass
+        shutil.copyfileobj(reader, writer, _MIB)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Have the file on disk before another name says that it is whole: power may fail."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _caller_depth() -> int:
+    """Levels up to the first caller outside this package, for warnings to point at."""
+    package = str(Path(__file__).parent) + os.sep
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, depth = frame.f_back, depth + 1
+    return depth
