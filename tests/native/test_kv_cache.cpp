@@ -1,36 +1,14 @@
-// Random schedules of appends, reorders and truncations against rows that are kept as plain lists, with every value
-// read back; and no memory from the heap once the cache is warm. Run under the sanitizers, this finds what a wrong
-// address would touch.
-#include "core/kv_cache.hpp"
-
+// Random schedules of appends, reorders and truncations against rows that are kept as plain lists, with every
+// value read back; and no memory from the heap once the cache is warm. Run under the sanitizers, this finds
+// what a wrong address would touch.
 #include <cstdint>
-#include <cstdlib>
-#include <cstring>
 #include <map>
-#include <new>
 #include <vector>
 
 #include "check.hpp"
+#include "core/kv_cache.hpp"
 #include "core/random.hpp"
-
-namespace {
-
-std::size_t allocations = 0;
-
-void* counted(std::size_t size) {
-  ++allocations;
-  if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
-  throw std::bad_alloc();
-}
-
-}  // namespace
-
-void* operator new(std::size_t size) { return counted(size); }
-void* operator new[](std::size_t size) { return counted(size); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+#include "count_allocations.hpp"
 
 using namespace sabiyarn;
 
@@ -41,8 +19,8 @@ constexpr std::int64_t kLayers = 2, kHeads = 3, kHeadDim = 4;
 // A row's held positions, each with the number that was written for it.
 using Row = std::map<std::int64_t, std::uint16_t>;
 
-std::uint16_t* value_at(const KvCache& cache, std::int64_t layer, bool value, std::int64_t row, std::int64_t head,
-                        std::int64_t slot) {
+std::uint16_t* value_at(const KvCache& cache, std::int64_t layer, bool value, std::int64_t row,
+                        std::int64_t head, std::int64_t slot) {
   std::byte* buffer = value ? cache.values(layer) : cache.keys(layer);
   const std::int64_t index = ((row * kHeads + head) * cache.capacity() + slot) * kHeadDim;
   return reinterpret_cast<std::uint16_t*>(buffer) + index;
