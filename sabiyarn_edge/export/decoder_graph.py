@@ -20,7 +20,7 @@ from .graph_builder import MICROSOFT, GraphBuilder
 from .tensors import Array, Tensor
 from .weight_format import Matrix, WeightFormat
 
-__all__ = ["Parameters", "build_decoder"]
+__all__ = ["LAYER_NORM_EPSILON", "DecoderGraph", "Parameters", "build_decoder"]
 
 LAYER_NORM_EPSILON = 1e-5
 """As in GPTJX, and torch's default."""
@@ -57,11 +57,13 @@ def build_decoder(
     Args:
         kv_cache_dtype: "float16" or "float32", element type of past_key_values and of the attention.
     """
-    return _Decoder(parameters, config, weight_format, kv_cache_dtype).build()
+    return DecoderGraph(parameters, config, weight_format, kv_cache_dtype).build()
 
 
 @dataclass
-class _Decoder:
+class DecoderGraph:
+    """Writes decoder.onnx. Where decoder_masked.onnx differs, MaskedDecoderGraph overrides a method."""
+
     parameters: Parameters
     config: GPTJXConfig
     weight_format: WeightFormat
@@ -78,12 +80,15 @@ class _Decoder:
         for i in range(self.config.n_layer):
             x, branch, branch_bias = self._block(i, x, branch, branch_bias)
         final, _ = self._add_and_norm(x, branch, branch_bias, "transformer.ln_f", last=True)
-        self.weight_format.tied_head(self.graph, final, table, "logits")
+        self._head(final, table)
         self.graph.output("logits", "float32", ["batch", "n", self.config.vocab_size])
         for i in range(self.config.n_layer):
             for side in ("key", "value"):
-                self.graph.output(f"present.{i}.{side}", self.kv_cache_dtype, self._cache_shape())
+                self.graph.output(f"present.{i}.{side}", self.kv_cache_dtype, self._present_shape())
         return self.graph
+
+    def _head(self, final: str, table: Matrix) -> None:
+        self.weight_format.tied_head(self.graph, final, table, "logits")
 
     def _declare_inputs(self) -> None:
         graph = self.graph
@@ -98,6 +103,9 @@ class _Decoder:
 
     def _cache_shape(self) -> list[int | str]:
         return ["batch", self.config.n_heads, "capacity", self.config.head_dim]
+
+    def _present_shape(self) -> list[int | str]:
+        return self._cache_shape()  # bound to the same memory as the past
 
     def _block(
         self, i: int, x: str, branch: str, branch_bias: Tensor | None

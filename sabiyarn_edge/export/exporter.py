@@ -14,6 +14,7 @@ from ..modeling import GPTJXForCausalLM
 from ..modeling.hub import locate_checkpoint
 from .decoder_graph import Parameters, build_decoder
 from .graph_builder import GraphBuilder
+from .masked_graph import build_masked_decoder
 from .onnx_file import make_model, write_onnx
 from .options import MIB, check_options, check_space, exported_config
 from .progress import Progress
@@ -29,9 +30,9 @@ from .weights_writer import plan_weights, write_weights
 __all__ = ["export_model"]
 
 WEIGHTS_FILE = "weights.bin"
-DECODER_FILE = "decoder.onnx"
-ROOM_FOR_SMALL_FILES = 2 * MIB
-"""Graph, configs and report; the tokenizer may be larger."""
+GRAPH_FILES = {"decoder": "decoder.onnx", "decoder_masked": "decoder_masked.onnx"}
+ROOM_FOR_SMALL_FILES = 4 * MIB
+"""Graphs, configs and report; the tokenizer may be larger."""
 
 
 def export_model(
@@ -82,18 +83,26 @@ def export_model(
         advance(1)
     config, folder = checkpoint.config, checkpoint.folder
     source_block_size, parameters = checkpoint.model.config.block_size, checkpoint.count_parameters()
-    graph = build_decoder(checkpoint.parameters(), config, WEIGHT_FORMATS[dtype], kv_cache_dtype)
-    nodes = len(graph.nodes)
-    check_space(out, plan_weights(graph.tensors.values()).file_size + ROOM_FOR_SMALL_FILES)
+    recipe = (checkpoint.parameters(), config, WEIGHT_FORMATS[dtype], kv_cache_dtype)
+    graphs = {"decoder": build_decoder(*recipe), "decoder_masked": build_masked_decoder(*recipe)}
+    nodes = len(graphs["decoder"].nodes)
+    check_space(out, plan_weights(graphs["decoder"].tensors.values()).file_size + ROOM_FOR_SMALL_FILES)
 
     with atomic_folder(out) as partial:
         notes = copy_tokenizer(folder, partial, config.vocab_size)
         notes += write_generation_config(folder, partial, config.vocab_size)
         reference = _run_reference(checkpoint, stages) if verify else None
-        model_config = _write_model(graph, partial, config, dtype, kv_cache_dtype, stages)
+        model_config = _write_model(graphs, partial, config, dtype, kv_cache_dtype, stages)
         model_config.save(partial)
-        del checkpoint, graph  # onnxruntime makes its own copy of the weights: there is no need for two
-        verification = _verify(partial, model_config, reference, stages) if reference is not None else None
+        del (
+            checkpoint,
+            recipe,
+            graphs,
+        )  # onnxruntime makes its own copy of the weights: there is no need for two
+        verifications = {
+            graph: _verify(partial, model_config, reference, graph, stages) if reference is not None else None
+            for graph in GRAPH_FILES
+        }
         report = ExportReport(
             source=str(source),
             out=str(out),
@@ -107,7 +116,8 @@ def export_model(
             kv_bytes_per_token=_kv_bytes_per_token(model_config),
             sizes_mib=_sizes_mib(partial),
             weights_hash=model_config.weights_hash,
-            verification=verification,
+            verification=verifications["decoder"],
+            masked_verification=verifications["decoder_masked"],
             versions=_versions(),
             seconds=stages.seconds,
             notes=notes,
@@ -157,17 +167,22 @@ def _run_reference(checkpoint: _Checkpoint, stages: Progress) -> Reference:
 
 
 def _write_model(
-    graph: GraphBuilder, folder: Path, config: GPTJXConfig, dtype: str, kv_cache_dtype: str, stages: Progress
+    graphs: dict[str, GraphBuilder],
+    folder: Path,
+    config: GPTJXConfig,
+    dtype: str,
+    kv_cache_dtype: str,
+    stages: Progress,
 ) -> ModelConfig:
-    """Write weights.bin and decoder.onnx; returns the config that describes them."""
-    layout = plan_weights(graph.tensors.values())
+    """Write weights.bin and the graphs, which share it; returns the config that describes them."""
+    layout = plan_weights(graphs["decoder"].tensors.values())
     with stages.stage("writing weights", layout.nbytes, "B") as advance:
         header = write_weights(layout, folder / WEIGHTS_FILE, progress=advance)
     model_config = ModelConfig(
         gptjx=config,
         dtype=dtype,
         kv_cache_dtype=kv_cache_dtype,
-        graphs={"decoder": DECODER_FILE},
+        graphs=dict(GRAPH_FILES),
         weights_file=WEIGHTS_FILE,
         weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
         weights_hash=header.weights_hash,
@@ -178,18 +193,21 @@ def _write_model(
         "kv_cache_dtype": kv_cache_dtype,
         "block_size": str(model_config.gptjx.block_size),  # no input of the graph shows it
     }
-    with stages.stage("writing graph", 1) as advance:
-        write_onnx(
-            make_model(graph, "decoder", WEIGHTS_FILE, header.tensors, metadata), folder / DECODER_FILE
-        )
-        advance(1)
+    with stages.stage("writing graphs", len(graphs)) as advance:
+        for name, graph in graphs.items():
+            model = make_model(graph, name, WEIGHTS_FILE, header.tensors, metadata)
+            write_onnx(model, folder / GRAPH_FILES[name])
+            advance(1)
     return model_config
 
 
-def _verify(folder: Path, config: ModelConfig, reference: Reference, stages: Progress) -> Verification:
+def _verify(
+    folder: Path, config: ModelConfig, reference: Reference, graph: str, stages: Progress
+) -> Verification:
     generated = len(reference.tokens) - reference.prompt_length
-    with stages.stage("checking graph", len(reference.tokens) + generated, "token") as advance:
-        verification = verify_export(folder, config, reference, progress=advance)
+    stage = {"decoder": "checking graph", "decoder_masked": "checking masked graph"}[graph]
+    with stages.stage(stage, len(reference.tokens) + generated, "token") as advance:
+        verification = verify_export(folder, config, reference, graph=graph, progress=advance)
     verification.check()
     return verification
 

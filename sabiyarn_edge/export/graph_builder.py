@@ -46,6 +46,10 @@ class GraphBuilder:
             raise ValueError(f"two different tensors are called {tensor.name}")
         return tensor.name
 
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        """Use a list of integers as a constant: a shape, for instance."""
+        return self.tensor(Tensor(name, "int64", (len(values),), lambda: np.array(values, np.int64)))
+
     def node(
         self,
         op: str,

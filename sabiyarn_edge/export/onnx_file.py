@@ -36,7 +36,9 @@ def make_model(
     """
     initializers = [_initializer(tensor, weights_file, places) for tensor in graph.tensors.values()]
     proto = helper.make_graph(graph.nodes, name, graph.inputs, graph.outputs, initializers)
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+    opsets = [helper.make_opsetid("", OPSET)]
+    if any(node.domain == MICROSOFT for node in graph.nodes):
+        opsets.append(helper.make_opsetid(MICROSOFT, 1))
     model = helper.make_model(
         proto,
         producer_name="sabiyarn_edge",

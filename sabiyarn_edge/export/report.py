@@ -36,7 +36,7 @@ class ExportReport:
     parameters: int
     """Numbers in the exported model, wte counted once."""
     nodes: int
-    """Of the graph as written; onnxruntime merges and drops some."""
+    """Of decoder.onnx as written; onnxruntime merges and drops some."""
     kv_bytes_per_token: int
     """Memory that each token takes in the KV cache, bytes."""
     sizes_mib: dict[str, float]
@@ -44,7 +44,9 @@ class ExportReport:
     weights_hash: str
     """SHA-256 over the tensors."""
     verification: Verification | None
-    """None when it was not asked for."""
+    """Of decoder.onnx; None when it was not asked for."""
+    masked_verification: Verification | None
+    """Of decoder_masked.onnx, under a causal mask; None when it was not asked for."""
     versions: dict[str, str]
     """Of Python and the packages that took part, and the machine."""
     seconds: dict[str, float]

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from ..config import ModelConfig
 from ..errors import ExportError
 from .plain_decoder import PlainDecoder
+from .plain_masked_decoder import PlainMaskedDecoder
 from .reference import Reference
 from .weight_formats import WEIGHT_FORMATS
 
 __all__ = ["Verification", "logit_bound", "verify_export"]
+
+_Decoder = PlainDecoder | PlainMaskedDecoder
 
 FLOAT16_CACHE_BOUND = 0.03
 """Largest logit difference, as a fraction of the logits' spread, that a float16 cache may add to that of the
@@ -75,11 +78,13 @@ def verify_export(
     config: ModelConfig,
     reference: Reference,
     *,
+    graph: str = "decoder",
     progress: Callable[[int], object] = lambda n: None,
 ) -> Verification:
     """Run the graph over the reference's tokens, the prompt in chunks and the rest one by one; then greedily.
 
     Args:
+        graph: which of config.graphs; "decoder_masked" is given a causal mask.
         progress: told the number of tokens after each step; 2 * generated + prompt in all.
 
     Raises:
@@ -88,7 +93,11 @@ def verify_export(
     prompt = reference.prompt_length
     chunks = _chunks(prompt)
     try:
-        decoder = PlainDecoder(folder, config, rows=1, capacity=_capacity(len(reference.tokens)))
+        decoder = (
+            PlainMaskedDecoder(folder, config)
+            if graph == "decoder_masked"
+            else PlainDecoder(folder, config, rows=1, capacity=_capacity(len(reference.tokens)))
+        )
         logits = _teacher_forced(decoder, reference, chunks, progress)
         choices = _greedy_run(decoder, reference, progress)
     except Exception as error:  # onnxruntime's exceptions share no base class but this
@@ -112,7 +121,7 @@ def verify_export(
 
 
 def _teacher_forced(
-    decoder: PlainDecoder, reference: Reference, chunks: list[int], progress: Callable[[int], object]
+    decoder: _Decoder, reference: Reference, chunks: list[int], progress: Callable[[int], object]
 ) -> NDArray[np.float32]:
     """Logits [tokens, vocab_size]: the prompt fed in chunks, the reference's continuation token by token."""
     logits = np.empty_like(reference.logits)
@@ -124,7 +133,7 @@ def _teacher_forced(
     return logits
 
 
-def _greedy_run(decoder: PlainDecoder, reference: Reference, progress: Callable[[int], object]) -> list[int]:
+def _greedy_run(decoder: _Decoder, reference: Reference, progress: Callable[[int], object]) -> list[int]:
     """The graph's own continuation of the prompt, whose keys and values are in the cache already."""
     last = reference.prompt_length - 1
     decoder.lengths[0] = last  # the prompt's last token is fed again, for its logits

@@ -48,3 +48,7 @@ class WeightFormat(Protocol):
 
     def tied_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
         """Emit x table^T: [..., width] -> float32 [..., entries]."""
+
+    def portable_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
+        """As `tied_head`, of x [batch, n, width], for other runtimes than onnxruntime where the format
+        allows: standard operators only."""

@@ -39,6 +39,7 @@ def test_the_model_folder(source: Path, tmp_path: Path) -> None:
     assert entries(tmp_path / "model") == [
         "config.json",
         "decoder.onnx",
+        "decoder_masked.onnx",
         "export_report.json",
         "generation_config.json",
         "tokenizer.json",
@@ -59,14 +60,14 @@ def test_the_report(source: Path, tmp_path: Path) -> None:
     assert report.sizes_mib["weights.bin"] == pytest.approx(sizes["weights.bin"], abs=1e-3)
     assert report.sizes_mib["total"] == pytest.approx(sum(sizes.values()), abs=5e-3)
     assert {"onnxruntime", "torch", "onnx", "numpy", "python"} <= report.versions.keys()
-    check = report.verification
-    assert check is not None
-    assert (check.prompt_tokens, check.generated_tokens) == (16, 48)
-    assert sum(check.prefill_chunks) == 16
-    assert len(check.prefill_chunks) == 3
-    assert check.greedy_agreement == check.greedy_run_agreement == 48
-    assert 0 < check.largest_prefill_difference < check.difference_bound
-    assert 0 < check.largest_decode_difference < check.difference_bound
+    for check in (report.verification, report.masked_verification):
+        assert check is not None
+        assert (check.prompt_tokens, check.generated_tokens) == (16, 48)
+        assert sum(check.prefill_chunks) == 16
+        assert len(check.prefill_chunks) == 3
+        assert check.greedy_agreement == check.greedy_run_agreement == 48
+        assert 0 < check.largest_prefill_difference < check.difference_bound
+        assert 0 < check.largest_decode_difference < check.difference_bound
 
 
 @pytest.mark.parametrize("trap", TRAPS)
@@ -186,7 +187,7 @@ def test_a_disk_without_room_is_refused_with_both_numbers(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1024 * 1024))
-    with pytest.raises(ExportError, match=r"needs 2\.\d MiB, but 1\.0 MiB are free"):
+    with pytest.raises(ExportError, match=r"needs 4\.\d MiB, but 1\.0 MiB are free"):
         export_model(source, tmp_path / "model", progress=False)
     assert entries(tmp_path) == ["checkpoint"]
 
@@ -224,7 +225,13 @@ def test_progress_goes_to_stderr(source: Path, tmp_path: Path, capsys: pytest.Ca
     export_model(source, tmp_path / "model")
     captured = capsys.readouterr()
     assert captured.out == ""
-    for stage in ("reading checkpoint", "running torch model", "writing weights", "checking graph"):
+    for stage in (
+        "reading checkpoint",
+        "running torch model",
+        "writing weights",
+        "checking graph",
+        "checking masked graph",
+    ):
         assert stage in captured.err
     export_model(source, tmp_path / "model", progress=False, force=True)
     assert capsys.readouterr().err == ""

@@ -92,10 +92,23 @@ def test_not_a_number_is_refused(exported: Exported, reference: Reference) -> No
         replace(result, largest_prefill_difference=float("nan")).check()
 
 
-def test_a_graph_that_does_not_load(exported: Exported, reference: Reference, tmp_path: Path) -> None:
-    (tmp_path / "decoder.onnx").write_bytes(b"no graph")
+@pytest.mark.parametrize("graph", ["decoder", "decoder_masked"])
+def test_a_graph_that_does_not_load(
+    exported: Exported, reference: Reference, tmp_path: Path, graph: str
+) -> None:
+    (tmp_path / f"{graph}.onnx").write_bytes(b"no graph")
     with pytest.raises(ExportError, match="onnxruntime cannot run the exported graph"):
-        verify_export(tmp_path, ModelConfig.load(exported.folder), reference)
+        verify_export(tmp_path, ModelConfig.load(exported.folder), reference, graph=graph)
+
+
+def test_the_masked_graph_is_held_to_the_same_logits(exported: Exported, reference: Reference) -> None:
+    moved = reference.logits.copy()
+    moved[20, 7] -= 0.5
+    config = ModelConfig.load(exported.folder)
+    result = verify_export(exported.folder, config, replace(reference, logits=moved), graph="decoder_masked")
+    assert result.largest_prefill_difference < result.difference_bound
+    assert result.largest_decode_difference == pytest.approx(0.5, abs=1e-4)
+    assert result.greedy_run_agreement == 48
 
 
 def test_bounds_grow_with_the_rounding() -> None:

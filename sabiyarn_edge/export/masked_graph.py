@@ -1,0 +1,131 @@
+"""decoder_masked.onnx: attention under the caller's mask, in standard ONNX operators.
+
+Inputs and outputs differ from decoder.onnx in three things: `attention_mask` (float32, added to the scores: 0 = may
+attend, -inf = may not) stands in place of causality and lengths; the past may have any number of slots, and the mask
+tells which of them are in use; `present` holds the new positions only, which the caller appends to the past.
+
+    input_ids, position_ids        int64    [batch, sequence]
+    logits_index                   int64    [n]: which of the new positions get logits
+    attention_mask                 float32  [batch or 1, 1, sequence, past + sequence]
+    past_key_values.{i}.key/.value          [batch, heads, past, head_dim], float16 or float32
+    logits                         float32  [batch, n, vocab]
+    present.{i}.key/.value                  [batch, heads, sequence, head_dim], as the past
+
+Attention in two parts, so that nothing is copied behind the past:
+
+    q k_past^T | q k_new^T  -> + mask -> Softmax -> Split -> w_past v_past + w_new v_new
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+
+from ..config import GPTJXConfig
+from .decoder_graph import LAYER_NORM_EPSILON, DecoderGraph, Parameters
+from .graph_builder import GraphBuilder
+from .tensors import Tensor
+from .weight_format import Matrix, WeightFormat
+
+__all__ = ["build_masked_decoder"]
+
+
+def build_masked_decoder(
+    parameters: Parameters, config: GPTJXConfig, weight_format: WeightFormat, kv_cache_dtype: str
+) -> GraphBuilder:
+    """Build the graph; its large tensors are those of decoder.onnx, by name, dtype and bytes.
+
+    Args:
+        kv_cache_dtype: "float16" or "float32", element type of past_key_values and present. Attention itself computes
+            in float32, on new keys and values that are rounded to this type first: results then do not depend on
+            how a prompt is cut into chunks.
+    """
+    return _MaskedDecoderGraph(parameters, config, weight_format, kv_cache_dtype).build()
+
+
+class _MaskedDecoderGraph(DecoderGraph):
+    def _declare_inputs(self) -> None:
+        graph = self.graph
+        graph.input("input_ids", "int64", ["batch", "sequence"])
+        graph.input("position_ids", "int64", ["batch", "sequence"])
+        graph.input("logits_index", "int64", ["n"])
+        graph.input("attention_mask", "float32", ["mask_batch", 1, "sequence", "past_and_sequence"])
+        for i in range(self.config.n_layer):
+            for side in ("key", "value"):
+                graph.input(f"past_key_values.{i}.{side}", self.kv_cache_dtype, self._cache_shape())
+        # Shared by all layers: the scale of the scores, how to tell heads apart and join them, and where to split.
+        scale = np.array(1 / sqrt(self.config.head_dim), np.float32)
+        self._scale = graph.tensor(Tensor("attention.scale", "float32", (), lambda: scale))
+        heads = [0, 0, self.config.n_heads, self.config.head_dim]  # 0: as it was
+        self._apart = graph.integers("attention.heads_apart", heads)
+        self._joined = graph.integers("attention.heads_joined", [0, 0, self.config.n_embd])
+        past = graph.node("Shape", ["past_key_values.0.key"], "attention.past_length", start=2, end=3)
+        new = graph.node("Shape", ["input_ids"], "attention.new_length", start=1, end=2)
+        self._parts = graph.node("Concat", [past, new], "attention.parts", axis=0)
+
+    def _cache_shape(self) -> list[int | str]:
+        return ["batch", self.config.n_heads, "past", self.config.head_dim]
+
+    def _present_shape(self) -> list[int | str]:
+        return ["batch", self.config.n_heads, "sequence", self.config.head_dim]
+
+    def _head(self, final: str, table: Matrix) -> None:
+        self.weight_format.portable_head(self.graph, final, table, "logits")
+
+    def _attention(self, i: int, qkv: str) -> str:
+        graph, name = self.graph, f"h.{i}.attn"
+        packed = [f"{name}.{part}_packed" for part in "qkv"]
+        graph.node("Split", [qkv], f"{name}.split", outputs=packed, axis=-1, num_outputs=3)
+        query, key, value = (self._heads_apart(part, part.removesuffix("_packed")) for part in packed)
+        query = graph.node("Mul", [query, self._scale], f"{name}.q_scaled")
+        past_key, key = self._past_and_present(i, "key", key)
+        past_value, value = self._past_and_present(i, "value", value)
+
+        scores = [
+            graph.node("MatMul", [query, self._transposed(side)], f"{name}.{part}_scores")
+            for part, side in (("past", past_key), ("new", key))
+        ]
+        both = graph.node("Concat", scores, f"{name}.scores", axis=-1)
+        masked = graph.node("Add", [both, "attention_mask"], f"{name}.masked_scores")
+        weights = graph.node("Softmax", [masked], f"{name}.weights", axis=-1)
+        halves = [f"{name}.past_weights", f"{name}.new_weights"]
+        graph.node("Split", [weights, self._parts], f"{name}.split_weights", outputs=halves, axis=-1)
+        mixed = [
+            graph.node("MatMul", [half, side], f"{half}.mixed")
+            for half, side in zip(halves, (past_value, value), strict=True)
+        ]
+        total = graph.node("Add", mixed, f"{name}.mixed")
+        rows = graph.node("Transpose", [total], f"{name}.rows", perm=[0, 2, 1, 3])
+        return graph.node("Reshape", [rows, self._joined], name)
+
+    def _heads_apart(self, packed: str, name: str) -> str:
+        """[batch, sequence, n_embd] -> [batch, heads, sequence, head_dim]"""
+        apart = self.graph.node("Reshape", [packed, self._apart], f"{name}_heads")
+        return self.graph.node("Transpose", [apart], name, perm=[0, 2, 1, 3])
+
+    def _past_and_present(self, i: int, side: str, new: str) -> tuple[str, str]:
+        """Store the new keys or values as the output present, and give past and new ones as float32."""
+        graph, past, present = self.graph, f"past_key_values.{i}.{side}", f"present.{i}.{side}"
+        if self.kv_cache_dtype == "float32":
+            graph.node("Identity", [new], present)
+            return past, new
+        graph.cast(new, self.kv_cache_dtype, present)
+        return graph.cast(past, "float32", f"{past}.float32"), graph.cast(
+            present, "float32", f"{present}.float32"
+        )
+
+    def _transposed(self, keys: str) -> str:
+        """onnxruntime folds this into the product."""
+        return self.graph.node("Transpose", [keys], f"{keys}.transposed", perm=[0, 1, 3, 2])
+
+    def _add_and_norm(
+        self, x: str, branch: str, branch_bias: Tensor | None, name: str, *, last: bool = False
+    ) -> tuple[str, str]:
+        graph, short = self.graph, name.removeprefix("transformer.")
+        if branch_bias is not None:
+            branch = graph.node("Add", [branch, graph.tensor(branch_bias)], f"{short}.biased")
+        total = graph.node("Add", [x, branch], f"{short}.sum")
+        operands = [total, *self._norm_parameters(name)]
+        graph.node("LayerNormalization", operands, short, axis=-1, epsilon=LAYER_NORM_EPSILON)
+        return short, total
