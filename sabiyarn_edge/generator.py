@@ -226,7 +226,10 @@ class EdgeGenerator:
             max_positions=self.max_length,
             tokenizer=self.tokenizer,
         )
-        state = self._running = DecodeState(native, self.config.gptjx.vocab_size, prompts.ids)
+        try:
+            state = self._running = DecodeState(native, self.config.gptjx.vocab_size, prompts.ids)
+        except ValueError as error:  # an id outside the vocabulary: the core names the option
+            raise InvalidInputError(f"{error}.") from error
         return Run(self._session, state, config, prompts, callbacks, self.tokenizer, started)
 
     def _stream(

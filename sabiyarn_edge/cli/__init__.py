@@ -1,0 +1,75 @@
+"""The command line: `sabiyarn-edge COMMAND`, one file for each command.
+
+Text and results go to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ..errors import InvalidInputError, SabiYarnError
+from . import export, generate, info
+from .parser import Parser, UsageError
+from .terminal import PROGRAM, discard_output, one_line, prepare_streams, say, warnings_as_lines
+
+__all__ = ["main"]
+
+EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+EPILOG = """\
+exit codes:
+  0    done (also when the reader of the output went away)
+  1    the model, the checkpoint or the export failed
+  2    wrong usage or input: nothing was computed
+  130  interrupted (Ctrl-C)
+"""
+
+COMMANDS = (generate, export, info)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments after the program's name; None: those of this process.
+
+    Returns:
+        The exit code (see `EPILOG`).
+    """
+    prepare_streams()
+    try:
+        with warnings_as_lines():
+            arguments = _parser().parse_all(sys.argv[1:] if argv is None else argv)
+            arguments.run(arguments)
+            sys.stdout.flush()
+        return EXIT_OK
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `sabiyarn-edge ... | head`: the reader has what it wanted
+        discard_output()
+        return EXIT_OK
+    except (InvalidInputError, UsageError) as error:
+        say(f"error: {one_line(error)}")
+        return EXIT_BAD_INPUT
+    except SabiYarnError as error:
+        say(f"error: {one_line(error)}")
+    except MemoryError:
+        say("error: there is not enough memory. Give a shorter prompt, fewer rows or a smaller --kv-window.")
+    except OSError as error:
+        say(f"error: {one_line(error)}")
+        discard_output()
+    return EXIT_FAILED
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog=PROGRAM,
+        description="Runs SabiYarn and other GPTJX language models on small devices.",
+        epilog=EPILOG,
+    )
+    parser.add_version()
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_to(commands)
+    return parser

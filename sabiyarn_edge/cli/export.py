@@ -1,0 +1,105 @@
+"""sabiyarn-edge export: from a checkpoint to a model folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from ..errors import ExportError
+from .parser import Parser
+from .terminal import PROGRAM
+
+if TYPE_CHECKING:
+    from ..export import ExportReport
+
+__all__ = ["add_to", "run"]
+
+EPILOG = f"""\
+Needs torch and onnx: pip install "sabiyarn-edge[export]"
+
+examples:
+  {PROGRAM} export BeardedMonster/SabiYarn-125M sabiyarn-125m
+  {PROGRAM} export ./checkpoint ./model --max-length 1024 --dtype float16-weights
+"""
+
+
+def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add this command to the parser."""
+    parser = commands.add_parser(
+        "export",
+        help="turn a checkpoint into a model folder",
+        description="Turns a GPTJX checkpoint into a folder that runs on devices, and checks it against torch.",
+        epilog=EPILOG,
+    )
+    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument(
+        "source", metavar="SOURCE", help="checkpoint folder (config.json and weights) or hub id"
+    )
+    parser.add_argument("out", metavar="OUT", help="folder to make")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        metavar="TYPE",
+        help="how weights are stored: float32 (default) or float16-weights (half the size on disk)",
+    )
+    parser.add_argument(
+        "--kv-cache-dtype",
+        default="float16",
+        metavar="TYPE",
+        help="how keys and values are kept: float16 (default) or float32 (twice the memory)",
+    )
+    parser.add_argument(
+        "--max-length", type=int, metavar="N", help="cut the position table to N positions (default: all)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace OUT if it is an earlier export")
+    parser.add_argument("--no-verify", action="store_true", help="skip the comparison with torch")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars on standard error")
+    parser.add_argument(
+        "--json", action="store_true", help="print export_report.json's content instead of a summary"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    try:
+        from ..export import export_model
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("sabiyarn_edge"):
+            raise
+        raise ExportError(
+            f'export needs the package {error.name}, which is not installed. Run: pip install "sabiyarn-edge[export]"'
+        ) from error
+
+    report = export_model(
+        arguments.source,
+        arguments.out,
+        dtype=arguments.dtype,
+        kv_cache_dtype=arguments.kv_cache_dtype,
+        max_length=arguments.max_length,
+        force=arguments.force,
+        verify=not arguments.no_verify,
+        progress=not arguments.quiet,
+    )
+    print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else _summary(report))
+
+
+def _summary(report: ExportReport) -> str:
+    files = ", ".join(f"{name} {size:.1f}" for name, size in report.sizes_mib.items() if name != "total")
+    cut = f", cut from {report.source_block_size}" if report.block_size < report.source_block_size else ""
+    lines = [
+        f"{report.out}: {report.sizes_mib['total']:.1f} MiB ({files})",
+        f"{report.parameters:,} parameters as {report.dtype}; {report.block_size} positions{cut}; KV cache "
+        f"{report.kv_cache_dtype}, {report.kv_bytes_per_token:,} bytes per token",
+    ]
+    check = report.verification
+    if check is None:
+        lines.append("not compared with torch")
+    else:
+        worst = max(check.largest_prefill_difference, check.largest_decode_difference)
+        lines.append(
+            f"compared with torch: largest logit difference {worst:.2g} (bound {check.difference_bound:.2g}, spread of "
+            f"logits {check.logit_spread:.2g}); greedy choice agrees for {check.greedy_agreement} of "
+            f"{check.generated_tokens} tokens"
+        )
+    return "\n".join([*lines, *(f"note: {note}" for note in report.notes)])

@@ -1,0 +1,273 @@
+"""sabiyarn-edge generate: a prompt's continuation, on standard output as it is produced."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidInputError
+from .parser import Parser
+from .terminal import PROGRAM
+
+if TYPE_CHECKING:
+    from ..generator import EdgeGenerator
+    from ..result import GenerationResult
+
+__all__ = ["add_to", "run"]
+
+DEFAULT_MODEL = "nano"
+
+EPILOG = f"""\
+examples:
+  {PROGRAM} generate "<yor> Gbogbo ènìyàn ni a bí"
+  {PROGRAM} generate --do-sample --temperature 0.8 --top-p 0.9 --seed 7 "<hau> Su dai"
+  {PROGRAM} generate --model FOLDER --num-beams 5 --length-penalty 1.2 --option early_stopping=true "..."
+  echo "<ibo> A mụrụ" | {PROGRAM} generate -
+"""
+
+# Flag, type, metavar and help of the options that people use most; the others are set with --option.
+OPTIONS: tuple[tuple[str, Any, str, str], ...] = (
+    ("--max-new-tokens", int, "N", "most tokens to generate (default: until an end token, at most 256)"),
+    ("--min-new-tokens", int, "N", "fewest tokens to generate"),
+    ("--max-time", float, "SECONDS", "end after so many seconds"),
+    ("--temperature", float, "T", "with --do-sample: below 1 likely tokens become likelier (default 1)"),
+    ("--top-k", int, "K", "with --do-sample: only the K likeliest tokens (default 50, 0: all)"),
+    ("--top-p", float, "P", "with --do-sample: only the likeliest tokens that sum to P (default 1: all)"),
+    ("--min-p", float, "P", "with --do-sample: only tokens of at least P times the best's probability"),
+    ("--seed", int, "N", "makes draws repeat, on any machine (default: others each time)"),
+    ("--repetition-penalty", float, "R", "above 1: tokens that occurred become less likely (default 1)"),
+    ("--no-repeat-ngram-size", int, "N", "no run of N tokens occurs twice (default 0: allowed)"),
+    ("--num-beams", int, "B", "beam search over B hypotheses (default 1: none)"),
+    ("--length-penalty", float, "P", "with beams: above 0 favours longer outputs (default 1)"),
+    ("--num-return-sequences", int, "N", "outputs: draws, or the best beams (default 1)"),
+)
+
+
+def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add this command to the parser."""
+    parser = commands.add_parser(
+        "generate",
+        help="continue a text",
+        description="Continues PROMPT. Text goes to standard output as it is produced.",
+        epilog=EPILOG,
+    )
+    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument("prompt", metavar="PROMPT", help='text to continue; "-" reads it from standard input')
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help=f"folder that `{PROGRAM} export` wrote (default: {DEFAULT_MODEL}, which is bundled)",
+    )
+    parser.add_argument("--ids", action="store_true", help="PROMPT and output are token ids, not text")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object at the end instead of text"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no speed line on standard error")
+    _add_decoding_options(parser)
+    _add_loading_options(parser)
+
+
+def _add_decoding_options(parser: Parser) -> None:
+    group = parser.add_argument_group("decoding")
+    group.add_argument(
+        "--do-sample", action="store_true", default=None, help="draw tokens instead of taking the best"
+    )
+    for flag, kind, metavar, text in OPTIONS:
+        group.add_argument(flag, type=kind, metavar=metavar, help=text)
+    group.add_argument(
+        "--eos-token-id",
+        type=_ids_or_none,
+        metavar="IDS",
+        help="ids that end the text, with commas; none: no id does (default: the model's)",
+    )
+    group.add_argument(
+        "--stop", action="append", metavar="TEXT", help="end before this text; may be given several times"
+    )
+    group.add_argument(
+        "--option",
+        action="append",
+        type=_assignment,
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other option of GenerationConfig, with a JSON value or plain text; several times",
+    )
+
+
+def _add_loading_options(parser: Parser) -> None:
+    group = parser.add_argument_group("loading")
+    group.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
+    group.add_argument(
+        "--kv-window", type=int, metavar="N", help="attend to the newest N tokens only, which bounds memory"
+    )
+    group.add_argument(
+        "--num-sink-tokens", type=int, metavar="N", default=0, help="and to the first N (default 0)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    prompt = _read_ids(arguments.prompt) if arguments.ids else _read_text(arguments.prompt)
+    options = _decoding_options(arguments)
+
+    from ..generator import EdgeGenerator
+
+    generator = EdgeGenerator.from_pretrained(
+        arguments.model,
+        num_threads=arguments.threads,
+        kv_window=arguments.kv_window,
+        num_sink_tokens=arguments.num_sink_tokens,
+    )
+    config = generator.generation_config.updated(**options)
+    if arguments.json:
+        result = generator.generate(prompt, config)
+        print(json.dumps(_as_json(result), ensure_ascii=False))
+    elif config.num_return_sequences > 1:
+        result = generator.generate(prompt, config)
+        _print_all(result, as_ids=arguments.ids)
+    else:
+        result = _stream(generator, prompt, config, as_ids=arguments.ids)
+    if not arguments.quiet:
+        print(_speed(result), file=sys.stderr)
+
+
+def _stream(generator: EdgeGenerator, prompt: Any, config: Any, *, as_ids: bool) -> GenerationResult:
+    """Print text as it comes, and end the last line, also when Ctrl-C ends the text."""
+    shown = ""
+    try:
+        with generator.stream(prompt, config) as stream:
+            for token in stream:
+                piece = f"{' ' if token.index else ''}{token.token_id}" if as_ids else token.text
+                if piece:
+                    sys.stdout.write(piece)
+                    sys.stdout.flush()
+                    shown = piece
+    except BrokenPipeError:
+        raise
+    except BaseException:
+        if shown:
+            _end_line(shown)
+        raise
+    _end_line(shown)
+    assert stream.result is not None
+    return stream.result
+
+
+def _end_line(shown: str) -> None:
+    if not shown.endswith("\n"):
+        print(flush=True)
+
+
+def _print_all(result: GenerationResult, *, as_ids: bool) -> None:
+    texts = None if as_ids else result.texts
+    if texts is None:
+        texts = [" ".join(map(str, ids)) for ids in result.generated]
+    print("\n---\n".join(texts))
+
+
+def _as_json(result: GenerationResult) -> dict[str, Any]:
+    timings = result.timings
+    return {
+        "texts": result.texts,
+        "generated": result.generated,
+        "prompt_lengths": result.prompt_lengths,
+        "finish_reasons": result.finish_reasons,
+        "sequences_scores": None if result.sequences_scores is None else result.sequences_scores.tolist(),
+        "scores": None if result.scores is None else [row.tolist() for row in result.scores],
+        "timings": {
+            **dataclasses.asdict(timings),
+            "prefill_tokens_per_second": timings.prefill_tokens_per_second,
+            "decode_tokens_per_second": timings.decode_tokens_per_second,
+        },
+    }
+
+
+def _speed(result: GenerationResult) -> str:
+    timings = result.timings
+    parts = [
+        f"{timings.prefill_tokens} prompt tokens in {timings.prefill_seconds:.2f} s",
+        f"first token after {timings.time_to_first_token * 1000:.0f} ms",
+        f"{sum(map(len, result.generated))} tokens",
+        f"{timings.decode_tokens_per_second:.1f} tokens/s",
+        f"ended by {', '.join(dict.fromkeys(result.finish_reasons))}",
+    ]
+    return f"[{'; '.join(parts)}]"
+
+
+# --- arguments ---
+
+
+def _decoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Only what was given: the rest is the model folder's."""
+    names = ["do_sample", "eos_token_id", *(flag[2:].replace("-", "_") for flag, *_ in OPTIONS)]
+    options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if options.get("eos_token_id") == "none":
+        options["eos_token_id"] = None
+    if arguments.stop:
+        options["stop_strings"] = arguments.stop
+    for name, value in arguments.option:
+        if name in options:
+            raise InvalidInputError(f"{name} is given twice. Leave out one of the two.")
+        options[name] = value
+    return options
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    if value.lower() in ("true", "false", "none"):  # as Python writes them
+        return name, {"true": True, "false": False, "none": None}[value.lower()]
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _ids_or_none(text: str) -> list[int] | str:
+    if text.lower() == "none":
+        return "none"
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither ids with commas, like 2,7, nor none") from None
+
+
+def _read_text(argument: str) -> str:
+    """PROMPT, or standard input without the line break that ends it."""
+    if argument != "-":
+        return _as_utf8(argument)
+    data = sys.stdin.buffer.read() if sys.stdin else b""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"standard input is not UTF-8: byte {error.start} is {data[error.start]:#04x}. Convert it to UTF-8."
+        ) from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _as_utf8(argument: str) -> str:
+    """An argument that Python read in an ASCII locale holds its bytes as surrogates: read them as UTF-8."""
+    if argument.isascii() or not any("\udc80" <= char <= "\udcff" for char in argument):
+        return argument
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        raise InvalidInputError(
+            "the prompt is not UTF-8. Convert it, or give it in a UTF-8 terminal."
+        ) from None
+
+
+def _read_ids(argument: str) -> list[int]:
+    text = _read_text(argument)
+    try:
+        return [int(word) for word in text.strip("[] \n").replace(",", " ").split()]
+    except ValueError:
+        raise InvalidInputError(
+            f"with --ids the prompt is a list of ids, like '5 17 9', not {text!r}."
+        ) from None

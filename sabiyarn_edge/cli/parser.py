@@ -1,0 +1,53 @@
+"""Parser: argparse whose errors are one line and name the nearest option."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from .. import __version__
+
+__all__ = ["Parser", "UsageError"]
+
+
+class UsageError(Exception):
+    """The arguments cannot be understood."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises UsageError, takes no abbreviations and keeps the epilog's line breaks."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def add_version(self) -> None:
+        """--version, without importing anything."""
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+    def parse_all(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Like parse_args, with a helpful error for an unknown option."""
+        arguments, unknown = self.parse_known_args(argv)
+        if unknown:
+            command: Parser = arguments.parser
+            option = next((word for word in unknown if word.startswith("-")), None)
+            if option is None:
+                command.error(f"unexpected argument {unknown[0]!r}; put quotes around a text with spaces")
+            command.error(f"unknown option {option}{command._advice(option.partition('=')[0])}")
+        return arguments
+
+    def _advice(self, option: str) -> str:
+        from ..generation_config import GenerationConfig
+
+        name = option.lstrip("-").replace("-", "_")
+        if "--option" in self._option_string_actions and name in GenerationConfig.__dataclass_fields__:
+            return f"; use --option {name}=VALUE"
+        longer = [known for known in self._option_string_actions if known.startswith(option)]
+        nearest = longer or difflib.get_close_matches(option, self._option_string_actions, n=1)
+        return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -1,0 +1,71 @@
+"""What all commands do with standard output and standard error."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+__all__ = ["PROGRAM", "discard_output", "one_line", "prepare_streams", "say", "warnings_as_lines"]
+
+PROGRAM = "sabiyarn-edge"
+
+
+def prepare_streams() -> None:
+    """Write UTF-8 whatever the locale says: the texts are Yoruba, and a C locale knows ASCII only."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell (>&-)
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open to the end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def say(message: str) -> None:
+    """One line to standard error, with the program's name."""
+    print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text without line breaks."""
+    return " ".join(str(error).split())
+
+
+def discard_output() -> None:
+    """Let what is still in standard output's buffer go nowhere: it cannot be written, and Python would try at exit."""
+    try:
+        target = sys.stdout.fileno()
+    except (OSError, ValueError):  # not a real file, as in tests
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, target)
+    os.close(nowhere)
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Show warnings to users as lines on standard error; those for developers stay as Python has them."""
+    show = warnings.showwarning
+
+    def show_line(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, UserWarning):
+            say(f"warning: {' '.join(str(message).split())}")
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=UserWarning, module=r"sabiyarn_edge\.")
+        warnings.showwarning = show_line
+        yield

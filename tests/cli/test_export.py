@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import builtins
+import json
+import shutil
+import sys
+import types
+
+import pytest
+
+
+def test_an_export_is_summed_up(run, checkpoint, tmp_path):
+    ran = run(
+        "export", checkpoint, tmp_path / "out", "--max-length", "32", "--kv-cache-dtype", "float32", "--quiet"
+    )
+    assert (ran.code, ran.err) == (0, "")
+    size, shape, check, *notes = ran.out.splitlines()
+    assert size.startswith(f"{tmp_path / 'out'}: ")
+    assert "MiB (config.json 0.0, " in size
+    assert shape.endswith(
+        " parameters as float32; 32 positions, cut from 64; KV cache float32, 256 bytes per token"
+    )
+    assert check.startswith("compared with torch: largest logit difference ")
+    assert "greedy choice agrees for " in check
+    assert all(note.startswith("note: ") for note in notes)
+    assert run("generate", "--model", tmp_path / "out", "ab", "--max-new-tokens", "2").code == 0
+
+
+def test_json_is_the_report(run, checkpoint, tmp_path):
+    ran = run("export", checkpoint, tmp_path / "out", "--no-verify", "--quiet", "--json")
+    report = json.loads(ran.out)
+    assert report == json.loads((tmp_path / "out" / "export_report.json").read_text("utf-8"))
+    assert report["verification"] is None
+
+
+def test_without_the_check_the_summary_says_so(run, checkpoint, tmp_path):
+    assert (
+        "\nnot compared with torch"
+        in run("export", checkpoint, tmp_path / "out", "--no-verify", "--quiet").out
+    )
+
+
+def test_progress_goes_to_stderr(run, checkpoint, tmp_path):
+    ran = run("export", checkpoint, tmp_path / "out", "--no-verify")
+    assert "writing weights" in ran.err
+    assert "writing weights" not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--dtype", "int3"], 2, "dtype is 'int3'; it must be one of float32"),
+        (["--kv-cache-dtype", "int8"], 2, "kv_cache_dtype is 'int8'"),
+        (["--max-length", "0"], 2, "max_length is 0"),
+        (["--max-length", "65"], 1, "max_length is 65, but block_size is 64"),
+        (["--max-length", "many"], 2, "argument --max-length: invalid int value: 'many'"),
+        (["--verify"], 2, "unknown option --verify; did you mean --no-verify?"),
+    ],
+)
+def test_bad_options(run, checkpoint, tmp_path, arguments, code, message):
+    ran = run("export", checkpoint, tmp_path / "out", "--quiet", *arguments)
+    assert ran.code == code
+    assert message in ran.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_folder_is_kept_unless_forced(run, checkpoint, model):
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    ran = run("export", checkpoint, model, "--quiet", "--no-verify")
+    assert ran.code == 1
+    assert "--force" in ran.error
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    assert run("export", checkpoint, model, "--quiet", "--no-verify", "--force").code == 0
+
+
+def test_a_folder_that_cannot_be_made(run, checkpoint, tmp_path):
+    (tmp_path / "file").write_text("")
+    ran = run("export", checkpoint, tmp_path / "file" / "out", "--quiet", "--no-verify")
+    assert ran.code == 1
+    assert str(tmp_path / "file") in ran.error
+
+
+def test_a_full_disk(run, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1000))
+    ran = run("export", checkpoint, tmp_path / "out", "--quiet", "--no-verify")
+    assert ran.code == 1
+    assert "Free some space" in ran.error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_checkpoint(run, tmp_path):
+    ran = run("export", tmp_path, tmp_path / "out", "--quiet")
+    assert ran.code == 1
+    assert "config.json" in ran.error
+
+
+def test_missing_packages_are_told_with_the_command_that_installs_them(
+    run, checkpoint, tmp_path, monkeypatch
+):
+    for name in [name for name in sys.modules if name.startswith("sabiyarn_edge.export")]:
+        monkeypatch.delitem(sys.modules, name)
+    real_import = builtins.__import__
+
+    def without_onnx(name, *arguments, **options):
+        if name.partition(".")[0] == "onnx":
+            raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
+        return real_import(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without_onnx)
+    ran = run("export", checkpoint, tmp_path / "out")
+    assert ran.code == 1
+    assert ran.error == (
+        'export needs the package onnx, which is not installed. Run: pip install "sabiyarn-edge[export]"'
+    )

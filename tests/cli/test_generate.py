@@ -1,0 +1,373 @@
+"""sabiyarn-edge generate against a tiny model, in this process; test_process.py runs it as users do."""
+
+from __future__ import annotations
+
+import json
+import types
+
+import pytest
+
+from sabiyarn_edge import EdgeGenerator, GenerationConfig
+from sabiyarn_edge.streaming import StreamedToken
+from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
+
+from .conftest import BLOCK_SIZE
+
+PROMPT = "Gbogbo ènìyàn"
+
+
+@pytest.fixture(scope="module")
+def generator(exported):
+    return EdgeGenerator.from_pretrained(exported, num_threads=1)
+
+
+# --- what is printed ---
+
+
+def test_text_goes_to_stdout_and_speed_to_stderr(run, exported, generator):
+    ran = run("generate", "--model", exported, PROMPT, "--max-new-tokens", "20")
+    assert ran.code == 0
+    assert ran.out == generator.generate(PROMPT, max_new_tokens=20).text + "\n"
+    assert "20 tokens" in ran.err
+    assert "tokens/s" in ran.err
+    assert "first token after" in ran.err
+    assert "ended by length" in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_quiet_says_nothing(run, exported):
+    assert run("generate", "--model", exported, PROMPT, "--max-new-tokens", "2", "--quiet").err == ""
+
+
+def test_json_is_one_object(run, exported, generator):
+    ran = run("generate", "--model", exported, PROMPT, "--max-new-tokens", "5", "--json", "--quiet")
+    expected = generator.generate(PROMPT, max_new_tokens=5)
+    found = json.loads(ran.out)
+    assert found["texts"] == expected.texts
+    assert found["generated"] == expected.generated
+    assert found["prompt_lengths"] == expected.prompt_lengths
+    assert found["finish_reasons"] == ["length"]
+    assert found["timings"]["prefill_tokens"] == expected.prompt_lengths[0]
+    assert found["timings"]["decode_tokens_per_second"] > 0
+
+
+def test_json_holds_scores_when_asked(run, exported):
+    ran = run(
+        "generate",
+        "--model",
+        exported,
+        PROMPT,
+        "--max-new-tokens",
+        "3",
+        "--json",
+        "--option",
+        "output_scores=true",
+    )
+    [scores] = json.loads(ran.out)["scores"]
+    assert len(scores) == 3
+    assert all(score <= 0 for score in scores)
+
+
+def test_ids_in_and_out(run, exported, generator):
+    expected = " ".join(map(str, generator.generate([5, 17, 9], max_new_tokens=4).generated[0])) + "\n"
+    for prompt in ("5 17 9", "5,17,9", "[5, 17, 9]"):
+        ran = run("generate", "--model", exported, "--ids", prompt, "--max-new-tokens", "4", "--quiet")
+        assert (ran.code, ran.out) == (0, expected)
+
+
+def test_a_model_without_a_tokenizer_takes_ids(run, model):
+    (model / "tokenizer.json").unlink()
+    assert run("generate", "--model", model, "--ids", "5 17", "--max-new-tokens", "2", "--quiet").code == 0
+    ran = run("generate", "--model", model, PROMPT)
+    assert ran.code == 2
+    assert "no tokenizer.json" in ran.error
+
+
+def test_several_outputs_are_parted_by_a_line(run, exported, generator):
+    options = {"do_sample": True, "num_return_sequences": 3, "seed": 7, "max_new_tokens": 6}
+    ran = run(
+        "generate", "--model", exported, PROMPT, "--do-sample", "--num-return-sequences", "3", "--seed", "7",
+        "--max-new-tokens", "6", "--quiet",
+    )  # fmt: skip
+    assert ran.out == "\n---\n".join(generator.generate(PROMPT, **options).texts) + "\n"
+
+
+# --- how options arrive: a generator that only records ---
+
+
+class Recorder:
+    """Stands in for EdgeGenerator: keeps what it is called with and streams three pieces."""
+
+    def __init__(self, config=None, fails=None):
+        self.generation_config = config or GenerationConfig(eos_token_id=3)
+        self.fails = fails
+
+    def __call__(self, path, **loading):
+        self.path, self.loading = path, loading
+        return self
+
+    def stream(self, inputs, config):
+        self.inputs, self.config = inputs, config
+        return RecordedStream(self.fails)
+
+
+class RecordedStream:
+    def __init__(self, fails):
+        self.fails = fails
+        timings = types.SimpleNamespace(
+            prefill_tokens=2, prefill_seconds=0.5, time_to_first_token=0.25, decode_tokens_per_second=4.0
+        )
+        self.result = types.SimpleNamespace(timings=timings, generated=[[7, 8, 9]], finish_reasons=["eos"])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.closed = True
+
+    def __iter__(self):
+        for index, text in enumerate(["Ọ̀", "", "rọ̀"]):
+            if index == 2 and self.fails:
+                raise self.fails
+            yield StreamedToken(text=text, token_id=7 + index, index=index)
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setattr("sabiyarn_edge.generator.EdgeGenerator.from_pretrained", recorder)
+    return recorder
+
+
+def test_without_options_the_models_own_hold(run, recorder):
+    ran = run("generate", PROMPT)
+    assert (ran.code, ran.out) == (0, "Ọ̀rọ̀\n")
+    assert ran.err == (
+        "[2 prompt tokens in 0.50 s; first token after 250 ms; 3 tokens; 4.0 tokens/s; ended by eos]\n"
+    )
+    assert (recorder.path, recorder.inputs) == ("nano", PROMPT)
+    assert recorder.loading == {"num_threads": None, "kv_window": None, "num_sink_tokens": 0}
+    assert recorder.config is recorder.generation_config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["--max-new-tokens", "9", "--min-new-tokens", "2"], {"max_new_tokens": 9, "min_new_tokens": 2}),
+        (["--do-sample", "--temperature", "0.7"], {"do_sample": True, "temperature": 0.7}),
+        (["--do-sample", "--top-k", "5", "--top-p", ".9", "--min-p", "0.1"],
+         {"do_sample": True, "top_k": 5, "top_p": 0.9, "min_p": 0.1}),
+        (["--num-beams", "5", "--length-penalty", "-1.5"], {"num_beams": 5, "length_penalty": -1.5}),
+        (["--seed", "18446744073709551615"], {"seed": 2**64 - 1}),
+        (["--repetition-penalty", "2", "--no-repeat-ngram-size", "3"],
+         {"repetition_penalty": 2.0, "no_repeat_ngram_size": 3}),
+        (["--max-time", "1.5"], {"max_time": 1.5}),
+        (["--eos-token-id", "2,7"], {"eos_token_id": [2, 7]}),
+        (["--eos-token-id", "none"], {"eos_token_id": None}),
+        (["--stop", "\n\n", "--stop", "</s>"], {"stop_strings": ["\n\n", "</s>"]}),
+        (["--option", "typical_p=0.5", "--do-sample"], {"do_sample": True, "typical_p": 0.5}),
+        (["--option", "bad_words_ids=[[4],[5,6]]"], {"bad_words_ids": [[4], [5, 6]]}),
+        (["--option", "early_stopping=never", "--num-beams", "2"], {"early_stopping": "never", "num_beams": 2}),
+        (["--option", "early_stopping=True", "--num-beams", "2"], {"early_stopping": True, "num_beams": 2}),
+        (["--option", "stop_strings=a=b"], {"stop_strings": "a=b"}),
+        (["--option", "eos_token_id=None"], {"eos_token_id": None}),
+    ],
+)  # fmt: skip
+def test_options_reach_the_generator(run, recorder, arguments, options):
+    ran = run("generate", PROMPT, *arguments)
+    assert ran.code == 0, ran.err
+    assert recorder.config == recorder.generation_config.updated(**options)
+
+
+def test_loading_options_reach_the_generator(run, recorder):
+    run(
+        "generate",
+        PROMPT,
+        "--model",
+        "folder",
+        "--threads",
+        "3",
+        "--kv-window",
+        "128",
+        "--num-sink-tokens",
+        "4",
+    )
+    assert recorder.path == "folder"
+    assert recorder.loading == {"num_threads": 3, "kv_window": 128, "num_sink_tokens": 4}
+
+
+def test_an_option_that_changes_nothing_is_a_line_on_stderr(run, recorder):
+    ran = run("generate", PROMPT, "--temperature", "0.5", "--quiet")
+    assert (ran.code, ran.out) == (0, "Ọ̀rọ̀\n")
+    assert ran.err == (
+        "sabiyarn-edge: warning: these options change nothing: temperature (do_sample is False).\n"
+    )
+
+
+def test_ctrl_c_ends_the_line_and_exits_with_130(run, recorder):
+    recorder.fails = KeyboardInterrupt()
+    ran = run("generate", PROMPT)
+    assert (ran.code, ran.out, ran.err) == (130, "Ọ̀\n", "")
+
+
+def test_a_lack_of_memory_is_one_line(run, recorder):
+    recorder.fails = MemoryError()
+    ran = run("generate", PROMPT)
+    assert ran.code == 1
+    assert "not enough memory" in ran.error
+
+
+# --- bad input: one line, the right exit code ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([""], "the prompt is empty"),
+        (["--ids", ""], "the list of prompts is empty"),
+        (["--ids", "5 400"], "token id 400 at index 1; ids of this model are 0 to 399"),
+        (["--ids", "5 -1"], "token id -1"),
+        (["--ids", "5 x"], "with --ids the prompt is a list of ids, like '5 17 9', not '5 x'"),
+        (["--ids", " ".join(["7"] * 64)], f"64 tokens; with at most {BLOCK_SIZE} positions"),
+        (["--ids", "7 7 7", "--kv-window", "2"], "3 tokens, but kv_window is 2"),
+        (["--ids", "7 7", "--max-new-tokens", "63"], "2 tokens and max_new_tokens is 63: 65 positions"),
+        ([PROMPT, "--max-new-tokens", "0"], "max_new_tokens is 0, but must be an integer of at least 1"),
+        ([PROMPT, "--temperature", "0"], "temperature is 0.0, but must be a finite number above 0"),
+        ([PROMPT, "--temperature", "-1"], "temperature is -1.0"),
+        ([PROMPT, "--temperature", "nan"], "temperature is nan"),
+        ([PROMPT, "--top-p", "1.5"], "top_p is 1.5, but must be a finite number above 0 and at most 1"),
+        ([PROMPT, "--top-p", "0"], "top_p is 0.0"),
+        ([PROMPT, "--top-k", "-1"], "top_k is -1, but must be an integer of at least 0"),
+        ([PROMPT, "--num-return-sequences", "2"], "num_return_sequences is 2 but do_sample is False"),
+        ([PROMPT, "--option", "temprature=1"], "unknown option temprature; did you mean temperature?"),
+        ([PROMPT, "--option", "top_k=high"], "top_k is 'high', but must be an integer"),
+        ([PROMPT, "--option", "top_k=1", "--top-k", "2"], "top_k is given twice"),
+        ([PROMPT, "--option", "logits_processor=x"], "logits_processor is a function"),
+        ([PROMPT, "--option", "suppress_tokens=[400]"],
+         "suppress_tokens holds 400, but the vocabulary has ids 0 to 399"),
+        ([PROMPT, "--kv-window", "1"], "kv_window is 1; it must be between 2 and the model's block_size 64"),
+        ([PROMPT, "--num-sink-tokens", "-1"], "num_sink_tokens is -1"),
+        ([PROMPT, "--threads", "0"], "num_threads is 0"),
+        (["ab\udcffcd"], "the prompt is not UTF-8"),
+        (["ab\ud800cd"], "half a surrogate pair"),
+    ],
+)  # fmt: skip
+def test_bad_input(run, exported, arguments, message):
+    ran = run("generate", "--model", exported, *arguments)
+    assert ran.code == 2
+    assert message in ran.error
+    assert ran.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: PROMPT"),
+        (["two", "words"], "unexpected argument 'words'; put quotes around a text with spaces"),
+        ([PROMPT, "--temprature", "1"], "unknown option --temprature; did you mean --temperature?"),
+        ([PROMPT, "--typical-p=0.5"], "unknown option --typical-p=0.5; use --option typical_p=VALUE"),
+        ([PROMPT, "--xyzzy"], "unknown option --xyzzy (see"),
+        ([PROMPT, "--top-k", "many"], "argument --top-k: invalid int value: 'many'"),
+        ([PROMPT, "--top-k"], "argument --top-k: expected one argument"),
+        ([PROMPT, "--option", "top_k"], "'top_k' is not NAME=VALUE"),
+        ([PROMPT, "--eos-token-id", "x"], "'x' is neither ids with commas, like 2,7, nor none"),
+        ([PROMPT, "--max-new", "3"], "unknown option --max-new; did you mean --max-new-tokens?"),
+    ],
+)  # fmt: skip
+def test_wrong_usage(run, arguments, message):
+    ran = run("generate", *arguments)
+    assert ran.code == 2
+    assert message in ran.error
+    assert "(see `sabiyarn-edge generate --help`)" in ran.error
+
+
+# --- bad models: one line, exit code 1 ---
+
+
+def damage_config(model, **changes):
+    path = model / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    config.update(changes)
+    path.write_text(json.dumps(config), "utf-8")
+
+
+def truncate(path):
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - 1000])
+
+
+def take_weights_of_another(model, tmp_path):
+    from sabiyarn_edge.export import export_model
+
+    other = make_tiny_checkpoint(tmp_path / "other", vocab_size=400, block_size=BLOCK_SIZE, seed=1)
+    export_model(other, tmp_path / "other-model", progress=False, verify=False)
+    (model / "weights.bin").write_bytes((tmp_path / "other-model" / "weights.bin").read_bytes())
+
+
+@pytest.mark.parametrize("name", ["config.json", "decoder.onnx", "weights.bin"])
+def test_a_missing_file_is_named(run, model, name):
+    (model / name).unlink()
+    ran = run("generate", "--model", model, PROMPT)
+    assert ran.code == 1
+    assert name in ran.error
+
+
+@pytest.mark.parametrize("name", ["config.json", "decoder.onnx", "weights.bin", "tokenizer.json"])
+def test_a_truncated_file_is_named(run, model, name):
+    truncate(model / name)
+    ran = run("generate", "--model", model, PROMPT)
+    assert ran.code == 1
+    assert name in ran.error
+
+
+def test_a_damaged_generation_config_is_named(run, model):
+    (model / "generation_config.json").write_text('{"top_p": 7}')
+    ran = run("generate", "--model", model, PROMPT)
+    assert ran.code == 1
+    assert "generation_config.json: top_p is 7" in ran.error
+
+
+def test_weights_of_another_model_are_told(run, model, tmp_path):
+    take_weights_of_another(model, tmp_path)
+    ran = run("generate", "--model", model, PROMPT)
+    assert ran.code == 1
+    assert "weights.bin belongs to another model" in ran.error
+
+
+@pytest.mark.parametrize("change", [{"n_layer": 3}, {"n_heads": 1}, {"vocab_size": 401}])
+def test_a_config_that_disagrees_with_the_graph_is_told(run, model, change):
+    damage_config(model, **change)
+    ran = run("generate", "--model", model, PROMPT)
+    assert ran.code == 1
+    assert "config.json disagrees with decoder.onnx" in ran.error
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "/no/such/folder", "owner/name"])
+def test_an_unknown_model_is_told(run, name):
+    ran = run("generate", "--model", name, PROMPT)
+    assert ran.code == 1
+    assert f"{name} is not a folder" in ran.error
+
+
+def test_a_checkpoint_is_told_from_a_model_folder(run, checkpoint):
+    ran = run("generate", "--model", checkpoint, PROMPT)
+    assert ran.code == 1
+    assert "run `sabiyarn-edge export` on it first" in ran.error
+
+
+def test_nan_in_the_models_scores_is_told(run, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from sabiyarn_edge.export import export_model
+
+    source = make_tiny_checkpoint(tmp_path / "checkpoint", block_size=BLOCK_SIZE)
+    tensors = load_file(source / "model.safetensors")
+    tensors["transformer.ln_f.weight"] = torch.full_like(
+        tensors["transformer.ln_f.weight"], 3e38
+    )  # inf - inf
+    save_file(tensors, source / "model.safetensors")
+    export_model(source, tmp_path / "model", progress=False, verify=False)
+    ran = run("generate", "--model", tmp_path / "model", "--ids", "5 6 7", "--quiet")
+    assert ran.code == 1
+    assert "row 0" in ran.err

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+
+import onnxruntime
+import pytest
+
+import sabiyarn_edge
+
+
+def test_json_holds_shape_sizes_and_memory(run, exported):
+    ran = run("info", exported, "--json")
+    facts = json.loads(ran.out)
+    assert (ran.code, ran.err) == (0, "")
+    assert facts["shape"] == {
+        "block_size": 64, "vocab_size": 400, "n_layer": 2, "n_heads": 2, "n_embd": 16, "dropout": 0.0, "bias": False,
+        "use_kv_cache": True, "kv_cache_dtype": "float32", "max_batch_size": 1,
+    }  # fmt: skip
+    assert facts["head_dim"] == 8
+    # wte + wpe, then per layer ln_1, j (weight, bias), ln_2, c_attn, c_proj, mlp, and ln_f; counted by hand.
+    assert facts["parameters"] == 400 * 16 + 64 * 16 + 2 * (4 * 16 + 12 * 16 * 16) + 16
+    assert (facts["dtype"], facts["kv_cache_dtype"]) == ("float32", "float16")
+    assert facts["kv_bytes_per_token"] == 2 * 2 * 16 * 2  # key and value, layers, width, bytes
+    assert facts["kv_bytes_at_full_length"] == 64 * 128
+    assert facts["files"] == {path.name: path.stat().st_size for path in exported.iterdir()}
+    assert facts["providers"] == onnxruntime.get_available_providers()
+    assert facts["versions"]["sabiyarn_edge"] == sabiyarn_edge.__version__
+    assert facts["versions"]["onnxruntime"] == onnxruntime.__version__
+
+
+def test_the_text_says_the_same(run, exported):
+    out = run("info", exported).out
+    assert "2 layers, 2 heads of 8, width 16, 400 tokens, 64 positions" in out
+    assert "13,712 parameters" not in out
+    assert "13,712, stored as float32" in out
+    assert "float16, 128 bytes per token and row: 0.0 MiB at 64" in out
+    assert "weights.bin" in out
+    assert "MiB" in out
+    assert "CPUExecutionProvider" in out
+
+
+def test_a_folder_without_a_report_has_no_count(run, model):
+    (model / "export_report.json").unlink()
+    assert json.loads(run("info", model, "--json").out)["parameters"] is None
+    assert "not counted (no export_report.json)" in run("info", model).out
+
+
+@pytest.mark.parametrize("name", ["config.json", "decoder.onnx", "weights.bin"])
+def test_a_missing_file_is_named(run, model, name):
+    (model / name).unlink()
+    ran = run("info", model)
+    assert ran.code == 1
+    assert name in ran.error
+
+
+def test_truncated_weights_are_told(run, model):
+    data = (model / "weights.bin").read_bytes()
+    (model / "weights.bin").write_bytes(data[:-100])
+    ran = run("info", model)
+    assert ran.code == 1
+    assert "weights.bin" in ran.error
+
+
+def test_no_such_model(run):
+    ran = run("info", "no-such-model")
+    assert ran.code == 1
+    assert "no-such-model is not a folder" in ran.error

@@ -1,0 +1,122 @@
+"""The command line as a process of its own: what only the system can show."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "sabiyarn_edge"]
+PROMPT = "Gbogbo ènìyàn"
+LONG = ["generate", "--ids", "5 17 9", "--quiet", "--max-new-tokens", "60"]
+
+
+def test_help_names_commands_and_exit_codes(run_process):
+    ran = run_process("--help")
+    assert (ran.code, ran.err) == (0, "")
+    for word in ("generate", "export", "info", "exit codes:", "130"):
+        assert word in ran.out
+
+
+@pytest.mark.parametrize("command", ["generate", "export", "info"])
+def test_each_command_has_help(run_process, command):
+    ran = run_process(command, "--help")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"usage: sabiyarn-edge {command}")
+
+
+def test_version(run_process):
+    import sabiyarn_edge
+
+    assert run_process("--version").out == f"sabiyarn-edge {sabiyarn_edge.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["generat"], "invalid choice: 'generat'"),
+        (["--xyzzy", "info", "nano"], "unknown option --xyzzy"),
+    ],
+)
+def test_wrong_usage(run_process, arguments, message):
+    ran = run_process(*arguments)
+    assert ran.code == 2
+    assert message in ran.error
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])
+@pytest.mark.parametrize("utf8_mode", [{}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+def test_letters_survive_any_locale(run_process, exported, locale, utf8_mode):
+    arguments = ("generate", "--model", exported, "--max-new-tokens", "30", "--quiet")
+    expected = run_process(*arguments, PROMPT, env={"PYTHONUTF8": "1"})
+    assert not expected.out.isascii()
+    env = {"LC_ALL": locale, **utf8_mode}
+    assert run_process(*arguments, PROMPT, env=env) == expected
+    assert run_process(*arguments, "-", stdin=PROMPT.encode() + b"\n", env=env) == expected
+
+
+def test_standard_input_that_is_not_utf8(run_process, exported):
+    ran = run_process("generate", "--model", exported, "-", stdin=b"ab\xe9cd")
+    assert ran.code == 2
+    assert "standard input is not UTF-8: byte 2 is 0xe9" in ran.error
+
+
+def test_a_reader_that_leaves_is_no_error(exported):
+    process = subprocess.Popen(
+        [*COMMAND, *LONG, "--model", str(exported)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=120), err) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_an_error(exported):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, *LONG, "--model", str(exported)], stdout=full, stderr=subprocess.PIPE, timeout=120
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == ["sabiyarn-edge: error: [Errno 28] No space left on device"]
+
+
+def test_a_closed_standard_output(exported):
+    command = " ".join([*COMMAND, "generate", "--ids", "5", "--quiet", "--model", str(exported), ">&-"])
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_ctrl_c_exits_with_130_and_no_traceback(tmp_path):
+    # A model that streams one token and then waits stands in for a slow one.
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import sys, time\n"
+        "import sabiyarn_edge.generator as g\n"
+        "from sabiyarn_edge.generation_config import GenerationConfig\n"
+        "from sabiyarn_edge.streaming import StreamedToken\n"
+        "from sabiyarn_edge.cli import main\n"
+        "class Slow:\n"
+        "    generation_config = GenerationConfig()\n"
+        "    def stream(self, *inputs): return self\n"
+        "    def __enter__(self): return self\n"
+        "    def __exit__(self, *exc): pass\n"
+        "    def __iter__(self):\n"
+        "        yield StreamedToken(text='begun', token_id=1, index=0)\n"
+        "        time.sleep(60)\n"
+        "g.EdgeGenerator.from_pretrained = lambda *a, **k: Slow()\n"
+        "sys.exit(main(['generate', 'x']))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.read(5) == "begun"  # flushed as it was produced
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "\n", "")
