@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.device import LACKING, needs
 from tests.export.models import export_tiny
 from tests.tiny_tokenizer import tiny_tokenizer
 
@@ -16,6 +17,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="also build and run the native tests with AddressSanitizer and UndefinedBehaviorSanitizer",
     )
+
+
+def pytest_report_header() -> str | None:
+    return f"without {', '.join(sorted(LACKING))}: tests that need them are left out" if LACKING else None
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out what cannot be imported on a device, whole folders by their conftest.py."""
+    file = collection_path / "conftest.py" if collection_path.is_dir() else collection_path
+    return True if file.suffix == ".py" and file.is_file() and needs(file) else None
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ import tokenizers
 
 from sabiyarn_edge import EdgeGenerator, GenerationConfig
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError, NumericalError
-from sabiyarn_edge.modeling import GPTJXForCausalLM
 from tests.export.models import export_tiny
 
 PROMPT = "Gbogbo ènìyàn"
@@ -57,6 +56,9 @@ def test_every_kind_of_prompt_gives_the_same(
 
 
 def test_greedy_text_is_torchs(generator: EdgeGenerator, text_model: Path) -> None:
+    pytest.importorskip("torch")
+    from sabiyarn_edge.modeling import GPTJXForCausalLM
+
     model = GPTJXForCausalLM.from_pretrained(text_model.parent / "checkpoint")
     ids = generator.tokenizer.encode(PROMPT)
     expected = model.generate([ids], max_new_tokens=20, use_cache=False)[0].tolist()
@@ -234,6 +236,7 @@ def test_ctrl_c_leaves_the_generator_usable(generator: EdgeGenerator) -> None:
 
 
 def test_logits_that_are_nan_are_an_error_that_names_the_row(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
     exported = export_tiny(tmp_path, {"block_size": 32}, verify=False)
     poison_position(exported.folder, position=6)
     generator = EdgeGenerator.from_pretrained(exported.folder)

@@ -59,7 +59,7 @@ def test_nothing_at_run_time_imports_what_a_device_lacks(path: Path) -> None:
 
 
 def test_the_core_knows_neither_python_nor_onnxruntime() -> None:
-    sources = PACKAGE.parent / "csrc" / "core"
+    sources = Path(__file__).parents[1] / "csrc" / "core"
     files = [path for path in sources.iterdir() if path.suffix in {".cpp", ".hpp"}]
     assert len(files) > 10
     for path in files:

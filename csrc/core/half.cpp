@@ -2,6 +2,8 @@
 
 #include <bit>
 
+#include "core/dispatched.hpp"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -66,8 +68,8 @@ void half_to_float_scalar(const half_bits* source, float* target, std::size_t co
 
 #if defined(__x86_64__)
 
-__attribute__((target("avx,f16c"))) void float_to_half_f16c(const float* source, half_bits* target,
-                                                            std::size_t count) noexcept {
+SABIYARN_DISPATCHED("avx,f16c")
+void float_to_half_f16c(const float* source, half_bits* target, std::size_t count) noexcept {
   std::size_t i = 0;
   for (; i + 8 <= count; i += 8) {
     const __m128i halves = _mm256_cvtps_ph(_mm256_loadu_ps(source + i), _MM_FROUND_TO_NEAREST_INT);
@@ -76,8 +78,8 @@ __attribute__((target("avx,f16c"))) void float_to_half_f16c(const float* source,
   float_to_half_scalar(source + i, target + i, count - i);
 }
 
-__attribute__((target("avx,f16c"))) void half_to_float_f16c(const half_bits* source, float* target,
-                                                            std::size_t count) noexcept {
+SABIYARN_DISPATCHED("avx,f16c")
+void half_to_float_f16c(const half_bits* source, float* target, std::size_t count) noexcept {
   std::size_t i = 0;
   for (; i + 8 <= count; i += 8) {
     const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source + i));

@@ -12,12 +12,13 @@ import argparse
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+
+if TYPE_CHECKING:  # shapes and tensors are of use where torch is not installed
+    import torch
 
 LAYOUTS = ("safetensors", "sharded", "bin", "sharded-bin")
 
@@ -116,6 +117,9 @@ def make_tiny_checkpoint(
         traps: any of TRAPS.
         seed, j_bias, shape: as in random_tensors(); `shape` may also hold other keys of config.json.
     """
+    import torch
+    from safetensors.torch import save_file
+
     unknown = set(traps) - set(TRAPS)
     if layout not in LAYOUTS or unknown:
         raise ValueError(
@@ -136,6 +140,8 @@ def make_tiny_checkpoint(
 
 
 def _spring_traps(tensors: dict[str, torch.Tensor], traps: Collection[str]) -> dict[str, torch.Tensor]:
+    import torch
+
     wte = tensors["transformer.wte.weight"]
     if "no-lm-head" not in traps:
         tensors["lm_head.weight"] = wte.clone()
@@ -160,6 +166,9 @@ def _spring_traps(tensors: dict[str, torch.Tensor], traps: Collection[str]) -> d
 
 def _save_shards(tensors: dict[str, torch.Tensor], folder: Path, layout: str) -> None:
     """Three files and an index, in Hugging Face's naming."""
+    import torch
+    from safetensors.torch import save_file
+
     names = list(tensors)
     stem, ending = ("model", "safetensors") if layout == "sharded" else ("pytorch_model", "bin")
     weight_map: dict[str, str] = {}

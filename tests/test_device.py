@@ -1,0 +1,50 @@
+"""On a device without torch, the tests that can run are found, and no others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.device import files_of, needs
+
+TESTS = Path(__file__).parent
+LACKING = frozenset({"torch", "onnx", "safetensors", "transformers"})
+
+
+def test_imports_are_followed_at_any_depth(tmp_path: Path) -> None:
+    def reason(text: str) -> str | None:
+        path = tmp_path / f"{abs(hash(text))}.py"
+        path.write_text(text, encoding="utf-8")
+        return needs(path, LACKING)
+
+    assert reason("import json, torch.nn") == "torch.nn"
+    assert reason("from sabiyarn_edge.modeling import GPTJXForCausalLM") == "torch"
+    assert reason("from sabiyarn_edge import export") is not None
+    assert reason("from tests.decoding import hf_toy") == "torch"
+    assert reason("def later():\n    import torch") is None
+    assert reason("import torchbearer, tests.export.models, sabiyarn_edge.generator") is None
+    assert needs(TESTS / "modeling" / "conftest.py", LACKING) == "torch"
+    assert needs(TESTS / "test_generator.py", LACKING) is None
+
+
+def test_a_module_is_its_packages_and_itself() -> None:
+    found = files_of("tests.core.twins_kv")
+    assert [path.relative_to(TESTS).as_posix() for path in found] == [
+        "__init__.py",
+        "core/__init__.py",
+        "core/twins_kv.py",
+    ]
+
+
+def test_the_tests_of_the_run_time_are_collected_without_torch() -> None:
+    code = (
+        f"import sys, pytest; sys.modules.update(dict.fromkeys({sorted(LACKING)}));"
+        f"sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', {str(TESTS)!r}]))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=TESTS.parent, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    for file in ("core/test_kv_cache.py", "test_generator.py", "test_streaming.py", "decoding/test_draws.py"):
+        assert f"tests/{file}::" in run.stdout
+    for file in ("export/", "modeling/", "test_session.py"):
+        assert f"tests/{file}" not in run.stdout

@@ -1,0 +1,72 @@
+"""The compiled modules run on every CPU of their architecture, whatever the CPU they were built on."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sabiyarn_edge import _core, _decode
+from tests.disassembly import (
+    AARCH64_NATIVE,
+    DISPATCHED_SECTION,
+    X86_64,
+    Baseline,
+    beyond,
+    beyond_baseline,
+    instructions,
+)
+
+BASELINES = {"x86_64": X86_64, "aarch64": AARCH64_NATIVE}
+MACHINE = platform.machine()
+
+pytestmark = [
+    pytest.mark.skipif(MACHINE not in BASELINES, reason="disassembles ELF files of x86-64 and aarch64"),
+    pytest.mark.skipif(not (shutil.which("objdump") and shutil.which("as")), reason="needs GNU binutils"),
+]
+
+
+@pytest.fixture(scope="module")
+def baseline() -> Baseline:
+    return BASELINES[MACHINE]
+
+
+@pytest.mark.parametrize("module", [_core, _decode], ids=lambda module: module.__name__)
+def test_the_modules_keep_to_the_baseline(module: object, baseline: Baseline) -> None:
+    assert beyond_baseline(Path(module.__file__), baseline) == []
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="aarch64 needs no dispatch: its baseline converts halves")
+def test_newer_instructions_stand_where_they_are_allowed(baseline: Baseline) -> None:
+    dispatched = instructions(Path(_core.__file__), baseline)[DISPATCHED_SECTION]
+    refused = beyond(dispatched, baseline)
+    assert any("vcvtps2ph" in line for line in refused)
+    assert any("%ymm" in line for line in refused)
+
+
+NEWER = {
+    "x86_64": ["pshufb %xmm1,%xmm0", "vaddps %xmm1,%xmm0,%xmm0", "popcnt %rax,%rax", "mulx %rax,%rbx,%rcx"],
+    "aarch64": [
+        "sdot v0.4s, v1.16b, v2.16b",
+        "fadd v0.8h, v1.8h, v2.8h",
+        "ldaddal w0, w1, [x2]",
+        "swp w0, w1, [x2]",
+        "crc32x w0, w1, x2",
+    ],
+}
+OLD = {
+    "x86_64": ["addps %xmm1,%xmm0", "jmp .", "lock cmpxchg %rax,(%rdx)", "endbr64"],
+    "aarch64": ["fcvtl v0.4s, v1.4h", "fcvt h0, s1", "b.ne .", "ldaxr w0, [x1]", "paciasp"],
+}
+
+
+@pytest.mark.parametrize("text", NEWER.get(MACHINE, []))
+def test_the_judge_knows_newer_instructions(text: str, baseline: Baseline) -> None:
+    assert len(beyond([text], baseline)) == 1
+
+
+@pytest.mark.parametrize("text", OLD.get(MACHINE, []))
+def test_the_judge_lets_the_baseline_pass(text: str, baseline: Baseline) -> None:
+    assert beyond([text], baseline) == []
