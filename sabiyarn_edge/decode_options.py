@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import cast
 
 from ._core import DecodeOptions
 from .errors import InvalidInputError
@@ -13,7 +14,7 @@ from .tokenizer import Tokenizer
 __all__ = ["DEFAULT_MAX_NEW_TOKENS", "decode_options"]
 
 DEFAULT_MAX_NEW_TOKENS = 256
-"""Most new tokens where neither max_new_tokens nor max_length is given."""
+"""Most new tokens where neither max_new_tokens nor max_length is given, nor min_new_tokens asks for more."""
 
 
 def decode_options(
@@ -106,7 +107,13 @@ def _max_new_tokens(
             )
         return config.max_new_tokens
     if config.max_length is None:
-        return min(DEFAULT_MAX_NEW_TOKENS, room)
+        fewest = config.min_new_tokens or 0
+        if fewest > room:
+            raise InvalidInputError(
+                f"{whose} {longest} tokens and min_new_tokens is {fewest}: {longest + fewest} positions, but {limit} "
+                f"{max_positions}. Shorten the prompt or lower min_new_tokens to at most {room}."
+            )
+        return min(max(DEFAULT_MAX_NEW_TOKENS, fewest), room)
     if config.max_length > max_positions:
         raise InvalidInputError(
             f"max_length is {config.max_length}, but {limit} {max_positions}. Ask for at most that many."
@@ -120,9 +127,10 @@ def _max_new_tokens(
 
 
 def _sequence_bias(config: GenerationConfig) -> list[tuple[Sequence[int], float]]:
-    given = config.sequence_bias or {}
-    pairs = given.items() if hasattr(given, "items") else given
-    return [(list(ids), float(bias)) for ids, bias in pairs]
+    pairs = cast(
+        Sequence[tuple[Sequence[int], float]], config.sequence_bias or ()
+    )  # as GenerationConfig keeps it
+    return list(pairs)
 
 
 def _seeds(config: GenerationConfig, num_prompts: int) -> int | Sequence[int]:

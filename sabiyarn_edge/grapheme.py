@@ -10,6 +10,7 @@ Source: Unicode Standard Annex 29, rules GB1 to GB999.
 from __future__ import annotations
 
 import enum
+import functools
 import unicodedata
 
 __all__ = ["GraphemeHold"]
@@ -36,6 +37,7 @@ _EXTENDING = frozenset("\u200c\u0e33\u0eb3\uff9e\uff9f\U0001f3fb\U0001f3fc\U0001
 _JOINER = "\u200d"
 
 
+@functools.lru_cache(maxsize=1024)  # more than the letters of any one text in our languages
 def _kind(char: str) -> _Kind:
     if char < "\u0300":
         return _Kind.CONTROL if char < " " or "\x7f" <= char < "\xa0" or char == "\xad" else _Kind.OTHER

@@ -109,11 +109,11 @@ class Tokenizer:
         token = self.backend.id_to_token(token_id) if 0 <= token_id < 2**32 else None
         if token is None:
             return b""
-        if any(step["type"] == "ByteLevel" for step in self.decoder_steps):
-            to_byte = _byte_of_char()
-            if all(char in to_byte for char in token):
-                return bytes(to_byte[char] for char in token)
-            return str(token).encode()  # as the library's decoder does
+        if self._has_byte_characters:
+            try:
+                return bytes(map(_byte_of_char().__getitem__, token))
+            except KeyError:
+                return str(token).encode()  # as the library's decoder does
         if byte := self.byte_token(token_id):
             return byte
         before = self.decode(self._anchor)
@@ -133,10 +133,14 @@ class Tokenizer:
         match = _BYTE_TOKEN.fullmatch(self.backend.id_to_token(token_id) or "")
         return bytes.fromhex(match[1]) if match else None
 
-    @property
+    @functools.cached_property
     def is_byte_level(self) -> bool:
         """Whether tokens are runs of bytes that decode side by side, with no other rule."""
         return [step["type"] for step in self.decoder_steps] == ["ByteLevel"]
+
+    @functools.cached_property
+    def _has_byte_characters(self) -> bool:
+        return any(step["type"] == "ByteLevel" for step in self.decoder_steps)
 
     @functools.cached_property
     def _has_byte_tokens(self) -> bool:

@@ -92,6 +92,34 @@ def test_several_outputs_are_parted_by_a_line(run, exported, generator):
     assert ran.out == "\n---\n".join(generator.generate(PROMPT, **options).texts) + "\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["--num-beams", "5", "--length-penalty", "1.2"], {"num_beams": 5, "length_penalty": 1.2}),
+        (["--repetition-penalty", "1.5"], {"repetition_penalty": 1.5}),
+        (["--do-sample", "--seed", "3"], {"do_sample": True, "seed": 3}),
+    ],
+    ids=["beams", "penalty", "sampled"],
+)
+def test_the_stream_is_what_generate_gives(run, exported, generator, arguments, options):
+    ran = run("generate", "--model", exported, PROMPT, "--max-new-tokens", "15", "--quiet", *arguments)
+    assert ran.out == generator.generate(PROMPT, max_new_tokens=15, **options).text + "\n"
+
+
+def test_text_ends_before_a_stop_string(run, exported, generator):
+    whole = generator.generate(PROMPT, max_new_tokens=30).text
+    stop = whole[10:12]
+    ran = run("generate", "--model", exported, PROMPT, "--max-new-tokens", "30", "--stop", stop)
+    assert ran.out == whole[: whole.index(stop)] + "\n"
+    assert "ended by stop" in ran.err
+    assert (
+        stop
+        in run(
+            "generate", "--model", exported, PROMPT, "--stop", stop, "--option", "include_stop_string=true"
+        ).out
+    )
+
+
 # --- how options arrive: a generator that only records ---
 
 
