@@ -11,6 +11,7 @@ cdef extern from "core/kv_cache.hpp" namespace "sabiyarn" nogil:
         int64_t begin_append(int64_t row, int64_t count) except +
         void reorder(const int32_t* sources, int64_t num_rows) except +
         void truncate(int64_t row, int64_t total) except +
+        int64_t next_position(int64_t row) except +
         int64_t free_positions(int64_t row) except +
         void* keys(int64_t layer) except +
         void* values(int64_t layer) except +

@@ -90,37 +90,38 @@ cdef class GraphRunner:
             binding.bind_output(self.present_names[2 * layer + 1], "cpu", 0, self.kv_dtype, kv_shape, address)
         return 0
 
-    def prefill(self, int64_t row, const int64_t[::1] tokens, int64_t first_position, int64_t chunk,
-                int64_t logits_row, int64_t num_logits_rows, state=None):
-        """Run `tokens` through the graph into the KV cache's `row`, `chunk` tokens at a time.
+    def prefill(self, int64_t row, const int64_t[::1] tokens, int64_t chunk, int64_t logits_row,
+                int64_t num_logits_rows, state=None):
+        """Run `tokens` through the graph behind what the KV cache's `row` holds, `chunk` tokens at a time.
 
         The graph takes several new tokens on top of a past only for one row at a time. The logits of the last
-        token go to row `logits_row` of the `num_logits_rows` rows of logits; the others' are never computed.
-        Between chunks `state` (_core.DecodeState) is asked whether the run was cancelled or its time is over.
+        token go to row `logits_row` of the `num_logits_rows` rows of logits, or nowhere if `logits_row` is -1;
+        the others' are never computed. Between chunks `state` (_core.DecodeState) is asked whether the run was cancelled or its time is over.
 
         Returns:
             Whether all tokens were run.
         """
-        cdef int64_t done = 0, count, length, i, num_logits
+        cdef int64_t done = 0, count, length, i, num_logits, position
         cdef int64_t num_tokens = tokens.shape[0]
         with nogil:
             self.buffers.reserve(1, min(chunk, num_tokens), 1)
             self.buffers.reserve(num_logits_rows, 1, 1)
         while done < num_tokens:
             count = min(chunk, num_tokens - done)
-            num_logits = 1 if done + count == num_tokens else 0
+            num_logits = 1 if logits_row >= 0 and done + count == num_tokens else 0
             with nogil:
+                position = self.kv.next_position(row)
                 length = self.kv.begin_append(row, count)
                 for i in range(count):
                     self.buffers.input_ids()[i] = tokens[done + i]
-                    self.buffers.position_ids()[i] = first_position + done + i
+                    self.buffers.position_ids()[i] = position + i
                 self.buffers.seqlens_k()[0] = <int32_t>(length - 1)
                 self.buffers.total_sequence_length()[0] = <int32_t>length
                 self.buffers.logits_index()[0] = count - 1
             layout = (row, count, num_logits, logits_row, self.kv.layout_version(), self.buffers.version())
             if layout != self.prefill_layout:
                 self.prefill_layout = None
-                self.bind(self.prefill_binding, row, 1, count, num_logits, logits_row)
+                self.bind(self.prefill_binding, row, 1, count, num_logits, max(logits_row, 0))
                 self.prefill_layout = layout
             self.run(self.prefill_binding, self.prefill_options)
             PyErr_CheckSignals()
@@ -130,12 +131,14 @@ cdef class GraphRunner:
         return True
 
     def compute(self, state):
-        """Bring the KV cache's rows into the order that `state` (_core.DecodeState) wants and run its next tokens.
+        """Have the logits of the next tokens of `state` (_core.DecodeState) at `logits_address`, row by row."""
+        self.arrange(state)
+        self.run_next(state)
 
-        Afterwards the logits at `logits_address` belong to the state's rows.
-        """
+    def arrange(self, state):
+        """Bring the KV cache's rows into the order that `state` wants; once for each step."""
         cdef DecodeState* decode = <DecodeState*>PyCapsule_GetPointer(state._capsule(), "sabiyarn_edge.DecodeState")
-        cdef int64_t num_rows, row, length, longest = 0
+        cdef int64_t num_rows, row
         cdef bint moved
         with nogil:
             num_rows = decode.num_rows()
@@ -145,12 +148,20 @@ cdef class GraphRunner:
                     moved = True
             if moved:
                 self.kv.reorder(decode.row_sources(), num_rows)
+
+    def run_next(self, state):
+        """Run the state's next tokens behind the KV cache's rows, which are in its order."""
+        cdef DecodeState* decode = <DecodeState*>PyCapsule_GetPointer(state._capsule(), "sabiyarn_edge.DecodeState")
+        cdef int64_t num_rows, row, length, longest = 0
+        with nogil:
+            num_rows = decode.num_rows()
             self.buffers.reserve(num_rows, 1, 1)
             for row in range(num_rows):
+                # Not the state's position: a row whose positions have ended may have started again.
+                self.buffers.position_ids()[row] = self.kv.next_position(row)
                 length = self.kv.begin_append(row, 1)
                 longest = max(longest, length)
                 self.buffers.input_ids()[row] = decode.next_tokens()[row]
-                self.buffers.position_ids()[row] = decode.next_positions()[row]
                 self.buffers.seqlens_k()[row] = <int32_t>(length - 1)
             self.buffers.total_sequence_length()[0] = <int32_t>longest
             self.buffers.logits_index()[0] = 0
@@ -209,18 +220,29 @@ cdef class LookupRunner:
     def compute(self, state):
         """Have the logits of the state's next token: from the last run if it was guessed, else from a new run."""
         cdef DecodeState* decode = <DecodeState*>PyCapsule_GetPointer(state._capsule(), "sabiyarn_edge.DecodeState")
+        if self.num_right < self.num_guesses and decode.next_tokens()[0] == self.guesses[self.num_right]:
+            self.num_right += 1
+            return
+        self.arrange(state)
+        self.run_next(state)
+
+    def arrange(self, state):
+        """Forget the guesses that were not chosen."""
+        cdef KvCache* kv = self.runner.kv
+        with nogil:
+            kv.truncate(0, kv.next_position(0) - <int64_t>(self.num_guesses - self.num_right))
+            self.num_right = self.num_guesses = 0
+
+    def run_next(self, state):
+        """Run the state's next token and what is guessed to follow it."""
+        cdef DecodeState* decode = <DecodeState*>PyCapsule_GetPointer(state._capsule(), "sabiyarn_edge.DecodeState")
         cdef StepBuffers* buffers = self.runner.buffers
         cdef KvCache* kv = self.runner.kv
         cdef int32_t token = <int32_t>decode.next_tokens()[0]
-        cdef int64_t position = decode.next_positions()[0]
+        cdef int64_t position = kv.next_position(0)
         cdef int64_t i, count, length, room
-        if self.num_right < self.num_guesses and token == self.guesses[self.num_right]:
-            self.num_right += 1
-            return
         with nogil:
-            kv.truncate(0, position)
             room = min(kv.free_positions(0), self.max_positions - position) - 1
-            self.num_right = self.num_guesses = 0
             if room > 0:
                 self.num_guesses = look_up_next(decode[0], self.max_ngram, min(<size_t>room, self.max_guesses),
                                                 self.guesses.data())

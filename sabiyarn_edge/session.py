@@ -220,7 +220,7 @@ class DecoderSession:
         self.kv_cache.reserve(longest)
         chunk = prefill_chunk(self.config.gptjx.n_heads, self.kv_cache.capacity)
         return all(
-            self.runner.prefill(row, np.asarray(prompt, np.int64), 0, chunk, row, len(prompts), state)
+            self.runner.prefill(row, np.asarray(prompt, np.int64), chunk, row, len(prompts), state)
             for row, prompt in enumerate(prompts)
         )
 

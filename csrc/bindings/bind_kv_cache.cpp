@@ -103,6 +103,23 @@ void register_kv_cache(py::module_& module) {
           },
           py::arg("row"), py::arg("total"),
           "Forget the row's newest tokens so that its next position is `total`.")
+      .def(
+          "restart",
+          [](KvCache& cache, std::int64_t row) {
+            check_row(cache, row);
+            cache.restart(row);
+          },
+          py::arg("row"), "Forget all tokens of the row: its next position is 0.")
+      .def(
+          "keep_prefix",
+          [](KvCache& cache, std::int64_t row, std::int64_t total) {
+            check_row(cache, row);
+            py::gil_scoped_release release;
+            cache.keep_prefix(row, total);
+          },
+          py::arg("row"), py::arg("total"),
+          "Forget all but the first `total` positions of one row, which becomes row 0; none of them may have "
+          "been evicted.")
       .def("clear", &KvCache::clear, py::call_guard<py::gil_scoped_release>(),
            "Zero what was written, forget every row, keep the memory.")
       .def("free", &KvCache::free, py::call_guard<py::gil_scoped_release>(),
@@ -114,6 +131,13 @@ void register_kv_cache(py::module_& module) {
             return cache.ring(row).length();
           },
           py::arg("row"), "Live tokens of the row.")
+      .def(
+          "next_position",
+          [](const KvCache& cache, std::int64_t row) {
+            check_row(cache, row);
+            return cache.next_position(row);
+          },
+          py::arg("row"), "The position of the row's next token.")
       .def(
           "slot_of",
           [](const KvCache& cache, std::int64_t row, std::int64_t position) {

@@ -49,9 +49,13 @@ void KvCache::reset(std::int64_t num_rows) {
 void KvCache::reserve(std::int64_t positions) {
   if (positions <= capacity_) return;
   if (positions > window_) throw std::out_of_range("reserve: more positions than the window holds");
-  std::int64_t capacity = std::max(capacity_, std::min(min_capacity_, window_));
+  grow(capacity_for(positions, capacity_));
+}
+
+std::int64_t KvCache::capacity_for(std::int64_t positions, std::int64_t at_least) const noexcept {
+  std::int64_t capacity = std::max(at_least, std::min(min_capacity_, window_));
   while (capacity < positions) capacity = std::min(2 * capacity, window_);
-  grow(capacity);
+  return capacity;
 }
 
 void KvCache::grow(std::int64_t capacity) {
@@ -206,6 +210,34 @@ void KvCache::truncate(std::int64_t row, std::int64_t total) {
   ring.truncate(total, moves_);
   unshare_from(row, ring.length());
   move_slots(row, moves_);
+}
+
+void KvCache::restart(std::int64_t row) {
+  rings_.at(static_cast<std::size_t>(row)).clear();
+  unshare_from(row, 0);
+}
+
+void KvCache::keep_prefix(std::int64_t row, std::int64_t total) {
+  WindowRing ring = rings_.at(static_cast<std::size_t>(row));
+  if (total < 1 || total > ring.total()) throw std::out_of_range("keep_prefix: more than the row was given");
+  if (ring.length() < ring.total()) throw std::out_of_range("keep_prefix: positions were evicted");
+  ring.truncate(total, moves_);  // slot == position: nothing moves
+  const std::int64_t capacity = capacity_for(total, 0);
+  const std::size_t old_head = static_cast<std::size_t>(capacity_) * slot_bytes();
+  const std::size_t new_head = static_cast<std::size_t>(capacity) * slot_bytes();
+  const auto num_heads = static_cast<std::size_t>(shape_.num_heads);
+  for (PageBuffer& buffer : buffers_) {
+    // Runs only move towards the start: if the first one moves first nothing is overwritten unread.
+    const std::byte* source = buffer.data() + static_cast<std::size_t>(row) * row_bytes();
+    for (std::size_t head = 0; head < num_heads && (row > 0 || new_head < old_head); ++head) {
+      std::memmove(buffer.data() + head * new_head, source + head * old_head,
+                   static_cast<std::size_t>(total) * slot_bytes());
+    }
+  }
+  rings_.assign(1, ring);
+  shared_.assign(1, 0);
+  capacity_ = capacity;
+  ++layout_version_;
 }
 
 void KvCache::reorder(const std::int32_t* sources, std::int64_t num_new) {

@@ -49,6 +49,13 @@ class KvCache {
   // Forgets the newest tokens of `row` so that its next position is `total`.
   void truncate(std::int64_t row, std::int64_t total);
 
+  // Forgets all tokens of `row`: its next position is 0.
+  void restart(std::int64_t row);
+
+  // Forgets every row but `row`, and of that one all but the first `total` positions, at least one. What is
+  // kept becomes row 0, at the capacity that it needs; memory is kept. None of it may have been evicted.
+  void keep_prefix(std::int64_t row, std::int64_t total);
+
   // Zeroes what was written and keeps the memory / gives the memory back. Both forget every row.
   void clear() noexcept;
   void free() noexcept;
@@ -57,6 +64,8 @@ class KvCache {
   std::int64_t window() const noexcept { return window_; }
   std::int64_t num_rows() const noexcept { return static_cast<std::int64_t>(rings_.size()); }
   std::int64_t capacity() const noexcept { return capacity_; }
+  // The position of the next token of `row`: tokens appended since it started.
+  std::int64_t next_position(std::int64_t row) const { return ring(row).total(); }
   // Tokens that `row` takes before its oldest ones are evicted.
   std::int64_t free_positions(std::int64_t row) const { return window_ - ring(row).length(); }
   const WindowRing& ring(std::int64_t row) const { return rings_.at(static_cast<std::size_t>(row)); }
@@ -89,6 +98,7 @@ class KvCache {
   std::int64_t common_slots(std::int64_t a, std::int64_t b) noexcept {
     return a == b ? ring(a).length() : shared(a, b);
   }
+  std::int64_t capacity_for(std::int64_t positions, std::int64_t at_least) const noexcept;
   void unshare_from(std::int64_t row, std::int64_t slot) noexcept;
   void zero_pages() noexcept;
 

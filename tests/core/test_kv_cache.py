@@ -71,7 +71,8 @@ def test_rows_hold_what_was_written(data: st.DataObject) -> None:
     twin.reset(rows)
     for _ in range(data.draw(st.integers(1, 20), "operations")):
         kind = data.draw(
-            st.sampled_from(["append", "append", "append", "reorder", "truncate", "reset"]), "kind"
+            st.sampled_from(["append"] * 3 + ["reorder", "truncate", "restart", "keep_prefix", "reset"]),
+            "kind",
         )
         row = data.draw(st.integers(0, len(twin.rows) - 1), "row")
         if kind == "append":
@@ -90,6 +91,16 @@ def test_rows_hold_what_was_written(data: st.DataObject) -> None:
             total = data.draw(st.integers(allowed.start, allowed.stop - 1), "total")
             cache.truncate(row, total)
             twin.truncate(row, total)
+        elif kind == "restart":
+            cache.restart(row)
+            twin.restart(row)
+            assert cache.next_position(row) == 0
+        elif kind == "keep_prefix":
+            if allowed := twin.may_keep(row):
+                total = data.draw(st.sampled_from(allowed), "total")
+                cache.keep_prefix(row, total)
+                twin.keep_prefix(row, total)
+                assert cache.capacity <= max(2 * total, 2)  # what fits, not what there was
         elif data.draw(st.booleans(), "really"):
             cache.reset(rows)
             twin.reset(rows)
@@ -150,6 +161,34 @@ def test_layout_version_tells_when_bindings_are_stale() -> None:
     assert changes == [4, 8]  # capacity 4 -> 8 -> 16
     cache.reorder([0, 0])
     assert cache.layout_version != versions[-1]
+
+
+def test_a_kept_prefix_packs_a_row_of_a_large_layout_into_a_small_one() -> None:
+    cache = make_cache(64, min_capacity=4)
+    cache.reset(3)
+    values = np.arange(40 * LAYERS * 2 * HEADS * HEAD_DIM, dtype=np.float16).reshape(
+        40, LAYERS, 2, HEADS, HEAD_DIM
+    )
+    append(cache, 2, values)
+    before = cache.nbytes
+    cache.keep_prefix(2, 7)
+    assert (cache.num_rows, cache.capacity, cache.next_position(0)) == (1, 8, 7)
+    assert cache.nbytes == before  # kept for the next reserve()
+    for position in range(7):
+        np.testing.assert_array_equal(stored(cache, 0, position), values[position])
+
+
+def test_a_prefix_that_is_not_there_is_refused() -> None:
+    cache = make_cache(8)
+    cache.reset(1)
+    append(cache, 0, np.ones((5, LAYERS, 2, HEADS, HEAD_DIM), np.float16))
+    for total in (0, 6):
+        with pytest.raises(IndexError, match="more than the row was given"):
+            cache.keep_prefix(0, total)
+    append(cache, 0, np.ones((4, LAYERS, 2, HEADS, HEAD_DIM), np.float16))
+    with pytest.raises(IndexError, match="positions were evicted"):
+        cache.keep_prefix(0, 2)
+    assert cache.length(0) == 8
 
 
 def test_bad_rows_and_sizes_are_refused() -> None:

@@ -55,5 +55,17 @@ class CacheTwin:
     def truncate(self, row: int, total: int) -> None:
         self.rows[row][0].truncate(total)
 
+    def restart(self, row: int) -> None:
+        self.rows[row] = (RingTwin(self.window, self.num_sinks), {})
+
+    def may_keep(self, row: int) -> range:
+        """All totals that keep_prefix may cut this row to."""
+        ring = self.rows[row][0]
+        return range(1, ring.total + 1 if len(ring.held) == ring.total else 1)
+
+    def keep_prefix(self, row: int, total: int) -> None:
+        self.rows = [self.rows[row]]
+        self.truncate(0, total)
+
     def reorder(self, sources: list[int]) -> None:
         self.rows = [(self.rows[s][0].copy(), dict(self.rows[s][1])) for s in sources]
