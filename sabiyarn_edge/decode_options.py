@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Sequence
 from typing import cast
 
@@ -22,7 +23,7 @@ def decode_options(
     *,
     prompts: Sequence[Sequence[int]],
     vocab_size: int,
-    max_positions: int,
+    max_positions: int | None,
     tokenizer: Tokenizer | None,
 ) -> DecodeOptions:
     """The core's options for one call.
@@ -30,7 +31,7 @@ def decode_options(
     Args:
         prompts: checked ids of each prompt.
         vocab_size: ids are 0 ... vocab_size - 1.
-        max_positions: most tokens of prompt and output together.
+        max_positions: most tokens of prompt and output together; None: no limit.
         tokenizer: the model's; only stop_strings need it.
 
     Raises:
@@ -91,11 +92,11 @@ def decode_options(
 
 
 def _max_new_tokens(
-    config: GenerationConfig, prompts: Sequence[Sequence[int]], max_positions: int
+    config: GenerationConfig, prompts: Sequence[Sequence[int]], max_positions: int | None
 ) -> int | None:
     """Checked against the positions that there are; None where max_length decides."""
     longest = max(len(prompt) for prompt in prompts)
-    room = max_positions - longest
+    room = sys.maxsize if max_positions is None else max_positions - longest
     limit = "the limit (block_size, or the max_length at loading) is"
     whose = "the prompt has" if len(prompts) == 1 else "the longest prompt has"
     if config.max_new_tokens is not None:
@@ -103,7 +104,7 @@ def _max_new_tokens(
             raise InvalidInputError(
                 f"{whose} {longest} tokens and max_new_tokens is {config.max_new_tokens}: "
                 f"{longest + config.max_new_tokens} positions, but {limit} {max_positions}. Shorten the prompt or "
-                f"ask for at most {room} new tokens."
+                f'ask for at most {room} new tokens, or give overflow="slide" or "truncate_prompt".'
             )
         return config.max_new_tokens
     if config.max_length is None:
@@ -114,7 +115,7 @@ def _max_new_tokens(
                 f"{max_positions}. Shorten the prompt or lower min_new_tokens to at most {room}."
             )
         return min(max(DEFAULT_MAX_NEW_TOKENS, fewest), room)
-    if config.max_length > max_positions:
+    if max_positions is not None and config.max_length > max_positions:
         raise InvalidInputError(
             f"max_length is {config.max_length}, but {limit} {max_positions}. Ask for at most that many."
         )

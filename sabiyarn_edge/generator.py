@@ -12,11 +12,13 @@ from typing import Any
 from ._core import DecodeState
 from .callbacks import Callbacks
 from .config import ModelConfig
-from .decode_options import decode_options
+from .decode_options import DEFAULT_MAX_NEW_TOKENS, decode_options
 from .errors import InvalidInputError, ModelFolderError
 from .generation_config import GenerationConfig
 from .memory import process_memory
-from .prompts import read_prompts
+from .option_checks import flag
+from .overflow import Overflow, SlidingContext, cut_prompt
+from .prompts import Prompts, read_prompts
 from .result import GenerationResult
 from .run import Run
 from .session import DecoderSession
@@ -43,6 +45,9 @@ class EdgeGenerator:
         *,
         max_length: int | None = None,
         max_batch_size: int | None = None,
+        overflow: str = "error",
+        keep_tokens: int = 0,
+        reuse_prefix: bool = True,
     ) -> None:
         block_size = session.config.gptjx.block_size
         if max_length is not None and not 2 <= max_length <= block_size:
@@ -56,6 +61,10 @@ class EdgeGenerator:
         self.generation_config = generation_config
         self.max_length = max_length or block_size
         self.max_batch_size = max_batch_size
+        self.overflow = Overflow(overflow, keep_tokens)
+        self.reuse_prefix = reuse_prefix
+        if self.overflow.mode == "slide":
+            self._sliding_context(self.overflow)  # refuse bad numbers now, not at the first call
         self._lock = threading.Lock()
         self._owner: int | None = None
         self._running: DecodeState | None = None
@@ -71,6 +80,9 @@ class EdgeGenerator:
         kv_window: int | None = None,
         num_sink_tokens: int = 0,
         weight_cache: bool | None = None,
+        overflow: str = "error",
+        keep_tokens: int = 0,
+        reuse_prefix: bool = True,
     ) -> EdgeGenerator:
         """Open an exported model folder.
 
@@ -84,6 +96,13 @@ class EdgeGenerator:
             num_sink_tokens: so many first positions are never forgotten.
             weight_cache: keep the weights, packed for this CPU, in the cache folder, from where all processes map them
                 (twice the model's size on disk; made on first load). None: if the weights are at least 32 MiB.
+            overflow: what to do when prompt and output need more positions than there are. "error": refuse before
+                starting. "slide": generate on without end; whenever the positions are used up, the oldest half of
+                the tokens is forgotten and the newer half run again. "truncate_prompt": cut tokens out of the
+                prompt, so that the output fits.
+            keep_tokens: so many first tokens of a prompt are never dropped by "slide" or "truncate_prompt".
+            reuse_prefix: whether a prompt that begins like the text of the last call continues from its keys and
+                values instead of computing them again.
 
         Raises:
             ModelFolderError: a file is missing or damaged, or files do not belong together.
@@ -107,6 +126,9 @@ class EdgeGenerator:
             GenerationConfig.load(folder),
             max_length=max_length,
             max_batch_size=max_batch_size,
+            overflow=overflow,
+            keep_tokens=keep_tokens,
+            reuse_prefix=reuse_prefix,
         )
 
     @property
@@ -124,7 +146,8 @@ class EdgeGenerator:
                 those; rows may differ in length. Strings need the model folder's tokenizer.json.
             generation_config: options; None: the model folder's.
             options: single options on top, by their names in GenerationConfig, and the callables logits_processor,
-                prefix_allowed_tokens_fn and stopping_criteria.
+                prefix_allowed_tokens_fn and stopping_criteria; also overflow, keep_tokens and reuse_prefix as in
+                `from_pretrained`, for this call.
 
         Returns:
             GenerationResult: one row per prompt and returned sequence.
@@ -204,14 +227,22 @@ class EdgeGenerator:
     def _start(self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any]) -> Run:
         started = time.perf_counter()
         callbacks = Callbacks.take_from(options)
+        overflow = self.overflow.take_from(options)
+        reuse_prefix = flag("reuse_prefix", options.pop("reuse_prefix", self.reuse_prefix))
+        slides, truncates = overflow.mode == "slide", overflow.mode == "truncate_prompt"
         config = (config or self.generation_config).updated(**options)
         prompts = read_prompts(
             inputs,
             tokenizer=self.tokenizer,
             vocab_size=self.config.gptjx.vocab_size,
-            max_length=self.max_length,
-            window=self._session.window,
+            max_length=self.max_length if overflow.mode == "error" else None,
+            # Where positions end before the window does, sliding makes any prompt fit.
+            window=None
+            if truncates or (slides and self.max_length <= self._session.window)
+            else self._session.window,
         )
+        if truncates:
+            prompts = self._cut(prompts, config, overflow.keep_tokens)
         rows_each = config.num_beams if config.num_beams > 1 else config.num_return_sequences
         if self.max_batch_size is not None and len(prompts.ids) * rows_each > self.max_batch_size:
             raise InvalidInputError(
@@ -223,14 +254,49 @@ class EdgeGenerator:
             config,
             prompts=prompts.ids,
             vocab_size=self.config.gptjx.vocab_size,
-            max_positions=self.max_length,
+            max_positions=None if slides else self.max_length,
             tokenizer=self.tokenizer,
         )
         try:
             state = self._running = DecodeState(native, self.config.gptjx.vocab_size, prompts.ids)
         except ValueError as error:  # an id outside the vocabulary: the core names the option
             raise InvalidInputError(f"{error}.") from error
-        return Run(self._session, state, config, prompts, callbacks, self.tokenizer, started)
+        return Run(
+            self._session,
+            state,
+            config,
+            prompts,
+            callbacks,
+            self.tokenizer,
+            context=self._sliding_context(overflow if slides else Overflow()),
+            slides=slides,
+            reuse_prefix=reuse_prefix,
+            started=started,
+        )
+
+    def _sliding_context(self, overflow: Overflow) -> SlidingContext:
+        return SlidingContext(self.max_length, self._session.window, overflow.keep_tokens)
+
+    def _cut(self, prompts: Prompts, config: GenerationConfig, keep_tokens: int) -> Prompts:
+        """The prompts with so much cut out that the output fits."""
+        positions = min(self.max_length, config.max_length or self.max_length)
+        new_tokens = config.max_new_tokens
+        if new_tokens is None:
+            new_tokens = max(min(DEFAULT_MAX_NEW_TOKENS, positions // 2), config.min_new_tokens or 0)
+        else:
+            positions = self.max_length
+        ids = [
+            cut_prompt(
+                prompt,
+                new_tokens=new_tokens,
+                positions=positions,
+                window=self._session.window,
+                keep_tokens=keep_tokens,
+            )
+            for prompt in prompts.ids
+        ]
+        truncated = [len(old) - len(new) for old, new in zip(prompts.ids, ids, strict=True)]
+        return Prompts(ids, truncated, prompts.is_batch)
 
     def _stream(
         self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any]

@@ -20,12 +20,14 @@ class Prompts:
 
     ids: list[list[int]]
     """Token ids of each prompt, at least one each."""
+    truncated: list[int]
+    """How many tokens of each prompt were cut out before it became what `ids` says."""
     is_batch: bool
     """Whether the caller gave a list of prompts, rather than one."""
 
 
 def read_prompts(
-    inputs: Any, *, tokenizer: Tokenizer | None, vocab_size: int, max_length: int, window: int
+    inputs: Any, *, tokenizer: Tokenizer | None, vocab_size: int, max_length: int | None, window: int | None
 ) -> Prompts:
     """Turn a string, a list of strings, ids or a list of ids into ids, and check them.
 
@@ -33,8 +35,8 @@ def read_prompts(
         inputs: as `EdgeGenerator.generate` takes them.
         tokenizer: the model's, or None if it has none.
         vocab_size: ids are 0 ... vocab_size - 1.
-        max_length: most positions of prompt and output together.
-        window: most positions that the KV cache holds at once.
+        max_length: most positions of prompt and output together; None: a prompt may be longer.
+        window: most positions that the KV cache holds at once; None: a prompt may be longer.
 
     Raises:
         InvalidInputError: nothing given, a prompt is empty, holds ids outside the vocabulary, is too long, or is a
@@ -55,7 +57,7 @@ def read_prompts(
         )
     for i, ids in enumerate(prompts):
         _check(ids, f"prompt {i}" if is_batch else "the prompt", vocab_size, max_length, window)
-    return Prompts(prompts, is_batch)
+    return Prompts(prompts, [0] * len(prompts), is_batch)
 
 
 def _is_ids(value: Any) -> bool:
@@ -96,7 +98,7 @@ def _as_ids(value: Any, name: str) -> list[int]:
     return [int(token) for token in array]
 
 
-def _check(ids: list[int], name: str, vocab_size: int, max_length: int, window: int) -> None:
+def _check(ids: list[int], name: str, vocab_size: int, max_length: int | None, window: int | None) -> None:
     if not ids:
         raise InvalidInputError(f"{name} is empty. Give at least one token: some words to continue.")
     for index, token in enumerate(ids):
@@ -104,12 +106,13 @@ def _check(ids: list[int], name: str, vocab_size: int, max_length: int, window: 
             raise InvalidInputError(
                 f"{name} has token id {token} at index {index}; ids of this model are 0 to {vocab_size - 1}."
             )
-    if len(ids) >= max_length:
+    if max_length is not None and len(ids) >= max_length:
         raise InvalidInputError(
             f"{name} has {len(ids)} tokens; with at most {max_length} positions that leaves no room for a new token. "
-            f"Shorten the prompt to at most {max_length - 1} tokens."
+            f"Shorten the prompt to at most {max_length - 1} tokens, or give "
+            'overflow="slide" or "truncate_prompt".'
         )
-    if len(ids) > window:
+    if window is not None and len(ids) > window:
         raise InvalidInputError(
             f"{name} has {len(ids)} tokens, but kv_window is {window}. Shorten the prompt or load the model with a "
             "larger kv_window."

@@ -16,6 +16,8 @@ class Timings:
 
     prefill_tokens: int
     """Prompt tokens computed."""
+    reused_tokens: int
+    """Prompt tokens whose keys and values were still there from the call before, so that they were not."""
     prefill_seconds: float
     """Time for them, seconds."""
     decode_tokens: int
@@ -24,6 +26,12 @@ class Timings:
     """Time from the first token to the last, seconds."""
     time_to_first_token: float
     """From the call to the first chosen token, seconds: encoding, prefill and one selection."""
+    reruns: int = 0
+    """With overflow="slide": how often positions ended and a row's kept tokens were computed again."""
+    rerun_tokens: int = 0
+    """Tokens of these reruns."""
+    rerun_seconds: float = 0.0
+    """Time for them, seconds; part of decode_seconds."""
 
     @property
     def prefill_tokens_per_second(self) -> float:
@@ -46,6 +54,8 @@ class GenerationResult:
     """[rows, length]: prompt and generated ids, padded on the right with pad_token_id."""
     prompt_lengths: list[int]
     """Tokens of each row's prompt."""
+    truncated_tokens: list[int]
+    """Tokens that overflow="truncate_prompt" left out of each row's prompt."""
     lengths: list[int]
     """Tokens of each row without padding, prompt included."""
     finish_reasons: list[str]

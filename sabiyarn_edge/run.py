@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator
+from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._core import DecodeState
-from ._decode import DecodeLoop, LookupRunner
+from ._decode import DecodeLoop, GraphRunner, LookupRunner
 from .callbacks import Callbacks
 from .generation_config import GenerationConfig
+from .overflow import SlidingContext
 from .prompts import Prompts
 from .result import GenerationResult, Timings
 from .session import DecoderSession
+from .sliding import RerunInterrupted, SlidingRunner
 from .streaming import StreamedToken, TextStream
 from .tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from ._decode import Backend
 
 __all__ = ["DEFAULT_LOOKUP_NGRAM", "Run"]
 
@@ -32,6 +31,9 @@ class Run:
     """Drives a DecodeState over a DecoderSession and keeps the time.
 
     Args:
+        context: which tokens of a row the model sees.
+        slides: whether rows go on when their positions end; else the options keep them from it.
+        reuse_prefix: whether a prompt may continue from what the session remembers.
         started: `time.perf_counter()` when the caller called.
     """
 
@@ -43,19 +45,29 @@ class Run:
         prompts: Prompts,
         callbacks: Callbacks,
         tokenizer: Tokenizer | None,
+        *,
+        context: SlidingContext,
+        slides: bool,
+        reuse_prefix: bool,
         started: float,
     ) -> None:
         self.state, self.config, self.prompts = state, config, prompts
         self._session, self._tokenizer, self._started = session, tokenizer, started
-        backend: Backend = session.runner
+        self._context, self._reuse_prefix = context, reuse_prefix
+        self._contexts = [context.of(ids) for ids in prompts.ids]
+        backend: GraphRunner | LookupRunner = session.runner
         if config.prompt_lookup_num_tokens is not None:
             backend = LookupRunner(
                 session.runner,
                 max_guesses=config.prompt_lookup_num_tokens,
                 max_ngram=config.max_matching_ngram_size or DEFAULT_LOOKUP_NGRAM,
-                max_positions=session.config.gptjx.block_size,
+                max_positions=context.positions,
             )
-        self._loop = DecodeLoop(state, backend, **callbacks.hooks())
+        self._slider = None
+        if slides:
+            # A search whose beams cannot go on has no best one yet, so beams finish their rerun.
+            self._slider = SlidingRunner(session, backend, context, interruptible=config.num_beams == 1)
+        self._loop = DecodeLoop(state, self._slider or backend, **callbacks.hooks())
         self._prefill_was_interrupted = False
         self._prefill_seconds = 0.0
         self._first_token_at = 0.0
@@ -70,13 +82,14 @@ class Run:
         """Generate one row; yield each token once it is certain. With beams that is what all of them share."""
         text = self._text_stream()
         index = 0
-        for _ in self._steps():
-            for token, reason in self._certain_since(index):
-                piece = text.push(token) if text else ""
-                if reason and text:
-                    piece += text.flush(reason)
-                yield StreamedToken(text=piece, token_id=token, index=index, finish_reason=reason)
-                index += 1
+        with closing(self._steps()) as steps:
+            for _ in steps:
+                for token, reason in self._certain_since(index):
+                    piece = text.push(token) if text else ""
+                    if reason and text:
+                        piece += text.flush(reason)
+                    yield StreamedToken(text=piece, token_id=token, index=index, finish_reason=reason)
+                    index += 1
 
     def _certain_since(self, index: int) -> list[tuple[int, str]]:
         """(token, finish reason) of the only output's certain tokens from `index` on."""
@@ -104,27 +117,33 @@ class Run:
         if self.config.output_scores and not self._prefill_was_interrupted:
             scores = [np.asarray(row, np.float32) for row in self.state.scores()]
         num_generated = sum(len(ids) for ids in generated)
+        slider = self._slider
         return GenerationResult(
             texts=texts,
             sequences=padded,
             prompt_lengths=prompt_lengths,
+            truncated_tokens=[self.prompts.truncated[row // rows_each] for row in range(len(sequences))],
             lengths=lengths,
             finish_reasons=reasons,
             sequences_scores=self._sequences_scores(),
             scores=scores,
             timings=Timings(
-                prefill_tokens=sum(len(ids) for ids in self.prompts.ids),
+                prefill_tokens=sum(map(len, self._contexts)) - self._session.reused_tokens,
+                reused_tokens=self._session.reused_tokens,
                 prefill_seconds=self._prefill_seconds,
                 decode_tokens=max(num_generated - len(sequences), 0),
                 decode_seconds=self._ended_at - self._first_token_at,
                 time_to_first_token=self._first_token_at - self._started,
+                reruns=slider.reruns if slider else 0,
+                rerun_tokens=slider.rerun_tokens if slider else 0,
+                rerun_seconds=slider.rerun_seconds if slider else 0.0,
             ),
         )
 
-    def _steps(self) -> Iterator[None]:
+    def _steps(self) -> Generator[None]:
         """Prefill, then yield after every choice of tokens."""
         prefill_started = time.perf_counter()
-        complete = self._session.prefill(self.prompts.ids, self.state)
+        complete = self._session.prefill(self._contexts, self.state, reuse_prefix=self._reuse_prefix)
         self._first_token_at = self._ended_at = time.perf_counter()
         self._prefill_seconds = self._first_token_at - prefill_started
         if not complete:
@@ -132,17 +151,35 @@ class Run:
             return
         ended = self._loop.select()
         self._first_token_at = time.perf_counter()
-        yield
-        while not ended:
-            self._loop.compute()
-            ended = self._loop.select()
+        try:
             yield
+            while not ended:
+                self._loop.compute()
+                ended = self._loop.select()
+                yield
+        except RerunInterrupted:
+            self._ended_at = time.perf_counter()
+            return
+        except GeneratorExit:  # between two steps: the caller wants no more
+            self._remember()
+            raise
         self._ended_at = time.perf_counter()
+        self._remember()
+
+    def _remember(self) -> None:
+        """Tell the session what its first row holds, for a later prompt that begins alike."""
+        if len(self.prompts.ids) > 1:
+            return  # rows move up as others end
+        if self.config.num_beams == 1 and self.config.num_return_sequences == 1:
+            self._session.remember(self._context.of(self.state.sequences()[0][:-1]))  # the last one never ran
+        elif self._slider is None or self._slider.reruns == 0:
+            self._session.remember(self._contexts[0])  # every row continues it
 
     def _outputs(self) -> tuple[list[list[int]], list[str]]:
         """Ids and finish reason of each output row."""
         if not self._prefill_was_interrupted:
-            return self.state.sequences(), self.state.finish_reasons()
+            reasons = [reason or self.state.interruption() for reason in self.state.finish_reasons()]
+            return self.state.sequences(), reasons
         rows = [list(ids) for ids in self.prompts.ids for _ in range(self.config.num_return_sequences)]
         return rows, [self.state.interruption()] * len(rows)
 

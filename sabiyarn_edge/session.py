@@ -17,7 +17,7 @@ from .errors import InvalidInputError, ModelFolderError
 from .weight_cache import MIN_WEIGHTS_BYTES, open_cached
 from .weights_file import WeightsHeader
 
-__all__ = ["PREFILL_SCRATCH_BYTES", "DecoderSession", "prefill_chunk", "usable_cpus"]
+__all__ = ["PREFILL_SCRATCH_BYTES", "DecoderSession", "common_prefix", "prefill_chunk", "usable_cpus"]
 
 PREFILL_SCRATCH_BYTES = 64 * 2**20
 """What one prefill run may take for attention scores, bytes."""
@@ -103,6 +103,9 @@ class DecoderSession:
         )
         self.buffers = StepBuffers(shape.vocab_size)
         self.runner = self._make_runner(self._session)
+        self._remembered: list[int] = []
+        self.reused_tokens = 0
+        """Prompt tokens that the last prefill found in the KV cache."""
 
     def _make_runner(self, session: Any) -> GraphRunner:
         shape = self.config.gptjx
@@ -203,7 +206,13 @@ class DecoderSession:
                 f"config.json disagrees with {graph.name}: {'; '.join(wrong)}. Copy the whole model folder again."
             )
 
-    def prefill(self, prompts: Sequence[Sequence[int]], state: DecodeState | None = None) -> bool:
+    def prefill(
+        self,
+        prompts: Sequence[Sequence[int]],
+        state: DecodeState | None = None,
+        *,
+        reuse_prefix: bool = False,
+    ) -> bool:
         """Start anew with one row per prompt and compute the logits of each prompt's last token.
 
         Prompts are run one by one, in chunks of bounded scratch memory; no padding is involved.
@@ -211,28 +220,70 @@ class DecoderSession:
         Args:
             prompts: ids of each prompt, at least one.
             state: asked between chunks whether the run was cancelled or its time is over.
+            reuse_prefix: with one prompt, whether what it has in common with `remembered` stays where it is.
 
         Returns:
             Whether all prompts were run.
         """
         longest = max(len(prompt) for prompt in prompts)
-        self.kv_cache.reset(len(prompts))
+        common = common_prefix(self._remembered, prompts[0][:-1]) if reuse_prefix and len(prompts) == 1 else 0
+        self._remembered = []
+        if common > 0:
+            self.kv_cache.keep_prefix(0, common)
+        else:
+            self.kv_cache.reset(len(prompts))
+        self.reused_tokens = common
         self.kv_cache.reserve(longest)
-        chunk = prefill_chunk(self.config.gptjx.n_heads, self.kv_cache.capacity)
         return all(
-            self.runner.prefill(row, np.asarray(prompt, np.int64), chunk, row, len(prompts), state)
+            self.runner.prefill(
+                row, np.asarray(prompt[common:], np.int64), self._chunk(), row, len(prompts), state
+            )
             for row, prompt in enumerate(prompts)
         )
 
+    def rerun(self, row: int, tokens: Sequence[int], state: DecodeState | None = None) -> bool:
+        """Forget what `row` holds and run `tokens` into it from position 0, without logits.
+
+        Returns:
+            Whether all tokens were run; False if `state` was cancelled or out of time.
+        """
+        self.kv_cache.restart(row)
+        return self.runner.prefill(row, np.asarray(tokens, np.int64), self._chunk(), -1, 1, state)
+
+    @property
+    def remembered(self) -> list[int]:
+        """Tokens whose keys and values the KV cache's first row holds, from position 0 on; empty if unknown."""
+        return list(self._remembered)
+
+    def remember(self, tokens: Sequence[int]) -> None:
+        """Say that the first row holds `tokens` from position 0 on, for a later prompt that begins with them.
+
+        The row may hold more. Nothing is remembered of a row that has evicted its first positions.
+        """
+        evicted = self.kv_cache.length(0) < self.kv_cache.next_position(0)
+        self._remembered = [] if evicted else list(tokens)
+
+    def _chunk(self) -> int:
+        return prefill_chunk(self.config.gptjx.n_heads, self.kv_cache.capacity)
+
     def clear_kv_cache(self) -> None:
         """Zero the keys and values and keep their memory."""
+        self._remembered = []
         self.kv_cache.clear()
 
     def free_kv_cache(self) -> None:
         """Give the memory of keys, values and step buffers back."""
+        self._remembered = []
         self.runner.release()
         self.kv_cache.free()
         self.buffers.free()
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading items of `a` and `b` are equal."""
+    shorter = min(len(a), len(b))
+    differ = np.asarray(a[:shorter], np.int64) != np.asarray(b[:shorter], np.int64)
+    return int(differ.argmax()) if differ.any() else shorter
 
 
 def _shrinking_run_options() -> Any:

@@ -22,6 +22,7 @@ from sabiyarn_edge.errors import InvalidInputError
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from sabiyarn_edge.session import DecoderSession, prefill_chunk
 from tests.export.models import SHAPES, Exported, export_tiny
+from tests.sliding_oracle import windowed_mask
 
 BOUNDS = {"float32": 5e-5, "float16": 2e-2}
 
@@ -111,12 +112,6 @@ def test_torch_cached_generation_is_the_same_path(exported: Exported, torch_mode
         ]
     torch_model.clear_kv_cache()
     np.testing.assert_allclose(torch.cat(parts).numpy(), full, rtol=0, atol=BOUNDS["float32"])
-
-
-def windowed_mask(length: int, window: int, sinks: int) -> np.ndarray:
-    """[length, length] bool: each token sees the sinks and, of the others, the newest window - sinks with itself."""
-    query, key = np.arange(length)[:, None], np.arange(length)[None]
-    return (key <= query) & ((key < sinks) | (key > query - (window - sinks)))
 
 
 @pytest.mark.parametrize(
