@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +20,10 @@ from .nano_tokenizer import END_OF_TEXT, LANGUAGES, language_tag
 
 __all__ = ["Example", "NanoExamples", "group_by_length", "to_tensors"]
 
-UNTAGGED_SHARE = 0.25
+UNTAGGED_SHARE = 0.4
 """Share of articles shown without their language tag, so that first words alone are enough."""
-SHORTENED_SHARE = 0.25
+SHORTENED_SHARE = 0.5
 """Share of translations whose English is cut after some words, so that its beginning is enough."""
-FEWEST_WORDS = 5
-"""A shortened English article keeps at least this many words."""
 
 IGNORED_TARGET = -100
 """Target of a position that does not count in the loss; the value that GPTJXForCausalLM.forward() skips."""
@@ -48,6 +47,9 @@ class NanoExamples:
         self._tokenizer = tokenizer
         self._ids = {article: tuple(tokenizer.encode(article.text).ids) for article in articles}
         english = {article.number: article for article in articles if article.language == "eng"}
+        self._fewest_words = {
+            article: _words_until_unique(article, english.values()) for article in english.values()
+        }
         self.pairs = [
             (english[article.number], article)
             for article in articles
@@ -67,7 +69,7 @@ class NanoExamples:
         """`<translate> English <lang> other`, of which `other` counts; words: of the English, None = all."""
         source = self._ids[english]
         if words is not None:
-            source = tuple(self._tokenizer.encode(" ".join(english.text.split(" ")[:words])).ids)
+            source = tuple(self._tokenizer.encode(" ".join(_words(english)[:words])).ids)
         prompt = (self._translate, *source, self._tags[other.language])
         return Example((*prompt, *self._ids[other], self.end_of_text), answer_start=len(prompt))
 
@@ -77,7 +79,7 @@ class NanoExamples:
             self.continuation(article, tagged=rng.random() >= UNTAGGED_SHARE) for article in self.articles
         ]
         translations = [
-            self.translation(english, other, words=_shortened(english, rng)) for english, other in self.pairs
+            self.translation(english, other, words=self._cut(english, rng)) for english, other in self.pairs
         ]
         return continuations + translations
 
@@ -86,17 +88,31 @@ class NanoExamples:
         lengths = [len(self.continuation(article).ids) for article in self.articles]
         return max(lengths + [len(self.translation(english, other).ids) for english, other in self.pairs])
 
+    def _cut(self, english: Article, rng: random.Random) -> int | None:
+        """Words to keep, few more often than many, but enough to tell which article it is. None: all."""
+        if rng.random() >= SHORTENED_SHARE:
+            return None
+        fewest, all_words = self._fewest_words[english], len(_words(english))
+        return round(math.exp(rng.uniform(math.log(fewest), math.log(all_words))))
+
     def _id(self, token: str) -> int:
         token_id: int | None = self._tokenizer.token_to_id(token)
         assert token_id is not None, token
         return token_id
 
 
-def _shortened(english: Article, rng: random.Random) -> int | None:
-    count = len(english.text.split(" "))
-    if rng.random() >= SHORTENED_SHARE or count <= FEWEST_WORDS:
-        return None
-    return rng.randint(FEWEST_WORDS, count)
+def _words(article: Article) -> list[str]:
+    return article.text.split(" ")
+
+
+def _words_until_unique(article: Article, all_articles: Collection[Article]) -> int:
+    """The smallest number of words with which no other article begins; all if there is none."""
+    words = _words(article)
+    others = [_words(other) for other in all_articles if other != article]
+    for count in range(1, len(words)):
+        if all(other[:count] != words[:count] for other in others):
+            return count
+    return len(words)
 
 
 def group_by_length(

@@ -25,7 +25,7 @@ class Recipe:
 
     seed: int = 0
     """Of the first weights, and of the order and variation of the examples."""
-    epochs: int = 40
+    epochs: int = 48
     """Passes over all articles and all translations."""
     max_minutes: float = 45.0
     """On a slow machine the schedule is hurried, so that training ends by then with a low learning rate."""

@@ -28,6 +28,7 @@ import torch
 from tokenizers import Tokenizer
 
 from ..errors import InvalidInputError, ModelFolderError, SabiYarnError
+from ..generation_config import GenerationConfig
 from ..modeling import GPTJXForCausalLM
 from .nano_corpus import Article, read_corpus
 from .nano_examples import NanoExamples
@@ -66,10 +67,10 @@ def train_folder(
         seconds = time.monotonic() - start
         recalls = measure_recall(recalled_by_model(rounded_to_float16(model)), examples)
 
+        end = examples.end_of_text
+        model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=end)
         model.save_pretrained(partial)
         tokenizer.save(str(partial / TOKENIZER_FILE), pretty=False)
-        end = examples.end_of_text
-        _write_json(partial / "generation_config.json", {"eos_token_id": end, "pad_token_id": end})
         report = {
             "recipe": dataclasses.asdict(recipe),
             "texts": {"articles": len(articles), "translations": len(examples.pairs)},
@@ -80,7 +81,8 @@ def train_folder(
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
         }
-        _write_json(partial / "training.json", report)
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        (partial / "training.json").write_text(text, encoding="utf-8")
     return recalls
 
 
@@ -180,10 +182,6 @@ def _new_folder(out: Path) -> Iterator[Path]:
             partial.replace(out)
     except OSError as error:
         raise InvalidInputError(f"cannot write {out}: {error.strerror or error}.") from error
-
-
-def _write_json(path: Path, values: object) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

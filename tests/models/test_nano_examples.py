@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from sabiyarn_edge.models.nano_corpus import Article
 from sabiyarn_edge.models.nano_examples import Example, NanoExamples, group_by_length, to_tensors
 from sabiyarn_edge.models.nano_tokenizer import train_tokenizer
 
@@ -70,6 +71,24 @@ def test_an_epoch_holds_everything_once_and_varies_with_the_seed_only(examples, 
     assert answers == sorted(other.text + "|end_of_text|" for _, other in examples.pairs)
     assert epoch == examples.epoch(random.Random(3))
     assert epoch != examples.epoch(random.Random(4))
+
+
+def test_shortened_english_still_tells_which_article_it_is(tokenizer):
+    twins = ["The river is wide.", "The river is long and cold.", "The tree", "A very long text " * 20]
+    articles = [Article("eng", number, text.strip()) for number, text in enumerate(twins)]
+    articles += [Article("hau", number, f"na {number}") for number in range(len(twins))]
+    examples = NanoExamples(articles, tokenizer)
+    seen = {number: set() for number in range(len(twins))}
+    rng = random.Random(0)
+    for _ in range(200):
+        for example in examples.epoch(rng)[len(articles) :]:
+            english = tokenizer.decode(list(example.ids[1 : example.answer_start]))
+            seen[int(tokenizer.decode(list(example.ids[example.answer_start :]))[-1])].add(english)
+    assert seen[0] == {"The river is wide."}
+    assert seen[1] == {"The river is long", "The river is long and", "The river is long and cold."}
+    assert seen[2] == {"The tree"}
+    lengths = sorted(len(text.split(" ")) for text in seen[3])
+    assert lengths[0] == 1 and lengths[-1] == 80 and len(lengths) > 20
 
 
 def test_longest_is_the_longest_of_all(examples):

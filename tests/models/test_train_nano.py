@@ -7,6 +7,7 @@ import json
 import pytest
 
 from sabiyarn_edge.export import export_model
+from sabiyarn_edge.generation_config import GenerationConfig
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from sabiyarn_edge.models import train_nano
 from sabiyarn_edge.models.nano_training import Recipe
@@ -44,7 +45,8 @@ def test_writes_a_checkpoint_and_prints_what_it_recalls(corpus, out, capsys):
         "training.json",
     ]
     assert [path.name for path in out.parent.iterdir()] == ["tiny"]
-    assert json.loads((out / "generation_config.json").read_text()) == {"eos_token_id": 0, "pad_token_id": 0}
+    generation_config = GenerationConfig.load(out)
+    assert generation_config.eos_token_id == generation_config.pad_token_id == 0
     assert json.loads((out / "training.json").read_text())["recipe"]["epochs"] == 1
     model = GPTJXForCausalLM.from_pretrained(out)
     assert model.config.n_embd == Recipe.n_embd
