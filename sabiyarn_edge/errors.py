@@ -9,6 +9,7 @@ __all__ = [
     "ModelFolderError",
     "NumericalError",
     "SabiYarnError",
+    "SessionFileError",
 ]
 
 
@@ -34,3 +35,7 @@ class ExportError(SabiYarnError):
 
 class NumericalError(SabiYarnError):
     """The model or a callback produced scores that cannot be decoded: NaN, or no token left to choose."""
+
+
+class SessionFileError(SabiYarnError):
+    """A saved session cannot be written or read, or does not belong to this model."""

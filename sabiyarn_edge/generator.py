@@ -197,6 +197,37 @@ class EdgeGenerator:
             **process_memory(),
         }
 
+    def save_session(self, path: str | Path) -> None:
+        """Save the text of the last call with its keys and values: 36 KiB per token for SabiYarn-125M.
+
+        The file is written beside `path` and renamed, so that an older one stays until the new one is whole.
+
+        Raises:
+            InvalidInputError: nothing is there to save (the last call failed, had several prompts, or ran past
+                kv_window).
+            SessionFileError: the file cannot be written.
+        """
+        from .session_file import save_session
+
+        with self._reserved():
+            save_session(path, self._session)
+
+    def load_session(self, path: str | Path) -> list[int]:
+        """Load what save_session wrote: a prompt that begins with its text continues from its keys and values.
+
+        Returns:
+            The text's token ids. The last token of a generated text is not among them: it was never computed.
+
+        Raises:
+            SessionFileError: the file is missing, damaged, of a newer version or of another model; the generator
+                is as it was.
+            InvalidInputError: it holds more tokens than kv_window.
+        """
+        from .session_file import load_session
+
+        with self._reserved():
+            return load_session(path, self._session)
+
     def clear_kv_cache(self) -> None:
         """Zero the keys and values; their memory is kept for the next call."""
         with self._reserved():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ._core import DecodeState, KvCache, StepBuffers
 from ._decode import GraphRunner
@@ -262,6 +263,24 @@ class DecoderSession:
         """
         evicted = self.kv_cache.length(0) < self.kv_cache.next_position(0)
         self._remembered = [] if evicted else list(tokens)
+
+    def restore(self, tokens: Sequence[int], sides: NDArray[np.floating]) -> None:
+        """Fill a single row with what was saved, and remember its tokens.
+
+        Args:
+            tokens: at most the window.
+            sides: [n_layer, 2, n_heads, len(tokens), head_dim]: keys and values.
+        """
+        self._remembered = []
+        self.kv_cache.reset(1)
+        self.kv_cache.reserve(len(tokens))
+        self.kv_cache.begin_append(0, len(tokens))
+        for layer, (keys, values) in enumerate(sides):
+            for side, saved in (("key", keys), ("value", values)):
+                buffer = self.kv_cache.buffer(layer, side)
+                assert buffer is not None
+                buffer[0, :, : len(tokens)] = saved
+        self._remembered = list(tokens)
 
     def _chunk(self) -> int:
         return prefill_chunk(self.config.gptjx.n_heads, self.kv_cache.capacity)

@@ -1,0 +1,267 @@
+"""Sessions saved and loaded: exact, atomic, and refused when they are not what they should be."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sabiyarn_edge import EdgeGenerator
+from sabiyarn_edge.errors import InvalidInputError, SessionFileError
+from sabiyarn_edge.session_file import MAGIC
+from tests.export.models import export_tiny
+
+PROMPT = [7, 8, 9, 10, 11]
+
+
+@pytest.fixture(scope="module", params=["float16", "float32"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    return export_tiny(folder, {"block_size": 64}, kv_cache_dtype=request.param, verify=False).folder
+
+
+@pytest.fixture(scope="module")
+def text(model: Path) -> list[int]:
+    """A conversation so far."""
+    return generator_of(model).generate(PROMPT, max_new_tokens=20).sequences[0].tolist()
+
+
+@pytest.fixture(scope="module")
+def saved(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its session file; tests must not change it."""
+    path = tmp_path_factory.mktemp("saved") / "chat.session"
+    generator = generator_of(model)
+    generator.generate(PROMPT, max_new_tokens=20)
+    generator.save_session(path)
+    return path
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copy(saved, tmp_path / "copy.session"))
+
+
+def generator_of(model: Path, **options: Any) -> EdgeGenerator:
+    return EdgeGenerator.from_pretrained(model, num_threads=1, **options)
+
+
+def test_a_loaded_session_continues_as_if_it_had_never_ended(
+    model: Path, text: list[int], saved: Path, tmp_path: Path
+) -> None:
+    generator = generator_of(model)
+    assert generator.load_session(saved) == text[:-1]
+    resaved = tmp_path / "again.session"
+    generator.save_session(resaved)
+    assert resaved.read_bytes() == saved.read_bytes()  # bit for bit, the keys and values too
+    longer = [*text, 3, 4]
+    result = generator.generate(longer, max_new_tokens=10)
+    assert (result.timings.reused_tokens, result.timings.prefill_tokens) == (24, 3)
+    uninterrupted = generator_of(model)
+    uninterrupted.generate(PROMPT, max_new_tokens=20)
+    assert uninterrupted.generate(longer, max_new_tokens=10).sequences.tolist() == result.sequences.tolist()
+
+
+def test_the_file_is_what_its_description_says(model: Path, text: list[int], saved: Path) -> None:
+    """Read with struct and NumPy alone."""
+    content = saved.read_bytes()
+    magic, length = struct.unpack_from("<8sI", content)
+    header = json.loads(content[12 : 12 + length])
+    assert magic == MAGIC
+    assert (header["num_tokens"], header["byte_order"], header["format_version"]) == (24, "little", 1)
+    start = (12 + length + 63) // 64 * 64
+    assert np.frombuffer(content, "<i4", 24, start).tolist() == text[:-1]
+    dtype = {"float16": "<f2", "float32": "<f4"}[header["kv_cache_dtype"]]
+    shape = (header["n_layer"], 2, header["n_heads"], 24, header["head_dim"])
+    sides = np.frombuffer(content, dtype, int(np.prod(shape)), start + 4 * 24).reshape(shape)
+    generator = generator_of(model)
+    generator.generate(PROMPT, max_new_tokens=20)
+    for layer in range(shape[0]):
+        for index, side in enumerate(("key", "value")):
+            live = generator._session.kv_cache.buffer(layer, side)[0, :, :24]
+            np.testing.assert_array_equal(sides[layer, index], live)
+    assert len(content) == start + 4 * 24 + sides.nbytes + 32
+
+
+def test_an_unrelated_prompt_after_loading_is_computed(model: Path, saved: Path) -> None:
+    generator = generator_of(model)
+    generator.load_session(saved)
+    result = generator.generate([50, 51], max_new_tokens=5)
+    assert result.timings.reused_tokens == 0
+    assert (
+        result.sequences.tolist()
+        == generator_of(model).generate([50, 51], max_new_tokens=5).sequences.tolist()
+    )
+
+
+# --- files that are refused
+
+
+def refuse(model: Path, path: Path, message: str) -> None:
+    """Loading fails with the message, and leaves the generator as it was."""
+    generator = generator_of(model)
+    generator.generate(PROMPT, max_new_tokens=4)
+    with pytest.raises(SessionFileError, match=message):
+        generator.load_session(path)
+    again = generator.generate(PROMPT, max_new_tokens=4)
+    assert again.timings.reused_tokens == 4
+    assert (
+        again.sequences.tolist() == generator_of(model).generate(PROMPT, max_new_tokens=4).sequences.tolist()
+    )
+
+
+def edit_header(path: Path, **changes: Any) -> None:
+    """Change header fields without changing the header's length: JSON takes spaces."""
+    content = path.read_bytes()
+    (length,) = struct.unpack_from("<I", content, 8)
+    fields = {**json.loads(content[12 : 12 + length]), **changes}
+    text = json.dumps({name: value for name, value in fields.items() if value is not None}).encode()
+    start = 12 + length + -(12 + length) % 64
+    header = struct.pack("<8sI", MAGIC, len(text)) + text
+    path.write_bytes(header + bytes(-len(header) % 64) + content[start:])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: b"", r"is not a session file: it begins with b''"),
+        (lambda content: b"GGUF" + content[4:], r"is not a session file: it begins with b'GGUF"),
+        (lambda content: content[:5], "it ends within its header"),
+        (lambda content: content[:40], "it ends within its header"),
+        (lambda content: content[:12] + b"]" + content[13:], "its header cannot be read"),
+        (lambda content: content[:-1], r"it is truncated, with \d+ bytes instead of \d+"),
+        (lambda content: content[: len(content) // 2], "it is truncated"),
+        (lambda content: content + b"x", "it is too long"),
+        (
+            lambda content: content[:-100] + bytes([content[-100] ^ 1]) + content[-99:],
+            "its checksum is wrong",
+        ),
+        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "its checksum is wrong"),
+    ],
+)
+def test_a_damaged_file_is_refused(
+    model: Path, copy: Path, damage: Callable[[bytes], bytes], message: str
+) -> None:
+    copy.write_bytes(damage(copy.read_bytes()))
+    refuse(model, copy, message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": 2}, "has format version 2, and this sabiyarn_edge reads up to 1"),
+        ({"format_version": "x"}, "its header cannot be read"),
+        ({"byte_order": "big"}, "has 'big' byte order"),
+        ({"weights_hash": "0" * 64}, "saved with another model: its weights have the hash 000000000000"),
+        ({"kv_cache_dtype": "int8"}, "kv_cache_dtype is 'int8' there, 'float"),
+        ({"n_heads": 1, "head_dim": 16}, "n_heads is 1 there, 2 here"),
+        ({"num_tokens": 25}, "it is truncated"),
+        ({"num_tokens": 0}, "num_tokens is 0"),
+        ({"num_tokens": "24"}, "num_tokens is '24'"),
+        ({"num_tokens": None}, "its header lacks 'num_tokens'"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(
+    model: Path, copy: Path, changes: dict[str, Any], message: str
+) -> None:
+    edit_header(copy, **changes)
+    refuse(model, copy, message)
+
+
+def test_every_flipped_byte_is_noticed(model: Path, copy: Path) -> None:
+    content = copy.read_bytes()
+    generator = generator_of(model)
+    for position in np.random.default_rng(0).integers(0, len(content), 60):
+        copy.write_bytes(content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :])
+        with pytest.raises(SessionFileError):
+            generator.load_session(copy)
+
+
+def test_another_models_session_is_refused(model: Path, saved: Path, tmp_path: Path) -> None:
+    other = export_tiny(tmp_path, {"block_size": 64, "seed": 1}, verify=False).folder
+    refuse(other, saved, "was saved with another model")
+
+
+def test_a_missing_file_and_a_folder_are_explained(model: Path, tmp_path: Path) -> None:
+    refuse(model, tmp_path / "nowhere.session", r"cannot read .*nowhere\.session: No such file")
+    refuse(model, tmp_path, "cannot read .*: Is a directory")
+
+
+def test_a_session_longer_than_the_window_is_refused(model: Path, saved: Path) -> None:
+    with pytest.raises(InvalidInputError, match="holds 24 tokens, but kv_window is 23"):
+        generator_of(model, kv_window=23).load_session(saved)
+    assert len(generator_of(model, kv_window=24).load_session(saved)) == 24
+
+
+# --- saving that fails
+
+
+def test_nothing_to_save_is_said(model: Path, tmp_path: Path) -> None:
+    generator = generator_of(model, kv_window=8)
+    path = tmp_path / "chat.session"
+
+    def refused() -> None:
+        with pytest.raises(InvalidInputError, match="there is nothing to save"):
+            generator.save_session(path)
+        assert not path.exists()
+
+    refused()
+    generator.generate([[1], [2]], max_new_tokens=2)
+    refused()
+    generator.generate([1, 2, 3], max_new_tokens=9)  # past the window
+    refused()
+    generator.generate([1, 2, 3], max_new_tokens=3)
+    generator.save_session(path)
+    generator.clear_kv_cache()
+    with pytest.raises(InvalidInputError):
+        generator.save_session(path)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Files may have 1000 bytes: writing more fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_old_file(
+    model: Path, copy: Path, text: list[int], request: pytest.FixtureRequest
+) -> None:
+    before = copy.read_bytes()
+    generator = generator_of(model)
+    generator.generate([1, 2, 3], max_new_tokens=30)
+    request.getfixturevalue("full_disk")
+    with pytest.raises(
+        SessionFileError, match=r"cannot write .*copy\.session: .*What was there before is unchanged"
+    ):
+        generator.save_session(copy)
+    assert copy.read_bytes() == before
+    assert [path.name for path in copy.parent.iterdir()] == ["copy.session"]
+    assert generator.load_session(copy) == text[:-1]
+
+
+def test_a_folder_that_is_missing_is_an_error(model: Path, tmp_path: Path) -> None:
+    generator = generator_of(model)
+    generator.generate([1], max_new_tokens=2)
+    with pytest.raises(SessionFileError, match=r"cannot write .*: No such file"):
+        generator.save_session(tmp_path / "nowhere" / "chat.session")
+
+
+def test_loading_and_saving_wait_for_an_open_stream(model: Path, saved: Path, tmp_path: Path) -> None:
+    generator = generator_of(model)
+    with generator.stream([1, 2], max_new_tokens=9) as stream:
+        next(stream)
+        with pytest.raises(InvalidInputError, match="in the middle of a stream"):
+            generator.load_session(saved)
+        with pytest.raises(InvalidInputError, match="in the middle of a stream"):
+            generator.save_session(tmp_path / "chat.session")
+    assert len(generator.load_session(saved)) == 24
