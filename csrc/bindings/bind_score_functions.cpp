@@ -7,6 +7,7 @@
 
 #include "bindings/bindings.hpp"
 #include "bindings/rows.hpp"
+#include "core/sampling_filters.hpp"
 #include "core/score_processors.hpp"
 #include "core/survivors.hpp"
 #include "core/top_selection.hpp"
@@ -18,18 +19,21 @@ namespace {
 
 using IdList = std::vector<TokenId>;
 
+void write_back(const Survivors& survivors, std::span<float> row) {
+  std::fill(row.begin(), row.end(), -std::numeric_limits<float>::infinity());
+  for (std::size_t i = 0; i < survivors.size(); ++i) {
+    row[static_cast<std::size_t>(survivors.ids()[i])] = survivors.scores()[i];
+  }
+}
+
 // Runs a filter over the tokens above -inf of a row and writes back what is left.
 template <typename Filter>
 void on_survivors(RowArray& scores, Filter filter) {
   const auto row = as_row(scores);
   Survivors survivors;
-  FilterScratch scratch;
-  gather(row, 1.0f, survivors);
-  filter(survivors, scratch);
-  std::fill(row.begin(), row.end(), -std::numeric_limits<float>::infinity());
-  for (std::size_t i = 0; i < survivors.size(); ++i) {
-    row[static_cast<std::size_t>(survivors.ids[i])] = survivors.scores[i];
-  }
+  survivors.gather(row, 1.0f);
+  filter(survivors);
+  write_back(survivors, row);
 }
 
 template <void (*filter)(Survivors&, double, std::size_t, FilterScratch&)>
@@ -37,8 +41,10 @@ void def_filter(py::module_& module, const char* name, const char* value) {
   module.def(
       name,
       [](RowArray& scores, double threshold, std::size_t keep) {
-        on_survivors(scores,
-                     [&](Survivors& row, FilterScratch& scratch) { filter(row, threshold, keep, scratch); });
+        on_survivors(scores, [&](Survivors& row) {
+          FilterScratch scratch;
+          filter(row, threshold, keep, scratch);
+        });
       },
       py::arg("scores").noconvert(), py::arg(value), py::arg("keep") = 1);
 }
@@ -98,12 +104,9 @@ void register_score_functions(py::module_& module) {
       [](RowArray& scores, std::size_t k, float temperature) {
         const auto row = as_row(scores);
         Survivors survivors;
-        FilterScratch scratch;
-        gather_top_k(row, temperature, k, survivors, scratch);
-        std::fill(row.begin(), row.end(), -std::numeric_limits<float>::infinity());
-        for (std::size_t i = 0; i < survivors.size(); ++i) {
-          row[static_cast<std::size_t>(survivors.ids[i])] = survivors.scores[i];
-        }
+        TopSelection selection;
+        survivors.gather_top_k(row, temperature, k, selection);
+        write_back(survivors, row);
       },
       py::arg("scores").noconvert(), py::arg("k"), py::arg("temperature") = 1.0f);
   def_filter<filter_top_p>(module, "filter_top_p", "p");

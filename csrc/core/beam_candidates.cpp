@@ -5,13 +5,11 @@
 
 #include "core/random.hpp"
 #include "core/row_math.hpp"
-#include "core/survivors.hpp"
 
 namespace sabiyarn {
 namespace {
 
 constexpr float kRemoved = -std::numeric_limits<float>::infinity();
-constexpr std::size_t kSumBlock = 512;
 
 // The row of a beam; before the first commit there is one for all.
 std::span<const float> row_of(std::span<const float> scores, std::size_t vocab_size,
@@ -26,11 +24,10 @@ BeamCandidates::BeamCandidates(const DecodeOptions& options, std::size_t vocab_s
   const auto top_k = static_cast<std::size_t>(options.top_k);
   const std::size_t from_each = top_k == 0 ? vocab_size : std::min(vocab_size, top_k + 64);
   const std::size_t count = from_each * static_cast<std::size_t>(options.num_beams);
-  pool_.reserve(count);
+  pool_indices_.reserve(count);
+  pool_token_scores_.reserve(count);
   pool_scores_.reserve(count);
-  weights_.reserve(count);
-  is_drawn_.reserve(count);
-  block_sums_.reserve(count / kSumBlock + 1);
+  pool_draw_.reserve(count);
 }
 
 std::span<const BeamCandidate> BeamCandidates::best(const BeamSearch& search, std::span<const float> scores,
@@ -86,86 +83,56 @@ void BeamCandidates::add_removed(const BeamSearch& search, std::size_t vocab_siz
 
 void BeamCandidates::gather_survivors(const BeamSearch& search, std::span<const float> scores,
                                       std::size_t vocab_size, std::size_t first_row, Sampler& sampler) {
-  pool_.clear();
+  pool_indices_.clear();
+  pool_token_scores_.clear();
   pool_scores_.clear();
   const auto running = search.running_scores();
   const auto take = [&](const Survivors& row, std::size_t beam) {
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      const float score = row.scores[i] + running[beam];
-      pool_.push_back({score, static_cast<std::int32_t>(beam), row.ids[i], row.scores[i]});
-      pool_scores_.push_back(score);
-    }
+    const auto offset = static_cast<std::int32_t>(beam * vocab_size);
+    for (const TokenId id : row.ids()) pool_indices_.push_back(offset + id);
+    for (const float score : row.scores()) pool_scores_.push_back(score + running[beam]);
+    pool_token_scores_.insert(pool_token_scores_.end(), row.scores().begin(), row.scores().end());
   };
   const std::size_t rows = scores.size() / vocab_size;
   for (std::size_t row = 0; row < rows; ++row) {
     const Survivors& survivors =
         sampler.filter(scores.subspan(row * vocab_size, vocab_size), first_row + row);
     take(survivors, row);
-    if (rows == search.num_beams() || pool_.size() >= search.num_candidates()) continue;
+    if (rows == search.num_beams() || pool_scores_.size() >= search.num_candidates()) continue;
     for (std::size_t beam = 1; beam < search.num_beams(); ++beam) take(survivors, beam);
   }
 }
 
-std::size_t BeamCandidates::draw_next(double u) {
-  double total = 0.0;
-  for (const double sum : block_sums_) total += sum;
-  const double target = u * total;
-  double cumulative = 0.0;
-  std::size_t chosen = pool_.size();
-  for (std::size_t block = 0; block < block_sums_.size(); ++block) {
-    if (block_sums_[block] == 0.0) continue;
-    if (cumulative + block_sums_[block] <= target && block + 1 < block_sums_.size()) {
-      cumulative += block_sums_[block];
-      continue;
-    }
-    const std::size_t end = std::min(weights_.size(), (block + 1) * kSumBlock);
-    for (std::size_t i = block * kSumBlock; i < end; ++i) {
-      if (weights_[i] == 0.0f) continue;
-      chosen = i;
-      cumulative += static_cast<double>(weights_[i]);
-      if (cumulative > target) break;
-    }
-    if (cumulative > target) break;
-  }
-  return chosen;
+BeamCandidate BeamCandidates::from_pool(std::size_t place, std::size_t vocab_size) const {
+  const auto index = static_cast<std::size_t>(pool_indices_[place]);
+  return {pool_scores_[place], static_cast<std::int32_t>(index / vocab_size),
+          static_cast<TokenId>(index % vocab_size), pool_token_scores_[place]};
 }
 
 std::span<const BeamCandidate> BeamCandidates::drawn(const BeamSearch& search, std::span<const float> scores,
                                                      std::size_t vocab_size, std::size_t first_row,
                                                      Sampler& sampler, std::uint64_t seed) {
   gather_survivors(search, scores, vocab_size, first_row, sampler);
-  if (pool_.empty() && !search.has_finished()) refuse_removed_row(first_row);
-  weights_.clear();
-  if (!pool_.empty()) softmax_weights(pool_scores_, weights_);
-  const auto sum_block = [&](std::size_t block) {
-    const std::size_t end = std::min(weights_.size(), (block + 1) * kSumBlock);
-    double sum = 0.0;
-    for (std::size_t i = block * kSumBlock; i < end; ++i) sum += static_cast<double>(weights_[i]);
-    block_sums_[block] = sum;
-  };
-  block_sums_.resize((weights_.size() + kSumBlock - 1) / kSumBlock);
-  for (std::size_t block = 0; block < block_sums_.size(); ++block) sum_block(block);
-  is_drawn_.assign(pool_.size(), 0);
+  if (pool_scores_.empty() && !search.has_finished()) refuse_removed_row(first_row);
+  pool_draw_.set_scores(pool_scores_);
 
   chosen_.clear();
   const std::size_t wanted = search.num_candidates();
   const auto step = static_cast<std::uint32_t>(search.running(0).history.generated_length());
-  for (std::size_t draw = 0; draw < std::min(wanted, pool_.size()); ++draw) {
-    const std::size_t i = draw_next(uniform(seed, 0, step, static_cast<std::uint32_t>(draw)));
-    if (i == pool_.size()) break;  // no probability is left
-    chosen_.push_back(pool_[i]);
-    is_drawn_[i] = 1;
-    weights_[i] = 0.0f;
-    sum_block(i / kSumBlock);
+  while (chosen_.size() < wanted) {
+    const auto number = static_cast<std::uint32_t>(chosen_.size());
+    const std::size_t place = pool_draw_.draw(uniform(seed, 0, step, number));
+    if (place == pool_scores_.size()) break;  // no probability is left
+    chosen_.push_back(from_pool(place, vocab_size));
+    pool_draw_.remove(place);
+    pool_scores_[place] = kRemoved;
   }
-  if (chosen_.size() < wanted && chosen_.size() < pool_.size()) {
-    for (std::size_t i = 0; i < pool_.size(); ++i) {
-      if (is_drawn_[i] != 0) pool_scores_[i] = kRemoved;
-    }
+  if (chosen_.size() < wanted && !pool_scores_.empty()) {
     top_.begin(wanted - chosen_.size());
     top_.offer(pool_scores_, 0.0f, 0);
-    for (const ScoredIndex& next : top_.finish())
-      chosen_.push_back(pool_[static_cast<std::size_t>(next.index)]);
+    for (const ScoredIndex& next : top_.finish()) {
+      chosen_.push_back(from_pool(static_cast<std::size_t>(next.index), vocab_size));
+    }
   }
   if (chosen_.size() < wanted) add_removed(search, vocab_size);
   return chosen_;

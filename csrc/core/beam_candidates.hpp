@@ -13,12 +13,13 @@
 #include "core/beam_search.hpp"
 #include "core/sampler.hpp"
 #include "core/top_selection.hpp"
+#include "core/weighted_draw.hpp"
 
 namespace sabiyarn {
 
 class BeamCandidates {
  public:
-  // Reserves what a step needs. When sampling, 29 bytes for each token of each beam that top_k lets through
+  // Reserves what a step needs. When sampling, 16 bytes for each token of each beam that top_k lets through
   // (some ties included), or of the whole vocabulary.
   BeamCandidates(const DecodeOptions& options, std::size_t vocab_size);
 
@@ -40,17 +41,16 @@ class BeamCandidates {
   void add_removed(const BeamSearch& search, std::size_t vocab_size);
   void gather_survivors(const BeamSearch& search, std::span<const float> scores, std::size_t vocab_size,
                         std::size_t first_row, Sampler& sampler);
-  std::size_t draw_next(double u);
+  BeamCandidate from_pool(std::size_t place, std::size_t vocab_size) const;
 
   TopSelection top_;
   std::vector<BeamCandidate> chosen_;
 
-  // Of `drawn`: every survivor of every beam, and its probability (times a constant) until it is drawn.
-  std::vector<BeamCandidate> pool_;
-  std::vector<float> pool_scores_;
-  std::vector<float> weights_;
-  std::vector<double> block_sums_;
-  std::vector<std::uint8_t> is_drawn_;
+  // Of `drawn`: every survivor of every beam.
+  std::vector<std::int32_t> pool_indices_;  // beam * vocab_size + token, ascending
+  std::vector<float> pool_token_scores_;
+  std::vector<float> pool_scores_;  // with the beam's running score
+  WeightedDraw pool_draw_;
 };
 
 }  // namespace sabiyarn

@@ -177,6 +177,7 @@ void DecodeState::propose_tokens(float* logits) {
       continue;
     }
     if (sampler_.filter(scores, row).size() == 0) refuse_removed_row(row);
+    sampler_.begin_draws();
     const auto first = static_cast<std::size_t>(rows_[row].place);
     const auto step = static_cast<std::uint32_t>(outputs_[first].hypothesis.history.generated_length());
     for (std::size_t output = first; output < first + draws; ++output) {

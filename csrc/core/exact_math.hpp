@@ -5,17 +5,17 @@
 // x86-64 and ARM agree bit for bit.
 #pragma once
 
-#include <bit>
-
 #include "core/lanes.hpp"
 
 namespace sabiyarn {
 
 // e^x in float32, within 1.1 units in the last place. Below kExpUnderflow (where the result would be
-// subnormal) it is 0; x must not be above 88.
+// subnormal) it is 0; x must not be above 88. exp_in_place takes a vector type of any width: each lane has
+// the bits of exp_float.
 inline constexpr float kExpUnderflow = -87.3f;
-Floats exp_lanes(Floats x) noexcept;
-float exp_float(float x) noexcept;  // the same bits as one lane of exp_lanes
+template <typename Vector>
+void exp_in_place(Vector& x) noexcept;
+float exp_float(float x) noexcept;
 
 // Double precision, relative error below 5e-16. log needs a positive, finite, normal argument.
 double exp_double(double x) noexcept;
@@ -23,29 +23,37 @@ double log_double(double x) noexcept;
 // base^exponent for base > 0, relative error below 1e-15 * max(1, abs(exponent * log(base))).
 double pow_double(double base, double exponent) noexcept;
 
-inline Floats exp_lanes(Floats x) noexcept {
+// By reference and always inlined, so that a function compiled for AVX2 can use it with wider vectors.
+template <typename Vector>
+[[gnu::always_inline]] inline void exp_in_place(Vector& x) noexcept {
   // x = n * ln 2 + r with |r| <= ln(2) / 2; e^x = 2^n * e^r. ln 2 in two parts: n * kLn2High is exact for |n|
   // < 2^9.
   constexpr float kLog2E = 0x1.715476p+0f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
   constexpr float kRound = 0x1.8p+23f;  // adding it leaves the nearest integer in the low bits
-  const Ints in_range = x >= broadcast(kExpUnderflow);
-  x = maximum(x, broadcast(kExpUnderflow));
-  const Floats shifted = x * kLog2E + kRound;
-  const Floats n = shifted - kRound;
-  const Floats r = (x - n * kLn2High) - n * kLn2Low;
+  using Integers = decltype(x > x);
+  const Vector lowest = Vector{} + kExpUnderflow;
+  const Integers in_range = x >= lowest;
+  const Vector clamped = x > lowest ? x : lowest;
+  const Vector shifted = clamped * kLog2E + kRound;
+  const Vector n = shifted - kRound;
+  const Vector r = (clamped - n * kLn2High) - n * kLn2Low;
   // Taylor series to degree 7: the first term left out is below 6e-9.
-  Floats sum = r * (1.0f / 5040.0f) + (1.0f / 720.0f);
+  Vector sum = r * (1.0f / 5040.0f) + (1.0f / 720.0f);
   sum = sum * r + (1.0f / 120.0f);
   sum = sum * r + (1.0f / 24.0f);
   sum = sum * r + (1.0f / 6.0f);
   sum = sum * r + 0.5f;
   sum = sum * (r * r) + r;
   sum = sum + 1.0f;
-  // Add n to the exponent of the sum.
-  const Ints scaled = std::bit_cast<Ints>(sum) + (std::bit_cast<Ints>(shifted) << 23);
-  return std::bit_cast<Floats>(scaled & in_range);
+  // Add n to the exponent of the sum (casts between vector types keep the bits).
+  const Integers scaled = reinterpret_cast<Integers>(sum) + (reinterpret_cast<Integers>(shifted) << 23);
+  x = reinterpret_cast<Vector>(scaled & in_range);
 }
 
-inline float exp_float(float x) noexcept { return exp_lanes(broadcast(x))[0]; }
+inline float exp_float(float x) noexcept {
+  Floats lanes = broadcast(x);
+  exp_in_place(lanes);
+  return lanes[0];
+}
 
 }  // namespace sabiyarn

@@ -21,7 +21,7 @@ inline Floats load(const float* source) noexcept {
 }
 inline void store(Floats value, float* target) noexcept { std::memcpy(target, &value, sizeof value); }
 inline Floats broadcast(float value) noexcept { return Floats{value, value, value, value}; }
-inline Floats maximum(Floats a, Floats b) noexcept { return a > b ? a : b; }
+inline Floats maximum(const Floats& a, const Floats& b) noexcept { return a > b ? a : b; }
 
 inline bool any(Ints mask) noexcept {
   std::uint64_t halves[2];

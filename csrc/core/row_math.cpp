@@ -8,6 +8,7 @@
 
 #include "core/exact_math.hpp"
 #include "core/lanes.hpp"
+#include "core/softmax.hpp"
 
 namespace sabiyarn {
 namespace {
@@ -84,23 +85,7 @@ TokenId checked_argmax(std::span<const float> scores, std::size_t row) {
 }
 
 double log_sum_exp(std::span<const float> scores, float maximum) noexcept {
-  constexpr std::size_t kFlush = 32 * kBlock;  // floats summed before the sum moves to double
-  const Floats top = broadcast(maximum);
-  double total = 0.0;
-  std::size_t i = 0;
-  while (i + kBlock <= scores.size()) {
-    Floats sum[4] = {};
-    const std::size_t end = std::min(scores.size() - kBlock + 1, i + kFlush);
-    for (; i < end; i += kBlock) {
-      for (std::size_t chain = 0; chain < 4; ++chain) {
-        sum[chain] += exp_lanes(load(scores.data() + i + chain * kLanes) - top);
-      }
-    }
-    const Floats all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    for (std::size_t lane = 0; lane < kLanes; ++lane) total += static_cast<double>(all[lane]);
-  }
-  for (; i < scores.size(); ++i) total += static_cast<double>(exp_float(scores[i] - maximum));
-  return log_double(total);
+  return log_double(sum_of_exp(scores, maximum));
 }
 
 void log_softmax(std::span<float> scores, std::size_t row) {

@@ -18,7 +18,7 @@ float checked_maximum(std::span<const float> scores, std::size_t row);
 // The lowest id that has the largest score. Throws as both above, but +inf is a score that can be chosen.
 TokenId checked_argmax(std::span<const float> scores, std::size_t row);
 
-// log(sum(exp(scores - maximum))), in blocks, the same on every CPU.
+// log(sum(exp(scores - maximum))).
 double log_sum_exp(std::span<const float> scores, float maximum) noexcept;
 
 // scores - maximum - log_sum_exp. Throws as both above.

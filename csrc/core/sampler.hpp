@@ -1,10 +1,12 @@
-// csrc/core/sampler.hpp - one draw from softmax(processed scores) of a row.
+// csrc/core/sampler.hpp - filters a row of processed scores and draws from the softmax of what is left.
 #pragma once
 
 #include <span>
 
 #include "core/decode_options.hpp"
+#include "core/sampling_filters.hpp"
 #include "core/survivors.hpp"
+#include "core/weighted_draw.hpp"
 
 namespace sabiyarn {
 
@@ -19,21 +21,21 @@ class Sampler {
   // and for overflow.
   const Survivors& filter(std::span<const float> scores, std::size_t row);
 
-  // The token where the cumulative probability of the last filtered row, in id order, first exceeds `u` in
-  // [0, 1). Several draws from one filtered row are allowed.
+  // After filter, if it left anything: several draws from that row. The token is where the cumulative
+  // probability, in id order, first exceeds `u` in [0, 1).
+  void begin_draws();
   struct Draw {
     TokenId token;
     float log_probability;
   };
-  Draw draw(double u);
+  Draw draw(double u) const;
 
  private:
   const DecodeOptions& options_;
   std::size_t keep_;  // min_tokens_to_keep
   Survivors row_;
   FilterScratch scratch_;
-  std::vector<float> weights_;
-  double total_ = 0.0;
+  WeightedDraw draw_;
 };
 
 }  // namespace sabiyarn
