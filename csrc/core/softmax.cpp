@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/dispatched.hpp"
 #include "core/exact_math.hpp"
 
 namespace sabiyarn {
@@ -51,8 +52,8 @@ template <typename Vector>
 #if defined(__x86_64__)
 
 // No "fma": fused multiply-add would change the bits.
-__attribute__((target("avx2"))) double sum_avx2(std::span<const float> scores, float maximum,
-                                                float* weights) noexcept {
+SABIYARN_DISPATCHED("avx2")
+double sum_avx2(std::span<const float> scores, float maximum, float* weights) noexcept {
   return sum_rows<WideFloats>(scores, maximum, weights);
 }
 

@@ -1,6 +1,5 @@
-// The path of this CPU against the baseline, bit for bit, for lengths around the vector width and the blocks of the sum.
-#include "core/softmax.hpp"
-
+// The path of this CPU against the baseline, bit for bit, for lengths around the vector width and the blocks
+// of the sum.
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -9,6 +8,7 @@
 
 #include "check.hpp"
 #include "core/random.hpp"
+#include "core/softmax.hpp"
 
 using namespace sabiyarn;
 

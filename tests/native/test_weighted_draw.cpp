@@ -1,6 +1,4 @@
 // Draws against a walk over the cumulative weights, with replacement and without, over one block and several.
-#include "core/weighted_draw.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -8,6 +6,7 @@
 
 #include "check.hpp"
 #include "core/random.hpp"
+#include "core/weighted_draw.hpp"
 
 using namespace sabiyarn;
 
@@ -40,7 +39,8 @@ int main() {
     scores[count - 1] = 4.0f;
     for (std::size_t i = 0; i < count; ++i) weights[i] = std::exp(static_cast<double>(scores[i]) - 4.0);
     draw.set_scores(scores);
-    CHECK(std::fabs(draw.total() - std::accumulate(weights.begin(), weights.end(), 0.0)) < 1e-5 * draw.total());
+    CHECK(std::fabs(draw.total() - std::accumulate(weights.begin(), weights.end(), 0.0)) <
+          1e-5 * draw.total());
     for (std::uint32_t step = 0; step < 200; ++step) {
       const double u = step == 0 ? 0.0 : step == 1 ? 1.0 - 0x1p-53 : uniform(2, 0, step);
       const std::size_t index = draw.draw(u);
