@@ -69,11 +69,11 @@ def measure_memory(model: Path, threads: int | None) -> dict[str, float]:
 
 def measure_speed(model: Path, threads: int | None, rounds: int) -> dict[str, Any]:
     import numpy as np
-    from sabiyarn_edge.decode_options import decode_options
 
     from sabiyarn_edge import EdgeGenerator, GenerationConfig
     from sabiyarn_edge._core import DecodeState
     from sabiyarn_edge._decode import DecodeLoop
+    from sabiyarn_edge.decode_options import decode_options
 
     generator = EdgeGenerator.from_pretrained(model, num_threads=threads)
     session = generator._session
@@ -120,8 +120,8 @@ def measure_speed(model: Path, threads: int | None, rounds: int) -> dict[str, An
 def make_model(folder: Path, block_size: int, kv_cache_dtype: str, dtype: str) -> tuple[Path, float]:
     """A random checkpoint of the full shape as a Hugging Face folder, and its export: (folder, export seconds)."""
     import torch
-    from sabiyarn_edge.export import export_model
 
+    from sabiyarn_edge.export import export_model
     from sabiyarn_edge.modeling import GPTJXConfig, GPTJXForCausalLM
 
     torch.manual_seed(0)
