@@ -11,7 +11,8 @@ ALL_HALVES = np.arange(2**16, dtype=np.uint16)
 
 
 def test_every_half_widens_exactly() -> None:
-    ours, numpys = half_to_float(ALL_HALVES), ALL_HALVES.view(np.float16).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # ARM reports signalling NaNs that it converts
+        ours, numpys = half_to_float(ALL_HALVES), ALL_HALVES.view(np.float16).astype(np.float32)
     np.testing.assert_array_equal(ours, numpys)  # NaN equals NaN here
     np.testing.assert_array_equal(np.signbit(ours), np.signbit(numpys))
 

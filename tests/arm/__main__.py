@@ -1,0 +1,194 @@
+"""Runs the tests of the run time on an emulated ARM board, as a Raspberry Pi 3, 4 and 5 would.
+
+    sudo python -m tests.arm [--release bookworm] [--cpu cortex-a53 ...] [--result FILE] [-- PYTEST OPTIONS]
+
+Needs Debian or Ubuntu on x86-64, root, a network, and this Python with the package installed for testing (torch makes
+the models that the board runs). What is missing is named. See README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.arm.board import Board, BoardError, check_tools, enable_emulation, run
+from tests.arm.cpus import CPUS
+from tests.arm.cross_build import REPOSITORY, build_wheel, fresh_folder
+from tests.device import needs
+from tests.disassembly import AARCH64, beyond_baseline
+
+RUN_TIME = ["numpy", "onnxruntime", "tokenizers"]
+TEST_TOOLS = ["pytest", "hypothesis", "regex"]
+ABSENT = frozenset({"torch", "onnx", "safetensors", "transformers"})
+"""What the board does not have, of what tests import."""
+
+
+class Stages:
+    """Prints what is being done, and keeps how long it took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        print(f"== {name}", flush=True)
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - start, 1)
+        print(f"   {self.seconds[name]} s", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.arm", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--release", default="bookworm", help="Debian release of the board: bookworm has Python 3.11"
+    )
+    parser.add_argument("--cpu", choices=CPUS, nargs="+", default=list(CPUS), help="qemu's CPU models")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="CPU models that are tried at once")
+    parser.add_argument("--result", type=Path, help="JSON file to write the outcome to")
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    parser.add_argument("--cache", type=Path, default=home / "sabiyarn_edge/board", help="1 GB is kept here")
+    parser.add_argument("pytest", nargs="*", help="options for pytest, behind --")
+    options = parser.parse_args()
+    try:
+        outcome = try_board(options)
+    except BoardError as error:
+        print(f"tests.arm: {error}", file=sys.stderr)
+        return 2
+    if options.result is not None:
+        options.result.write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(outcome, indent=2))
+    failed = any(found["failed"] or found["exit_code"] for found in outcome["cpus"].values())
+    return 1 if failed or outcome["instructions_beyond_armv8_a"] else 0
+
+
+def try_board(options: argparse.Namespace) -> dict[str, Any]:
+    """Make the board, put the package and its tests on it, run them on each CPU model."""
+    stage = Stages()
+    check_tools()
+    enable_emulation()
+    with stage("root file system"):
+        board = Board.make(options.cache, options.release)
+    with stage("wheel"):
+        wheel = build_wheel(board, options.cache)
+    with stage("instructions"):
+        beyond = instructions_beyond(wheel, options.cache)
+    with stage("install"):
+        if not (board.site_packages / "onnxruntime").exists():
+            board.install([*RUN_TIME, *TEST_TOOLS])
+        board.install([str(wheel)], "--no-deps")
+    with stage("models"):
+        exports = make_exports(options.cache)
+    folder = fresh_folder(board.root / "board")
+    for name in ("tests", "csrc"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", folder)
+    shutil.copytree(exports, folder / "exports")
+    with stage("tests"), ThreadPoolExecutor(options.jobs) as pool:
+        results = pool.map(lambda cpu: run_tests(board, cpu, options.pytest), options.cpu)
+        cpus = dict(zip(options.cpu, results, strict=True))
+    return {
+        "device": f"emulated by qemu-user on {platform.machine()}; times say nothing about a board",
+        "date": datetime.now(UTC).date().isoformat(),
+        "debian": board.release,
+        "python": board.python_version,
+        "versions": versions_on(board),
+        "wheel": wheel.name,
+        "wheel_bytes": wheel.stat().st_size,
+        "instructions_beyond_armv8_a": beyond,
+        "seconds": stage.seconds,
+        "cpus": cpus,
+    }
+
+
+def instructions_beyond(wheel: Path, cache: Path) -> list[str]:
+    """What the modules of the wheel hold that a Cortex-A53 cannot execute."""
+    folder = fresh_folder(cache / "unpacked")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    modules = sorted(folder.rglob("*.so"))
+    assert len(modules) == 2, modules
+    return [f"{module.name}: {line}" for module in modules for line in beyond_baseline(module, AARCH64)]
+
+
+def make_exports(cache: Path) -> Path:
+    """Run the board's tests here, with torch, and keep the models that they export."""
+    kept = fresh_folder(cache / "exports")
+    files = [
+        path for path in sorted((REPOSITORY / "tests").rglob("test_*.py")) if needs(path, ABSENT) is None
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    run(
+        [*command, *(str(path) for path in files if uses_exports(path))],
+        accept=(0, 1),  # a test that fails here will fail on the board too, and be reported there
+        SABIYARN_EDGE_TEST_EXPORTS=str(kept),
+        OMP_NUM_THREADS="1",
+    )
+    return kept
+
+
+def uses_exports(path: Path) -> bool:
+    """Whether a test file asks for an exported model, by itself or through a fixture of a conftest.py."""
+    text = path.read_text(encoding="utf-8")
+    has_fixtures = path.parent.name != "tests" and (path.parent / "conftest.py").exists()
+    return "export" in text or "_model" in text or has_fixtures
+
+
+def run_tests(board: Board, cpu: str, pytest_options: list[str]) -> dict[str, Any]:
+    """Run pytest on the board; how many tests passed, failed and were skipped."""
+    start = time.monotonic()
+    report = f"/board/{cpu}.xml"
+    command = ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp=/tmp/{cpu}"]
+    done = board.run(
+        [*command, f"--junitxml={report}", *pytest_options],
+        cpu=cpu,
+        folder="/board",
+        SABIYARN_EDGE_TEST_EXPORTS="/board/exports",
+        SABIYARN_EDGE_TEST_EMULATED="1",
+        PYTHONDONTWRITEBYTECODE="1",
+        OMP_NUM_THREADS="1",
+    )
+    (board.root / f"board/{cpu}.log").write_text(done.stdout, encoding="utf-8")
+    print(f"-- {cpu} ({CPUS[cpu].board})\n{done.stdout[-2500:]}", flush=True)
+    xml = board.root / report.removeprefix("/")
+    counts = ElementTree.parse(xml).getroot().find("testsuite") if xml.exists() else None
+    names = ("tests", "failures", "errors", "skipped")
+    found = {name: int(counts.get(name, 0)) if counts is not None else 0 for name in names}
+    failed = found["failures"] + found["errors"]
+    return {
+        "board": CPUS[cpu].board,
+        "passed": found["tests"] - failed - found["skipped"],
+        "failed": failed,
+        "skipped": found["skipped"],
+        "exit_code": done.returncode,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def versions_on(board: Board) -> dict[str, str]:
+    """Of the packages on the board, and of the emulator."""
+    stems = (path.stem for path in board.site_packages.glob("*.dist-info"))
+    found = dict(stem.split("-", 1) for stem in stems)
+    emulator = subprocess.run(["qemu-aarch64-static", "--version"], capture_output=True, text=True).stdout
+    return {
+        "qemu": emulator.split("version ")[1].split()[0],
+        **{name: found[name] for name in (*RUN_TIME, *TEST_TOOLS) if name in found},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
