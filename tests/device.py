@@ -27,23 +27,24 @@ LACKING = frozenset(
 OURS = ("tests", "sabiyarn_edge")
 
 
-@functools.cache
 def needs(path: Path, lacking: frozenset[str] = LACKING) -> str | None:
     """The first module of `lacking` that importing `path` would import, at any depth; None if it can be imported."""
     if not lacking:
         return None
-    for module in imported_when_loaded(path):
-        if module.split(".")[0] in lacking:
-            return module
-        if module.split(".")[0] in OURS:
-            for file in files_of(module):
-                found = needs(file, lacking) if file != path else None
-                if found is not None:
-                    return found
+    waiting, seen = [path], {path}  # packages import their modules, and these the package: each file once
+    while waiting:
+        for module in imported_when_loaded(waiting.pop()):
+            first = module.split(".")[0]
+            if first in lacking:
+                return module
+            new = set(files_of(module)) - seen if first in OURS else set()
+            waiting += new
+            seen |= new
     return None
 
 
-def imported_when_loaded(path: Path) -> list[str]:
+@functools.cache
+def imported_when_loaded(path: Path) -> tuple[str, ...]:
     """Names in the import statements at the top level of a file, relative ones made absolute."""
     root = path.parent
     while (root / "__init__.py").exists():
@@ -57,22 +58,23 @@ def imported_when_loaded(path: Path) -> list[str]:
             base = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*base, *([node.module] if node.module else [])])
             found += [module, *(f"{module}.{alias.name}" for alias in node.names)]
-    return found
+    return tuple(found)
 
 
-def files_of(module: str) -> list[Path]:
+@functools.cache
+def files_of(module: str) -> tuple[Path, ...]:
     """The files that importing one of our modules loads: its packages and itself, as far as they are files."""
     first, *rest = module.split(".")
     spec = importlib.util.find_spec(first)
     if spec is None or not spec.submodule_search_locations:
-        return []
+        return ()
     folders = [Path(folder) for folder in spec.submodule_search_locations]
     found = []
     for depth in range(len(rest) + 1):
         for folder in folders:
             stem = folder.joinpath(*rest[:depth])
             found += [file for file in (stem / "__init__.py", stem.with_suffix(".py")) if file.is_file()]
-    return found
+    return tuple(found)
 
 
 def kept_export(shape: dict[str, Any], options: dict[str, Any]) -> Path | None:

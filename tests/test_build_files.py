@@ -6,9 +6,14 @@ import platform
 import re
 import shutil
 import subprocess
+import tomllib
+import zlib
 from pathlib import Path
 
 import pytest
+
+import sabiyarn_edge
+from sabiyarn_edge import _core, _decode
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -29,3 +34,28 @@ def test_a_32_bit_system_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert "needs a 64-bit system, and this compiler makes 32-bit programs" in message
     assert re.search("onnxruntime, .* has no packages for 32-bit systems", message)
     assert "install the 64-bit Raspberry Pi OS" in message
+
+
+def test_wheels_are_built_for_every_python_that_is_promised() -> None:
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    settings = tomllib.loads(text)
+    prefix = "Programming Language :: Python :: "
+    versions = [
+        line.removeprefix(prefix) for line in settings["project"]["classifiers"] if line.startswith(prefix)
+    ]
+    assert settings["tool"]["cibuildwheel"]["build"] == [f"cp{v.replace('.', '')}-*" for v in versions]
+    newest = int(versions[-1].removeprefix("3."))
+    assert settings["project"]["requires-python"] == f">={versions[0]},<3.{newest + 1}"
+
+
+def test_the_package_without_nano_is_below_3_mb() -> None:
+    package = Path(sabiyarn_edge.__file__).parent
+    files = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    code = [path for path in files if "nano" not in path.relative_to(package).parts and path.suffix != ".so"]
+    compressed = sum(len(zlib.compress(path.read_bytes())) for path in [*code, *modules()])
+    assert compressed < 3_000_000, f"{compressed} bytes"  # a wheel is a zip file: deflated
+
+
+def modules() -> list[Path]:
+    """The compiled ones; an editable install keeps them elsewhere."""
+    return [Path(module.__file__) for module in (_core, _decode)]

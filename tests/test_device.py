@@ -24,6 +24,7 @@ def test_imports_are_followed_at_any_depth(tmp_path: Path) -> None:
     assert reason("from tests.decoding import hf_toy") == "torch"
     assert reason("def later():\n    import torch") is None
     assert reason("import torchbearer, tests.export.models, sabiyarn_edge.generator") is None
+    assert reason("import sabiyarn_edge.cli") is None  # its modules import one another
     assert needs(TESTS / "modeling" / "conftest.py", LACKING) == "torch"
     assert needs(TESTS / "test_generator.py", LACKING) is None
 
