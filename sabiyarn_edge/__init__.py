@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .generation_config import GenerationConfig, OptionWarning
     from .generator import EdgeGenerator, TokenStream
     from .result import GenerationResult, Timings
+    from .scoring import Score
     from .streaming import StreamedToken
     from .weight_cache import WeightCacheWarning
 
@@ -25,6 +26,7 @@ __all__ = [
     "GenerationResult",
     "OptionWarning",
     "SabiYarnError",
+    "Score",
     "StreamedToken",
     "Timings",
     "TokenStream",
@@ -39,6 +41,7 @@ _HOMES = {
     "GenerationResult": "result",
     "OptionWarning": "generation_config",
     "SabiYarnError": "errors",
+    "Score": "scoring",
     "StreamedToken": "streaming",
     "Timings": "result",
     "TokenStream": "generator",

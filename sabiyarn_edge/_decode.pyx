@@ -101,7 +101,7 @@ cdef class GraphRunner:
         Returns:
             Whether all tokens were run.
         """
-        cdef int64_t done = 0, count, length, i, num_logits, position
+        cdef int64_t done = 0, count, num_logits
         cdef int64_t num_tokens = tokens.shape[0]
         with nogil:
             self.buffers.reserve(1, min(chunk, num_tokens), 1)
@@ -109,26 +109,44 @@ cdef class GraphRunner:
         while done < num_tokens:
             count = min(chunk, num_tokens - done)
             num_logits = 1 if logits_row >= 0 and done + count == num_tokens else 0
-            with nogil:
-                position = self.kv.next_position(row)
-                length = self.kv.begin_append(row, count)
-                for i in range(count):
-                    self.buffers.input_ids()[i] = tokens[done + i]
-                    self.buffers.position_ids()[i] = position + i
-                self.buffers.seqlens_k()[0] = <int32_t>(length - 1)
-                self.buffers.total_sequence_length()[0] = <int32_t>length
-                self.buffers.logits_index()[0] = count - 1
-            layout = (row, count, num_logits, logits_row, self.kv.layout_version(), self.buffers.version())
-            if layout != self.prefill_layout:
-                self.prefill_layout = None
-                self.bind(self.prefill_binding, row, 1, count, num_logits, max(logits_row, 0))
-                self.prefill_layout = layout
-            self.run(self.prefill_binding, self.prefill_options)
-            PyErr_CheckSignals()
+            self.run_chunk(row, &tokens[done], count, num_logits, max(logits_row, 0))
             done += count
             if state is not None and state.interruption():
                 return False
         return True
+
+    def forward(self, int64_t row, const int64_t[::1] tokens):
+        """Run `tokens` through the graph behind what the KV cache's `row` holds, in one piece, for all their logits.
+
+        Afterwards `logits(len(tokens))` are those of each token.
+        """
+        cdef int64_t num_tokens = tokens.shape[0]
+        with nogil:
+            self.buffers.reserve(1, num_tokens, num_tokens)
+        self.run_chunk(row, &tokens[0], num_tokens, num_tokens, 0)
+
+    cdef int run_chunk(self, int64_t row, const int64_t* tokens, int64_t count, int64_t num_logits,
+                       int64_t logits_row) except -1:
+        """One run of the graph for one row; the logits of the last `num_logits` tokens go to `logits_row` onwards."""
+        cdef int64_t i, length, position
+        with nogil:
+            position = self.kv.next_position(row)
+            length = self.kv.begin_append(row, count)
+            for i in range(count):
+                self.buffers.input_ids()[i] = tokens[i]
+                self.buffers.position_ids()[i] = position + i
+            for i in range(num_logits):
+                self.buffers.logits_index()[i] = count - num_logits + i
+            self.buffers.seqlens_k()[0] = <int32_t>(length - 1)
+            self.buffers.total_sequence_length()[0] = <int32_t>length
+        layout = (row, count, num_logits, logits_row, self.kv.layout_version(), self.buffers.version())
+        if layout != self.prefill_layout:
+            self.prefill_layout = None
+            self.bind(self.prefill_binding, row, 1, count, num_logits, logits_row)
+            self.prefill_layout = layout
+        self.run(self.prefill_binding, self.prefill_options)
+        PyErr_CheckSignals()
+        return 0
 
     def compute(self, state):
         """Have the logits of the next tokens of `state` (_core.DecodeState) at `logits_address`, row by row."""

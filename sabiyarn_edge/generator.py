@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from .overflow import Overflow, SlidingContext, cut_prompt
 from .prompts import Prompts, read_prompts
 from .result import GenerationResult
 from .run import Run
+from .scoring import Score, score_tokens
 from .session import DecoderSession
 from .streaming import StreamedToken
 from .tokenizer import Tokenizer
@@ -173,6 +174,54 @@ class EdgeGenerator:
             or leaving its `with` block, ends the generation.
         """
         return TokenStream(self._stream(inputs, generation_config, options))
+
+    def score(self, texts: Iterable[Any], **options: Any) -> Iterator[Score]:
+        """Say how likely the model finds texts, one by one as they are asked for.
+
+        Args:
+            texts: strings, or token ids each; may be an endless iterator, as of the lines of a file.
+            options: overflow ("error" or "slide") and keep_tokens as in `from_pretrained`, for this call.
+
+        Returns:
+            An iterator of Score: log_probs of all tokens but the first, and the perplexity. Memory does not grow
+            with the number of texts, and the logits of few positions are held at once.
+
+        Raises:
+            InvalidInputError: a text is empty, or is longer than the positions (with overflow="slide" it may be); or
+                `texts` is a single string.
+            NumericalError: the model gave NaN.
+        """
+        overflow = self.overflow.take_from(options)
+        if options:
+            raise InvalidInputError(
+                f"score has no option {next(iter(options))}; it takes overflow and keep_tokens."
+            )
+        if isinstance(texts, str):
+            raise InvalidInputError(
+                "score takes several texts, but was given one string. Put it in a list: [text]."
+            )
+        return self._scores(texts, overflow)
+
+    def _scores(self, texts: Iterable[Any], overflow: Overflow) -> Iterator[Score]:
+        slides = overflow.mode == "slide"
+        context = self._sliding_context(overflow if slides else Overflow())
+        for text in texts:
+            prompts = read_prompts(
+                [text],
+                tokenizer=self.tokenizer,
+                vocab_size=self.config.gptjx.vocab_size,
+                max_length=None,
+                window=None,
+            )
+            (ids,) = prompts.ids
+            if not slides and len(ids) > context.positions:
+                raise InvalidInputError(
+                    f"the text has {len(ids)} tokens, but there are {context.positions} positions. Shorten it, or give "
+                    'overflow="slide".'
+                )
+            with self._reserved():
+                score = score_tokens(self._session, ids, context)
+            yield score
 
     def cancel(self) -> None:
         """End the call that is running in another thread, if there is one, within a step of the model.

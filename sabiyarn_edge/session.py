@@ -237,7 +237,7 @@ class DecoderSession:
         self.kv_cache.reserve(longest)
         return all(
             self.runner.prefill(
-                row, np.asarray(prompt[common:], np.int64), self._chunk(), row, len(prompts), state
+                row, np.asarray(prompt[common:], np.int64), self.chunk, row, len(prompts), state
             )
             for row, prompt in enumerate(prompts)
         )
@@ -249,7 +249,7 @@ class DecoderSession:
             Whether all tokens were run; False if `state` was cancelled or out of time.
         """
         self.kv_cache.restart(row)
-        return self.runner.prefill(row, np.asarray(tokens, np.int64), self._chunk(), -1, 1, state)
+        return self.runner.prefill(row, np.asarray(tokens, np.int64), self.chunk, -1, 1, state)
 
     @property
     def remembered(self) -> list[int]:
@@ -264,6 +264,12 @@ class DecoderSession:
         evicted = self.kv_cache.length(0) < self.kv_cache.next_position(0)
         self._remembered = [] if evicted else list(tokens)
 
+    def begin(self, positions: int) -> None:
+        """Start anew with one empty row that has room for so many positions, at most the window."""
+        self._remembered = []
+        self.kv_cache.reset(1)
+        self.kv_cache.reserve(positions)
+
     def restore(self, tokens: Sequence[int], sides: NDArray[np.floating]) -> None:
         """Fill a single row with what was saved, and remember its tokens.
 
@@ -271,9 +277,7 @@ class DecoderSession:
             tokens: at most the window.
             sides: [n_layer, 2, n_heads, len(tokens), head_dim]: keys and values.
         """
-        self._remembered = []
-        self.kv_cache.reset(1)
-        self.kv_cache.reserve(len(tokens))
+        self.begin(len(tokens))
         self.kv_cache.begin_append(0, len(tokens))
         for layer, (keys, values) in enumerate(sides):
             for side, saved in (("key", keys), ("value", values)):
@@ -282,7 +286,9 @@ class DecoderSession:
                 buffer[0, :, : len(tokens)] = saved
         self._remembered = list(tokens)
 
-    def _chunk(self) -> int:
+    @property
+    def chunk(self) -> int:
+        """Most tokens to run at once at the KV cache's capacity."""
         return prefill_chunk(self.config.gptjx.n_heads, self.kv_cache.capacity)
 
     def clear_kv_cache(self) -> None:

@@ -244,7 +244,7 @@ def _check_content(content: NDArray[np.uint8], end: int, path: Path) -> None:
         _refuse_damaged(path, f"it is {what}, with {len(content)} bytes instead of {end + _DIGEST_BYTES}")
     digest = hashlib.sha256()
     for start in range(0, end, _HASHED_AT_ONCE):
-        digest.update(memoryview(content[start : min(start + _HASHED_AT_ONCE, end)]))
+        digest.update(content[start : min(start + _HASHED_AT_ONCE, end)].data)
     if digest.digest() != content[end:].tobytes():
         _refuse_damaged(path, "its checksum is wrong")
 

@@ -1,0 +1,158 @@
+"""sabiyarn-edge score: how likely a model finds the lines of a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from ..errors import InvalidInputError
+from .generate import DEFAULT_MODEL
+from .parser import Parser
+from .terminal import PROGRAM
+
+if TYPE_CHECKING:
+    from ..scoring import Score
+
+__all__ = ["add_to", "run"]
+
+EPILOG = f"""\
+output: one line for each text, in columns with tabs between them
+  line number, tokens, log-probability of all but the first token, perplexity
+
+examples:
+  {PROGRAM} score corpus.txt
+  {PROGRAM} score --json --model FOLDER - < corpus.txt
+"""
+
+
+def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add this command to the parser."""
+    parser = commands.add_parser(
+        "score",
+        help="log-probability and perplexity of texts",
+        description="Scores each line of FILE (UTF-8; empty lines are skipped) and, on standard error, all of them.",
+        epilog=EPILOG,
+    )
+    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument("file", metavar="FILE", help='texts, one in each line; "-" is standard input')
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, metavar="MODEL", help="model folder, or nano (default)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object per text, with each token's number"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress and no summary on standard error")
+    parser.add_argument(
+        "--overflow",
+        choices=("error", "slide"),
+        default="error",
+        help="texts longer than the model's positions: refuse them (default), or forget their oldest half as needed",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    from ..generator import EdgeGenerator
+
+    with _opened(arguments.file) as file:
+        generator = EdgeGenerator.from_pretrained(
+            arguments.model, num_threads=arguments.threads, overflow=arguments.overflow
+        )
+        progress = _Progress(show=not arguments.quiet and sys.stderr.isatty())
+        numbers: list[int] = []  # of the line at hand
+        for score in generator.score(_lines(file, numbers)):
+            progress.hide()
+            print(
+                _as_json(numbers[-1], score) if arguments.json else _as_columns(numbers[-1], score),
+                flush=True,
+            )
+            progress.add(score)
+            numbers.clear()
+    progress.hide()
+    if not arguments.quiet:
+        print(progress.summary(), file=sys.stderr)
+
+
+def _opened(name: str) -> BinaryIO:
+    if name == "-":
+        return sys.stdin.buffer
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {name}: {error.strerror or error}.") from error
+
+
+def _lines(file: BinaryIO, numbers: list[int]) -> Iterator[str]:
+    """The lines that are not empty; the number of the one given last is appended to `numbers`."""
+    for number, line in enumerate(file, start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(
+                f"line {number} is not UTF-8: byte {error.start} is {line[error.start]:#04x}. Convert the file to "
+                "UTF-8."
+            ) from None
+        if text:
+            numbers.append(number)
+            yield text
+
+
+def _as_columns(number: int, score: Score) -> str:
+    return f"{number}\t{len(score.token_ids)}\t{score.total:.4f}\t{score.perplexity:.4f}"
+
+
+def _as_json(number: int, score: Score) -> str:
+    perplexity = None if math.isnan(score.perplexity) else score.perplexity
+    return json.dumps(
+        {
+            "line": number,
+            "token_ids": score.token_ids,
+            "log_probs": [float(value) for value in score.log_probs],
+            "total": score.total,
+            "perplexity": perplexity,
+        }
+    )
+
+
+class _Progress:
+    """One line on the terminal that is written over, and the sums for the last one."""
+
+    def __init__(self, *, show: bool) -> None:
+        self._show, self._shown_at, self._shown = show, 0.0, False
+        self._started = time.perf_counter()
+        self._texts = self._tokens = self._scored = 0
+        self._total = 0.0
+
+    def add(self, score: Score) -> None:
+        """Count a text."""
+        self._texts += 1
+        self._tokens += len(score.token_ids)
+        self._scored += len(score.log_probs)
+        self._total += score.total
+        if self._show and time.perf_counter() - self._shown_at > 0.2:  # seconds
+            sys.stderr.write(self.summary())
+            sys.stderr.flush()
+            self._shown_at, self._shown = time.perf_counter(), True
+
+    def hide(self) -> None:
+        """Clear the line, before anything else is written."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._shown = False
+
+    def summary(self) -> str:
+        """What was scored so far."""
+        perplexity = math.exp(-self._total / self._scored) if self._scored else math.nan
+        speed = self._tokens / (time.perf_counter() - self._started)
+        return (
+            f"[{self._texts} texts; {self._tokens} tokens; perplexity {perplexity:.4f} over all; "
+            f"{speed:.1f} tokens/s]"
+        )
