@@ -146,6 +146,20 @@ void register_kv_cache(py::module_& module) {
           },
           py::arg("row"), py::arg("position"), "The slot that holds `position`, or -1 if it is not held.")
       .def(
+          "positions",
+          [](const KvCache& cache, std::int64_t row) {
+            check_row(cache, row);
+            const WindowRing& ring = cache.ring(row);
+            py::array_t<std::int64_t> positions(ring.length());
+            std::int64_t* by_slot = positions.mutable_data();
+            for (std::int64_t position = 0; position < ring.total(); ++position) {
+              const std::int64_t slot = ring.slot_of(position);
+              if (slot >= 0) by_slot[slot] = position;
+            }
+            return positions;
+          },
+          py::arg("row"), "The position that each of the row's live slots holds, int64 [length(row)].")
+      .def(
           "buffer",
           [](py::object self, std::int64_t layer, const std::string& side) -> py::object {
             auto& cache = self.cast<KvCache&>();

@@ -53,7 +53,10 @@ def check(cache: KvCache, twin: CacheTwin) -> None:
     assert cache.num_rows == len(twin.rows)
     for row, (ring, store) in enumerate(twin.rows):
         assert cache.length(row) == len(ring.held)
+        by_slot = cache.positions(row).tolist()
+        assert sorted(by_slot) == ring.held
         for position in ring.held:
+            assert by_slot[cache.slot_of(row, position)] == position
             np.testing.assert_array_equal(stored(cache, row, position), store[position])
     rows_bytes = 2 * LAYERS * HEADS * HEAD_DIM * 2 * cache.capacity * cache.num_rows
     assert cache.nbytes >= rows_bytes  # memory of an earlier, larger layout is kept
