@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .errors import SabiYarnError
     from .generation_config import GenerationConfig, OptionWarning
     from .generator import EdgeGenerator, TokenStream
+    from .mask_patterns import document_mask, prefix_mask, sliding_window_mask
     from .result import GenerationResult, Timings
     from .scoring import Score
     from .streaming import StreamedToken
@@ -32,6 +33,9 @@ __all__ = [
     "TokenStream",
     "WeightCacheWarning",
     "__version__",
+    "document_mask",
+    "prefix_mask",
+    "sliding_window_mask",
 ]
 
 # Loaded when first asked for: `import sabiyarn_edge` stays fast, and torch users need no onnxruntime.
@@ -46,6 +50,9 @@ _HOMES = {
     "Timings": "result",
     "TokenStream": "generator",
     "WeightCacheWarning": "weight_cache",
+    "document_mask": "mask_patterns",
+    "prefix_mask": "mask_patterns",
+    "sliding_window_mask": "mask_patterns",
 }
 
 

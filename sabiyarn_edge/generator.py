@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ._core import DecodeState
+from .attention_masks import CallMasks
 from .callbacks import Callbacks
 from .config import ModelConfig
 from .decode_options import DEFAULT_MAX_NEW_TOKENS, decode_options
@@ -148,7 +149,13 @@ class EdgeGenerator:
             generation_config: options; None: the model folder's.
             options: single options on top, by their names in GenerationConfig, and the callables logits_processor,
                 prefix_allowed_tokens_fn and stopping_criteria; also overflow, keep_tokens and reuse_prefix as in
-                `from_pretrained`, for this call.
+                `from_pretrained`, for this call; and the masks:
+            attn_mask: which prompt tokens see which, in place of causality: (T, T), (1|B, T, T) or (1|B, 1, T, T) for B
+                prompts of T tokens, or a list of B masks (T, T), None = causal. Bool, True = may attend; integers 0
+                and 1; or floats, added to the scores of attention. It may let tokens look ahead. New tokens see what
+                the prompt's last token saw, and the new ones up to themselves. See document_mask, prefix_mask and
+                sliding_window_mask.
+            attention_mask: key padding [B, T], 1 or True = a token. Padding, on either side, is left out of the prompt.
 
         Returns:
             GenerationResult: one row per prompt and returned sequence.
@@ -235,13 +242,16 @@ class EdgeGenerator:
     def memory_usage(self) -> dict[str, int]:
         """Bytes held now.
 
-        "kv_cache" and "step_buffers" are exact; "weights_file" is the size on disk; "process_anonymous" and
-        "process_resident" are the whole process's, from the system (absent where it does not tell).
+        "kv_cache", "step_buffers", "masked_buffers" and "mask_cache" (causal masks) are exact; "masked_graph" is what
+        the process grew by when the first attn_mask loaded decoder_masked.onnx, 0 before; "weights_file" is the size on
+        disk; "process_anonymous" and "process_resident" are the whole process's, from the system (absent where it does
+        not tell).
         """
         return {
             "kv_cache": self._session.kv_cache.nbytes,
             "kv_bytes_per_position": self._session.kv_cache.bytes_per_position,
             "step_buffers": self._session.buffers.nbytes,
+            **self._session.masked_memory(),
             "weights_file": self.config.weights_bytes,
             **process_memory(),
         }
@@ -310,9 +320,10 @@ class EdgeGenerator:
         overflow = self.overflow.take_from(options)
         reuse_prefix = flag("reuse_prefix", options.pop("reuse_prefix", self.reuse_prefix))
         slides, truncates = overflow.mode == "slide", overflow.mode == "truncate_prompt"
+        given_masks = CallMasks.take_from(options)
         config = (config or self.generation_config).updated(**options)
         prompts = read_prompts(
-            inputs,
+            given_masks.without_padding(inputs),
             tokenizer=self.tokenizer,
             vocab_size=self.config.gptjx.vocab_size,
             max_length=self.max_length if overflow.mode == "error" else None,
@@ -323,6 +334,16 @@ class EdgeGenerator:
         )
         if truncates:
             prompts = self._cut(prompts, config, overflow.keep_tokens)
+        masks = given_masks.of_prompts([len(ids) for ids in prompts.ids])
+        if masks is not None and overflow.mode != "error":
+            raise InvalidInputError(
+                f'attn_mask speaks of the whole prompt, but overflow="{overflow.mode}" may drop a part of it. Give '
+                'overflow="error" with it.'
+            )
+        if masks is not None and config.prompt_lookup_num_tokens is not None:
+            raise InvalidInputError(
+                "attn_mask and prompt_lookup_num_tokens do not go together. Leave one of them out."
+            )
         rows_each = config.num_beams if config.num_beams > 1 else config.num_return_sequences
         if self.max_batch_size is not None and len(prompts.ids) * rows_each > self.max_batch_size:
             raise InvalidInputError(
@@ -352,6 +373,7 @@ class EdgeGenerator:
             slides=slides,
             reuse_prefix=reuse_prefix,
             started=started,
+            masks=masks,
         )
 
     def _sliding_context(self, overflow: Overflow) -> SlidingContext:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._core import DecodeState
 from ._decode import DecodeLoop, GraphRunner, LookupRunner
+from .attention_masks import PromptMask
 from .callbacks import Callbacks
 from .generation_config import GenerationConfig
 from .overflow import SlidingContext
@@ -20,6 +22,9 @@ from .session import DecoderSession
 from .sliding import RerunInterrupted, SlidingRunner
 from .streaming import StreamedToken, TextStream
 from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from ._decode import Backend
 
 __all__ = ["DEFAULT_LOOKUP_NGRAM", "Run"]
 
@@ -35,6 +40,7 @@ class Run:
         slides: whether rows go on when their positions end; else the options keep them from it.
         reuse_prefix: whether a prompt may continue from what the session remembers.
         started: `time.perf_counter()` when the caller called.
+        masks: what the tokens of each prompt may see; None: what stands before them.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Run:
         slides: bool,
         reuse_prefix: bool,
         started: float,
+        masks: list[PromptMask] | None = None,
     ) -> None:
         self.state, self.config, self.prompts = state, config, prompts
         self._session, self._tokenizer, self._started = session, tokenizer, started
@@ -67,7 +74,11 @@ class Run:
         if slides:
             # A search whose beams cannot go on has no best one yet, so beams finish their rerun.
             self._slider = SlidingRunner(session, backend, context, interruptible=config.num_beams == 1)
-        self._loop = DecodeLoop(state, self._slider or backend, **callbacks.hooks())
+        self._masks = masks
+        steps: Backend = self._slider or backend
+        if masks is not None:  # the caller has seen to it that nothing slides or guesses
+            steps = session.masked_runner
+        self._loop = DecodeLoop(state, steps, **callbacks.hooks())
         self._prefill_was_interrupted = False
         self._prefill_seconds = 0.0
         self._first_token_at = 0.0
@@ -143,7 +154,7 @@ class Run:
     def _steps(self) -> Generator[None]:
         """Prefill, then yield after every choice of tokens."""
         prefill_started = time.perf_counter()
-        complete = self._session.prefill(self._contexts, self.state, reuse_prefix=self._reuse_prefix)
+        complete = self._prefill()
         self._first_token_at = self._ended_at = time.perf_counter()
         self._prefill_seconds = self._first_token_at - prefill_started
         if not complete:
@@ -168,12 +179,17 @@ class Run:
 
     def _remember(self) -> None:
         """Tell the session what its first row holds, for a later prompt that begins alike."""
-        if len(self.prompts.ids) > 1:
-            return  # rows move up as others end
+        if len(self.prompts.ids) > 1 or self._masks is not None:
+            return  # rows move up as others end; a mask is part of what its keys and values come from
         if self.config.num_beams == 1 and self.config.num_return_sequences == 1:
             self._session.remember(self._context.of(self.state.sequences()[0][:-1]))  # the last one never ran
         elif self._slider is None or self._slider.reruns == 0:
             self._session.remember(self._contexts[0])  # every row continues it
+
+    def _prefill(self) -> bool:
+        if self._masks is not None:
+            return self._session.prefill_masked(self.prompts.ids, self._masks, self.state)
+        return self._session.prefill(self._contexts, self.state, reuse_prefix=self._reuse_prefix)
 
     def _outputs(self) -> tuple[list[list[int]], list[str]]:
         """Ids and finish reason of each output row."""

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from ._core import DecodeState, KvCache, StepBuffers
 from ._decode import GraphRunner
+from .attention_masks import PromptMask
 from .config import ModelConfig
 from .errors import InvalidInputError, ModelFolderError
+from .masked_runner import MaskedRunner
+from .memory import process_memory
 from .weight_cache import MIN_WEIGHTS_BYTES, open_cached
 from .weights_file import WeightsHeader
 
@@ -93,7 +96,8 @@ class DecoderSession:
         self.num_threads = usable_cpus() if num_threads is None else num_threads
         self.num_sink_tokens = num_sink_tokens
 
-        self._session = self._open(Path(folder), weight_cache)
+        self._folder = Path(folder)
+        self._session = self._open(self._folder, weight_cache)
         self.kv_cache = KvCache(
             num_layers=shape.n_layer,
             num_heads=shape.n_heads,
@@ -107,6 +111,8 @@ class DecoderSession:
         self._remembered: list[int] = []
         self.reused_tokens = 0
         """Prompt tokens that the last prefill found in the KV cache."""
+        self._masked: MaskedRunner | None = None
+        self._masked_graph_bytes = 0
 
     def _make_runner(self, session: Any) -> GraphRunner:
         shape = self.config.gptjx
@@ -122,16 +128,49 @@ class DecoderSession:
         )
 
     @property
+    def masked_runner(self) -> MaskedRunner:
+        """Runs decoder_masked.onnx on the same keys and values; the graph is loaded when first asked for.
+
+        Raises:
+            ModelFolderError: the folder has no such graph, or it does not belong to the others.
+        """
+        if self._masked is None:
+            if "decoder_masked" not in self.config.graphs:
+                raise ModelFolderError(
+                    f"{self._folder} has no graph for masks: it was exported by an earlier version. Export the "
+                    "checkpoint again, or leave attn_mask out."
+                )
+            graph = self._find("decoder_masked")
+            before = process_memory().get("process_anonymous", 0)
+            session = self._load(graph)
+            self._check(session, graph)
+            after = process_memory().get("process_anonymous", self.config.weights_bytes)
+            self._masked_graph_bytes = max(after - before, 0)
+            self._masked = MaskedRunner(
+                session,
+                self.kv_cache,
+                shape=self.config.gptjx,
+                kv_dtype=self.config.kv_cache_dtype,
+                prefill_options=_shrinking_run_options(),
+            )
+        return self._masked
+
+    def masked_memory(self) -> dict[str, int]:
+        """Bytes that masks take: all 0 until the first one was given."""
+        runner = self._masked
+        return {
+            "masked_graph": self._masked_graph_bytes,
+            "masked_buffers": runner.nbytes if runner else 0,
+            "mask_cache": runner.causal_masks.nbytes if runner else 0,
+        }
+
+    @property
     def providers(self) -> list[str]:
         """onnxruntime's execution providers in use."""
         return list(self._session.get_providers())
 
     def _open(self, folder: Path, weight_cache: bool | None) -> Any:
-        graph = folder / self.config.graphs["decoder"]
-        if not graph.is_file():
-            raise ModelFolderError(
-                f"{graph} is missing. Copy the model folder again, or export the checkpoint again."
-            )
+        graph = self._find("decoder")
         weights = folder / self.config.weights_file
         header = WeightsHeader.read(weights)
         if header.weights_hash != self.config.weights_hash:
@@ -146,6 +185,14 @@ class DecoderSession:
             session = self._load(graph)
         self._check(session, graph)
         return session
+
+    def _find(self, role: str) -> Path:
+        graph = self._folder / self.config.graphs[role]
+        if not graph.is_file():
+            raise ModelFolderError(
+                f"{graph} is missing. Copy the model folder again, or export the checkpoint again."
+            )
+        return graph
 
     def _load(
         self, graph: Path, entries: Mapping[str, str] | None = None, optimized: Path | None = None
@@ -291,6 +338,16 @@ class DecoderSession:
         """Most tokens to run at once at the KV cache's capacity."""
         return prefill_chunk(self.config.gptjx.n_heads, self.kv_cache.capacity)
 
+    def prefill_masked(
+        self, prompts: Sequence[Sequence[int]], masks: Sequence[PromptMask], state: DecodeState | None = None
+    ) -> bool:
+        """As `prefill`, under each prompt's mask; the logits are the masked_runner's."""
+        runner = self.masked_runner
+        self._remembered, self.reused_tokens = [], 0
+        self.kv_cache.reset(len(prompts))
+        self.kv_cache.reserve(max(len(prompt) for prompt in prompts))
+        return runner.prefill(prompts, masks, self.chunk, state)
+
     def clear_kv_cache(self) -> None:
         """Zero the keys and values and keep their memory."""
         self._remembered = []
@@ -300,6 +357,8 @@ class DecoderSession:
         """Give the memory of keys, values and step buffers back."""
         self._remembered = []
         self.runner.release()
+        if self._masked is not None:
+            self._masked.release()
         self.kv_cache.free()
         self.buffers.free()
 

@@ -1,0 +1,338 @@
+"""generate(attn_mask=..., attention_mask=...) against the torch model's, which computes every step anew."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import sabiyarn_edge.session as session_module
+from sabiyarn_edge import EdgeGenerator, document_mask, prefix_mask, sliding_window_mask
+from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
+from sabiyarn_edge.modeling import GPTJXForCausalLM
+from tests.export.models import export_tiny
+
+P = 24
+"""Tokens of a prompt."""
+NEW = 12
+
+
+@pytest.fixture(scope="module")
+def generator(text_model: Path) -> EdgeGenerator:
+    return EdgeGenerator.from_pretrained(text_model, num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def torch_model(text_model: Path) -> GPTJXForCausalLM:
+    return GPTJXForCausalLM.from_pretrained(text_model.parent / "checkpoint")
+
+
+def prompts(*lengths: int, seed: int = 3) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 97, length).tolist() for length in lengths]
+
+
+def random_mask(*shape: int, seed: int = 1) -> np.ndarray:
+    """Any token may look ahead."""
+    mask = np.random.default_rng(seed).random(shape) < 0.5
+    mask[..., 1] = True
+    return mask
+
+
+def blocks(total: int, size: int) -> np.ndarray:
+    """Bidirectional in blocks of `size` tokens, causal between them."""
+    block = np.arange(total) // size
+    return block[None] <= block[:, None]
+
+
+def expected(
+    model: GPTJXForCausalLM, ids: list[list[int]], mask: Any, padding: Any = None, **options: Any
+) -> list[list[int]]:
+    return model.generate(
+        torch.tensor(ids),
+        attn_mask=torch.as_tensor(mask),
+        attention_mask=None if padding is None else torch.as_tensor(padding),
+        use_cache=False,
+        **options,
+    ).tolist()
+
+
+IDS = prompts(P)[0]
+MASKS = {
+    "documents": document_mask(IDS, IDS[9]),
+    "bidirectional": prefix_mask(P),
+    "prefix": prefix_mask(8, P),
+    "window": sliding_window_mask(5, P, num_sink_tokens=1),
+    "blocks": blocks(P, 5),
+    "any": random_mask(P, P),
+    "any-4d": random_mask(1, 1, P, P, seed=2),
+    "integers": random_mask(1, P, P).astype(np.int32),
+    "additive": np.where(random_mask(P, P), np.random.default_rng(4).normal(size=(P, P)), -np.inf),
+    "finfo-min": np.where(blocks(P, 5), 0, np.finfo(np.float32).min).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_greedy_equals_torch(
+    generator: EdgeGenerator, torch_model: GPTJXForCausalLM, mask: np.ndarray
+) -> None:
+    result = generator.generate(IDS, attn_mask=mask, max_new_tokens=NEW)
+    assert result.sequences.tolist() == expected(torch_model, [IDS], mask, max_new_tokens=NEW)
+    assert result.timings.prefill_tokens == P
+
+
+def test_a_causal_mask_changes_nothing_and_others_do(generator: EdgeGenerator) -> None:
+    plain = generator.generate(IDS, max_new_tokens=NEW).sequences
+    causal = generator.generate(IDS, attn_mask=np.tri(P, dtype=bool), max_new_tokens=NEW).sequences
+    np.testing.assert_array_equal(causal, plain)
+    other = generator.generate(IDS, attn_mask=prefix_mask(P), max_new_tokens=NEW).sequences
+    assert (other != plain).any()
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 7])
+@pytest.mark.parametrize("name", ["documents", "blocks", "additive", "window", "finfo-min"])
+def test_chunked_prefill_changes_nothing(
+    generator: EdgeGenerator,
+    torch_model: GPTJXForCausalLM,
+    chunk: int,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_module, "prefill_chunk", lambda *_: chunk)
+    result = generator.generate(IDS, attn_mask=MASKS[name], max_new_tokens=NEW)
+    assert result.sequences.tolist() == expected(torch_model, [IDS], MASKS[name], max_new_tokens=NEW)
+
+
+@pytest.mark.parametrize("shape", [(3, P, P), (3, 1, P, P), (1, P, P), (P, P)])
+def test_batches(generator: EdgeGenerator, torch_model: GPTJXForCausalLM, shape: tuple[int, ...]) -> None:
+    ids, mask = prompts(P, P, P), random_mask(*shape)
+    result = generator.generate(ids, attn_mask=mask, max_new_tokens=NEW)
+    assert result.sequences.tolist() == expected(torch_model, ids, mask, max_new_tokens=NEW)
+
+
+def test_rows_of_unequal_length_with_and_without_a_mask(
+    generator: EdgeGenerator, torch_model: GPTJXForCausalLM
+) -> None:
+    ids = prompts(5, P, 40, 1)
+    masks = [random_mask(5, 5), None, blocks(40, 9), [[True]]]
+    result = generator.generate(ids, attn_mask=masks, max_new_tokens=NEW)
+    for row, mask, sequence, length in zip(ids, masks, result.sequences, result.lengths, strict=True):
+        causal = np.tri(len(row), dtype=bool)
+        alone = expected(torch_model, [row], causal if mask is None else mask, max_new_tokens=NEW)
+        assert [sequence[:length].tolist()] == alone
+    assert generator.memory_usage()["mask_cache"] == 64 * 64  # for the causal one
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 4, "num_return_sequences": 3},
+        {"num_beams": 3, "eos_token_id": [11, 40, 77], "length_penalty": 1.3, "early_stopping": True},
+        {"do_sample": True, "temperature": 2.0, "num_return_sequences": 3, "seed": 5},
+    ],
+    ids=["beams", "ends", "samples"],
+)
+def test_forks_take_their_prompts_mask_along(
+    generator: EdgeGenerator, torch_model: GPTJXForCausalLM, options: dict[str, Any]
+) -> None:
+    ids, mask = prompts(P, P), random_mask(2, P, P)
+    result = generator.generate(ids, attn_mask=mask, max_new_tokens=NEW, **options)
+    assert result.sequences.tolist() == expected(torch_model, ids, mask, max_new_tokens=NEW, **options)
+
+
+def test_rows_that_end_leave_the_others_alone(
+    generator: EdgeGenerator, torch_model: GPTJXForCausalLM
+) -> None:
+    ids, mask = prompts(P, P, P), random_mask(3, P, P)
+    free = generator.generate(ids, attn_mask=mask, max_new_tokens=NEW).generated
+    end = next(token for token in free[0] if token not in free[1])
+    options = {"max_new_tokens": NEW, "eos_token_id": end, "pad_token_id": 0}
+    result = generator.generate(ids, attn_mask=mask, **options)
+    assert result.sequences.tolist() == expected(torch_model, ids, mask, **options)
+    assert len(set(result.lengths)) > 1
+
+
+def test_the_kv_cache_grows_on_the_way(tmp_path: Path) -> None:
+    folder = export_tiny(tmp_path, {"block_size": 400}, kv_cache_dtype="float32", verify=False).folder
+    model = GPTJXForCausalLM.from_pretrained(tmp_path / "checkpoint")
+    generator = EdgeGenerator.from_pretrained(folder, num_threads=1)
+    ids, mask = prompts(250, 250), random_mask(2, 250, 250)
+    result = generator.generate(ids, attn_mask=mask, max_new_tokens=20)
+    assert result.sequences.tolist() == expected(model, ids, mask, max_new_tokens=20)
+    assert generator.memory_usage()["kv_cache"] == 2 * 400 * generator.memory_usage()["kv_bytes_per_position"]
+
+
+# --- padding
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["padding-alone", "with-attn-mask"])
+def test_padding_is_left_out(text_model: Path, torch_model: GPTJXForCausalLM, masked: bool) -> None:
+    generator = EdgeGenerator.from_pretrained(text_model, num_threads=1)
+    ids, padding = prompts(P, P, P), np.ones((3, P), np.int64)
+    padding[0, :7] = padding[1, 20:] = padding[2, 3:6] = 0
+    mask = random_mask(3, P, P) if masked else np.tri(P, dtype=bool)
+    mask[..., np.arange(P), np.arange(P)] = True
+    result = generator.generate(
+        ids, attn_mask=mask if masked else None, attention_mask=padding, max_new_tokens=NEW
+    )
+    assert result.prompt_lengths == [P - 7, P - 4, P - 3]
+    rows = [
+        expected(
+            torch_model, ids[i : i + 1], mask[i] if masked else mask, padding[i : i + 1], max_new_tokens=NEW
+        )
+        for i in range(3)
+    ]
+    assert [[ids[:n].tolist()] for ids, n in zip(result.sequences, result.lengths, strict=True)] == rows
+    loaded = generator.memory_usage()["masked_buffers"] > 0
+    assert loaded == masked  # padding alone needs no mask
+
+
+def test_a_prompt_may_be_longer_than_the_positions_with_its_padding(generator: EdgeGenerator) -> None:
+    padded, padding = [0] * 90 + IDS, [[0] * 90 + [1] * P]
+    result = generator.generate(padded, attention_mask=padding, max_new_tokens=NEW)
+    np.testing.assert_array_equal(result.sequences, generator.generate(IDS, max_new_tokens=NEW).sequences)
+
+
+# --- windows and float16
+
+
+@pytest.mark.parametrize("sinks", [0, 3])
+def test_what_leaves_the_window_is_no_longer_seen(
+    text_model: Path, torch_model: GPTJXForCausalLM, sinks: int
+) -> None:
+    window, new = 30, 40
+    generator = EdgeGenerator.from_pretrained(
+        text_model, num_threads=1, kv_window=window, num_sink_tokens=sinks
+    )
+    mask = random_mask(P, P)
+    sequence = generator.generate(IDS, attn_mask=mask, max_new_tokens=new).sequences[0]
+    total = len(sequence) - 1
+    query, key = np.ogrid[:total, :total]
+    sees = (key <= query) & ((key < sinks) | (key > query - (window - sinks)))
+    sees[P:, :P] &= mask[-1]
+    sees[:P, :P] = mask
+    with torch.no_grad():
+        logits = torch_model(torch.from_numpy(sequence[None, :-1]), attn_mask=torch.from_numpy(sees)).logits
+    assert sequence[P:].tolist() == logits[0, P - 1 :].argmax(dim=-1).tolist()
+
+
+def test_float16_keys_and_values(tmp_path: Path) -> None:
+    """Against torch's float16 cache: the same values are rounded, and where two tokens are near, either may win."""
+    folder = export_tiny(tmp_path, kv_cache_dtype="float16", verify=False).folder
+    model = GPTJXForCausalLM.from_pretrained(tmp_path / "checkpoint")
+    mask = random_mask(P, P)
+    generator = EdgeGenerator.from_pretrained(folder, num_threads=1)
+    sequence = generator.generate(IDS, attn_mask=mask, max_new_tokens=NEW).sequences[0]
+    sees = np.tri(len(sequence) - 1, dtype=bool)
+    sees[P:, :P] &= mask[-1]
+    sees[:P, :P] = mask
+    with torch.no_grad():
+        logits = model(torch.from_numpy(sequence[None, :-1]), attn_mask=torch.from_numpy(sees)).logits
+    wanted = logits[0, P - 1 :].numpy()
+    loss = wanted.max(axis=1) - wanted[np.arange(NEW), sequence[P:]]
+    assert (loss <= 4e-2).all()  # twice the bound of test_session.py
+
+
+# --- the rest of the interface
+
+
+def test_streams_and_texts(generator: EdgeGenerator) -> None:
+    text = "Gbogbo ènìyàn"
+    count = len(generator.tokenizer.encode(text))
+    result = generator.generate(text, attn_mask=prefix_mask(count), max_new_tokens=NEW)
+    tokens = list(generator.stream(text, attn_mask=prefix_mask(count), max_new_tokens=NEW))
+    assert "".join(token.text for token in tokens) == result.text
+    assert (generator.generate(text, max_new_tokens=NEW).sequences != result.sequences).any()
+
+
+def test_a_later_prompt_does_not_continue_from_masked_keys(generator: EdgeGenerator) -> None:
+    """What a mask let in is part of keys and values; and a masked prompt does not continue from others'."""
+    generator.free_kv_cache()
+    plain = generator.generate(IDS, max_new_tokens=NEW).sequences
+    masked = generator.generate(IDS, attn_mask=MASKS["any"], max_new_tokens=NEW)
+    assert masked.timings.prefill_tokens == P
+    after = generator.generate(IDS, max_new_tokens=NEW)
+    assert after.timings.prefill_tokens == P
+    np.testing.assert_array_equal(after.sequences, plain)
+
+
+def test_time_runs_out_during_prefill(generator: EdgeGenerator) -> None:
+    result = generator.generate(IDS, attn_mask=MASKS["window"], max_time=1e-9)
+    assert result.finish_reasons == ["time"]
+    assert result.sequences.tolist() == [IDS]
+
+
+@pytest.mark.parametrize("system_tells", [True, False])
+def test_memory_is_taken_on_first_use_and_given_back(
+    text_model: Path, monkeypatch: pytest.MonkeyPatch, system_tells: bool
+) -> None:
+    anonymous = itertools.count(10**9, 12345)  # what loading a tiny graph takes may come from freed memory
+    monkeypatch.setattr(
+        session_module,
+        "process_memory",
+        lambda: {"process_anonymous": next(anonymous)} if system_tells else {},
+    )
+    generator = EdgeGenerator.from_pretrained(text_model, num_threads=1)
+
+    def masks() -> list[int]:
+        usage = generator.memory_usage()
+        return [usage[name] for name in ("masked_graph", "masked_buffers", "mask_cache")]
+
+    plain = generator.generate(IDS, max_new_tokens=NEW).sequences
+    assert masks() == [0, 0, 0]
+    generator.generate(IDS, attn_mask=MASKS["any"], max_new_tokens=NEW)
+    graph, buffers, cache = masks()
+    assert graph == (12345 if system_tells else generator.memory_usage()["weights_file"])
+    assert cache == 0
+    shape = generator.config.gptjx
+    present = 2 * shape.n_layer * shape.n_embd * 4
+    capacity = generator.memory_usage()["kv_cache"] // generator.memory_usage()["kv_bytes_per_position"]
+    assert buffers == 3 * 8 + 4 * (capacity + 1) + present + 4 * shape.vocab_size
+    generator.free_kv_cache()
+    assert masks() == [graph, 0, 0]
+    assert generator.memory_usage()["kv_cache"] == 0
+    np.testing.assert_array_equal(generator.generate(IDS, max_new_tokens=NEW).sequences, plain)
+    generator.generate(IDS, attn_mask=MASKS["any"], max_new_tokens=NEW)
+    assert masks()[0] == graph  # loaded once
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attn_mask": np.ones((P, P + 1), bool)}, r"attn_mask has shape \(24, 25\)"),
+        ({"attn_mask": np.eye(P, k=1, dtype=bool)}, "hides every key from token 23 of row 0"),
+        ({"attention_mask": np.ones(P, int)}, r"attention_mask has shape \(24,\)"),
+        ({"attn_mask": MASKS["any"], "prompt_lookup_num_tokens": 4}, "do not go together"),
+        ({"attn_mask": MASKS["any"], "overflow": "slide"}, 'overflow="slide" may drop a part of it'),
+        ({"attn_mask": MASKS["any"], "overflow": "truncate_prompt"}, "speaks of the whole prompt"),
+    ],
+)
+def test_refusals_come_before_anything_runs(text_model: Path, options: dict[str, Any], message: str) -> None:
+    generator = EdgeGenerator.from_pretrained(text_model, num_threads=1)
+    with pytest.raises(InvalidInputError, match=message):
+        generator.generate(IDS, **options)
+    usage = generator.memory_usage()
+    assert usage["masked_graph"] == usage["kv_cache"] == 0
+
+
+def test_folders_without_the_graph(text_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(text_model, tmp_path / "model"))
+    (folder / "decoder_masked.onnx").unlink()
+    generator = EdgeGenerator.from_pretrained(folder, num_threads=1)
+    with pytest.raises(ModelFolderError, match=r"decoder_masked\.onnx is missing"):
+        generator.generate(IDS, attn_mask=MASKS["any"])
+    config = json.loads((folder / "config.json").read_text())
+    del config["sabiyarn_edge"]["graphs"]["decoder_masked"]
+    (folder / "config.json").write_text(json.dumps(config))
+    generator = EdgeGenerator.from_pretrained(folder, num_threads=1)
+    with pytest.raises(
+        ModelFolderError, match="has no graph for masks: it was exported by an earlier version"
+    ):
+        generator.generate(IDS, attn_mask=MASKS["any"])
+    assert generator.generate(IDS, max_new_tokens=3).lengths == [P + 3]
