@@ -16,7 +16,7 @@ from .config import ModelConfig
 from .decode_options import DEFAULT_MAX_NEW_TOKENS, decode_options
 from .errors import InvalidInputError, ModelFolderError
 from .generation_config import GenerationConfig
-from .memory import process_memory
+from .memory import process_memory, return_free_memory
 from .option_checks import flag
 from .overflow import Overflow, SlidingContext, cut_prompt
 from .prompts import Prompts, read_prompts
@@ -311,6 +311,7 @@ class EdgeGenerator:
             try:
                 yield
             finally:
+                return_free_memory()
                 self._owner = None
                 self._running = None
 
