@@ -7,8 +7,10 @@
 
 #include "bindings/bindings.hpp"
 #include "bindings/rows.hpp"
+#include "core/sampler.hpp"
 #include "core/sampling_filters.hpp"
 #include "core/score_processors.hpp"
+#include "core/softmax.hpp"
 #include "core/survivors.hpp"
 #include "core/top_selection.hpp"
 
@@ -118,6 +120,18 @@ void register_score_functions(py::module_& module) {
       "renormalize", [](RowArray& scores) { on_survivors(scores, renormalize); },
       py::arg("scores").noconvert());
 
+  module.def(
+      "filter_scores",
+      [](RowArray& scores, const DecodeOptions& options) {
+        const auto row = as_row(scores);
+        validate(options, static_cast<std::int64_t>(row.size()));
+        Sampler sampler(options, row.size());
+        write_back(sampler.filter(row, 0), row);
+      },
+      py::arg("scores").noconvert(), py::arg("options"),
+      "All that sampling with these options does to a row, in order.");
+  module.def("softmax_path", &softmax_path,
+             "The path of exponentials chosen for this CPU: 'avx2' or 'baseline'.");
   module.def(
       "select_top",
       [](RowArray& scores, std::size_t k) {

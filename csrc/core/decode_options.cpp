@@ -1,6 +1,7 @@
 #include "core/decode_options.hpp"
 
 #include <cmath>
+#include <limits>
 #include <sstream>
 #include <stdexcept>
 
@@ -63,6 +64,10 @@ void validate(const DecodeOptions& o, std::int64_t vocab_size) {
   if (o.num_beams == 1 && !o.do_sample && o.num_return_sequences > 1) {
     refuse("num_return_sequences is ", o.num_return_sequences,
            ", but greedy decoding has one result: set do_sample or num_beams");
+  }
+  if (vocab_size > std::numeric_limits<std::int32_t>::max() / o.num_beams) {
+    refuse("num_beams * vocab_size is ", o.num_beams, " * ", vocab_size,
+           ": more candidates than 31 bits can number");
   }
   if (o.num_beams > 1 && vocab_size <= static_cast<std::int64_t>(o.eos_token_id.size())) {
     refuse("every one of the ", vocab_size, " ids is in eos_token_id: beam search has nothing to search");

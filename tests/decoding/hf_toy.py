@@ -39,14 +39,25 @@ class ToyForCausalLM(PreTrainedModel, GenerationMixin):
 
 def hf_generate(table: TableModel, prompts: Sequence[Sequence[int]], **options: Any) -> Any:
     """generate()'s output: sequences and, with beams, sequences_scores. Prompts must have one length."""
+    allowed = options.pop("prefix_allowed_tokens_fn", None)
     config = GenerationConfig(
         return_dict_in_generate=True, output_scores=True, use_cache=False, **{"pad_token_id": None, **options}
     )
     ids = torch.tensor(prompts)
     with torch.no_grad():
         return ToyForCausalLM(table).generate(
-            ids, attention_mask=torch.ones_like(ids), generation_config=config
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=config,
+            prefix_allowed_tokens_fn=allowed,
         )
+
+
+def transition_scores(table: TableModel, output: Any, *, normalize: bool) -> Any:
+    """What compute_transition_scores() says of an output of hf_generate."""
+    return ToyForCausalLM(table).compute_transition_scores(
+        output.sequences, output.scores, getattr(output, "beam_indices", None), normalize_logits=normalize
+    )
 
 
 def stable_topk(scores: torch.Tensor, k: int, dim: int = -1, **_: Any) -> torch.return_types.topk:  # type: ignore[name-defined]

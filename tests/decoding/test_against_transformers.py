@@ -12,7 +12,7 @@ from tests.decoding.toy import TableModel, decode
 
 pytest.importorskip("transformers")
 
-from tests.decoding.hf_toy import hf_generate, ties_by_index
+from tests.decoding.hf_toy import hf_generate, ties_by_index, transition_scores
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unfeasible length constraints")
 
@@ -66,3 +66,48 @@ def test_beam_search_with_ties(block):
     with ties_by_index():
         for seed in range(block * 20, block * 20 + 20):
             compare(seed, beams=True, levels=4)
+
+
+USERS_CALL = {"max_new_tokens": 100, "num_beams": 5, "length_penalty": 1.2, "early_stopping": True}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_beam_search_of_sabiyarns_users(seed):
+    model = TableModel(seed, 300, scale=3.0)
+    options = {**USERS_CALL, "eos_token_id": 7, "repetition_penalty": 2.0}
+    theirs = hf_generate(model, [[5, 9, 11]], **options)
+    ours = decode(model, [[5, 9, 11]], _core.DecodeOptions(**options))
+    assert ours.sequences() == theirs.sequences.tolist()
+    assert ours.sequences_scores() == pytest.approx(theirs.sequences_scores.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("seed", range(10))
+def test_prefix_allowed_tokens(seed, num_beams):
+    """Which tokens may follow hangs on the prompt and on the newest token; now and then it is one alone."""
+    model = TableModel(seed, 12)
+
+    def allowed(prompt, ids):
+        last = int(ids[-1])
+        return [(last + 3) % 12] if last % 4 == 0 else [i for i in range(12) if (i + prompt + last) % 2]
+
+    options = {"max_new_tokens": 8, "num_beams": num_beams, "eos_token_id": 11}
+    with ties_by_index():
+        theirs = hf_generate(model, [[1, 2], [4, 5]], prefix_allowed_tokens_fn=allowed, **options)
+    ours = decode(model, [[1, 2], [4, 5]], _core.DecodeOptions(**options), allowed)
+    for mine, padded in zip(ours.sequences(), theirs.sequences.tolist(), strict=True):
+        assert padded[: len(mine)] == mine
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 4, "length_penalty": 0.5}], ids=["greedy", "beams"])
+@pytest.mark.parametrize("seed", range(5))
+def test_token_scores_are_the_transition_scores(seed, options):
+    """Normalized without beams; with beams the processed log-probabilities that make up the sequence's score."""
+    model = TableModel(seed, 20)
+    options = {"max_new_tokens": 6, "repetition_penalty": 1.3, **options}
+    theirs = hf_generate(model, [[1, 2], [3, 4]], **options)
+    expected = transition_scores(model, theirs, normalize="num_beams" not in options).numpy()
+    ours = decode(model, [[1, 2], [3, 4]], _core.DecodeOptions(return_scores=True, **options))
+    assert ours.sequences() == theirs.sequences.tolist()
+    for mine, row in zip(ours.scores(), expected, strict=True):
+        assert mine == pytest.approx(row.tolist(), abs=2e-5)

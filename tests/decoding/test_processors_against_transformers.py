@@ -9,6 +9,7 @@ from sabiyarn_edge import _core
 from tests.core import twins_scores as twins
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 hf = pytest.importorskip("transformers.generation")
 
 VOCAB = 211
@@ -167,3 +168,27 @@ def test_the_whole_pipeline_in_order():
         logits = scores.copy()[None]
         state.process(logits)
         np.testing.assert_array_equal(logits[0], theirs(processors, scores, ids))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_sampling_draws_from(seed):
+    """All warpers in order, random values, as _get_logits_processor of generate() puts them together."""
+    rng = np.random.default_rng(seed)
+    options = {"do_sample": True, "eos_token_id": [3, 4], "max_new_tokens": 5}
+    options["num_beams"] = int(rng.choice([1, 3]))
+    options["temperature"] = float(rng.choice([0.7, 1.0, 1.4]))
+    options["top_k"] = int(rng.choice([0, 2, 20, 50]))
+    options |= {"top_p": 0.93} if rng.random() < 0.6 else {}
+    options |= {"min_p": 0.02} if rng.random() < 0.4 else {}
+    options |= {"typical_p": 0.9} if rng.random() < 0.4 else {}
+    options |= {"epsilon_cutoff": 3e-3} if rng.random() < 0.4 else {}
+    options |= {"eta_cutoff": 3e-3} if rng.random() < 0.4 else {}
+    options |= {"renormalize_logits": True} if rng.random() < 0.4 else {}
+    config = transformers.GenerationConfig(**options)
+    config._eos_token_tensor = torch.tensor([3, 4])
+    processors = transformers.GenerationMixin()._get_logits_processor(config, input_ids_seq_length=1)
+    scores = rng.normal(0, 3, VOCAB).astype(np.float32)
+    expected = theirs(processors, scores, [0])
+    mine = ours(_core.filter_scores, scores, _core.DecodeOptions(**options))
+    np.testing.assert_array_equal(mine > -np.inf, expected > -np.inf, str(options))
+    np.testing.assert_allclose(mine, expected, rtol=2e-6, atol=2e-6, err_msg=str(options))

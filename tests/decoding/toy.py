@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,22 @@ class TableModel:
 
 
 def decode(
-    model: TableModel, prompts: Sequence[Sequence[int]], options: _core.DecodeOptions
+    model: TableModel,
+    prompts: Sequence[Sequence[int]],
+    options: _core.DecodeOptions,
+    allowed: Callable[[int, list[int]], list[int]] | None = None,
 ) -> _core.DecodeState:
-    """Runs a DecodeState to its end, following rows as a key-value cache does: by source and newest id."""
+    """Runs a DecodeState to its end, following rows as a key-value cache does: by source and newest id.
+
+    allowed: prefix_allowed_tokens_fn (prompt index, ids so far) -> ids that may follow.
+    """
     state = _core.DecodeState(options, model.vocab_size, prompts)
     rows = [list(prompt) for prompt in prompts]
     while not state.finished:
         assert [state.history_of(row) for row in range(state.num_rows)] == rows
+        if allowed is not None:
+            for row, ids in enumerate(rows):
+                state.set_allowed_tokens(row, allowed(state.prompt_of(row), ids))
         state.advance(np.stack([model.logits(row) for row in rows]))
         rows = [
             [*rows[source], int(token)]
