@@ -54,7 +54,9 @@ void register_decode_state(py::module_& module) {
             py::gil_scoped_release release;
             s.process(data);
           },
-          py::arg("logits").noconvert())
+          py::arg("logits").noconvert(),
+          "log_softmax (with beams), then the score pipeline up to begin_suppress_tokens; logits [num_rows, "
+          "vocab_size] float32, in place.")
       .def(
           "propose",
           [](DecodeState& s, Logits& logits) {
@@ -62,7 +64,9 @@ void register_decode_state(py::module_& module) {
             py::gil_scoped_release release;
             s.propose(data);
           },
-          py::arg("logits").noconvert())
+          py::arg("logits").noconvert(),
+          "Temperature to renormalize_logits, then the choice of tokens: see candidates(). ValueError "
+          "'scores: row ...' for NaN or nothing to choose.")
       .def(
           "commit",
           [](DecodeState& s, const std::optional<std::vector<bool>>& extra_hits) {
@@ -78,7 +82,9 @@ void register_decode_state(py::module_& module) {
             py::gil_scoped_release release;
             s.commit(extra_hits ? hits.data() : nullptr);
           },
-          py::arg("extra_hits") = py::none())
+          py::arg("extra_hits") = py::none(),
+          "Append what was proposed, end what has ended, make the next rows. extra_hits: for each candidate, "
+          "whether a stopping criterion of the caller holds.")
       .def(
           "advance",
           [](DecodeState& s, Logits& logits) {
@@ -86,12 +92,13 @@ void register_decode_state(py::module_& module) {
             py::gil_scoped_release release;
             s.advance(data);
           },
-          py::arg("logits").noconvert())
-      .def("prompt_of", &DecodeState::prompt_of, py::arg("row"))
+          py::arg("logits").noconvert(), "process, propose and commit in one.")
+      .def("prompt_of", &DecodeState::prompt_of, py::arg("row"), "Which prompt a row continues.")
       .def(
           "history_of", [](const DecodeState& s, std::size_t row) { return as_vector(s.history_of(row)); },
-          py::arg("row"))
-      .def("set_allowed_tokens", &DecodeState::set_allowed_tokens, py::arg("row"), py::arg("allowed"))
+          py::arg("row"), "Prompt and output of a row so far.")
+      .def("set_allowed_tokens", &DecodeState::set_allowed_tokens, py::arg("row"), py::arg("allowed"),
+           "Allow only these tokens in this step; call before process.")
       .def("candidates",
            [](const DecodeState& s) {
              std::vector<std::pair<std::int32_t, TokenId>> result;
@@ -101,14 +108,14 @@ void register_decode_state(py::module_& module) {
       .def(
           "certain_tokens",
           [](const DecodeState& s, std::size_t output) { return as_vector(s.certain_tokens(output)); },
-          py::arg("output"))
+          py::arg("output"), "The generated tokens of an output that can no longer change.")
       .def("sequences_scores",
            [](const DecodeState& s) {
              std::vector<float> result;
              for (std::size_t i = 0; i < s.num_outputs(); ++i) result.push_back(s.sequence_score(i));
              return result;
            })
-      .def("cancel", &DecodeState::cancel)
+      .def("cancel", &DecodeState::cancel, "End every row at the next commit; from any thread.")
       .def("interruption", [](const DecodeState& s) { return name(s.interruption()); })
       .def("last_tokens",
            [](const DecodeState& s) {

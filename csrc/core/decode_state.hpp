@@ -99,6 +99,7 @@ class DecodeState {
 
   std::size_t num_outputs() const noexcept { return num_prompts_ * num_returns(); }
   std::span<const TokenId> sequence(std::size_t output) const { return hypothesis(output).history.ids(); }
+  // none while it goes on; with beams also where no further sequence was found than those before it.
   FinishReason finish_reason(std::size_t output) const;
   // token_score of each generated token, if return_scores. With beams their sum / length^length_penalty is
   // the sequence's score.
