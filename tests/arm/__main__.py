@@ -158,7 +158,6 @@ def run_tests(board: Board, cpu: str, pytest_options: list[str]) -> dict[str, An
         cpu=cpu,
         folder="/board",
         SABIYARN_EDGE_TEST_EXPORTS="/board/exports",
-        SABIYARN_EDGE_TEST_EMULATED="1",
         PYTHONDONTWRITEBYTECODE="1",
         OMP_NUM_THREADS="1",
     )
