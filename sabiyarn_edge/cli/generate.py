@@ -107,6 +107,19 @@ def _add_loading_options(parser: Parser) -> None:
     group.add_argument(
         "--num-sink-tokens", type=int, metavar="N", default=0, help="and to the first N (default 0)"
     )
+    group.add_argument(
+        "--overflow",
+        choices=("error", "slide", "truncate_prompt"),
+        default="error",
+        help="when the positions are not enough: refuse (default), forget the oldest half and go on, or cut the prompt",
+    )
+    group.add_argument(
+        "--keep-tokens",
+        type=int,
+        metavar="N",
+        default=0,
+        help="first tokens that neither of these drops (default 0)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -121,6 +134,8 @@ def run(arguments: argparse.Namespace) -> None:
         num_threads=arguments.threads,
         kv_window=arguments.kv_window,
         num_sink_tokens=arguments.num_sink_tokens,
+        overflow=arguments.overflow,
+        keep_tokens=arguments.keep_tokens,
     )
     config = generator.generation_config.updated(**options)
     if arguments.json:

@@ -175,7 +175,13 @@ def test_without_options_the_models_own_hold(run, recorder):
         "[2 prompt tokens in 0.50 s; first token after 250 ms; 3 tokens; 4.0 tokens/s; ended by eos]\n"
     )
     assert (recorder.path, recorder.inputs) == ("nano", PROMPT)
-    assert recorder.loading == {"num_threads": None, "kv_window": None, "num_sink_tokens": 0}
+    assert recorder.loading == {
+        "num_threads": None,
+        "kv_window": None,
+        "num_sink_tokens": 0,
+        "overflow": "error",
+        "keep_tokens": 0,
+    }
     assert recorder.config is recorder.generation_config
 
 
@@ -222,7 +228,13 @@ def test_loading_options_reach_the_generator(run, recorder):
         "4",
     )
     assert recorder.path == "folder"
-    assert recorder.loading == {"num_threads": 3, "kv_window": 128, "num_sink_tokens": 4}
+    assert recorder.loading == {
+        "num_threads": 3,
+        "kv_window": 128,
+        "num_sink_tokens": 4,
+        "overflow": "error",
+        "keep_tokens": 0,
+    }
 
 
 def test_an_option_that_changes_nothing_is_a_line_on_stderr(run, recorder):
@@ -354,6 +366,16 @@ def test_a_damaged_generation_config_is_named(run, model):
     ran = run("generate", "--model", model, PROMPT)
     assert ran.code == 1
     assert "generation_config.json: top_p is 7" in ran.error
+
+
+def test_text_goes_past_the_last_position(run, exported):
+    ran = run("generate", "--model", exported, "--ids", "1 2 3", "--max-new-tokens", "200", "--json", "--quiet",
+              "--overflow", "slide", "--keep-tokens", "2")  # fmt: skip
+    result = json.loads(ran.out)
+    assert len(result["generated"][0]) == 200
+    assert result["timings"]["reruns"] > 0
+    refused = run("generate", "--model", exported, "--ids", "1 2 3", "--max-new-tokens", "200")
+    assert "positions" in refused.error
 
 
 def test_weights_of_another_model_are_told(run, model, tmp_path):
