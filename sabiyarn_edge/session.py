@@ -17,7 +17,7 @@ from .attention_masks import PromptMask
 from .config import ModelConfig
 from .errors import InvalidInputError, ModelFolderError
 from .masked_runner import MaskedRunner
-from .memory import process_memory
+from .memory import process_memory, return_free_memory
 from .weight_cache import MIN_WEIGHTS_BYTES, open_cached
 from .weights_file import WeightsHeader
 
@@ -184,6 +184,7 @@ class DecoderSession:
         if session is None:
             session = self._load(graph)
         self._check(session, graph)
+        return_free_memory()  # of parsing the graph and of packing
         return session
 
     def _find(self, role: str) -> Path:
