@@ -82,6 +82,7 @@ class EdgeGenerator:
         kv_window: int | None = None,
         num_sink_tokens: int = 0,
         weight_cache: bool | None = None,
+        low_power: bool = False,
         overflow: str = "error",
         keep_tokens: int = 0,
         reuse_prefix: bool = True,
@@ -90,7 +91,8 @@ class EdgeGenerator:
 
         Args:
             path: the folder that `sabiyarn-edge export` wrote, or "nano": the bundled demonstration model.
-            num_threads: threads of the matrix products; None: the CPUs this process may use.
+            num_threads: threads of the matrix products; None, and at most: the CPUs this process may use (its
+                affinity, and its container's quota).
             max_length: most positions (prompt and output) of a row; None: the model's block_size. It bounds the
                 KV cache: bytes_per_position * max_length for each row.
             max_batch_size: most rows at once (prompts * beams or returns); None: no limit.
@@ -98,6 +100,8 @@ class EdgeGenerator:
             num_sink_tokens: so many first positions are never forgotten.
             weight_cache: keep the weights, packed for this CPU, in the cache folder, from where all processes map them
                 (twice the model's size on disk; made on first load). None: if the weights are at least 32 MiB.
+            low_power: let threads sleep whenever they wait, instead of spinning inside a step: less CPU time and energy
+                per token, and on an idle machine slower tokens.
             overflow: what to do when prompt and output need more positions than there are. "error": refuse before
                 starting. "slide": generate on without end; whenever the positions are used up, the oldest half of
                 the tokens is forgotten and the newer half run again. "truncate_prompt": cut tokens out of the
@@ -119,6 +123,7 @@ class EdgeGenerator:
             window=kv_window,
             num_sink_tokens=num_sink_tokens,
             weight_cache=weight_cache,
+            low_power=low_power,
         )
         tokenizer_file = folder / "tokenizer.json"
         tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None

@@ -58,10 +58,11 @@ class DecoderSession:
 
     Args:
         folder: an exported model folder.
-        num_threads: threads of the matrix products; None: `usable_cpus()`.
+        num_threads: threads of the matrix products, at most `usable_cpus()`; None: as many.
         window: the most positions a row keeps; None: all of block_size.
         num_sink_tokens: first positions that are kept when the window is full.
         weight_cache: keep packed weights in a file (see weight_cache.py); None: if the model is large enough.
+        low_power: threads that wait for work sleep at once instead of spinning for it.
 
     Raises:
         ModelFolderError: a file is missing, damaged, or does not belong to the others.
@@ -76,6 +77,7 @@ class DecoderSession:
         window: int | None = None,
         num_sink_tokens: int = 0,
         weight_cache: bool | None = None,
+        low_power: bool = False,
     ) -> None:
         self.config = ModelConfig.load(folder)
         shape = self.config.gptjx
@@ -93,7 +95,9 @@ class DecoderSession:
             raise InvalidInputError(
                 f"num_threads is {num_threads}; it must be at least 1, or None for all CPUs."
             )
-        self.num_threads = usable_cpus() if num_threads is None else num_threads
+        # Threads beyond the CPUs at hand only wait for one another: twice as many make a step many times slower.
+        self.num_threads = min(num_threads or usable_cpus(), usable_cpus())
+        self.low_power = low_power
         self.num_sink_tokens = num_sink_tokens
 
         self._folder = Path(folder)
@@ -206,6 +210,8 @@ class DecoderSession:
         options.inter_op_num_threads = 1
         # Every prompt length has shapes of its own: a memory plan kept for each would grow without bound.
         options.enable_mem_pattern = False
+        for name, value in _spinning(self.low_power).items():
+            options.add_session_config_entry(name, value)
         for name, value in (entries or {}).items():
             options.add_session_config_entry(name, value)
         if optimized is not None:
@@ -369,6 +375,17 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     shorter = min(len(a), len(b))
     differ = np.asarray(a[:shorter], np.int64) != np.asarray(b[:shorter], np.int64)
     return int(differ.argmax()) if differ.any() else shorter
+
+
+def _spinning(low_power: bool) -> dict[str, str]:
+    """How onnxruntime's threads wait for the next operator.
+
+    They spin, since a step has 100 hand-overs and waking a thread costs more than most of them take; but only inside
+    a run: between two calls of ours no CPU is kept busy. With low_power they never spin.
+    """
+    if low_power:
+        return {"session.intra_op.allow_spinning": "0"}
+    return {"session.force_spinning_stop": "1"}
 
 
 def _shrinking_run_options() -> Any:

@@ -102,6 +102,12 @@ def _add_loading_options(parser: Parser) -> None:
     group = parser.add_argument_group("loading")
     group.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
     group.add_argument(
+        "--low-power", action="store_true", help="threads sleep while they wait: less energy, slower"
+    )
+    group.add_argument(
+        "--no-cache", action="store_true", help="do not keep packed weights in the cache folder"
+    )
+    group.add_argument(
         "--kv-window", type=int, metavar="N", help="attend to the newest N tokens only, which bounds memory"
     )
     group.add_argument(
@@ -136,6 +142,8 @@ def run(arguments: argparse.Namespace) -> None:
         num_sink_tokens=arguments.num_sink_tokens,
         overflow=arguments.overflow,
         keep_tokens=arguments.keep_tokens,
+        weight_cache=False if arguments.no_cache else None,
+        low_power=arguments.low_power,
     )
     config = generator.generation_config.updated(**options)
     if arguments.json:

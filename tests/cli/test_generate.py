@@ -181,6 +181,8 @@ def test_without_options_the_models_own_hold(run, recorder):
         "num_sink_tokens": 0,
         "overflow": "error",
         "keep_tokens": 0,
+        "weight_cache": None,
+        "low_power": False,
     }
     assert recorder.config is recorder.generation_config
 
@@ -226,6 +228,8 @@ def test_loading_options_reach_the_generator(run, recorder):
         "128",
         "--num-sink-tokens",
         "4",
+        "--no-cache",
+        "--low-power",
     )
     assert recorder.path == "folder"
     assert recorder.loading == {
@@ -234,6 +238,8 @@ def test_loading_options_reach_the_generator(run, recorder):
         "num_sink_tokens": 4,
         "overflow": "error",
         "keep_tokens": 0,
+        "weight_cache": False,
+        "low_power": True,
     }
 
 

@@ -1,0 +1,110 @@
+"""How the threads of the matrix products wait for work, and what it costs: time, CPU seconds and idle CPU seconds.
+
+Policies:
+    spinning    onnxruntime's own default: wait actively, also for a while after each run
+    default     ours: wait actively inside a run, sleep between runs
+    low_power   low_power=True: always sleep
+
+One process per policy and number of threads, all loaded at first; then they take turns, STEPS tokens at a time, so that
+whatever else the machine does hits all alike. CPU seconds are those of the whole process (all threads).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+PROMPT = list(range(1, 17))
+STEPS = 32
+IDLE_SECONDS = 0.2  # longer than any policy spins
+POLICIES = ("spinning", "default", "low_power")
+
+
+def serve(model: Path, policy: str, threads: int) -> None:
+    """Load, then for each line on standard input generate STEPS tokens and answer with the times as JSON."""
+    from sabiyarn_edge import EdgeGenerator, session
+
+    if policy == "spinning":
+        session._spinning = lambda low_power: {}
+    generator = EdgeGenerator.from_pretrained(model, num_threads=threads, low_power=policy == "low_power")
+
+    def generate() -> Any:
+        return generator.generate(
+            PROMPT, max_new_tokens=STEPS + 1, eos_token_id=None, reuse_prefix=False
+        ).timings
+
+    generate()  # everything is in memory from here on
+    print(json.dumps({"threads": generator._session.num_threads}), flush=True)
+    for _ in sys.stdin:
+        before = time.process_time()
+        timings = generate()
+        busy = time.process_time()
+        time.sleep(IDLE_SECONDS)
+        answer = {
+            "ms_per_token": 1e3 * timings.decode_seconds / timings.decode_tokens,
+            "cpu_ms_per_token": 1e3 * (busy - before) / (STEPS + 1),
+            "idle_cpu_ms": 1e3 * (time.process_time() - busy),
+        }
+        print(json.dumps(answer), flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="exported model folder")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", help="default: 1, and all CPUs this process may use"
+    )
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each (default 20)")
+    parser.add_argument("--out", type=Path, help="write the result as JSON")
+    parser.add_argument("--serve", choices=POLICIES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        serve(args.model, args.serve, args.threads[0])
+        return 0
+
+    from benchmarks.machine import describe
+    from sabiyarn_edge.session import usable_cpus
+
+    children = {}
+    for threads in args.threads or sorted({1, usable_cpus()}):
+        for policy in POLICIES:
+            if threads == 1 and policy != "default":
+                continue  # one thread waits for none
+            command = [sys.executable, "-m", "benchmarks", "threads", "--serve", policy]
+            command += ["--model", str(args.model), "--threads", str(threads)]
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            child.stdout.readline()
+            children[f"{policy}, {threads} threads"] = child
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in children}
+    for _ in range(args.rounds):
+        for name, child in children.items():
+            child.stdin.write("go\n")
+            child.stdin.flush()
+            found[name].append(json.loads(child.stdout.readline()))
+    for child in children.values():
+        child.communicate()
+
+    result: dict[str, Any] = {"benchmark": "threads", "machine": describe(), "rounds": args.rounds}
+    for name, answers in found.items():
+        cuts = {key: quantiles([answer[key] for answer in answers], n=10) for key in answers[0]}
+        result[name] = {
+            key: {
+                "median": median(answer[key] for answer in answers),
+                "p10": cuts[key][0],
+                "p90": cuts[key][-1],
+            }
+            for key in answers[0]
+        }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n", encoding="utf-8")
+    return 0
