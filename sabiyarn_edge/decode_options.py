@@ -40,8 +40,8 @@ def decode_options(
     """
     if config.stop_texts and tokenizer is None:
         raise InvalidInputError(
-            "stop_strings need a tokenizer, but there is no tokenizer.json here. Use eos_token_id, or put the model's "
-            "tokenizer.json into its folder."
+            "stop_strings need a tokenizer, but there is none here. Use eos_token_id, put the model's tokenizer.json "
+            "into its folder, or give the torch model's generate() a tokenizer."
         )
     if config.prompt_lookup_num_tokens is not None and len(prompts) > 1:
         raise InvalidInputError(

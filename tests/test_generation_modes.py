@@ -62,20 +62,18 @@ def test_a_stream_of_beams_ends_with_the_result(generator: EdgeGenerator, option
 
 
 def test_what_all_beams_share_is_streamed_before_the_end(generator: EdgeGenerator) -> None:
-    # A biased token makes all beams agree on a beginning.
-    stream = generator.stream(
-        [1, 2], num_beams=3, max_new_tokens=12, sequence_bias=[[[9], 3.0]], repetition_penalty=1.0
-    )
-    with stream:
-        first = next(stream)
-        assert first.finish_reason == ""
-        assert first.token_id == generator_result_token(generator)
+    rows_seen = []
 
+    def count(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        rows_seen.append(ids.shape[1])
+        return scores
 
-def generator_result_token(generator: EdgeGenerator) -> int:
-    """First token of the same search run to its end, by a generator that is free."""
-    other = EdgeGenerator(generator._session, None, generator.generation_config)
-    return other.generate([1, 2], num_beams=3, max_new_tokens=12, sequence_bias=[[[9], 3.0]]).generated[0][0]
+    # A bias on one token makes all beams agree on a beginning.
+    options = {"num_beams": 3, "max_new_tokens": 12, "sequence_bias": [[[9], 3.0]]}
+    expected = generator.generate([1, 2], **options).generated[0]
+    with generator.stream([1, 2], logits_processor=count, **options) as stream:
+        assert next(stream).token_id == expected[0]
+        assert max(rows_seen) < 2 + 11  # the search was not yet at its last step
 
 
 # --- ends
@@ -95,6 +93,20 @@ def test_a_stop_string_ends_the_text_and_is_not_shown(generator: EdgeGenerator) 
     assert kept.text.startswith(expected + stop)
     streamed = "".join(token.text for token in generator.stream(PROMPT, max_new_tokens=40, stop_strings=stop))
     assert streamed == expected
+
+
+def test_the_torch_model_stops_on_the_same_strings(generator: EdgeGenerator, text_model: Path) -> None:
+    from sabiyarn_edge.modeling import GPTJXForCausalLM
+
+    assert generator.tokenizer is not None
+    text = generator.generate(PROMPT, max_new_tokens=40).text
+    assert text is not None
+    options = {"max_new_tokens": 40, "stop_strings": text[9:11]}
+    model = GPTJXForCausalLM.from_pretrained(text_model.parent / "checkpoint")
+    ids = [generator.tokenizer.encode(PROMPT)]
+    found = model.generate(ids, tokenizer=generator.tokenizer, use_cache=False, **options)
+    assert found.tolist() == generator.generate(PROMPT, **options).sequences.tolist()
+    assert found.shape[1] < len(ids[0]) + 40
 
 
 def test_stop_strings_need_a_tokenizer(generator: EdgeGenerator) -> None:

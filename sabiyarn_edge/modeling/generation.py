@@ -37,6 +37,7 @@ def generate(
 ) -> GPTJXGenerateOutput:
     """What GPTJXForCausalLM.generate() does; see there."""
     callbacks = Callbacks.take_from(options)
+    tokenizer = options.pop("tokenizer", None)
     config = (generation_config or model.generation_config).updated(**options)
     use_cache = model.config.use_kv_cache if use_cache is None else use_cache
     prompts, masks = _read(model, input_ids, attn_mask, attention_mask)
@@ -46,7 +47,7 @@ def generate(
         prompts=prompts,
         vocab_size=model.config.vocab_size,
         max_positions=model.config.block_size,
-        tokenizer=None,
+        tokenizer=tokenizer,
     )
     state = DecodeState(native, model.config.vocab_size, prompts)
     rows_each = max(config.num_beams, config.num_return_sequences)

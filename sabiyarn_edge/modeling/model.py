@@ -217,7 +217,8 @@ class GPTJXForCausalLM(nn.Module):
             use_cache: keep keys and values from step to step; None: as the model's config says.
             return_dict_in_generate: return a GPTJXGenerateOutput instead of its sequences.
             options: single options by their names in GenerationConfig, and the callables logits_processor,
-                prefix_allowed_tokens_fn and stopping_criteria.
+                prefix_allowed_tokens_fn and stopping_criteria; stop_strings need a sabiyarn_edge.tokenizer.Tokenizer as
+                `tokenizer`.
 
         Returns:
             int64 [rows * num_return_sequences, length]: prompt and output, filled up with pad_token_id on the right.
