@@ -1,4 +1,4 @@
-"""Tiny model folders for the command line, and two ways to run it: in this process and as a process of its own."""
+"""A tiny model for the command line, and two ways to run it: in this process and as a process of its own."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 
 from sabiyarn_edge.cli import main
-from sabiyarn_edge.generation_config import GenerationConfig
-from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
-from tests.toy_tokenizers import toy_tokenizer
 
-BLOCK_SIZE = 64
+VOCAB_SIZE, BLOCK_SIZE = 320, 96
+"""Of the fixture text_model."""
 
 
 @dataclass(frozen=True)
@@ -68,28 +66,7 @@ def run_process() -> Callable[..., Ran]:
     return run
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random checkpoint with the byte-level toy tokenizer."""
-    folder = make_tiny_checkpoint(
-        tmp_path_factory.mktemp("cli") / "checkpoint", vocab_size=400, block_size=BLOCK_SIZE
-    )
-    toy_tokenizer("byte-level").backend.save(str(folder / "tokenizer.json"))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its export. Generation has no end token, so that lengths are known."""
-    from sabiyarn_edge.export import export_model
-
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    export_model(checkpoint, folder, progress=False)
-    GenerationConfig().save(folder)
-    return folder
-
-
 @pytest.fixture
-def model(exported: Path, tmp_path: Path) -> Path:
-    """A copy of the export for tests that damage it."""
-    return Path(shutil.copytree(exported, tmp_path / "model"))
+def model(text_model: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model for tests that damage it."""
+    return Path(shutil.copytree(text_model, tmp_path / "model"))

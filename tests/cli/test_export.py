@@ -8,6 +8,23 @@ import types
 
 import pytest
 
+from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
+from tests.tiny_tokenizer import tiny_tokenizer
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A tiny random checkpoint with a tokenizer."""
+    tokenizer = tiny_tokenizer()
+    folder = make_tiny_checkpoint(
+        tmp_path_factory.mktemp("cli") / "checkpoint", vocab_size=tokenizer.get_vocab_size()
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
 
 def test_an_export_is_summed_up(run, checkpoint, tmp_path):
     ran = run(

@@ -7,33 +7,37 @@ import pytest
 
 import sabiyarn_edge
 
+from .conftest import BLOCK_SIZE, VOCAB_SIZE
 
-def test_json_holds_shape_sizes_and_memory(run, exported):
-    ran = run("info", exported, "--json")
+# wte and wpe; then in each of two layers ln_1, j (weight and bias), ln_2 and the matrices; and ln_f.
+PARAMETERS = (VOCAB_SIZE + BLOCK_SIZE) * 16 + 2 * (4 * 16 + 12 * 16 * 16) + 16
+
+
+def test_json_holds_shape_sizes_and_memory(run, text_model):
+    ran = run("info", text_model, "--json")
     facts = json.loads(ran.out)
     assert (ran.code, ran.err) == (0, "")
     assert facts["shape"] == {
-        "block_size": 64, "vocab_size": 400, "n_layer": 2, "n_heads": 2, "n_embd": 16, "dropout": 0.0, "bias": False,
+        "block_size": BLOCK_SIZE, "vocab_size": VOCAB_SIZE, "n_layer": 2, "n_heads": 2, "n_embd": 16,
+        "dropout": 0.0, "bias": False,
         "use_kv_cache": True, "kv_cache_dtype": "float32", "max_batch_size": 1,
     }  # fmt: skip
     assert facts["head_dim"] == 8
-    # wte + wpe, then per layer ln_1, j (weight, bias), ln_2, c_attn, c_proj, mlp, and ln_f; counted by hand.
-    assert facts["parameters"] == 400 * 16 + 64 * 16 + 2 * (4 * 16 + 12 * 16 * 16) + 16
-    assert (facts["dtype"], facts["kv_cache_dtype"]) == ("float32", "float16")
-    assert facts["kv_bytes_per_token"] == 2 * 2 * 16 * 2  # key and value, layers, width, bytes
-    assert facts["kv_bytes_at_full_length"] == 64 * 128
-    assert facts["files"] == {path.name: path.stat().st_size for path in exported.iterdir()}
+    assert facts["parameters"] == PARAMETERS
+    assert (facts["dtype"], facts["kv_cache_dtype"]) == ("float32", "float32")
+    assert facts["kv_bytes_per_token"] == 2 * 2 * 16 * 4  # key and value, layers, width, bytes
+    assert facts["kv_bytes_at_full_length"] == BLOCK_SIZE * 256
+    assert facts["files"] == {path.name: path.stat().st_size for path in text_model.iterdir()}
     assert facts["providers"] == onnxruntime.get_available_providers()
     assert facts["versions"]["sabiyarn_edge"] == sabiyarn_edge.__version__
     assert facts["versions"]["onnxruntime"] == onnxruntime.__version__
 
 
-def test_the_text_says_the_same(run, exported):
-    out = run("info", exported).out
-    assert "2 layers, 2 heads of 8, width 16, 400 tokens, 64 positions" in out
-    assert "13,712 parameters" not in out
-    assert "13,712, stored as float32" in out
-    assert "float16, 128 bytes per token and row: 0.0 MiB at 64" in out
+def test_the_text_says_the_same(run, text_model):
+    out = run("info", text_model).out
+    assert "2 layers, 2 heads of 8, width 16, 320 tokens, 96 positions" in out
+    assert f"{PARAMETERS:,}, stored as float32" in out
+    assert "float32, 256 bytes per token and row: 0.0 MiB at 96" in out
     assert "weights.bin" in out
     assert "MiB" in out
     assert "CPUExecutionProvider" in out

@@ -51,8 +51,8 @@ def test_wrong_usage(run_process, arguments, message):
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])
 @pytest.mark.parametrize("utf8_mode", [{}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
-def test_letters_survive_any_locale(run_process, exported, locale, utf8_mode):
-    arguments = ("generate", "--model", exported, "--max-new-tokens", "30", "--quiet")
+def test_letters_survive_any_locale(run_process, text_model, locale, utf8_mode):
+    arguments = ("generate", "--model", text_model, "--max-new-tokens", "30", "--quiet")
     expected = run_process(*arguments, PROMPT, env={"PYTHONUTF8": "1"})
     assert not expected.out.isascii()
     env = {"LC_ALL": locale, **utf8_mode}
@@ -60,15 +60,15 @@ def test_letters_survive_any_locale(run_process, exported, locale, utf8_mode):
     assert run_process(*arguments, "-", stdin=PROMPT.encode() + b"\n", env=env) == expected
 
 
-def test_standard_input_that_is_not_utf8(run_process, exported):
-    ran = run_process("generate", "--model", exported, "-", stdin=b"ab\xe9cd")
+def test_standard_input_that_is_not_utf8(run_process, text_model):
+    ran = run_process("generate", "--model", text_model, "-", stdin=b"ab\xe9cd")
     assert ran.code == 2
     assert "standard input is not UTF-8: byte 2 is 0xe9" in ran.error
 
 
-def test_a_reader_that_leaves_is_no_error(exported):
+def test_a_reader_that_leaves_is_no_error(text_model):
     process = subprocess.Popen(
-        [*COMMAND, *LONG, "--model", str(exported)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, *LONG, "--model", str(text_model)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     process.stdout.close()
     err = process.stderr.read()
@@ -77,17 +77,17 @@ def test_a_reader_that_leaves_is_no_error(exported):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_output_that_cannot_be_written_is_an_error(exported):
+def test_output_that_cannot_be_written_is_an_error(text_model):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [*COMMAND, *LONG, "--model", str(exported)], stdout=full, stderr=subprocess.PIPE, timeout=120
+            [*COMMAND, *LONG, "--model", str(text_model)], stdout=full, stderr=subprocess.PIPE, timeout=120
         )
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == ["sabiyarn-edge: error: [Errno 28] No space left on device"]
 
 
-def test_a_closed_standard_output(exported):
-    command = " ".join([*COMMAND, "generate", "--ids", "5", "--quiet", "--model", str(exported), ">&-"])
+def test_a_closed_standard_output(text_model):
+    command = " ".join([*COMMAND, "generate", "--ids", "5", "--quiet", "--model", str(text_model), ">&-"])
     done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, timeout=120)
     assert (done.returncode, done.stderr) == (0, b"")
 

@@ -15,10 +15,10 @@ def corpus(tmp_path):
     return path
 
 
-def test_columns_are_the_scores_of_the_lines(run, exported, corpus):
-    ran = run("score", corpus, "--model", exported)
+def test_columns_are_the_scores_of_the_lines(run, text_model, corpus):
+    ran = run("score", corpus, "--model", text_model)
     assert ran.code == 0
-    scores = list(EdgeGenerator.from_pretrained(exported).score(["Gbogbo ènìyàn", "Mbụ"]))
+    scores = list(EdgeGenerator.from_pretrained(text_model).score(["Gbogbo ènìyàn", "Mbụ"]))
     assert ran.out.splitlines() == [
         f"{line}\t{len(score.token_ids)}\t{score.total:.4f}\t{score.perplexity:.4f}"
         for line, score in zip((1, 3), scores, strict=True)
@@ -28,8 +28,8 @@ def test_columns_are_the_scores_of_the_lines(run, exported, corpus):
     assert f"[2 texts; {tokens} tokens; perplexity {math.exp(-mean):.4f} over all" in ran.err
 
 
-def test_json_holds_every_token(run, exported, corpus):
-    ran = run("score", corpus, "--model", exported, "--json", "--quiet")
+def test_json_holds_every_token(run, text_model, corpus):
+    ran = run("score", corpus, "--model", text_model, "--json", "--quiet")
     assert (ran.code, ran.err) == (0, "")
     first, second = map(json.loads, ran.out.splitlines())
     assert (first["line"], second["line"]) == (1, 3)
@@ -37,22 +37,23 @@ def test_json_holds_every_token(run, exported, corpus):
     assert first["total"] == pytest.approx(sum(first["log_probs"]), rel=1e-6)
 
 
-def test_standard_input_and_a_text_of_one_token(run_process, exported):
-    ran = run_process("score", "-", "--model", exported, "--json", "--quiet", stdin=b"x\n")
+def test_standard_input_and_a_text_of_one_token(run_process, text_model):
+    ran = run_process("score", "-", "--model", text_model, "--json", "--quiet", stdin=b"x\n")
     assert ran.code == 0
     assert json.loads(ran.out)["perplexity"] is None
-    assert run_process("score", "-", "--model", exported, stdin=b"").code == 0
+    assert run_process("score", "-", "--model", text_model, stdin=b"").code == 0
 
 
-def test_what_cannot_be_scored_is_explained(run, exported, tmp_path):
+def test_what_cannot_be_scored_is_explained(run, text_model, tmp_path):
     path = tmp_path / "corpus.txt"
-    assert "cannot read" in run("score", path, "--model", exported).error
+    assert "cannot read" in run("score", path, "--model", text_model).error
     path.write_bytes(b"fine\n\xff\xfe\n")
-    ran = run("score", path, "--model", exported, "--quiet")
+    ran = run("score", path, "--model", text_model, "--quiet")
     assert ran.code == 2
     assert "line 2 is not UTF-8: byte 0 is 0xff" in ran.err
     path.write_text("word " * 200)
     assert (
-        "positions. Shorten it, or give overflow" in run("score", path, "--model", exported, "--quiet").error
+        "positions. Shorten it, or give overflow"
+        in run("score", path, "--model", text_model, "--quiet").error
     )
-    assert run("score", path, "--model", exported, "--overflow", "slide", "--quiet").code == 0
+    assert run("score", path, "--model", text_model, "--overflow", "slide", "--quiet").code == 0
