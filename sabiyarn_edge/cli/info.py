@@ -107,7 +107,7 @@ def _as_text(facts: dict[str, Any]) -> str:
         "KV cache": f"{facts['kv_cache_dtype']}, {facts['kv_bytes_per_token']:,} bytes per token and row: "
         f"{', '.join(kv_sizes)}",
         "files": f"{sum(files.values()) / MIB:.2f} MiB",
-        **{f"  {name}": f"{size / MIB:.2f} MiB" for name, size in files.items()},
+        **{f"  {name}": f"{size / MIB:.3f} MiB" for name, size in files.items()},
         "providers": ", ".join(facts["providers"]),
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }
