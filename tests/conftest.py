@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,26 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave out what cannot be imported on a device, whole folders by their conftest.py."""
     file = collection_path / "conftest.py" if collection_path.is_dir() else collection_path
     return True if file.suffix == ".py" and file.is_file() and needs(file) else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    return (yield from skipped_for_what_is_lacking())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    return (yield from skipped_for_what_is_lacking())
+
+
+def skipped_for_what_is_lacking() -> Iterator[None]:
+    """Skip a test, rather than fail it, that comes upon a package which a device does not have."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in LACKING:
+            raise
+        pytest.skip(f"there is no {error.name} here")
 
 
 @pytest.fixture(scope="session")

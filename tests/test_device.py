@@ -49,3 +49,21 @@ def test_the_tests_of_the_run_time_are_collected_without_torch() -> None:
         assert f"tests/{file}::" in run.stdout
     for file in ("export/", "modeling/", "test_session.py"):
         assert f"tests/{file}" not in run.stdout
+
+
+def test_a_test_that_comes_upon_torch_is_skipped(tmp_path: Path) -> None:
+    """The same in a fixture and in a test; an import that fails for another reason is an error."""
+    (tmp_path / "test_x.py").write_text(
+        "import pytest\n"
+        "@pytest.fixture\n"
+        "def fixture():\n    import torch\n"
+        "def test_fixture(fixture): pass\n"
+        "def test_itself():\n    import onnx.numpy_helper\n"
+        "def test_other():\n    import no_such_package\n"
+    )
+    code = (
+        f"import sys, pytest; sys.modules.update(dict.fromkeys({sorted(LACKING)}));"
+        f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-p', 'tests.conftest', {str(tmp_path)!r}]))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=TESTS.parent, capture_output=True, text=True)
+    assert "1 failed, 2 skipped" in run.stdout, run.stdout + run.stderr
