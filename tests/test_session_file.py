@@ -7,6 +7,7 @@ import resource
 import shutil
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -224,25 +225,23 @@ def test_nothing_to_save_is_said(model: Path, tmp_path: Path) -> None:
         generator.save_session(path)
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """Files may have 1000 bytes: writing more fails as on a full disk."""
+    """Files may have 1000 bytes: writing more fails as on a full disk. It holds for pytest's own output too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_leaves_the_old_file(
-    model: Path, copy: Path, text: list[int], request: pytest.FixtureRequest
-) -> None:
+def test_a_full_disk_leaves_the_old_file(model: Path, copy: Path, text: list[int]) -> None:
     before = copy.read_bytes()
     generator = generator_of(model)
     generator.generate([1, 2, 3], max_new_tokens=30)
-    request.getfixturevalue("full_disk")
-    with pytest.raises(
-        SessionFileError, match=r"cannot write .*copy\.session: .*What was there before is unchanged"
-    ):
+    message = r"cannot write .*copy\.session: .*What was there before is unchanged"
+    with pytest.raises(SessionFileError, match=message), full_disk():
         generator.save_session(copy)
     assert copy.read_bytes() == before
     assert [path.name for path in copy.parent.iterdir()] == ["copy.session"]

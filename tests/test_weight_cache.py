@@ -27,7 +27,7 @@ from tests.export.models import SHAPES, export_tiny
 
 PROMPT = [5, 77, 301, 2, 9]
 PACKS_INT8 = platform.machine() != "aarch64" or "asimddp" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-"""onnxruntime packs blocks of 8 bits only where it has a kernel for them. On ARM that takes the dot product instructions,
+"""onnxruntime packs blocks of 8 bits only where it has a kernel for them. On ARM that takes dot product instructions,
 which a Cortex-A53 and A72 lack."""
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
