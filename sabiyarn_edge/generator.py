@@ -427,9 +427,10 @@ def find_model(path: str | Path) -> Path:
         ModelFolderError: it is neither.
     """
     folder = Path(path)
-    if folder.is_dir():
-        return folder
     bundled = sorted(config.parent.name for config in BUNDLED_MODELS.glob("*/config.json"))
+    # Some other folder of a bundled model's name, where the command happens to run, does not hide the model.
+    if folder.is_dir() and (str(path) not in bundled or (folder / "config.json").is_file()):
+        return folder
     if str(path) in bundled:
         return BUNDLED_MODELS / str(path)
     raise ModelFolderError(

@@ -390,3 +390,11 @@ def test_something_that_is_no_model_folder_is_explained(tmp_path: Path) -> None:
         EdgeGenerator.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(ModelFolderError, match="or a bundled model: nano"):
         EdgeGenerator.from_pretrained("nanno")
+
+
+def test_another_folder_called_nano_does_not_hide_the_bundled_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nano").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert EdgeGenerator.from_pretrained("nano").config.gptjx.vocab_size == 2048
