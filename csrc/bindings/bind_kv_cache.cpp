@@ -16,7 +16,12 @@ namespace {
 KvDtype parse_dtype(const std::string& name) {
   if (name == "float16") return KvDtype::kFloat16;
   if (name == "float32") return KvDtype::kFloat32;
-  throw std::invalid_argument("dtype is '" + name + "', but a KV cache is 'float16' or 'float32'");
+  if (name == "int8") return KvDtype::kInt8;
+  throw std::invalid_argument("dtype is '" + name + "', but a KV cache is 'float16', 'float32' or 'int8'");
+}
+
+const char* dtype_name(KvDtype dtype) {
+  return dtype == KvDtype::kInt8 ? "int8" : dtype == KvDtype::kFloat16 ? "float16" : "float32";
 }
 
 void check_row(const KvCache& cache, std::int64_t row) {
@@ -168,7 +173,7 @@ void register_kv_cache(py::module_& module) {
             if (side != "key" && side != "value") throw std::invalid_argument("side is 'key' or 'value'");
             std::byte* data = side == "key" ? cache.keys(layer) : cache.values(layer);
             if (data == nullptr || cache.capacity() == 0) return py::none();
-            const py::dtype dtype(shape.dtype == KvDtype::kFloat16 ? "float16" : "float32");
+            const py::dtype dtype(dtype_name(shape.dtype));
             // The array borrows: it keeps the cache alive, and is stale once layout_version changes.
             return py::array(dtype, {cache.num_rows(), shape.num_heads, cache.capacity(), shape.head_dim}, {},
                              data, self);

@@ -19,8 +19,7 @@ KvCache::KvCache(KvShape shape, std::int64_t window, std::int64_t num_sink_token
 }
 
 std::size_t KvCache::slot_bytes() const noexcept {
-  const std::size_t value_bytes = shape_.dtype == KvDtype::kFloat16 ? 2 : 4;
-  return static_cast<std::size_t>(shape_.head_dim) * value_bytes;
+  return static_cast<std::size_t>(shape_.head_dim) * value_bytes(shape_.dtype);
 }
 
 std::size_t KvCache::row_bytes(std::int64_t capacity) const noexcept {

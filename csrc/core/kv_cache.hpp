@@ -1,4 +1,5 @@
-// csrc/core/kv_cache.hpp - keys and values of every layer, float16 or float32, one buffer per layer and side.
+// csrc/core/kv_cache.hpp - keys and values of every layer as float16, float32 or int8, one buffer per layer
+// and side.
 //
 // A buffer is [rows, num_heads, capacity, head_dim], C order, as GroupQueryAttention takes its past and
 // present. Rows are independent: each has its own length and its own ring (window_ring.hpp). No memory is
@@ -15,7 +16,12 @@
 
 namespace sabiyarn {
 
-enum class KvDtype : std::uint8_t { kFloat16, kFloat32 };
+// int8 values stand for themselves times a scale that the graph knows; the cache only keeps them.
+enum class KvDtype : std::uint8_t { kFloat16, kFloat32, kInt8 };
+
+constexpr std::size_t value_bytes(KvDtype dtype) noexcept {
+  return dtype == KvDtype::kInt8 ? 1 : dtype == KvDtype::kFloat16 ? 2 : 4;
+}
 
 struct KvShape {
   std::int64_t num_layers;
@@ -70,7 +76,7 @@ class KvCache {
   std::int64_t free_positions(std::int64_t row) const { return window_ - ring(row).length(); }
   const WindowRing& ring(std::int64_t row) const { return rings_.at(static_cast<std::size_t>(row)); }
 
-  // 2 * layers * heads * head_dim * bytes of one value: 36,864 for SabiYarn-125M in float16.
+  // 2 * layers * heads * head_dim * bytes of one value: 36,864 for SabiYarn-125M in float16, 18,432 in int8.
   std::size_t bytes_per_position() const noexcept;
   // Exactly what the buffers take of the address space. Pages that were never written, and shared ones, take
   // less memory than that.

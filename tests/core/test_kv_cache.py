@@ -58,7 +58,7 @@ def check(cache: KvCache, twin: CacheTwin) -> None:
         for position in ring.held:
             assert by_slot[cache.slot_of(row, position)] == position
             np.testing.assert_array_equal(stored(cache, row, position), store[position])
-    rows_bytes = 2 * LAYERS * HEADS * HEAD_DIM * 2 * cache.capacity * cache.num_rows
+    rows_bytes = cache.bytes_per_position * cache.capacity * cache.num_rows
     assert cache.nbytes >= rows_bytes  # memory of an earlier, larger layout is kept
 
 
@@ -67,8 +67,9 @@ def check(cache: KvCache, twin: CacheTwin) -> None:
 def test_rows_hold_what_was_written(data: st.DataObject) -> None:
     window = data.draw(st.integers(2, 11), "window")
     sinks = data.draw(st.integers(0, window - 2), "sinks")
+    dtype = data.draw(st.sampled_from(["float16", "int8"]), "dtype")
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed"))
-    cache, twin = make_cache(window, sinks=sinks), CacheTwin(window, sinks)
+    cache, twin = make_cache(window, sinks=sinks, dtype=dtype), CacheTwin(window, sinks)
     rows = data.draw(st.integers(1, 4), "rows")
     cache.reset(rows)
     twin.reset(rows)
@@ -80,7 +81,7 @@ def test_rows_hold_what_was_written(data: st.DataObject) -> None:
         row = data.draw(st.integers(0, len(twin.rows) - 1), "row")
         if kind == "append":
             count = data.draw(st.integers(1, window - min(len(twin.rows[row][0].held), sinks)), "count")
-            values = rng.standard_normal((count, LAYERS, 2, HEADS, HEAD_DIM)).astype(np.float16)
+            values = rng.integers(-128, 128, (count, LAYERS, 2, HEADS, HEAD_DIM)).astype(dtype)
             append(cache, row, values)
             twin.append(row, values)
         elif kind == "reorder":
@@ -110,10 +111,10 @@ def test_rows_hold_what_was_written(data: st.DataObject) -> None:
         check(cache, twin)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("dtype", ["int8", "float16", "float32"])
 def test_memory_is_lazy_doubles_and_is_counted_to_the_byte(dtype: str) -> None:
     cache = make_cache(24, dtype=dtype, min_capacity=4)
-    value_bytes = {"float16": 2, "float32": 4}[dtype]
+    value_bytes = {"int8": 1, "float16": 2, "float32": 4}[dtype]
     assert cache.bytes_per_position == 2 * LAYERS * HEADS * HEAD_DIM * value_bytes
     cache.reset(2)
     assert (cache.nbytes, cache.capacity) == (0, 0)
@@ -203,26 +204,27 @@ def test_bad_rows_and_sizes_are_refused() -> None:
         cache.reorder([0, 2])
     with pytest.raises(IndexError, match="more positions than the window"):
         cache.reserve(9)
-    with pytest.raises(ValueError, match="'float16' or 'float32'"):
+    with pytest.raises(ValueError, match="'float16', 'float32' or 'int8'"):
         make_cache(8, dtype="float64")
     assert cache.num_rows == 2
 
 
-PAGED = {"num_layers": 2, "num_heads": 2, "head_dim": 64, "dtype": "float16", "min_capacity": 64}
-"""A shape whose rows are whole pages of 4096 bytes (64 positions * 64 * 2 bytes * 2 heads), so forks share them."""
+PAGED = {"num_layers": 2, "num_heads": 2, "head_dim": 64, "min_capacity": 64}
+"""A shape whose rows are whole pages of 4096 bytes (64 positions * 64 * 2 heads, of 1 or 2 bytes): forks share them."""
 
 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_forked_rows_share_pages_but_never_each_others_writes(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed"))
-    cache, twin = KvCache(**PAGED, window=160), CacheTwin(160)
+    dtype = data.draw(st.sampled_from(["float16", "int8"]), "dtype")
+    cache, twin = KvCache(**PAGED, dtype=dtype, window=192), CacheTwin(192)  # 192: whole pages in int8 too
     rows = data.draw(st.integers(1, 2), "prompts")
     cache.reset(rows)
     twin.reset(rows)
 
     def append_paged(row: int, count: int) -> None:
-        values = rng.integers(-1000, 1000, (count, 2, 2, 2, 64)).astype(np.float16)
+        values = rng.integers(-128, 128, (count, 2, 2, 2, 64)).astype(dtype)
         end = cache.begin_append(row, count)
         for layer in range(2):
             for index, side in enumerate(("key", "value")):
