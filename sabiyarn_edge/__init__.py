@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
+
+from . import telemetry as _telemetry
 
 if TYPE_CHECKING:
     from .errors import SabiYarnError
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
     from .streaming import StreamedToken
     from .weight_cache import WeightCacheWarning
 
-# onnxruntime's Linux wheels send telemetry unless told otherwise before they are first imported. A user's own
-# setting wins.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+_telemetry.turn_off()  # works only before onnxruntime is first imported
 
 __version__ = "0.1.0"
 

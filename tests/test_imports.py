@@ -15,6 +15,8 @@ import sabiyarn_edge
 PACKAGE = Path(sabiyarn_edge.__file__).parent
 HEAVY = {"torch", "onnx", "safetensors", "huggingface_hub", "transformers", "tqdm"}
 """What a device does not have."""
+NETWORK = {"asyncio", "ftplib", "http", "requests", "smtplib", "socket", "socketserver", "ssl", "urllib", "urllib3"}
+"""What could reach another machine."""
 
 
 def run_python(code: str, **environment: str) -> str:
@@ -51,7 +53,7 @@ def runtime_files() -> list[Path]:
 @pytest.mark.parametrize("path", runtime_files(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_at_run_time_imports_what_a_device_lacks(path: Path) -> None:
     imported = imported_modules(path)
-    assert not imported & HEAVY
+    assert not imported & (HEAVY | NETWORK)
     if path.parent.name != "cli":  # its export command loads the exporter when it is called
         assert not any(
             name.startswith(("sabiyarn_edge.export", "sabiyarn_edge.modeling")) for name in imported
@@ -82,13 +84,7 @@ def test_generating_loads_no_exporter(text_model: Path) -> None:
     assert not HEAVY & set(run_python(code).split())
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")], ids=["unset", "the user's own"])
-def test_telemetry_is_off_unless_the_user_says_otherwise(given: str | None, expected: str) -> None:
-    code = "import os, sabiyarn_edge; print(os.environ['ORT_DISABLE_TELEMETRY'])"
-    variables = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    if given is not None:
-        variables["ORT_DISABLE_TELEMETRY"] = given
-    output = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=variables
-    )
-    assert output.stdout.strip() == expected
+def test_only_one_module_knows_the_hub() -> None:
+    """It is asked for checkpoints whose name is no folder, by the export and by the torch model."""
+    knowing = [path for path in PACKAGE.rglob("*.py") if {"huggingface_hub", *NETWORK} & imported_modules(path)]
+    assert [path.relative_to(PACKAGE).as_posix() for path in knowing] == ["modeling/hub.py"]
