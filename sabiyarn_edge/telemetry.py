@@ -17,7 +17,12 @@ __all__ = ["VARIABLE", "State", "device_id_file", "state", "turn_off"]
 
 VARIABLE = "ORT_DISABLE_TELEMETRY"
 
-_VALUES_THAT_DISABLE = ("1", "true", "yes", "on")  # seen with onnxruntime 1.32, in any case; others leave it on
+_VALUES_THAT_DISABLE = (
+    "1",
+    "true",
+    "yes",
+    "on",
+)  # seen with onnxruntime 1.32, in any case; others leave it on
 
 State = Literal["off", "on", "came late"]
 """off: nothing is reported. on: the user's own setting. came late: onnxruntime was imported before this package, so its

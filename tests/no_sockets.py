@@ -5,7 +5,7 @@
 With --but-local, Unix sockets are allowed: they lead nowhere but to services of this machine, and looking up a user's
 name or home folder opens one (glibc asks nscd).
 
-A seccomp filter, which needs no rights and no tools, and outlives exec. It refuses io_uring too, by which sockets can be
+A seccomp filter: it needs no rights and no tools, and outlives exec. It refuses io_uring too, by which sockets can be
 opened without the system call. Source: seccomp(2), bpf(4) in the Linux manual pages.
 """
 
@@ -27,7 +27,11 @@ KILLED = -signal.SIGSYS if sys.platform == "linux" else None
 # Machine: its AUDIT_ARCH, and the numbers of socket and io_uring_setup.
 _SYSTEM_CALLS = {"x86_64": (0xC000003E, (41, 425)), "aarch64": (0xC00000B7, (198, 425))}
 
-_LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
+_LOAD, _JUMP_IF_EQUAL, _RETURN = (
+    0x20,
+    0x15,
+    0x06,
+)  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
 _NUMBER_OFFSET, _ARCHITECTURE_OFFSET, _FIRST_ARGUMENT_OFFSET = 0, 4, 16  # in struct seccomp_data
 _AF_UNIX = 1
 _KILL_PROCESS, _ALLOW = 0x80000000, 0x7FFF0000

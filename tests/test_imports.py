@@ -15,7 +15,18 @@ import sabiyarn_edge
 PACKAGE = Path(sabiyarn_edge.__file__).parent
 HEAVY = {"torch", "onnx", "safetensors", "huggingface_hub", "transformers", "tqdm"}
 """What a device does not have."""
-NETWORK = {"asyncio", "ftplib", "http", "requests", "smtplib", "socket", "socketserver", "ssl", "urllib", "urllib3"}
+NETWORK = {
+    "asyncio",
+    "ftplib",
+    "http",
+    "requests",
+    "smtplib",
+    "socket",
+    "socketserver",
+    "ssl",
+    "urllib",
+    "urllib3",
+}
 """What could reach another machine."""
 
 
@@ -86,5 +97,7 @@ def test_generating_loads_no_exporter(text_model: Path) -> None:
 
 def test_only_one_module_knows_the_hub() -> None:
     """It is asked for checkpoints whose name is no folder, by the export and by the torch model."""
-    knowing = [path for path in PACKAGE.rglob("*.py") if {"huggingface_hub", *NETWORK} & imported_modules(path)]
+    knowing = [
+        path for path in PACKAGE.rglob("*.py") if {"huggingface_hub", *NETWORK} & imported_modules(path)
+    ]
     assert [path.relative_to(PACKAGE).as_posix() for path in knowing] == ["modeling/hub.py"]
