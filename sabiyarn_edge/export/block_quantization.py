@@ -1,63 +1,161 @@
-"""8-bit blocks: a row of weights is cut into blocks, each with its own scale and zero point.
+"""Blocks of 4 or 8 bits: a row of weights is cut into blocks, each with its own scale and zero point.
 
-    weight ~ (code - zero_point) * scale,   code and zero_point in 0 ... 255
+    weight ~ (code - zero_point) * scale,   code and zero_point in 0 ... 2^bits - 1
 
-The range of a block is widened to include 0, so that 0 is exact. This is the form that onnxruntime's
-MatMulNBits and GatherBlockQuantized read (docs/ContribOperators.md of its repository).
+This is the form that onnxruntime's MatMulNBits and GatherBlockQuantized read (docs/ContribOperators.md of its
+repository). Codes of 4 bits stand two in a byte, the first in its low half; so do zero points, row by row.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK_SIZES", "block_codes", "block_scales", "block_size_for", "block_zero_points"]
+__all__ = [
+    "BLOCK_SIZES",
+    "BlockLayout",
+    "Blocks",
+    "Grid",
+    "block_size_for",
+    "codes_on",
+    "range_grid",
+    "round_to_nearest",
+]
 
-BLOCK_SIZES = (128, 64, 32, 16)
-"""Weights per block, the best first: at 128 MatMulNBits runs at twice the speed of 32; it allows none below
-16."""
+BLOCK_SIZES = (256, 128, 64, 32, 16)
+"""Weights per block that MatMulNBits allows."""
 
-LEVELS = 255
+USUAL_BLOCK_SIZES = (128, 64, 32, 16)
+"""The best first: at 128 MatMulNBits runs at twice the speed of 32."""
 
-_ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 1024
 """Rows of a matrix that are rounded together: bounds the memory of intermediate arrays."""
+
+Floats = NDArray[np.float32]
 
 
 def block_size_for(width: int) -> int | None:
-    """The largest block size that divides a row of so many weights; None if none does."""
-    return next((size for size in BLOCK_SIZES if width % size == 0), None)
+    """The block size that suits a row of so many weights best; None if none divides it."""
+    return next((size for size in USUAL_BLOCK_SIZES if width % size == 0), None)
 
 
-def block_scales(weights: NDArray[np.float32], block_size: int) -> NDArray[np.float32]:
-    """Scales [rows, blocks] of weights [rows, width]."""
-    blocks = weights.reshape(len(weights), -1, block_size)
+@dataclass(frozen=True)
+class BlockLayout:
+    """How a matrix is cut and how finely it is rounded."""
+
+    bits: int
+    """4 or 8."""
+    size: int
+    """Weights per block, one of BLOCK_SIZES."""
+
+    @property
+    def levels(self) -> int:
+        """The largest code."""
+        return (1 << self.bits) - 1
+
+    @property
+    def bits_per_weight(self) -> float:
+        """With what a block needs besides its codes: a scale of 32 bits and a zero point."""
+        return self.bits + (32 + self.bits) / self.size
+
+    def packed_width(self, count: int) -> int:
+        """Bytes that so many codes take; the last byte may be half used."""
+        return (count * self.bits + 7) // 8
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values that each block's weights are rounded to."""
+
+    scales: Floats
+    """[rows, blocks]"""
+    zero_points: NDArray[np.uint8]
+    """[rows, blocks]"""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A matrix [rows, width] as it is stored."""
+
+    layout: BlockLayout
+    codes: NDArray[np.uint8]
+    """[rows, blocks, packed_width(size)]"""
+    scales: Floats
+    """[rows, blocks]"""
+    zero_points: NDArray[np.uint8]
+    """[rows, packed_width(blocks)]"""
+
+    @classmethod
+    def pack(cls, layout: BlockLayout, codes: NDArray[np.uint8], grid: Grid) -> Blocks:
+        """From codes [rows, blocks, size], one in a byte."""
+        return cls(layout, _packed(codes, layout.bits), grid.scales, _packed(grid.zero_points, layout.bits))
+
+    def restored(self) -> Floats:
+        """The values that the operators compute with: float32 [rows, width]."""
+        rows, blocks = self.scales.shape
+        values = np.empty((rows, blocks * self.layout.size), np.float32)
+        bits = self.layout.bits
+        for begin in range(0, rows, ROWS_AT_ONCE):
+            part = slice(begin, begin + ROWS_AT_ONCE)
+            codes = _unpacked(self.codes[part], bits, self.layout.size).astype(np.float32)
+            zero_points = _unpacked(self.zero_points[part], bits, blocks)[..., None]
+            values[part] = ((codes - zero_points) * self.scales[part][..., None]).reshape(len(codes), -1)
+        return values
+
+
+def range_grid(weights: Floats, layout: BlockLayout) -> Grid:
+    """From the smallest to the largest weight of each block, widened to include 0: then 0 is exact.
+
+    Args:
+        weights: [rows, width]
+    """
+    blocks = weights.reshape(len(weights), -1, layout.size)
     low = np.minimum(blocks.min(axis=-1), 0)
     high = np.maximum(blocks.max(axis=-1), 0)
-    scales: NDArray[np.float32] = (high - low) / np.float32(LEVELS)
+    scales: Floats = (high - low) / np.float32(layout.levels)
     scales[scales == 0] = 1  # a block of zeros
-    return scales
+    return Grid(scales, _clipped(np.rint(-low / scales), layout.levels))
 
 
-def block_zero_points(weights: NDArray[np.float32], block_size: int) -> NDArray[np.uint8]:
-    """Zero points [rows, blocks] of weights [rows, width]."""
-    low = np.minimum(weights.reshape(len(weights), -1, block_size).min(axis=-1), 0)
-    return _as_codes(np.rint(-low / block_scales(weights, block_size)))
+def codes_on(grid: Grid, weights: Floats, layout: BlockLayout) -> NDArray[np.uint8]:
+    """The nearest codes [rows, blocks, size] of weights [rows, width]."""
+    blocks = weights.reshape(len(weights), -1, layout.size)
+    # Rounded before the zero point is added: the sum has fewer bits for the fraction.
+    steps = np.rint(blocks / grid.scales[..., None])
+    return _clipped(steps + grid.zero_points[..., None], layout.levels)
 
 
-def block_codes(weights: NDArray[np.float32], block_size: int) -> NDArray[np.uint8]:
-    """Codes [rows, blocks, block_size] of weights [rows, width]."""
+def round_to_nearest(weights: Floats, layout: BlockLayout) -> Blocks:
+    """Each weight of [rows, width] to the nearest value of its block's range."""
+    grid = range_grid(weights, layout)
     rows, width = weights.shape
-    codes = np.empty((rows, width // block_size, block_size), np.uint8)
-    for begin in range(0, rows, _ROWS_AT_ONCE):
-        part = weights[begin : begin + _ROWS_AT_ONCE]
-        scales = block_scales(part, block_size)[..., None]
-        zero_points = block_zero_points(part, block_size)[..., None]
-        # Rounded before the zero point is added: the sum has fewer bits for the fraction.
-        steps = np.rint(part.reshape(len(part), -1, block_size) / scales)
-        codes[begin : begin + len(part)] = _as_codes(steps + zero_points)
-    return codes
+    codes = np.empty((rows, width // layout.size, layout.packed_width(layout.size)), np.uint8)
+    for begin in range(0, rows, ROWS_AT_ONCE):
+        part = slice(begin, begin + ROWS_AT_ONCE)
+        own = Grid(grid.scales[part], grid.zero_points[part])
+        codes[part] = _packed(codes_on(own, weights[part], layout), layout.bits)
+    return Blocks(layout, codes, grid.scales, _packed(grid.zero_points, layout.bits))
 
 
-def _as_codes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _clipped(values: Floats, levels: int) -> NDArray[np.uint8]:
     with np.errstate(invalid="ignore"):  # NaN is found, and named, when the scales are written
-        return np.clip(values, 0, LEVELS).astype(np.uint8)
+        return np.clip(values, 0, levels).astype(np.uint8)
+
+
+def _packed(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """[..., count] -> [..., packed_width(count)]"""
+    if bits == 8:
+        return codes
+    padded = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, codes.shape[-1] % 2)])
+    packed: NDArray[np.uint8] = padded[..., 0::2] | np.left_shift(padded[..., 1::2], np.uint8(4))
+    return packed
+
+
+def _unpacked(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8]:
+    """[..., packed_width(count)] -> [..., count]"""
+    if bits == 8:
+        return packed
+    codes = np.stack([packed & np.uint8(15), packed >> np.uint8(4)], axis=-1)
+    return codes.reshape(*packed.shape[:-1], -1)[..., :count]

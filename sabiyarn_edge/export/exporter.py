@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from .. import __version__
 from ..config import GPTJXConfig, ModelConfig
 from ..modeling import GPTJXForCausalLM
 from ..modeling.hub import locate_checkpoint
+from .block_plan import matrix_names
 from .decoder_graph import Parameters, build_decoder
 from .graph_builder import GraphBuilder
 from .masked_graph import build_masked_decoder
@@ -24,7 +28,8 @@ from .side_files import copy_tokenizer, write_generation_config
 from .target_folder import atomic_folder, check_target
 from .tensors import Array
 from .verify import Verification, verify_export
-from .weight_formats import WEIGHT_FORMATS
+from .weight_format import WeightFormat
+from .weight_formats import DEFAULT_DTYPE, make_weight_format
 from .weights_writer import plan_weights, write_weights
 
 __all__ = ["export_model"]
@@ -39,7 +44,9 @@ def export_model(
     source: str | Path,
     out: str | Path,
     *,
-    dtype: str = "float32",
+    dtype: str = DEFAULT_DTYPE,
+    weight_block_size: int | None = None,
+    keep_int8: Sequence[str] | None = None,
     kv_cache_dtype: str = "float16",
     max_length: int | None = None,
     force: bool = False,
@@ -53,15 +60,20 @@ def export_model(
     Args:
         source: checkpoint folder (config.json and weights), or hub id "owner/name".
         out: folder to make; missing parents are made too.
-        dtype: how matrices are stored: "float32"; "float16-weights" (half the size on disk; onnxruntime
-            widens them when it loads, and computes in float32); "int8" (a quarter of the size, twice the
-            speed or more, nearly the same logits: blocks of up to 128 weights with a scale and a zero point
-                each).
+        dtype: how matrices are stored: "int8" (a quarter of float32's size, more than twice the speed, nearly
+            the same logits); "int4" (smaller and faster still, at a loss that the report states); "float32";
+            "float16-weights" (half the size on disk; onnxruntime widens them when it loads, and computes in
+            float32).
+        weight_block_size: int8 and int4 have a scale and a zero point for so many weights of a row: 16, 32, 64,
+            128 or 256. None: 128, or less where 128 does not divide the width.
+        keep_int8: which matrices of an int4 export have 8 bits: "lm_head" (the embedding too, which is the same
+            table), "first", "last" (blocks) and parts of names ("mlp.c_proj", "h.3", "wpe"). None: lm_head and wpe.
         kv_cache_dtype: how keys and values are stored: "float16", or "float32" (twice the memory).
         max_length: cuts the position table to so many rows, for devices that never need block_size of them;
             prompt and output together cannot be longer. None: all.
         force: replace OUT if it is an earlier export.
-        verify: compare the graph with the torch model, and fail if it differs by more than rounding.
+        verify: compare the graph with the torch model of the same (rounded) weights, and fail if it differs by
+            more than rounding inside the products.
         progress: show a bar for each stage on stderr.
 
     Returns:
@@ -73,17 +85,18 @@ def export_model(
         ExportError: OUT exists or cannot be written, the disk is full, onnxruntime cannot run the model's
             shape, or the graph differs from the model.
     """
-    check_options(dtype, kv_cache_dtype, max_length)
+    check_options(dtype, weight_block_size, keep_int8, kv_cache_dtype, max_length)
     out = Path(out).expanduser()
     local = Path(source).expanduser()
     check_target(out, local if local.is_dir() else None, force=force)
     stages = Progress(show=progress)
     with stages.stage("reading checkpoint", 1) as advance:
-        checkpoint = _Checkpoint.load(source, max_length, dtype)
+        checkpoint = _Checkpoint.load(source, max_length)
         advance(1)
     config, folder = checkpoint.config, checkpoint.folder
     source_block_size, parameters = checkpoint.model.config.block_size, checkpoint.count_parameters()
-    recipe = (checkpoint.parameters(), config, WEIGHT_FORMATS[dtype], kv_cache_dtype)
+    weight_format = make_weight_format(dtype, config, weight_block_size, keep_int8)
+    recipe = (checkpoint.parameters(), config, weight_format, kv_cache_dtype)
     graphs = {"decoder": build_decoder(*recipe), "decoder_masked": build_masked_decoder(*recipe)}
     nodes = len(graphs["decoder"].nodes)
     check_space(out, plan_weights(graphs["decoder"].tensors.values()).file_size + ROOM_FOR_SMALL_FILES)
@@ -91,14 +104,11 @@ def export_model(
     with atomic_folder(out) as partial:
         notes = copy_tokenizer(folder, partial, config.vocab_size)
         notes += write_generation_config(folder, partial, config.vocab_size)
-        reference = _run_reference(checkpoint, stages) if verify else None
         model_config = _write_model(graphs, partial, config, dtype, kv_cache_dtype, stages)
         model_config.save(partial)
-        del (
-            checkpoint,
-            recipe,
-            graphs,
-        )  # onnxruntime makes its own copy of the weights: there is no need for two
+        reference = _run_reference(checkpoint, weight_format, stages) if verify else None
+        # onnxruntime makes its own copy of the weights: there is no need for two
+        del (checkpoint, recipe, graphs, weight_format)
         verifications = {
             graph: _verify(partial, model_config, reference, graph, stages) if reference is not None else None
             for graph in GRAPH_FILES
@@ -134,13 +144,13 @@ class _Checkpoint:
     """Of the export: its block_size may be smaller than the model's."""
 
     @classmethod
-    def load(cls, source: str | Path, max_length: int | None, dtype: str) -> _Checkpoint:
+    def load(cls, source: str | Path, max_length: int | None) -> _Checkpoint:
         folder = locate_checkpoint(source)
         model = GPTJXForCausalLM.from_pretrained(
             folder, use_kv_cache=True, kv_cache_dtype="float32", max_batch_size=1
         )
         config = GPTJXConfig.from_json_file(folder / "config.json")
-        return cls(folder, model, exported_config(config, max_length, dtype))
+        return cls(folder, model, exported_config(config, max_length))
 
     def parameters(self) -> Parameters:
         state = self.model.state_dict()
@@ -154,13 +164,23 @@ class _Checkpoint:
 
         return Parameters(shapes, read)
 
+    def round_weights(self, weight_format: WeightFormat) -> None:
+        """Give the torch model the values that the export stores: then both compute the same but for rounding
+        within products."""
+        parameters, state = self.parameters(), self.model.state_dict()
+        for name in matrix_names(self.config):
+            matrix = parameters.matrix(name)
+            with torch.no_grad():
+                state[name][: matrix.shape[0]] = torch.from_numpy(weight_format.restored(matrix))
+
     def count_parameters(self) -> int:
         """Numbers of the exported model, wte counted once."""
         dropped = (self.model.config.block_size - self.config.block_size) * self.config.n_embd
         return sum(parameter.numel() for parameter in self.model.parameters()) - dropped
 
 
-def _run_reference(checkpoint: _Checkpoint, stages: Progress) -> Reference:
+def _run_reference(checkpoint: _Checkpoint, weight_format: WeightFormat, stages: Progress) -> Reference:
+    checkpoint.round_weights(weight_format)
     block_size = checkpoint.config.block_size
     with stages.stage("running torch model", split_positions(block_size)[1] + 1, "token") as advance:
         return make_reference(checkpoint.model, block_size, progress=advance)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import GPTJXConfig
 from .graph_builder import MICROSOFT, GraphBuilder
 from .tensors import Array, Tensor
 from .weight_format import Matrix
@@ -20,10 +19,6 @@ class FloatWeights:
 
     name: str
     dtype: str
-    logit_bound: float
-
-    def check(self, config: GPTJXConfig) -> None:
-        """Any shape will do."""
 
     def linear(self, graph: GraphBuilder, x: str, weight: Matrix, bias: Tensor | None, name: str) -> str:
         outputs, inputs = weight.shape
@@ -57,6 +52,9 @@ class FloatWeights:
             "Concat", [leading, graph.integers(f"{name}.entries", [entries])], f"{name}.shape", axis=0
         )
         return graph.node("Reshape", [product, shape], name, allowzero=1)  # n may be 0
+
+    def restored(self, matrix: Matrix) -> Array:
+        return self._encode(matrix.load()).astype(np.float32)
 
     def _table(self, table: Matrix) -> Tensor:
         return Tensor(table.name, self.dtype, table.shape, lambda: self._encode(table.load()))

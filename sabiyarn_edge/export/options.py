@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import KV_CACHE_DTYPES, GPTJXConfig
 from ..errors import ExportError, InvalidInputError
-from .weight_formats import WEIGHT_FORMATS
+from .weight_formats import check_weight_options
 
 __all__ = ["check_options", "check_space", "exported_config"]
 
@@ -18,25 +19,29 @@ HEAD_DIM_STEP = 8
 MIB = 1024 * 1024
 
 
-def check_options(dtype: str, kv_cache_dtype: str, max_length: int | None) -> None:
+def check_options(
+    dtype: str,
+    block_size: int | None,
+    keep_int8: Sequence[str] | None,
+    kv_cache_dtype: str,
+    max_length: int | None,
+) -> None:
     """Raise InvalidInputError for an option that no checkpoint allows."""
-    for name, value, allowed in (
-        ("dtype", dtype, tuple(WEIGHT_FORMATS)),
-        ("kv_cache_dtype", kv_cache_dtype, KV_CACHE_DTYPES),
-    ):
-        if value not in allowed:
-            raise InvalidInputError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}.")
+    check_weight_options(dtype, block_size, keep_int8)
+    if kv_cache_dtype not in KV_CACHE_DTYPES:
+        allowed = ", ".join(KV_CACHE_DTYPES)
+        raise InvalidInputError(f"kv_cache_dtype is {kv_cache_dtype!r}; it must be one of {allowed}.")
     if max_length is not None and (type(max_length) is not int or max_length < 1):
         raise InvalidInputError(
             f"max_length is {max_length!r}; it must be an integer of at least 1 (tokens)."
         )
 
 
-def exported_config(config: GPTJXConfig, max_length: int | None, dtype: str) -> GPTJXConfig:
+def exported_config(config: GPTJXConfig, max_length: int | None) -> GPTJXConfig:
     """The config of the model folder: the checkpoint's, with at most max_length positions.
 
     Raises:
-        ExportError: max_length is more than there are, or the shape does not suit onnxruntime or dtype.
+        ExportError: max_length is more than there are, or the shape does not suit onnxruntime.
     """
     if max_length is not None and max_length > config.block_size:
         raise ExportError(
@@ -49,7 +54,6 @@ def exported_config(config: GPTJXConfig, max_length: int | None, dtype: str) -> 
             f"{config.n_heads}), and onnxruntime's GroupQueryAttention needs a multiple of "
             f"{HEAD_DIM_STEP}. It can be run with sabiyarn_edge.modeling, but not exported."
         )
-    WEIGHT_FORMATS[dtype].check(config)
     return config if max_length is None else dataclasses.replace(config, block_size=max_length)
 
 

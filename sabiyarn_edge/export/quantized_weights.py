@@ -1,14 +1,12 @@
-"""Matrices as 8-bit blocks, multiplied by onnxruntime's MatMulNBits."""
+"""Matrices as blocks of 4 or 8 bits, multiplied by onnxruntime's MatMulNBits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..config import GPTJXConfig
-from ..errors import ExportError
-from .block_quantization import BLOCK_SIZES, block_codes, block_scales, block_size_for, block_zero_points
+from .block_plan import BlockPlan
+from .block_quantization import BlockLayout, Blocks, round_to_nearest
 from .graph_builder import MICROSOFT, GraphBuilder
-from .tensors import Tensor
+from .tensors import Array, Tensor
 from .weight_format import Matrix
 
 __all__ = ["QuantizedWeights"]
@@ -17,27 +15,24 @@ INT8_ACTIVATIONS = 4
 """MatMulNBits' accuracy_level: activations are rounded to 8 bits per block too, products are of integers."""
 
 
-@dataclass(frozen=True)
 class QuantizedWeights:
-    """A quarter of float32's size, and several times its speed where memory is the limit.
+    """A quarter of float32's size or less, and several times its speed where memory is the limit.
 
-    Embeddings are read by GatherBlockQuantized. It wants wte as [entries, width], MatMulNBits as
-    [entries, blocks, block_size]: two shapes of the same bytes.
+    Embeddings are read by GatherBlockQuantized. It wants wte as [entries, bytes], MatMulNBits as
+    [entries, blocks, bytes]: two shapes of the same bytes.
+
+    Each matrix is rounded when it is first needed, and its blocks are kept until the export is done.
     """
 
-    name: str
-    logit_bound: float
-
-    def check(self, config: GPTJXConfig) -> None:
-        if block_size_for(config.n_embd) is None:
-            raise ExportError(
-                f"n_embd is {config.n_embd}, but {self.name} stores weights in blocks of {BLOCK_SIZES[-1]} or more, "
-                f"which must divide it. Export with --dtype float32 or float16-weights."
-            )
+    def __init__(self, plan: BlockPlan, config: GPTJXConfig) -> None:
+        self.name = plan.name
+        self._plan, self._config = plan, config
+        self._blocks: dict[str, Blocks] = {}
 
     def linear(self, graph: GraphBuilder, x: str, weight: Matrix, bias: Tensor | None, name: str) -> str:
         outputs, inputs = weight.shape
-        operands = [graph.tensor(tensor) for tensor in _stored(weight)]
+        layout = self.layout(weight)
+        operands = [graph.tensor(tensor) for tensor in self._stored(weight)]
         if bias is not None:
             operands += ["", graph.tensor(bias)]  # "": g_idx, deprecated
         return graph.node(
@@ -47,61 +42,68 @@ class QuantizedWeights:
             domain=MICROSOFT,
             N=outputs,
             K=inputs,
-            bits=8,
-            block_size=_block_size(weight),
+            bits=layout.bits,
+            block_size=layout.size,
             accuracy_level=INT8_ACTIVATIONS,
         )
 
     def embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
-        codes, scales, zero_points = _stored(table)
-        flat = Tensor(codes.name, codes.dtype, table.shape, lambda: codes.load().reshape(table.shape))
-        return _gather(graph, ids, (flat, scales, zero_points), _block_size(table), name)
+        codes, scales, zero_points = self._stored(table)
+        shape = self._rows_shape(table)
+        flat = Tensor(codes.name, codes.dtype, shape, lambda: codes.load().reshape(shape))
+        return self._gather(graph, ids, (flat, scales, zero_points), table, name)
 
     def tied_embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
-        codes, scales, zero_points = _stored(table)
-        rows = codes.viewed_as(f"{codes.name}.rows", table.shape)
-        return _gather(graph, ids, (rows, scales, zero_points), _block_size(table), name)
+        codes, scales, zero_points = self._stored(table)
+        rows = codes.viewed_as(f"{codes.name}.rows", self._rows_shape(table))
+        return self._gather(graph, ids, (rows, scales, zero_points), table, name)
 
     def tied_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
         return self.linear(graph, x, table, None, name)
 
     portable_head = tied_head  # no standard operator multiplies by blocks: only onnxruntime runs these graphs
 
+    def restored(self, matrix: Matrix) -> Array:
+        return self.blocks(matrix).restored()
 
-def _stored(weight: Matrix) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, scales and zero points."""
-    rows, width = weight.shape
-    size = _block_size(weight)
-    blocks = width // size
-    return (
-        Tensor(weight.name, "uint8", (rows, blocks, size), lambda: block_codes(weight.load(), size)),
-        Tensor(f"{weight.name}.scales", "float32", (rows, blocks), lambda: block_scales(weight.load(), size)),
-        Tensor(
-            f"{weight.name}.zero_points",
-            "uint8",
-            (rows, blocks),
-            lambda: block_zero_points(weight.load(), size),
-        ),
-    )
+    def layout(self, matrix: Matrix) -> BlockLayout:
+        """How this matrix is cut and rounded."""
+        return self._plan.layout(matrix.name, matrix.shape[1], self._config)
 
+    def blocks(self, matrix: Matrix) -> Blocks:
+        """The matrix as it is stored."""
+        if matrix.name not in self._blocks:
+            self._blocks[matrix.name] = round_to_nearest(matrix.load(), self.layout(matrix))
+        return self._blocks[matrix.name]
 
-def _block_size(weight: Matrix) -> int:
-    size = block_size_for(weight.shape[1])
-    assert size is not None  # check() has seen to it: every width is n_embd or 4 * n_embd
-    return size
+    def _stored(self, weight: Matrix) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes, scales and zero points."""
+        rows, width = weight.shape
+        layout = self.layout(weight)
+        count = width // layout.size
+        name, of_block, of_row = weight.name, layout.packed_width(layout.size), layout.packed_width(count)
+        return (
+            Tensor(name, "uint8", (rows, count, of_block), lambda: self.blocks(weight).codes),
+            Tensor(f"{name}.scales", "float32", (rows, count), lambda: self.blocks(weight).scales),
+            Tensor(f"{name}.zero_points", "uint8", (rows, of_row), lambda: self.blocks(weight).zero_points),
+        )
 
+    def _rows_shape(self, table: Matrix) -> tuple[int, int]:
+        rows, width = table.shape
+        return rows, self.layout(table).packed_width(width)
 
-def _gather(
-    graph: GraphBuilder, ids: str, table: tuple[Tensor, Tensor, Tensor], block_size: int, name: str
-) -> str:
-    codes, scales, zero_points = (graph.tensor(tensor) for tensor in table)
-    return graph.node(
-        "GatherBlockQuantized",
-        [codes, ids, scales, zero_points],
-        name,
-        domain=MICROSOFT,
-        bits=8,
-        block_size=block_size,
-        gather_axis=0,
-        quantize_axis=1,
-    )
+    def _gather(
+        self, graph: GraphBuilder, ids: str, stored: tuple[Tensor, Tensor, Tensor], table: Matrix, name: str
+    ) -> str:
+        codes, scales, zero_points = (graph.tensor(tensor) for tensor in stored)
+        layout = self.layout(table)
+        return graph.node(
+            "GatherBlockQuantized",
+            [codes, ids, scales, zero_points],
+            name,
+            domain=MICROSOFT,
+            bits=layout.bits,
+            block_size=layout.size,
+            gather_axis=0,
+            quantize_axis=1,
+        )

@@ -14,7 +14,7 @@ from ..errors import ExportError
 from .plain_decoder import PlainDecoder
 from .plain_masked_decoder import PlainMaskedDecoder
 from .reference import Reference
-from .weight_formats import WEIGHT_FORMATS
+from .weight_formats import product_bound
 
 __all__ = ["Verification", "logit_bound", "verify_export"]
 
@@ -30,9 +30,10 @@ def logit_bound(dtype: str, kv_cache_dtype: str) -> float:
     """Largest logit difference that an export may have, as a fraction of the logits' spread.
 
     A wrong graph (a position off by one, a lost bias, a wrong scale) is off by half the spread to several
-    times the spread, so the bounds tell rounding from mistakes; int8's can only tell it from grave ones.
+    times the spread, so the bounds tell rounding from mistakes; those of int8 and int4, whose activations are
+    rounded too, only from grave ones.
     """
-    return WEIGHT_FORMATS[dtype].logit_bound + (FLOAT16_CACHE_BOUND if kv_cache_dtype == "float16" else 0.0)
+    return product_bound(dtype) + (FLOAT16_CACHE_BOUND if kv_cache_dtype == "float16" else 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..config import GPTJXConfig
 from .graph_builder import GraphBuilder
 from .tensors import Array, Tensor
 
@@ -30,13 +29,6 @@ class WeightFormat(Protocol):
     def name(self) -> str:
         """The value of `dtype` that means this format."""
 
-    @property
-    def logit_bound(self) -> float:
-        """Largest logit difference that its rounding may cause, as a fraction of the logits' spread."""
-
-    def check(self, config: GPTJXConfig) -> None:
-        """Raise ExportError if it cannot hold a model of this shape."""
-
     def linear(self, graph: GraphBuilder, x: str, weight: Matrix, bias: Tensor | None, name: str) -> str:
         """Emit x W^T (+ bias): [..., inputs] -> [..., outputs], float32."""
 
@@ -52,3 +44,6 @@ class WeightFormat(Protocol):
     def portable_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
         """As `tied_head`, of x [batch, n, width], for other runtimes than onnxruntime where the format
         allows: standard operators only."""
+
+    def restored(self, matrix: Matrix) -> Array:
+        """The values, float32 [outputs, inputs], that products with this matrix compute with."""

@@ -35,7 +35,7 @@ def test_an_export_is_summed_up(run, checkpoint, tmp_path):
     assert size.startswith(f"{tmp_path / 'out'}: ")
     assert "MiB (config.json 0.0, " in size
     assert shape.endswith(
-        " parameters as float32; 32 positions, cut from 64; KV cache float32, 256 bytes per token"
+        " parameters as int8; 32 positions, cut from 64; KV cache float32, 256 bytes per token"
     )
     assert check.startswith("compared with torch: largest logit difference ")
     assert "greedy choice agrees for " in check
@@ -67,6 +67,10 @@ def test_progress_goes_to_stderr(run, checkpoint, tmp_path):
     ("arguments", "code", "message"),
     [
         (["--dtype", "int3"], 2, "dtype is 'int3'; it must be one of float32"),
+        (["--block-size", "100"], 2, "block size is 100; it must be one of 16, 32, 64, 128, 256 weights"),
+        (["--block-size", "32"], 1, "n_embd is 16, which is not a multiple of the 32 weights of a block"),
+        (["--keep-int8", "first"], 2, "keep_int8 (first) was given, but dtype is int8"),
+        (["--dtype", "int4", "--keep-int8", "first,h.9"], 2, "keep_int8 names 'h.9', which no matrix is"),
         (["--kv-cache-dtype", "int8"], 2, "kv_cache_dtype is 'int8'"),
         (["--max-length", "0"], 2, "max_length is 0"),
         (["--max-length", "65"], 1, "max_length is 65, but block_size is 64"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -40,38 +41,54 @@ class Exported:
     report: ExportReport
     shape: dict[str, Any]
     tensors: dict[str, Array]
+    int8_names: tuple[str, ...] = ("wte", "wpe")
+    """Parts of the names of matrices that an int4 export keeps in 8 bits."""
+
+    def dtype_of(self, name: str) -> str:
+        """How the matrix of this name is stored."""
+        kept = any(f".{part}." in name for part in self.int8_names)
+        return "int8" if self.report.dtype == "int4" and kept else self.report.dtype
 
     def oracle(self) -> ReferenceGPTJX:
         """The same model in float64, of the values that the folder holds."""
-        store = {
+        return ReferenceGPTJX(
+            self.oracle_tensors(), n_layer=self.shape["n_layer"], n_heads=self.shape["n_heads"]
+        )
+
+    def oracle_tensors(self) -> dict[str, Array]:
+        """The values that the folder holds, found anew from the checkpoint's."""
+        store: dict[str, Callable[[Array], Array]] = {
             "float32": lambda matrix: matrix,
             "float16-weights": lambda matrix: matrix.astype(np.float16),
             "int8": rounded_to_blocks,
-        }[self.report.dtype]
-        tensors = {
-            name: store(values) if values.ndim == 2 else values for name, values in self.tensors.items()
+            "int4": partial(rounded_to_blocks, bits=4),
         }
-        return ReferenceGPTJX(tensors, n_layer=self.shape["n_layer"], n_heads=self.shape["n_heads"])
+        return {
+            name: store[self.dtype_of(name)](values) if values.ndim == 2 else values
+            for name, values in self.tensors.items()
+        }
 
 
-def rounded_to_blocks(matrix: Array) -> Array:
-    """What 8 bits leave of a matrix [rows, width], block by block in plain loops."""
-    size = next(size for size in (128, 64, 32, 16) if matrix.shape[1] % size == 0)
+def rounded_to_blocks(matrix: Array, *, bits: int = 8, size: int | None = None) -> Array:
+    """What so many bits leave of a matrix [rows, width], block by block in plain loops."""
+    size = size or next(size for size in (128, 64, 32, 16) if matrix.shape[1] % size == 0)
+    levels = 2**bits - 1
     out = np.empty(matrix.shape, np.float64)
     for row, block_index in np.ndindex(matrix.shape[0], matrix.shape[1] // size):
         place = (row, slice(block_index * size, (block_index + 1) * size))
         block = matrix[place]
         low, high = min(block.min(), 0), max(block.max(), 0)
-        scale = np.float32(high - low) / np.float32(255)
+        scale = np.float32(high - low) / np.float32(levels)
         zero_point = round(float(-low / scale))
-        codes = [min(max(round(float(weight / scale)) + zero_point, 0), 255) for weight in block]
+        codes = [min(max(round(float(weight / scale)) + zero_point, 0), levels) for weight in block]
         out[place] = (np.array(codes) - zero_point) * np.float64(scale)
     return out
 
 
 def export_tiny(tmp_path: Path, shape: dict[str, Any] | None = None, **options: Any) -> Exported:
-    """Make a tiny checkpoint of `shape` and export it, quietly, with `options`; see tests/device.py for devices."""
-    shape, folder = shape or {}, tmp_path / "model"
+    """Make a tiny checkpoint of `shape` and export it, quietly, with `options` (in float32 unless these say otherwise);
+    see tests/device.py for devices."""
+    shape, folder, options = shape or {}, tmp_path / "model", {"dtype": "float32", **options}
     kept = kept_export(shape, options)
     report: Any
     if LACKING:

@@ -46,7 +46,7 @@ def test_the_model_folder(source: Path, tmp_path: Path) -> None:
         "weights.bin",
     ]
     config = ModelConfig.load(tmp_path / "model")
-    assert (config.dtype, config.kv_cache_dtype) == ("float32", "float16")
+    assert (config.dtype, config.kv_cache_dtype) == ("int8", "float16")
     assert config.gptjx.to_dict().items() <= json.loads((source / "config.json").read_text()).items()
     assert json.loads((tmp_path / "model" / "export_report.json").read_text()) == report.to_dict()
 
@@ -74,7 +74,9 @@ def test_the_report(source: Path, tmp_path: Path) -> None:
 def test_every_oddity_of_checkpoints(tmp_path: Path, trap: str) -> None:
     """The graph must compute the same whatever the file looks like: loading is the model's, names are not."""
     source = make_tiny_checkpoint(tmp_path / "checkpoint", traps=[trap])
-    report = export_model(source, tmp_path / "model", kv_cache_dtype="float32", progress=False)
+    report = export_model(
+        source, tmp_path / "model", dtype="float32", kv_cache_dtype="float32", progress=False
+    )
     plain = export_tiny(tmp_path / "plain", kv_cache_dtype="float32").report
     rounded = trap in ("half", "bfloat16")
     assert (report.weights_hash == plain.weights_hash) != rounded
@@ -111,7 +113,7 @@ def test_max_length_beyond_block_size(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "float8"}, "dtype is 'float8'; it must be one of float32, float16-weights, int8"),
+        ({"dtype": "float8"}, "dtype is 'float8'; it must be one of float32, float16-weights, int8, int4"),
         ({"kv_cache_dtype": "int3"}, "kv_cache_dtype is 'int3'; it must be one of"),
         ({"max_length": 0}, "max_length is 0; it must be an integer of at least 1"),
         ({"max_length": True}, "max_length is True"),
@@ -204,7 +206,7 @@ def test_a_graph_that_loses_a_bias_is_not_written(
         lambda self, name: None if name.endswith(lost) else optional(self, name),
     )
     with pytest.raises(ExportError, match="does not reproduce the model: a logit differs by"):
-        export_model(source, tmp_path / "model", progress=False)
+        export_model(source, tmp_path / "model", dtype="float32", progress=False)
     assert entries(tmp_path) == ["checkpoint"]
     report = export_model(source, tmp_path / "model", verify=False, progress=False)
     assert report.verification is None

@@ -1,14 +1,19 @@
-"""int8: the products against the values that are stored, and the distance from float32."""
+"""int8 and int4: the products against the values that are stored, and the distance from float32."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from sabiyarn_edge.errors import ExportError
+from sabiyarn_edge import EdgeGenerator
+from sabiyarn_edge.errors import ExportError, InvalidInputError
 from sabiyarn_edge.export import export_model
 from sabiyarn_edge.weights_file import WeightsHeader
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
@@ -16,20 +21,34 @@ from tests.export.models import SHAPES, Exported, FeedingLoop, export_tiny
 
 TOKENS = np.random.default_rng(5).integers(97, size=(1, 40))
 
+VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "int8": ({"dtype": "int8"}, ()),
+    "int4": ({"dtype": "int4"}, ("wte", "wpe")),
+    "int4-all": ({"dtype": "int4", "keep_int8": []}, ()),
+    "int4-mixed": (
+        {"dtype": "int4", "keep_int8": ["first", "mlp.c_proj", "lm_head"]},
+        ("h.0", "mlp.c_proj", "wte"),
+    ),
+}
+"""Options of the export, and what has 8 bits then."""
 
-@pytest.fixture(scope="module", params=SHAPES.values(), ids=SHAPES)
+
+@pytest.fixture(
+    scope="module", params=[(shape, variant) for shape in SHAPES for variant in VARIANTS], ids="-".join
+)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    folder = tmp_path_factory.mktemp("int8")
-    return export_tiny(folder, request.param, dtype="int8", kv_cache_dtype="float32")
+    shape, variant = request.param
+    options, int8_names = VARIANTS[variant]
+    made = export_tiny(tmp_path_factory.mktemp(variant), SHAPES[shape], kv_cache_dtype="float32", **options)
+    return replace(made, int8_names=int8_names)
 
 
 def graph(exported: Exported) -> onnx.ModelProto:
     return onnx.load(exported.folder / "decoder.onnx", load_external_data=False)
 
 
-def test_exact_but_for_the_activations(exported: Exported) -> None:
-    """With float32 activations in the products, what is left is float32 rounding: every code, scale and zero
-    point is where MatMulNBits and GatherBlockQuantized look for it."""
+def with_float_activations(exported: Exported) -> np.ndarray:
+    """Logits of TOKENS when the products do not round their inputs."""
     model = graph(exported)
     original = (exported.folder / "decoder.onnx").read_bytes()
     for node in model.graph.node:
@@ -38,11 +57,16 @@ def test_exact_but_for_the_activations(exported: Exported) -> None:
                 attribute.i = 0
     onnx.save(model, exported.folder / "decoder.onnx")
     try:
-        logits = FeedingLoop(exported, rows=1, capacity=64).feed(TOKENS)[0]
+        return FeedingLoop(exported, rows=1, capacity=64).feed(TOKENS)[0]
     finally:
         (exported.folder / "decoder.onnx").write_bytes(original)
+
+
+def test_exact_but_for_the_activations(exported: Exported) -> None:
+    """With float32 activations in the products, what is left is float32 rounding: every code, scale and zero
+    point is where MatMulNBits and GatherBlockQuantized look for it."""
     expected = exported.oracle().logits(TOKENS[0])
-    assert np.abs(logits - expected).max() < 1e-5 * expected.std()
+    assert np.abs(with_float_activations(exported) - expected).max() < 1e-5 * expected.std()
 
 
 def test_every_product_is_of_blocks(exported: Exported) -> None:
@@ -66,20 +90,81 @@ def test_wte_stands_once(exported: Exported) -> None:
         assert list(WeightsHeader.read(exported.folder / "weights.bin").tensors).count(head.input[1]) == 1
 
 
-def test_the_report_says_how_far_from_float32(tmp_path: Path) -> None:
+def test_int4_generates(tmp_path: Path) -> None:
+    """Through the whole runtime; the tokens are those of the plain loop over the same graph."""
+    exported = export_tiny(tmp_path, SHAPES["wide"], dtype="int4")
+    generator = EdgeGenerator.from_pretrained(exported.folder, num_threads=1)
+    prompt = TOKENS[0, :9].tolist()
+    ids = generator.generate([prompt], max_new_tokens=12, eos_token_id=None).sequences[0].tolist()
+    loop = FeedingLoop(exported, rows=1, capacity=64)
+    expected = [*prompt, int(loop.feed(np.array([prompt]))[0, -1].argmax())]
+    while len(expected) < len(ids):
+        expected.append(int(loop.feed(np.array([expected[-1:]]))[0, -1].argmax()))
+    assert ids == expected
+
+
+def test_sizes_and_distances_are_in_order(tmp_path: Path) -> None:
     shape = {"n_layer": 4, "n_embd": 128, "n_heads": 4, "vocab_size": 1009, "block_size": 256}
-    int8 = export_tiny(tmp_path / "int8", shape, dtype="int8").report
-    float32 = export_tiny(tmp_path / "float32", shape).report
-    assert int8.verification is not None
-    assert float32.verification is not None
-    assert 0 <= float32.verification.mean_kl_divergence < 1e-6
-    assert float32.verification.mean_kl_divergence < int8.verification.mean_kl_divergence < 5e-3
-    assert float32.verification.top1_agreement >= int8.verification.top1_agreement > 0.9
-    assert int8.sizes_mib["weights.bin"] < 0.3 * float32.sizes_mib["weights.bin"]
+    sizes, distances, reference = [], [], None
+    for name, options in {
+        "float32": {},
+        "int8": {"dtype": "int8"},
+        "int4": {"dtype": "int4"},
+        "int4-all": {"dtype": "int4", "keep_int8": ()},
+    }.items():
+        exported = export_tiny(tmp_path / name, shape, **options)
+        sizes.append(exported.report.sizes_mib["weights.bin"])
+        logits = FeedingLoop(exported, rows=1, capacity=64).feed(TOKENS)[0]
+        reference = logits if reference is None else reference
+        distances.append(float(np.abs(logits - reference).mean() / reference.std()))
+    assert sizes == sorted(sizes, reverse=True)
+    assert distances == sorted(distances)
+    assert sizes[1] < 0.3 * sizes[0]
+    assert sizes[3] < 0.17 * sizes[0]
+    assert 0 < distances[1] < 0.02 < distances[3] < 0.5  # 8 bits: 1/255 of a block's range; 4 bits: 1/15
 
 
-def test_widths_without_a_block_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_the_graph_is_held_to_the_weights_that_it_stores(tmp_path: Path, dtype: str) -> None:
+    """A checkpoint of rounded weights has the same verification: rounding them is no part of the difference."""
+    shape = SHAPES["wide"]
+    first = export_tiny(tmp_path / "first", shape, dtype=dtype, kv_cache_dtype="float32")
+    state = load_file(tmp_path / "first" / "checkpoint" / "model.safetensors")
+    for name, values in first.oracle_tensors().items():
+        state[name] = torch.from_numpy(np.ascontiguousarray(values, np.float32))
+    state["lm_head.weight"] = state["transformer.wte.weight"].clone()
+    source = make_tiny_checkpoint(tmp_path / "second", **shape)
+    save_file(state, source / "model.safetensors", metadata={"format": "pt"})
+    second = export_model(
+        source, tmp_path / "model", dtype="float32", kv_cache_dtype="float32", progress=False
+    ).verification
+    assert first.report.verification is not None
+    assert second is not None
+    assert first.report.verification.logit_spread == pytest.approx(second.logit_spread, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight_block_size": 100}, "block size is 100; it must be one of 16, 32, 64, 128, 256 weights"),
+        ({"weight_block_size": 16.0}, r"block size is 16\.0"),
+        ({"weight_block_size": 32, "dtype": "float32"}, r"a block size \(32\) was given, but float32 has no"),
+        ({"keep_int8": ["first"]}, r"keep_int8 \(first\) was given, but dtype is int8"),
+        ({"dtype": "int4", "keep_int8": ["second"]}, "keep_int8 names 'second', which no matrix is called"),
+    ],
+)
+def test_wrong_options(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    source = make_tiny_checkpoint(tmp_path / "checkpoint")
+    with pytest.raises(InvalidInputError, match=message):
+        export_model(source, tmp_path / "model", progress=False, **options)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_widths_without_a_block_size(tmp_path: Path, dtype: str) -> None:
     source = make_tiny_checkpoint(tmp_path / "checkpoint", n_embd=24, n_heads=3)
-    with pytest.raises(ExportError, match="n_embd is 24, but int8 stores weights in blocks of 16 or more"):
-        export_model(source, tmp_path / "model", dtype="int8", progress=False)
+    with pytest.raises(
+        ExportError, match=f"n_embd is 24, but {dtype} stores weights in blocks of 16 or more"
+    ):
+        export_model(source, tmp_path / "model", dtype=dtype, progress=False)
     assert not (tmp_path / "model").exists()
