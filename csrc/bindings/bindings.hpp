@@ -11,6 +11,7 @@ void register_exact_math(pybind11::module_& module);
 void register_half(pybind11::module_& module);
 void register_kv_cache(pybind11::module_& module);
 void register_mask_cache(pybind11::module_& module);
+void register_memory_read(pybind11::module_& module);
 void register_prompt_lookup(pybind11::module_& module);
 void register_score_functions(pybind11::module_& module);
 void register_step_buffers(pybind11::module_& module);

@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, module) {
   sabiyarn::bindings::register_half(module);
   sabiyarn::bindings::register_kv_cache(module);
   sabiyarn::bindings::register_mask_cache(module);
+  sabiyarn::bindings::register_memory_read(module);
   sabiyarn::bindings::register_prompt_lookup(module);
   sabiyarn::bindings::register_score_functions(module);
   sabiyarn::bindings::register_step_buffers(module);

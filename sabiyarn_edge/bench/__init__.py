@@ -1,0 +1,1 @@
+"""Measures a model on the machine at hand: `sabiyarn-edge bench MODEL`. Needs nothing but what generating needs."""

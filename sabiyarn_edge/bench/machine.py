@@ -1,0 +1,65 @@
+"""What a result must say of where it was taken."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..session import usable_cpus
+
+__all__ = ["PACKAGES", "available_memory", "describe_machine"]
+
+PACKAGES = ("sabiyarn-edge", "onnxruntime", "numpy")
+
+
+def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """Date, CPU, cores, memory, system and versions, ready for JSON."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # not installed: the result then says nothing of it
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "cpu": _cpu_name(),
+        "cpus": usable_cpus(),
+        "memory_bytes": _memory("MemTotal"),
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "versions": versions,
+    }
+
+
+def available_memory() -> int | None:
+    """Bytes that processes can still take; None where the system does not tell."""
+    return _memory("MemAvailable")
+
+
+def _cpu_name() -> str:
+    """The board if it has a name (Raspberry Pi 4 Model B ...), else the CPU as the system names it."""
+    try:
+        board = Path("/proc/device-tree/model").read_text(encoding="utf-8").strip("\0\n ")
+    except OSError:
+        board = ""
+    return board or _field("/proc/cpuinfo", "model name|Model") or platform.processor() or platform.machine()
+
+
+def _memory(name: str) -> int | None:
+    found = _field("/proc/meminfo", name)
+    return int(found.split()[0]) * 1024 if found else None  # the kernel counts in KiB
+
+
+def _field(path: str, name: str) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    found = re.search(rf"^(?:{name})\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""
