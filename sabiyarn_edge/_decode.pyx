@@ -94,9 +94,11 @@ cdef class GraphRunner:
                 int64_t num_logits_rows, state=None):
         """Run `tokens` through the graph behind what the KV cache's `row` holds, `chunk` tokens at a time.
 
-        The graph takes several new tokens on top of a past only for one row at a time. The logits of the last
-        token go to row `logits_row` of the `num_logits_rows` rows of logits, or nowhere if `logits_row` is -1;
-        the others' are never computed. Between chunks `state` (_core.DecodeState) is asked whether the run was cancelled or its time is over.
+        The graph takes several new tokens on top of a past only for one row at a time. On a full ring it takes one at a
+        time: several would evict what the first of them still has to see, and the graph knows no other limit on what a
+        token sees than the slots before its own. The logits of the last token go to row `logits_row` of the
+        `num_logits_rows` rows of logits, or nowhere if `logits_row` is -1; the others' are never computed. Between
+        chunks `state` (_core.DecodeState) is asked whether the run was cancelled or its time is over.
 
         Returns:
             Whether all tokens were run.
@@ -107,7 +109,7 @@ cdef class GraphRunner:
             self.buffers.reserve(1, min(chunk, num_tokens), 1)
             self.buffers.reserve(num_logits_rows, 1, 1)
         while done < num_tokens:
-            count = min(chunk, num_tokens - done)
+            count = min(min(chunk, num_tokens - done), max(self.kv.free_positions(row), 1))
             num_logits = 1 if logits_row >= 0 and done + count == num_tokens else 0
             self.run_chunk(row, &tokens[done], count, num_logits, max(logits_row, 0))
             done += count
@@ -144,7 +146,7 @@ cdef class GraphRunner:
             self.prefill_layout = None
             self.bind(self.prefill_binding, row, 1, count, num_logits, logits_row)
             self.prefill_layout = layout
-        self.run(self.prefill_binding, self.prefill_options)
+        self.run(self.prefill_binding, self.prefill_options if count > 1 else None)
         PyErr_CheckSignals()
         return 0
 

@@ -96,7 +96,8 @@ class EdgeGenerator:
             max_length: most positions (prompt and output) of a row; None: the model's block_size. It bounds the
                 KV cache: bytes_per_position * max_length for each row.
             max_batch_size: most rows at once (prompts * beams or returns); None: no limit.
-            kv_window: most positions whose keys and values are kept; older ones are forgotten; None: all.
+            kv_window: most positions whose keys and values are kept; older ones are forgotten; None: all. Each token
+                sees exactly the newest so many (of prompts too, which are run token by token from there on).
             num_sink_tokens: so many first positions are never forgotten.
             weight_cache: keep the weights, packed for this CPU, in the cache folder, from where all processes map them
                 (twice the model's size on disk; made on first load). None: if the weights are at least 32 MiB.
@@ -223,7 +224,6 @@ class EdgeGenerator:
                 tokenizer=self.tokenizer,
                 vocab_size=self.config.gptjx.vocab_size,
                 max_length=None,
-                window=None,
             )
             (ids,) = prompts.ids
             if not slides and len(ids) > context.positions:
@@ -333,10 +333,6 @@ class EdgeGenerator:
             tokenizer=self.tokenizer,
             vocab_size=self.config.gptjx.vocab_size,
             max_length=self.max_length if overflow.mode == "error" else None,
-            # Where positions end before the window does, sliding makes any prompt fit.
-            window=None
-            if truncates or (slides and self.max_length <= self._session.window)
-            else self._session.window,
         )
         if truncates:
             prompts = self._cut(prompts, config, overflow.keep_tokens)
@@ -349,6 +345,11 @@ class EdgeGenerator:
         if masks is not None and config.prompt_lookup_num_tokens is not None:
             raise InvalidInputError(
                 "attn_mask and prompt_lookup_num_tokens do not go together. Leave one of them out."
+            )
+        if masks is not None and max(mask.length for mask in masks) > self._session.window:
+            raise InvalidInputError(
+                f"attn_mask speaks of all {max(mask.length for mask in masks)} tokens of a prompt, but kv_window is "
+                f"{self._session.window}. Shorten the prompt, or load the model with a larger kv_window."
             )
         rows_each = config.num_beams if config.num_beams > 1 else config.num_return_sequences
         if self.max_batch_size is not None and len(prompts.ids) * rows_each > self.max_batch_size:

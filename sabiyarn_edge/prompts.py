@@ -27,7 +27,7 @@ class Prompts:
 
 
 def read_prompts(
-    inputs: Any, *, tokenizer: Tokenizer | None, vocab_size: int, max_length: int | None, window: int | None
+    inputs: Any, *, tokenizer: Tokenizer | None, vocab_size: int, max_length: int | None
 ) -> Prompts:
     """Turn a string, a list of strings, ids or a list of ids into ids, and check them.
 
@@ -36,7 +36,6 @@ def read_prompts(
         tokenizer: the model's, or None if it has none.
         vocab_size: ids are 0 ... vocab_size - 1.
         max_length: most positions of prompt and output together; None: a prompt may be longer.
-        window: most positions that the KV cache holds at once; None: a prompt may be longer.
 
     Raises:
         InvalidInputError: nothing given, a prompt is empty, holds ids outside the vocabulary, is too long, or is a
@@ -56,7 +55,7 @@ def read_prompts(
             "of token ids."
         )
     for i, ids in enumerate(prompts):
-        _check(ids, f"prompt {i}" if is_batch else "the prompt", vocab_size, max_length, window)
+        _check(ids, f"prompt {i}" if is_batch else "the prompt", vocab_size, max_length)
     return Prompts(prompts, [0] * len(prompts), is_batch)
 
 
@@ -98,7 +97,7 @@ def _as_ids(value: Any, name: str) -> list[int]:
     return [int(token) for token in array]
 
 
-def _check(ids: list[int], name: str, vocab_size: int, max_length: int | None, window: int | None) -> None:
+def _check(ids: list[int], name: str, vocab_size: int, max_length: int | None) -> None:
     if not ids:
         raise InvalidInputError(f"{name} is empty. Give at least one token: some words to continue.")
     for index, token in enumerate(ids):
@@ -111,9 +110,4 @@ def _check(ids: list[int], name: str, vocab_size: int, max_length: int | None, w
             f"{name} has {len(ids)} tokens; with at most {max_length} positions that leaves no room for a new token. "
             f"Shorten the prompt to at most {max_length - 1} tokens, or give "
             'overflow="slide" or "truncate_prompt".'
-        )
-    if window is not None and len(ids) > window:
-        raise InvalidInputError(
-            f"{name} has {len(ids)} tokens, but kv_window is {window}. Shorten the prompt or load the model with a "
-            "larger kv_window."
         )

@@ -288,7 +288,7 @@ class DecoderSession:
         else:
             self.kv_cache.reset(len(prompts))
         self.reused_tokens = common
-        self.kv_cache.reserve(longest)
+        self.kv_cache.reserve(min(longest, self.window))
         return all(
             self.runner.prefill(
                 row, np.asarray(prompt[common:], np.int64), self.chunk, row, len(prompts), state

@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <stdexcept>
+#include <string>
 
 namespace sabiyarn {
 
@@ -74,7 +75,9 @@ void WindowRing::truncate(std::int64_t total, std::vector<SlotMove>& moves) {
   moves.clear();
   const std::int64_t oldest_allowed = slot_of_recent_.empty() ? 0 : oldest_recent();
   if (total < oldest_allowed || total > total_) {
-    throw std::out_of_range("truncate: that position is no longer held, or was never appended");
+    throw std::out_of_range("truncate to " + std::to_string(total) + ": the row can be cut to " +
+                            std::to_string(oldest_allowed) + " to " + std::to_string(total_) +
+                            " tokens; older ones were evicted, newer ones never appended");
   }
   const std::int64_t new_length = length_ - (total_ - total);
   if (!slot_of_recent_.empty()) {

@@ -102,9 +102,7 @@ def _read(
             for row, own in zip(rows, visible.tolist(), strict=True)
         ]
     limit = model.config.block_size
-    checked = read_prompts(
-        rows, tokenizer=None, vocab_size=model.config.vocab_size, max_length=limit, window=limit
-    )
+    checked = read_prompts(rows, tokenizer=None, vocab_size=model.config.vocab_size, max_length=limit)
     return checked.ids, masks
 
 

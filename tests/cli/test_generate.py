@@ -268,7 +268,6 @@ def test_a_lack_of_memory_is_one_line(run, recorder):
         (["--ids", "5 -1"], "token id -1"),
         (["--ids", "5 x"], "with --ids the prompt is a list of ids, like '5 17 9', not '5 x'"),
         (["--ids", " ".join(["7"] * BLOCK_SIZE)], f"{BLOCK_SIZE} tokens; with at most {BLOCK_SIZE} positions"),
-        (["--ids", "7 7 7", "--kv-window", "2"], "3 tokens, but kv_window is 2"),
         (["--ids", "7 7", "--max-new-tokens", "95"], "2 tokens and max_new_tokens is 95: 97 positions"),
         ([PROMPT, "--max-new-tokens", "0"], "max_new_tokens is 0, but must be an integer of at least 1"),
         ([PROMPT, "--temperature", "0"], "temperature is 0.0, but must be a finite number above 0"),

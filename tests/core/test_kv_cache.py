@@ -1,4 +1,4 @@
-"""KV storage, bit for bit, over random schedules of appends, reorders, forks and truncations."""
+"""KV storage: memory, layouts, prefixes and refusals. Random schedules are in test_kv_schedules.py."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sabiyarn_edge._core import KvCache
-from tests.core.twins_kv import CacheTwin
 
 LAYERS, HEADS, HEAD_DIM = 2, 3, 4
 
@@ -47,68 +44,6 @@ def stored(cache: KvCache, row: int, position: int) -> np.ndarray:
         [cache.buffer(layer, side)[row, :, slot] for side in ("key", "value")] for layer in range(LAYERS)
     ]
     return np.array(sides)
-
-
-def check(cache: KvCache, twin: CacheTwin) -> None:
-    assert cache.num_rows == len(twin.rows)
-    for row, (ring, store) in enumerate(twin.rows):
-        assert cache.length(row) == len(ring.held)
-        by_slot = cache.positions(row).tolist()
-        assert sorted(by_slot) == ring.held
-        for position in ring.held:
-            assert by_slot[cache.slot_of(row, position)] == position
-            np.testing.assert_array_equal(stored(cache, row, position), store[position])
-    rows_bytes = cache.bytes_per_position * cache.capacity * cache.num_rows
-    assert cache.nbytes >= rows_bytes  # memory of an earlier, larger layout is kept
-
-
-@given(st.data())
-@settings(max_examples=150, deadline=None)
-def test_rows_hold_what_was_written(data: st.DataObject) -> None:
-    window = data.draw(st.integers(2, 11), "window")
-    sinks = data.draw(st.integers(0, window - 2), "sinks")
-    dtype = data.draw(st.sampled_from(["float16", "int8"]), "dtype")
-    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed"))
-    cache, twin = make_cache(window, sinks=sinks, dtype=dtype), CacheTwin(window, sinks)
-    rows = data.draw(st.integers(1, 4), "rows")
-    cache.reset(rows)
-    twin.reset(rows)
-    for _ in range(data.draw(st.integers(1, 20), "operations")):
-        kind = data.draw(
-            st.sampled_from(["append"] * 3 + ["reorder", "truncate", "restart", "keep_prefix", "reset"]),
-            "kind",
-        )
-        row = data.draw(st.integers(0, len(twin.rows) - 1), "row")
-        if kind == "append":
-            count = data.draw(st.integers(1, window - min(len(twin.rows[row][0].held), sinks)), "count")
-            values = rng.integers(-128, 128, (count, LAYERS, 2, HEADS, HEAD_DIM)).astype(dtype)
-            append(cache, row, values)
-            twin.append(row, values)
-        elif kind == "reorder":
-            sources = data.draw(
-                st.lists(st.integers(0, len(twin.rows) - 1), min_size=1, max_size=6), "sources"
-            )
-            cache.reorder(sources)
-            twin.reorder(sources)
-        elif kind == "truncate":
-            allowed = twin.rows[row][0].may_truncate_to()
-            total = data.draw(st.integers(allowed.start, allowed.stop - 1), "total")
-            cache.truncate(row, total)
-            twin.truncate(row, total)
-        elif kind == "restart":
-            cache.restart(row)
-            twin.restart(row)
-            assert cache.next_position(row) == 0
-        elif kind == "keep_prefix":
-            if allowed := twin.may_keep(row):
-                total = data.draw(st.sampled_from(allowed), "total")
-                cache.keep_prefix(row, total)
-                twin.keep_prefix(row, total)
-                assert cache.capacity <= max(2 * total, 2)  # what fits, not what there was
-        elif data.draw(st.booleans(), "really"):
-            cache.reset(rows)
-            twin.reset(rows)
-        check(cache, twin)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float16", "float32"])
@@ -207,47 +142,6 @@ def test_bad_rows_and_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="'float16', 'float32' or 'int8'"):
         make_cache(8, dtype="float64")
     assert cache.num_rows == 2
-
-
-PAGED = {"num_layers": 2, "num_heads": 2, "head_dim": 64, "min_capacity": 64}
-"""A shape whose rows are whole pages of 4096 bytes (64 positions * 64 * 2 heads, of 1 or 2 bytes): forks share them."""
-
-
-@given(st.data())
-@settings(max_examples=60, deadline=None)
-def test_forked_rows_share_pages_but_never_each_others_writes(data: st.DataObject) -> None:
-    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "seed"))
-    dtype = data.draw(st.sampled_from(["float16", "int8"]), "dtype")
-    cache, twin = KvCache(**PAGED, dtype=dtype, window=192), CacheTwin(192)  # 192: whole pages in int8 too
-    rows = data.draw(st.integers(1, 2), "prompts")
-    cache.reset(rows)
-    twin.reset(rows)
-
-    def append_paged(row: int, count: int) -> None:
-        values = rng.integers(-128, 128, (count, 2, 2, 2, 64)).astype(dtype)
-        end = cache.begin_append(row, count)
-        for layer in range(2):
-            for index, side in enumerate(("key", "value")):
-                cache.buffer(layer, side)[row, :, end - count : end] = values[:, layer, index].transpose(
-                    1, 0, 2
-                )
-        twin.append(row, values)
-
-    for row in range(rows):
-        append_paged(row, data.draw(st.integers(1, 100), "prompt"))
-    for _ in range(data.draw(st.integers(1, 5), "forks")):
-        sources = data.draw(st.lists(st.integers(0, len(twin.rows) - 1), min_size=1, max_size=5), "sources")
-        cache.reorder(sources)
-        twin.reorder(sources)
-        for row in range(len(sources)):
-            append_paged(row, data.draw(st.integers(1, 40), "new"))
-        for row, (ring, store) in enumerate(twin.rows):
-            for position in ring.held[:: max(len(ring.held) // 7, 1)]:
-                slot = cache.slot_of(row, position)
-                for layer in range(2):
-                    for index, side in enumerate(("key", "value")):
-                        held = cache.buffer(layer, side)[row, :, slot]
-                        np.testing.assert_array_equal(held, store[position][layer, index])
 
 
 def proportional_bytes() -> int:
