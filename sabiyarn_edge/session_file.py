@@ -16,11 +16,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +25,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from .durable import new_file
 from .errors import InvalidInputError, SessionFileError
 from .session import DecoderSession
 
@@ -104,27 +102,17 @@ def save_session(path: str | Path, session: DecoderSession) -> None:
             "of several prompts are not remembered."
         )
     path = Path(path)
-    temporary = None
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
+        with new_file(path, mode=0o600) as file:
             digest = hashlib.sha256()
             for part in _parts(session, tokens):
                 digest.update(part)
                 file.write(part)
             file.write(digest.digest())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
     except OSError as error:
         raise SessionFileError(
             f"cannot write {path}: {error.strerror or error}. What was there before is unchanged."
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def load_session(path: str | Path, session: DecoderSession) -> list[int]:
@@ -176,16 +164,6 @@ def _parts(session: DecoderSession, tokens: list[int]) -> Iterator[bytes]:
 
 def _little_endian(dtype: str) -> np.dtype[Any]:
     return np.dtype(dtype).newbyteorder("<")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut, where folders can be synced."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _read_header(content: NDArray[np.uint8], path: Path) -> tuple[SessionHeader, int]:

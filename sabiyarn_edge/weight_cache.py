@@ -30,6 +30,7 @@ from typing import Any, BinaryIO
 
 from .cache_folder import ENVIRONMENT_VARIABLE, cache_folder, locked, why_not_trusted
 from .cpu_features import describe_cpu
+from .durable import new_file, new_folder, remove_leftovers
 from .errors import ModelFolderError
 from .external_tensors import Entries, read_external_tensors, replace_external_tensors
 
@@ -131,18 +132,11 @@ class _Entry:
         with locked(self.root / f"{self.model_hash[:16]}.lock", timeout=_LOCK_SECONDS):
             if self.is_whole():
                 return  # another process made it meanwhile
-            for leftover in self.root.glob(f".{self.model_hash[:16]}-*.tmp"):
-                shutil.rmtree(leftover, ignore_errors=True)  # of a maker that died: we hold its lock
+            remove_leftovers(self.root)
             self._remove_older()
             self._check_space()
-            folder = self.folder
-            partial = self.root / f".{folder.name}.{os.getpid()}.tmp"
-            try:
+            with new_folder(self.folder) as partial:
                 self._make_in(partial, make)
-                self.discard()
-                partial.rename(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
 
     def discard(self) -> None:
         """Remove the entry; others that have mapped it keep what they have."""
@@ -183,7 +177,7 @@ class _Entry:
 
     def _make_in(self, partial: Path, make: Callable[[Path, Mapping[str, str], Path], Any]) -> None:
         raw = partial / "onnxruntime"
-        raw.mkdir(mode=0o700, parents=True)
+        raw.mkdir(mode=0o700)
         options = {
             "session.save_external_prepacked_constant_initializers": "1",
             "session.optimized_model_external_initializers_file_name": _WEIGHTS,
@@ -198,8 +192,6 @@ class _Entry:
         except ValueError as error:
             raise OSError(f"onnxruntime wrote a file of a kind that is not known here ({error})") from error
         shutil.rmtree(raw)
-        for name in (_GRAPH, _WEIGHTS):
-            _sync(partial / name)
         self._write_record(partial, self.key)
 
     def _write_record(self, folder: Path, key: dict[str, Any]) -> None:
@@ -209,10 +201,8 @@ class _Entry:
             times = [found.st_mtime_ns, found.st_ctime_ns]
             files[name] = {"size": found.st_size, "hash": _hash(folder / name), "times": times}
         text = json.dumps({"key": key, "source": str(self.graph.resolve()), "files": files}, indent=1)
-        partial = folder / f"{_RECORD}.{os.getpid()}"
-        partial.write_text(text, encoding="utf-8")
-        _sync(partial)
-        partial.replace(folder / _RECORD)
+        with new_file(folder / _RECORD) as file:
+            file.write(text.encode())
 
     def _remove_older(self) -> None:
         """Remove entries for this CPU of the same model, or of what stood in its folder before.
@@ -317,12 +307,6 @@ def _copy(source: Path, target: Path) -> None:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Have the file on disk before another name says that it is whole: power may fail."""
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
 
 
 def _caller_depth() -> int:

@@ -262,11 +262,12 @@ def test_exporting_again_replaces_the_entry(tmp_path: Path, cache: Path) -> None
 def test_what_a_dead_maker_left_is_removed(model: Path, cache: Path) -> None:
     logits(model)
     entry = the_entry(cache)
-    leftover = cache / f".{entry.name}.12345.tmp"
-    leftover.mkdir()
+    leftovers = [cache / f".{name}.0123abcd.partial" for name in (entry.name, "another-model")]
+    for leftover in leftovers:
+        leftover.mkdir()
     break_the_record(entry)
     logits(model)
-    assert not leftover.exists()
+    assert not any(leftover.exists() for leftover in leftovers)
 
 
 CHILD = """
@@ -392,7 +393,7 @@ def test_too_little_space_warns_with_both_numbers(model: Path, monkeypatch: pyte
     assert_falls_back(model, "0 MiB are free", "making them takes")
 
 
-@pytest.mark.parametrize("step", ["_copy", "_append", "_sync"])
+@pytest.mark.parametrize("step", ["_copy", "_append", "new_file", "new_folder"])
 def test_a_disk_that_fills_up_warns_once_and_leaves_nothing(
     model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

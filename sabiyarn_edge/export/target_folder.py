@@ -6,12 +6,11 @@ import contextlib
 import errno
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..durable import new_folder
 from ..errors import ExportError
 
 __all__ = ["atomic_folder", "check_target"]
@@ -52,23 +51,18 @@ def check_target(out: Path, source: Path | None, *, force: bool) -> None:
 def atomic_folder(out: Path) -> Iterator[Path]:
     """A new folder beside OUT to fill: takes OUT's place when the block ends, vanishes when the block fails.
 
-    An OUT that exists is moved aside and deleted only after the new one is in place, on the disk.
-    `check_target` must have allowed that.
+    An OUT that exists is deleted after that; `check_target` must have allowed it. See `durable.new_folder`.
 
     Raises:
         ExportError: the disk is full, or OUT cannot be written.
     """
     out = out.resolve()  # the folder behind a symbolic link is replaced, not the link
     made_parents: list[Path] = []
-    partial = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
     try:
         made_parents = _make_parents(out.parent)
-        partial.mkdir()
-        yield partial
-        _sync_folder(partial)
-        _put_in_place(partial, out)
+        with new_folder(out) as partial:
+            yield partial
     except BaseException as error:  # Ctrl-C too must leave nothing behind
-        shutil.rmtree(partial, ignore_errors=True)
         for parent in made_parents:
             with contextlib.suppress(OSError):
                 parent.rmdir()
@@ -89,36 +83,6 @@ def _make_parents(folder: Path) -> list[Path]:
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing
-
-
-def _put_in_place(partial: Path, out: Path) -> None:
-    if not out.exists():
-        partial.rename(out)
-        _sync_folder(out.parent)
-        return
-    aside = partial.with_suffix(".old")
-    out.rename(aside)
-    try:
-        partial.rename(out)
-    except BaseException:
-        aside.rename(out)
-        raise
-    _sync_folder(out.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk, where the system can (Windows cannot open folders)."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _explain(error: OSError, out: Path) -> str:

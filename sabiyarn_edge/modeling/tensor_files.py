@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import read_json_object
+from ..durable import new_files
 from ..errors import CheckpointError, InvalidInputError
 
 __all__ = ["read_tensors", "write_files"]
@@ -130,22 +129,16 @@ def write_files(folder: Path, settings: Mapping[str, Any], tensors: dict[str, Te
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    weights_file = "model.safetensors"
-    partial = {name: folder / f".{name}.{os.getpid()}.partial" for name in (weights_file, *settings)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial[weights_file], metadata={"format": "pt"})
-        for name, content in settings.items():
-            partial[name].write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        # safetensors makes files that only their owner may read; give them the mode that others get.
-        partial[weights_file].chmod(partial[next(iter(settings))].stat().st_mode)
-        for name, path in partial.items():
-            path.replace(folder / name)
+        with new_files(folder) as partial:
+            for name, content in settings.items():
+                (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            weights = partial / "model.safetensors"
+            save_file(tensors, weights, metadata={"format": "pt"})
+            # safetensors makes files that only their owner may read; give them the mode that others get.
+            weights.chmod((partial / next(iter(settings))).stat().st_mode)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot write {folder}: {error}. Check that it is a writable folder."
         ) from error
-    finally:
-        for path in partial.values():
-            with contextlib.suppress(OSError):
-                path.unlink()

@@ -17,7 +17,6 @@ import dataclasses
 import json
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
+from ..durable import new_folder
 from ..errors import InvalidInputError, ModelFolderError, SabiYarnError
 from ..generation_config import GenerationConfig
 from ..modeling import GPTJXForCausalLM
@@ -175,11 +175,8 @@ def _new_folder(out: Path) -> Iterator[Path]:
         raise InvalidInputError(f"{out} exists already. Choose another folder, or delete it.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-            partial = Path(temporary) / out.name
-            partial.mkdir()
+        with new_folder(out) as partial:
             yield partial
-            partial.replace(out)
     except OSError as error:
         raise InvalidInputError(f"cannot write {out}: {error.strerror or error}.") from error
 

@@ -69,28 +69,6 @@ def test_replacement(tmp_path: Path) -> None:
     assert entries(tmp_path) == ["model"]
 
 
-def test_the_old_one_comes_back_when_the_new_cannot_take_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "model"
-    write_model(out, "old")
-    rename = Path.rename
-
-    def fail_for_partial(self: Path, target: Path) -> Path:
-        if self.suffix == ".partial":
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", fail_for_partial)
-    with (
-        pytest.raises(ExportError, match=r"cannot write .*model: Input/output error"),
-        atomic_folder(out) as partial,
-    ):
-        write_model(partial, "new")
-    assert json.loads((out / "config.json").read_text())["mark"] == "old"
-    assert entries(tmp_path) == ["model"]
-
-
 def test_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     write_model(tmp_path / "disk" / "model", "old")
