@@ -11,11 +11,21 @@ from typing import Any
 
 from .errors import InvalidInputError, ModelFolderError
 
-__all__ = ["CONFIG_FILE", "FORMAT_VERSION", "KV_CACHE_DTYPES", "GPTJXConfig", "ModelConfig"]
+__all__ = [
+    "CONFIG_FILE",
+    "EXPORTED_KV_CACHE_DTYPES",
+    "FORMAT_VERSION",
+    "KV_CACHE_DTYPES",
+    "GPTJXConfig",
+    "ModelConfig",
+]
 
 CONFIG_FILE = "config.json"
 FORMAT_VERSION = 1
 KV_CACHE_DTYPES = ("float32", "float16")
+"""Of the torch model."""
+EXPORTED_KV_CACHE_DTYPES = ("float16", "float32", "int8")
+"""Of exported graphs; int8 needs scales, which an export measures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +142,7 @@ class ModelConfig:
     dtype: str = "float32"
     """How weights are stored: "float32", "float16-weights" ..."""
     kv_cache_dtype: str = "float16"
-    """Type of past_key_values in the graph: "float16" or "float32"."""
+    """Type of past_key_values in the graph: "float16", "float32" or "int8" (its scales are constants of the graph)."""
     graphs: dict[str, str] = field(default_factory=lambda: {"decoder": "decoder.onnx"})
     """Role of each graph -> its file name."""
     weights_file: str = "weights.bin"
@@ -189,9 +199,9 @@ class ModelConfig:
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise InvalidInputError(f"{name} is {value!r}; it must be a text.")
-        if self.kv_cache_dtype not in KV_CACHE_DTYPES:
+        if self.kv_cache_dtype not in EXPORTED_KV_CACHE_DTYPES:
             raise InvalidInputError(
-                f"kv_cache_dtype is {self.kv_cache_dtype!r}; it must be one of {KV_CACHE_DTYPES}."
+                f"kv_cache_dtype is {self.kv_cache_dtype!r}; it must be one of {EXPORTED_KV_CACHE_DTYPES}."
             )
         if (
             isinstance(self.weights_bytes, bool)

@@ -30,7 +30,7 @@ class MaskedRunner:
         session: the graph's `onnxruntime.InferenceSession`.
         kv_cache: `_core.KvCache` whose dtype is that of the graph's past_key_values.
         shape: the model's.
-        kv_dtype: "float16" or "float32".
+        kv_dtype: "float16", "float32" or "int8".
         prefill_options: `onnxruntime.RunOptions` for prefill runs, or None.
     """
 

@@ -324,7 +324,7 @@ class DecoderSession:
         self.kv_cache.reset(1)
         self.kv_cache.reserve(positions)
 
-    def restore(self, tokens: Sequence[int], sides: NDArray[np.floating]) -> None:
+    def restore(self, tokens: Sequence[int], sides: NDArray[Any]) -> None:
         """Fill a single row with what was saved, and remember its tokens.
 
         Args:

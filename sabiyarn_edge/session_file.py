@@ -4,7 +4,7 @@
     offset 8    length of the JSON header, bytes, uint32
     offset 12   the JSON header, UTF-8 (SessionHeader), then zeros up to a multiple of 64 bytes
     then        the tokens, int32 [num_tokens]
-                of each layer the keys and then the values, [n_heads, num_tokens, head_dim], float16 or float32
+                of each layer the keys and then the values, [n_heads, num_tokens, head_dim], in the cache's type
     last        SHA-256 of everything before it, 32 bytes
 
 All numbers are little endian. SabiYarn-125M in float16: 36,868 bytes per token. Keys and values belong to one

@@ -7,7 +7,7 @@ float64 unless told otherwise.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +36,8 @@ class ReferenceGPTJX:
         tensors: name -> array.
         n_layer, n_heads: as in the config.
         dtype: the dtype of all arithmetic.
+        kv_scales: [n_heads, head_dim] of each layer's keys and values: these are then rounded to integers times their
+            scale, from -128 to 127, as an int8 cache does.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class ReferenceGPTJX:
         n_layer: int,
         n_heads: int,
         dtype: type[np.floating] = np.float64,
+        kv_scales: Sequence[tuple[Array, Array]] | None = None,
     ) -> None:
         self._tensors = {name: np.asarray(value, dtype=dtype) for name, value in tensors.items()}
         self._n_layer = n_layer
         self._n_heads = n_heads
         self._dtype = dtype
+        self._kv_scales = kv_scales
 
     def logits(
         self,
@@ -113,6 +117,13 @@ class ReferenceGPTJX:
             )
             if kv_dtype is not None:
                 key, value = (side.astype(kv_dtype).astype(self._dtype) for side in (key, value))
+            if self._kv_scales is not None:
+                layer = int(name.split(".")[2])  # transformer.h.{layer}.attn
+                scales = (side[head].astype(np.float64) for side in self._kv_scales[layer])
+                key, value = (
+                    np.clip(np.rint(side / scale), -128, 127) * scale
+                    for side, scale in zip((key, value), scales, strict=True)
+                )
             scores = query @ key.T / math.sqrt(head_dim) + mask
             weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
             mixed[:, head * head_dim : (head + 1) * head_dim] = (

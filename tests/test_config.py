@@ -169,3 +169,14 @@ def test_configs_are_values():
 def test_config_needs_no_torch():
     code = "import sys, sabiyarn_edge.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_folder_may_have_an_int8_cache_and_no_type_that_is_unknown(tmp_path):
+    values = model_config(kv_cache_dtype="int8").to_dict()
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert ModelConfig.load(tmp_path).kv_cache_dtype == "int8"
+    values["sabiyarn_edge"]["kv_cache_dtype"] = "int4"
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    message = r"kv_cache_dtype is 'int4'; it must be one of \('float16', 'float32', 'int8'\)"
+    with pytest.raises(ModelFolderError, match=message):
+        ModelConfig.load(tmp_path)

@@ -22,7 +22,7 @@ from tests.export.models import export_tiny
 PROMPT = [7, 8, 9, 10, 11]
 
 
-@pytest.fixture(scope="module", params=["float16", "float32"])
+@pytest.fixture(scope="module", params=["float16", "float32", "int8"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     return export_tiny(folder, {"block_size": 64}, kv_cache_dtype=request.param, verify=False).folder
@@ -79,7 +79,7 @@ def test_the_file_is_what_its_description_says(model: Path, text: list[int], sav
     assert (header["num_tokens"], header["byte_order"], header["format_version"]) == (24, "little", 1)
     start = (12 + length + 63) // 64 * 64
     assert np.frombuffer(content, "<i4", 24, start).tolist() == text[:-1]
-    dtype = {"float16": "<f2", "float32": "<f4"}[header["kv_cache_dtype"]]
+    dtype = {"float16": "<f2", "float32": "<f4", "int8": "i1"}[header["kv_cache_dtype"]]
     shape = (header["n_layer"], 2, header["n_heads"], 24, header["head_dim"])
     sides = np.frombuffer(content, dtype, int(np.prod(shape)), start + 4 * 24).reshape(shape)
     generator = generator_of(model)
@@ -161,7 +161,7 @@ def test_a_damaged_file_is_refused(
         ({"format_version": "x"}, "its header cannot be read"),
         ({"byte_order": "big"}, "has 'big' byte order"),
         ({"weights_hash": "0" * 64}, "saved with another model: its weights have the hash 000000000000"),
-        ({"kv_cache_dtype": "int8"}, "kv_cache_dtype is 'int8' there, 'float"),
+        ({"kv_cache_dtype": "float64"}, "kv_cache_dtype is 'float64' there, '"),
         ({"n_heads": 1, "head_dim": 16}, "n_heads is 1 there, 2 here"),
         ({"num_tokens": 25}, "it is truncated"),
         ({"num_tokens": 0}, "num_tokens is 0"),

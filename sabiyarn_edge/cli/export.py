@@ -59,9 +59,16 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     parser.add_argument(
         "--kv-cache-dtype",
+        "--kv-dtype",
         default="float16",
         metavar="TYPE",
-        help="how keys and values are kept: float16 (default) or float32 (twice the memory)",
+        help="how keys and values are kept: float16 (default), int8 (half the memory, a small loss) or float32 (twice)",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="text like what the model will read, for the scales of an int8 KV cache (default: a text that the model "
+        "writes itself)",
     )
     parser.add_argument(
         "--max-length", type=int, metavar="N", help="cut the position table to N positions (default: all)"
@@ -92,6 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
         weight_block_size=arguments.block_size,
         keep_int8=_rules(arguments.keep_int8),
         kv_cache_dtype=arguments.kv_cache_dtype,
+        calibration=arguments.calibration,
         max_length=arguments.max_length,
         force=arguments.force,
         verify=not arguments.no_verify,

@@ -52,7 +52,7 @@ def describe(folder: Path) -> dict[str, Any]:
             raise ModelFolderError(f"{folder / name} is missing. Copy the model folder again.")
     WeightsHeader.read(folder / config.weights_file)  # raises if it is not whole
     shape = config.gptjx
-    kv_width = {"float16": 2, "float32": 4}[config.kv_cache_dtype]
+    kv_width = {"int8": 1, "float16": 2, "float32": 4}[config.kv_cache_dtype]
     kv_bytes = (
         2 * shape.n_layer * shape.n_embd * kv_width
     )  # a key and a value of n_embd numbers in each layer

@@ -12,11 +12,12 @@ Per block, with `a` the output of ln_1 and `x` the residual stream:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..config import GPTJXConfig
 from .graph_builder import MICROSOFT, GraphBuilder
+from .kv_scales import KvScales
 from .tensors import Array, Tensor
 from .weight_format import Matrix, WeightFormat
 
@@ -50,14 +51,20 @@ class Parameters:
 
 
 def build_decoder(
-    parameters: Parameters, config: GPTJXConfig, weight_format: WeightFormat, kv_cache_dtype: str
+    parameters: Parameters,
+    config: GPTJXConfig,
+    weight_format: WeightFormat,
+    kv_cache_dtype: str,
+    kv_scales: Sequence[KvScales] = (),
 ) -> GraphBuilder:
     """Build the graph of DESIGN: inputs, outputs and their shapes are the contract with the runtime.
 
     Args:
-        kv_cache_dtype: "float16" or "float32", element type of past_key_values and of the attention.
+        kv_cache_dtype: "float16" or "float32", element type of past_key_values and of the attention; or "int8", then
+            attention computes in float32 on keys and values that went through 8 bits, the new ones too.
+        kv_scales: of an int8 cache, one per layer.
     """
-    return DecoderGraph(parameters, config, weight_format, kv_cache_dtype).build()
+    return DecoderGraph(parameters, config, weight_format, kv_cache_dtype, kv_scales).build()
 
 
 @dataclass
@@ -68,6 +75,7 @@ class DecoderGraph:
     config: GPTJXConfig
     weight_format: WeightFormat
     kv_cache_dtype: str
+    kv_scales: Sequence[KvScales] = ()
 
     def build(self) -> GraphBuilder:
         self.graph = GraphBuilder()
@@ -151,20 +159,37 @@ class DecoderGraph:
         Returns:
             float32 [batch, sequence, n_embd]
         """
-        graph, name, half = self.graph, f"h.{i}.attn", self.kv_cache_dtype != "float32"
+        graph, name, half = self.graph, f"h.{i}.attn", self.kv_cache_dtype == "float16"
+        scales, attributes = self._quantization(i)
         if half:
             qkv = graph.cast(qkv, self.kv_cache_dtype, f"{name}.qkv_{self.kv_cache_dtype}")
         past = [f"past_key_values.{i}.key", f"past_key_values.{i}.value"]
         attended = graph.node(
             "GroupQueryAttention",
-            [qkv, "", "", *past, "seqlens_k", "total_sequence_length"],
+            [qkv, "", "", *past, "seqlens_k", "total_sequence_length", *scales],
             name,
             outputs=[name, f"present.{i}.key", f"present.{i}.value"],
             domain=MICROSOFT,
             num_heads=self.config.n_heads,
             kv_num_heads=self.config.n_heads,
+            **attributes,
         )
         return graph.cast(attended, "float32", f"{name}.float32") if half else attended
+
+    def _quantization(self, i: int) -> tuple[list[str], dict[str, int | str]]:
+        """What GroupQueryAttention needs beyond a float cache: its last inputs, and attributes."""
+        if self.kv_cache_dtype != "int8":
+            return [], {}
+        unused = [""] * 5  # cos_cache, sin_cache, position_ids, attention_bias, head_sink
+        kind = {f"{side}_quant_type": "PER_CHANNEL" for side in "kv"}
+        return [*unused, *self._scales(i)], {**kind, "kv_cache_bit_width": 8}
+
+    def _scales(self, i: int) -> tuple[str, str]:
+        """Of keys and of values, float32 [1, heads, 1, head_dim]."""
+        graph, name, scales = self.graph, f"h.{i}.attn", self.kv_scales[i]
+        key = Tensor(f"{name}.key_scale", "float32", scales.key.shape, lambda: scales.key)
+        value = Tensor(f"{name}.value_scale", "float32", scales.value.shape, lambda: scales.value)
+        return graph.tensor(key), graph.tensor(value)
 
     def _layer_norm(self, x: str, name: str) -> str:
         return self.graph.node(

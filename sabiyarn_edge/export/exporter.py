@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from .. import __version__
@@ -18,6 +19,16 @@ from ..modeling.hub import locate_checkpoint
 from .block_plan import matrix_names
 from .decoder_graph import Parameters, build_decoder
 from .graph_builder import GraphBuilder
+from .kv_scales import (
+    OWN_TEXT,
+    OWN_TEXTS,
+    Calibration,
+    calibration_pieces,
+    measure_scales,
+    own_length,
+    read_calibration,
+    write_text,
+)
 from .masked_graph import build_masked_decoder
 from .onnx_file import make_model, write_onnx
 from .options import MIB, check_options, check_space, exported_config
@@ -48,6 +59,7 @@ def export_model(
     weight_block_size: int | None = None,
     keep_int8: Sequence[str] | None = None,
     kv_cache_dtype: str = "float16",
+    calibration: str | Path | None = None,
     max_length: int | None = None,
     force: bool = False,
     verify: bool = True,
@@ -68,7 +80,10 @@ def export_model(
             128 or 256. None: 128, or less where 128 does not divide the width.
         keep_int8: which matrices of an int4 export have 8 bits: "lm_head" (the embedding too, which is the same
             table), "first", "last" (blocks) and parts of names ("mlp.c_proj", "h.3", "wpe"). None: lm_head and wpe.
-        kv_cache_dtype: how keys and values are stored: "float16", or "float32" (twice the memory).
+        kv_cache_dtype: how keys and values are stored: "float16"; "float32" (twice the memory); "int8" (half of
+            float16's, at a small loss; each channel has a scale).
+        calibration: UTF-8 text file from which the scales of an int8 cache are found; some thousand words like those
+            that the model will read. None: a text that the model writes itself.
         max_length: cuts the position table to so many rows, for devices that never need block_size of them;
             prompt and output together cannot be longer. None: all.
         force: replace OUT if it is an earlier export.
@@ -85,7 +100,7 @@ def export_model(
         ExportError: OUT exists or cannot be written, the disk is full, onnxruntime cannot run the model's
             shape, or the graph differs from the model.
     """
-    check_options(dtype, weight_block_size, keep_int8, kv_cache_dtype, max_length)
+    check_options(dtype, weight_block_size, keep_int8, kv_cache_dtype, calibration, max_length)
     out = Path(out).expanduser()
     local = Path(source).expanduser()
     check_target(out, local if local.is_dir() else None, force=force)
@@ -96,7 +111,8 @@ def export_model(
     config, folder = checkpoint.config, checkpoint.folder
     source_block_size, parameters = checkpoint.model.config.block_size, checkpoint.count_parameters()
     weight_format = make_weight_format(dtype, config, weight_block_size, keep_int8)
-    recipe = (checkpoint.parameters(), config, weight_format, kv_cache_dtype)
+    calibrated = _calibrate(checkpoint, calibration, stages) if kv_cache_dtype == "int8" else Calibration()
+    recipe = (checkpoint.parameters(), config, weight_format, kv_cache_dtype, calibrated.scales)
     graphs = {"decoder": build_decoder(*recipe), "decoder_masked": build_masked_decoder(*recipe)}
     nodes = len(graphs["decoder"].nodes)
     check_space(out, plan_weights(graphs["decoder"].tensors.values()).file_size + ROOM_FOR_SMALL_FILES)
@@ -119,6 +135,8 @@ def export_model(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             dtype=dtype,
             kv_cache_dtype=kv_cache_dtype,
+            kv_calibration=calibrated.text,
+            kv_calibration_tokens=calibrated.tokens,
             block_size=config.block_size,
             source_block_size=source_block_size,
             parameters=parameters,
@@ -147,7 +165,7 @@ class _Checkpoint:
     def load(cls, source: str | Path, max_length: int | None) -> _Checkpoint:
         folder = locate_checkpoint(source)
         model = GPTJXForCausalLM.from_pretrained(
-            folder, use_kv_cache=True, kv_cache_dtype="float32", max_batch_size=1
+            folder, use_kv_cache=True, kv_cache_dtype="float32", max_batch_size=OWN_TEXTS
         )
         config = GPTJXConfig.from_json_file(folder / "config.json")
         return cls(folder, model, exported_config(config, max_length))
@@ -177,6 +195,20 @@ class _Checkpoint:
         """Numbers of the exported model, wte counted once."""
         dropped = (self.model.config.block_size - self.config.block_size) * self.config.n_embd
         return sum(parameter.numel() for parameter in self.model.parameters()) - dropped
+
+
+def _calibrate(checkpoint: _Checkpoint, path: str | Path | None, stages: Progress) -> Calibration:
+    model, block_size = checkpoint.model, checkpoint.config.block_size
+    if path is not None:
+        tokens = read_calibration(path, checkpoint.folder)
+    else:
+        with stages.stage("writing a text", OWN_TEXTS * own_length(block_size), "token") as advance:
+            tokens = write_text(model, block_size, progress=advance)
+    pieces = calibration_pieces(tokens, block_size)
+    total = sum(len(piece) for _, piece in pieces)
+    with stages.stage("calibrating KV cache", total, "token") as advance:
+        scales = measure_scales(model, pieces, advance)
+    return Calibration(scales, OWN_TEXT if path is None else str(path), total)
 
 
 def _run_reference(checkpoint: _Checkpoint, weight_format: WeightFormat, stages: Progress) -> Reference:
@@ -234,8 +266,7 @@ def _verify(
 
 def _kv_bytes_per_token(config: ModelConfig) -> int:
     """Key and value of n_embd numbers in each layer."""
-    width = 2 if config.kv_cache_dtype == "float16" else 4
-    return 2 * config.gptjx.n_layer * config.gptjx.n_embd * width
+    return 2 * config.gptjx.n_layer * config.gptjx.n_embd * np.dtype(config.kv_cache_dtype).itemsize
 
 
 def _sizes_mib(folder: Path) -> dict[str, float]:

@@ -7,17 +7,21 @@ tells which of them are in use; `present` holds the new positions only, which th
     input_ids, position_ids        int64    [batch, sequence]
     logits_index                   int64    [n]: which of the new positions get logits
     attention_mask                 float32  [batch or 1, 1, sequence, past + sequence]
-    past_key_values.{i}.key/.value          [batch, heads, past, head_dim], float16 or float32
+    past_key_values.{i}.key/.value          [batch, heads, past, head_dim], float16, float32 or int8
     logits                         float32  [batch, n, vocab]
     present.{i}.key/.value                  [batch, heads, sequence, head_dim], as the past
 
 Attention in two parts, so that nothing is copied behind the past:
 
     q k_past^T | q k_new^T  -> + mask -> Softmax -> Split -> w_past v_past + w_new v_new
+
+An int8 cache holds keys and values in units of their scales. These are constants, so they are not applied to the whole
+past but to the queries before the products, and to the sums after them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
@@ -25,6 +29,7 @@ import numpy as np
 from ..config import GPTJXConfig
 from .decoder_graph import LAYER_NORM_EPSILON, DecoderGraph, Parameters
 from .graph_builder import GraphBuilder
+from .kv_scales import KvScales
 from .tensors import Tensor
 from .weight_format import Matrix, WeightFormat
 
@@ -32,16 +37,21 @@ __all__ = ["build_masked_decoder"]
 
 
 def build_masked_decoder(
-    parameters: Parameters, config: GPTJXConfig, weight_format: WeightFormat, kv_cache_dtype: str
+    parameters: Parameters,
+    config: GPTJXConfig,
+    weight_format: WeightFormat,
+    kv_cache_dtype: str,
+    kv_scales: Sequence[KvScales] = (),
 ) -> GraphBuilder:
     """Build the graph; its large tensors are those of decoder.onnx, by name, dtype and bytes.
 
     Args:
-        kv_cache_dtype: "float16" or "float32", element type of past_key_values and present. Attention itself computes
-            in float32, on new keys and values that are rounded to this type first: results then do not depend on
-            how a prompt is cut into chunks.
+        kv_cache_dtype: "float16", "float32" or "int8", element type of past_key_values and present. Attention itself
+            computes in float32, on new keys and values that are rounded to this type first: results then do not
+            depend on how a prompt is cut into chunks.
+        kv_scales: of an int8 cache, one per layer.
     """
-    return _MaskedDecoderGraph(parameters, config, weight_format, kv_cache_dtype).build()
+    return _MaskedDecoderGraph(parameters, config, weight_format, kv_cache_dtype, kv_scales).build()
 
 
 class _MaskedDecoderGraph(DecoderGraph):
@@ -78,6 +88,11 @@ class _MaskedDecoderGraph(DecoderGraph):
         packed = [f"{name}.{part}_packed" for part in "qkv"]
         graph.node("Split", [qkv], f"{name}.split", outputs=packed, axis=-1, num_outputs=3)
         query, key, value = (self._heads_apart(part, part.removesuffix("_packed")) for part in packed)
+        if self.kv_cache_dtype == "int8":
+            key_scale, value_scale = self._scales(i)
+            query = graph.node("Mul", [query, key_scale], f"{name}.q_in_key_units")
+            key = self._quantized(key, key_scale)
+            value = self._quantized(value, value_scale)
         query = graph.node("Mul", [query, self._scale], f"{name}.q_scaled")
         past_key, key = self._past_and_present(i, "key", key)
         past_value, value = self._past_and_present(i, "value", value)
@@ -96,6 +111,8 @@ class _MaskedDecoderGraph(DecoderGraph):
             for half, side in zip(halves, (past_value, value), strict=True)
         ]
         total = graph.node("Add", mixed, f"{name}.mixed")
+        if self.kv_cache_dtype == "int8":
+            total = graph.node("Mul", [total, value_scale], f"{name}.mixed_scaled")
         rows = graph.node("Transpose", [total], f"{name}.rows", perm=[0, 2, 1, 3])
         return graph.node("Reshape", [rows, self._joined], name)
 
@@ -103,6 +120,21 @@ class _MaskedDecoderGraph(DecoderGraph):
         """[batch, sequence, n_embd] -> [batch, heads, sequence, head_dim]"""
         apart = self.graph.node("Reshape", [packed, self._apart], f"{name}_heads")
         return self.graph.node("Transpose", [apart], name, perm=[0, 2, 1, 3])
+
+    def _quantized(self, new: str, scale: str) -> str:
+        """New keys or values in units of their scale, as GroupQueryAttention of onnxruntime 1.32 makes them: times
+        1 / scale in float32, to the nearest integer (even on ties), clipped to 8 bits."""
+        graph = self.graph
+        one, low, high = (self._number(number) for number in (1.0, -128.0, 127.0))
+        inverse = graph.node("Div", [one, scale], f"{scale}.inverse")  # of constants: computed once, at load
+        units = graph.node("Mul", [new, inverse], f"{new}.units")
+        whole = graph.node("Round", [units], f"{new}.whole")
+        return graph.node("Clip", [whole, low, high], f"{new}.clipped")
+
+    def _number(self, number: float) -> str:
+        return self.graph.tensor(
+            Tensor(f"number.{number:g}", "float32", (), lambda: np.array(number, np.float32))
+        )
 
     def _past_and_present(self, i: int, side: str, new: str) -> tuple[str, str]:
         """Store the new keys or values as the output present, and give past and new ones as float32."""

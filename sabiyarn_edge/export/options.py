@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..config import KV_CACHE_DTYPES, GPTJXConfig
+from ..config import EXPORTED_KV_CACHE_DTYPES, GPTJXConfig
 from ..errors import ExportError, InvalidInputError
 from .weight_formats import check_weight_options
 
@@ -24,13 +24,19 @@ def check_options(
     block_size: int | None,
     keep_int8: Sequence[str] | None,
     kv_cache_dtype: str,
+    calibration: object,
     max_length: int | None,
 ) -> None:
     """Raise InvalidInputError for an option that no checkpoint allows."""
     check_weight_options(dtype, block_size, keep_int8)
-    if kv_cache_dtype not in KV_CACHE_DTYPES:
-        allowed = ", ".join(KV_CACHE_DTYPES)
+    if kv_cache_dtype not in EXPORTED_KV_CACHE_DTYPES:
+        allowed = ", ".join(EXPORTED_KV_CACHE_DTYPES)
         raise InvalidInputError(f"kv_cache_dtype is {kv_cache_dtype!r}; it must be one of {allowed}.")
+    if calibration is not None and kv_cache_dtype != "int8":
+        raise InvalidInputError(
+            f"a calibration text gives the scales of an int8 KV cache, but kv_cache_dtype is {kv_cache_dtype!r}. Ask "
+            "for int8 (--kv-cache-dtype int8), or leave the text out."
+        )
     if max_length is not None and (type(max_length) is not int or max_length < 1):
         raise InvalidInputError(
             f"max_length is {max_length!r}; it must be an integer of at least 1 (tokens)."

@@ -29,6 +29,10 @@ class ExportReport:
     """How weights are stored."""
     kv_cache_dtype: str
     """How keys and values are stored."""
+    kv_calibration: str | None
+    """The text that the scales of an int8 KV cache come from; None of other caches."""
+    kv_calibration_tokens: int
+    """Tokens that were run for it."""
     block_size: int
     """Positions of the exported table."""
     source_block_size: int

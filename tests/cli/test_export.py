@@ -71,7 +71,16 @@ def test_progress_goes_to_stderr(run, checkpoint, tmp_path):
         (["--block-size", "32"], 1, "n_embd is 16, which is not a multiple of the 32 weights of a block"),
         (["--keep-int8", "first"], 2, "keep_int8 (first) was given, but dtype is int8"),
         (["--dtype", "int4", "--keep-int8", "first,h.9"], 2, "keep_int8 names 'h.9', which no matrix is"),
-        (["--kv-cache-dtype", "int8"], 2, "kv_cache_dtype is 'int8'"),
+        (
+            ["--kv-cache-dtype", "int4"],
+            2,
+            "kv_cache_dtype is 'int4'; it must be one of float16, float32, int8",
+        ),
+        (
+            ["--calibration", "text.txt"],
+            2,
+            "kv_cache_dtype is 'float16'. Ask for int8 (--kv-cache-dtype int8)",
+        ),
         (["--max-length", "0"], 2, "max_length is 0"),
         (["--max-length", "65"], 1, "max_length is 65, but block_size is 64"),
         (["--max-length", "many"], 2, "argument --max-length: invalid int value: 'many'"),

@@ -22,7 +22,7 @@ def generate(folder: Path, ids: list[int], *, prefix: int, new: int) -> list[int
     for model_input in session.get_inputs():
         if model_input.name.startswith("past_key_values."):
             _, heads, _, head_dim = model_input.shape  # [batch, heads, past, head_dim]
-            dtype = np.float16 if model_input.type == "tensor(float16)" else np.float32
+            dtype = {"tensor(float16)": "float16", "tensor(int8)": "int8"}.get(model_input.type, "float32")
             past[model_input.name] = np.zeros((1, heads, 0, head_dim), dtype)
 
     count = len(ids)

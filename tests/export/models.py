@@ -52,8 +52,21 @@ class Exported:
     def oracle(self) -> ReferenceGPTJX:
         """The same model in float64, of the values that the folder holds."""
         return ReferenceGPTJX(
-            self.oracle_tensors(), n_layer=self.shape["n_layer"], n_heads=self.shape["n_heads"]
+            self.oracle_tensors(),
+            n_layer=self.shape["n_layer"],
+            n_heads=self.shape["n_heads"],
+            kv_scales=self.kv_scales() if self.report.kv_cache_dtype == "int8" else None,
         )
+
+    def kv_scales(self) -> list[tuple[Array, Array]]:
+        """Of an int8 KV cache, [n_heads, head_dim] of each layer's keys and values, as they stand in decoder.onnx."""
+        onnx = pytest.importorskip("onnx")
+        graph = onnx.load(self.folder / "decoder.onnx", load_external_data=False).graph
+        found = {
+            t.name: onnx.numpy_helper.to_array(t)[0, :, 0] for t in graph.initializer if "_scale" in t.name
+        }
+        layers = range(self.shape["n_layer"])
+        return [(found[f"h.{i}.attn.key_scale"], found[f"h.{i}.attn.value_scale"]) for i in layers]
 
     def oracle_tensors(self) -> dict[str, Array]:
         """The values that the folder holds, found anew from the checkpoint's."""
@@ -109,7 +122,7 @@ def export_tiny(tmp_path: Path, shape: dict[str, Any] | None = None, **options: 
 class FeedingLoop:
     """Runs decoder.onnx with plain session.run: present comes back as new arrays and is fed as past.
 
-    Unused slots of the cache hold NaN: whoever reads one of them is found out.
+    Unused slots of the cache hold NaN (127 as int8): whoever reads one of them is found out.
     """
 
     def __init__(self, exported: Exported, *, rows: int, capacity: int) -> None:
@@ -119,7 +132,8 @@ class FeedingLoop:
         self._session = onnxruntime.InferenceSession(exported.folder / "decoder.onnx", options)
         self._sides = [f"{layer}.{side}" for layer in range(shape["n_layer"]) for side in ("key", "value")]
         cache_shape = (rows, shape["n_heads"], capacity, shape["n_embd"] // shape["n_heads"])
-        self._cache = {side: np.full(cache_shape, np.nan, report.kv_cache_dtype) for side in self._sides}
+        unused = 127 if report.kv_cache_dtype == "int8" else np.nan
+        self._cache = {side: np.full(cache_shape, unused, report.kv_cache_dtype) for side in self._sides}
         self._lengths = np.zeros(rows, np.int64)
 
     def feed(

@@ -15,30 +15,32 @@ from tests.export.models import SHAPES, Exported, FeedingLoop, export_tiny
 POSITIONS = 40
 CAPACITY = 64
 
+# Of weights and of the KV cache, in every combination that meets in the graph.
+TYPES = [
+    *((dtype, kv) for dtype in ("float32", "float16-weights", "int8") for kv in ("float32", "float16")),
+    ("float32", "int8"),
+]
+
 # Largest logit error as a part of the logits' standard deviation, of weights as they are stored.
 CACHE_BOUND = {
     "float32": 1e-5,  # rounding errors of 2^-24, grown about tenfold through the layers
     "float16": 2e-3,  # queries, keys, values and the attention's output, each rounded to 2^-12
+    "int8": 3e-3,  # as float32, unless a key or value is nearly a tie and rounds the other way than the oracle's
 }
 INT8_BOUND = 0.1  # activations are rounded to 8 bits; test_quantized_weights.py looks closer
 
 
-@pytest.fixture(scope="module", params=["float32", "float16-weights", "int8"])
-def dtype(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module", params=["float32", "float16"], ids=["kv-float32", "kv-float16"])
-def kv_cache_dtype(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(scope="module", params=TYPES, ids=lambda types: f"{types[0]}-kv-{types[1]}")
+def types(request: pytest.FixtureRequest) -> tuple[str, str]:
+    return request.param
 
 
 @pytest.fixture(scope="module", params=SHAPES.values(), ids=SHAPES)
 def exported(
-    request: pytest.FixtureRequest, dtype: str, kv_cache_dtype: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, types: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:
     return export_tiny(
-        tmp_path_factory.mktemp("graph"), request.param, dtype=dtype, kv_cache_dtype=kv_cache_dtype
+        tmp_path_factory.mktemp("graph"), request.param, dtype=types[0], kv_cache_dtype=types[1]
     )
 
 
@@ -104,8 +106,8 @@ def test_capacity_may_equal_the_length(exported: Exported) -> None:
 
 def test_inputs_and_outputs_are_the_contract(exported: Exported) -> None:
     session = onnxruntime.InferenceSession(exported.folder / "decoder.onnx")
-    shape, half = exported.shape, exported.report.kv_cache_dtype == "float16"
-    cache_type = "tensor(float16)" if half else "tensor(float)"
+    shape = exported.shape
+    cache_type = f"tensor({exported.report.kv_cache_dtype.replace('float32', 'float')})"
     cache_shape = ["batch", shape["n_heads"], "capacity", shape["n_embd"] // shape["n_heads"]]
     layers = range(shape["n_layer"])
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
@@ -140,7 +142,7 @@ def test_onnxruntime_has_nothing_to_warn_of(exported: Exported, capfd: pytest.Ca
 
 def test_nodes_of_a_block(tmp_path: Path) -> None:
     """Ten, and two casts around attention with a float16 cache: every further node is time in each step."""
-    for kv_cache_dtype, expected in (("float32", 10), ("float16", 12)):
+    for kv_cache_dtype, expected in (("float32", 10), ("float16", 12), ("int8", 10)):
         exported = export_tiny(tmp_path / kv_cache_dtype, {"n_layer": 3}, kv_cache_dtype=kv_cache_dtype)
         nodes = onnx.load(exported.folder / "decoder.onnx", load_external_data=False).graph.node
         assert sum(node.name.startswith("h.1.") for node in nodes) == expected

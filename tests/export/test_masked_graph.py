@@ -15,28 +15,23 @@ from onnx.reference import ReferenceEvaluator
 
 from tests.data import run_decoder_masked
 from tests.export.models import SHAPES, Exported, export_tiny
-from tests.export.test_decoder_graph import CACHE_BOUND, INT8_BOUND
+from tests.export.test_decoder_graph import CACHE_BOUND, INT8_BOUND, TYPES
 
 POSITIONS = 40
 EXAMPLE = Path(run_decoder_masked.__file__)
 
 
-@pytest.fixture(scope="module", params=["float32", "float16-weights", "int8"])
-def dtype(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module", params=["float32", "float16"], ids=["kv-float32", "kv-float16"])
-def kv_cache_dtype(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(scope="module", params=TYPES, ids=lambda types: f"{types[0]}-kv-{types[1]}")
+def types(request: pytest.FixtureRequest) -> tuple[str, str]:
+    return request.param
 
 
 @pytest.fixture(scope="module", params=SHAPES.values(), ids=SHAPES)
 def exported(
-    request: pytest.FixtureRequest, dtype: str, kv_cache_dtype: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, types: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:
     return export_tiny(
-        tmp_path_factory.mktemp("masked"), request.param, dtype=dtype, kv_cache_dtype=kv_cache_dtype
+        tmp_path_factory.mktemp("masked"), request.param, dtype=types[0], kv_cache_dtype=types[1]
     )
 
 
@@ -142,9 +137,9 @@ def test_logits_of_the_wanted_positions_only(exported: Exported, wanted: list[in
 
 def test_inputs_and_outputs_are_the_contract(exported: Exported) -> None:
     session = onnxruntime.InferenceSession(exported.folder / "decoder_masked.onnx")
-    shape, half = exported.shape, exported.report.kv_cache_dtype == "float16"
+    shape = exported.shape
     heads, head_dim = shape["n_heads"], shape["n_embd"] // shape["n_heads"]
-    kv_type = "tensor(float16)" if half else "tensor(float)"
+    kv_type = f"tensor({exported.report.kv_cache_dtype.replace('float32', 'float')})"
     sides = [f"{layer}.{side}" for layer in range(shape["n_layer"]) for side in ("key", "value")]
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
         ("input_ids", "tensor(int64)", ["batch", "sequence"]),

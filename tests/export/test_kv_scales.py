@@ -1,0 +1,150 @@
+"""Scales of the int8 KV cache: what text they come from, and that they are what a plain loop finds in it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sabiyarn_edge.errors import CheckpointError, InvalidInputError
+from sabiyarn_edge.export import export_model
+from sabiyarn_edge.export.kv_scales import (
+    MAX_PIECES,
+    OWN_TEXTS,
+    PIECE_TOKENS,
+    calibration_pieces,
+    measure_scales,
+    write_text,
+)
+from sabiyarn_edge.modeling import GPTJXForCausalLM
+from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
+from tests.export.models import FeedingLoop, export_tiny
+from tests.tiny_tokenizer import tiny_tokenizer
+
+TEXT = "Gbogbo ènìyàn ni a bí ní òmìnira; iyì àti ẹ̀tọ́ kọ̀ọ̀kan sì dọ́gba. " * 20
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    tokenizer = tiny_tokenizer()
+    folder = make_tiny_checkpoint(tmp_path / "source", vocab_size=tokenizer.get_vocab_size())
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_scales_are_the_largest_values_and_a_quarter_more(tmp_path: Path) -> None:
+    """Read from the cache of a float32 export, which plain onnxruntime fills."""
+    exported = export_tiny(tmp_path, {"n_heads": 2, "n_embd": 32, "n_layer": 2}, kv_cache_dtype="float32")
+    tokens = np.random.default_rng(1).integers(exported.shape["vocab_size"], size=(3, 64))
+    model = GPTJXForCausalLM.from_pretrained(tmp_path / "checkpoint")
+    scales = measure_scales(model, [(0, row.tolist()) for row in tokens])
+    loop = FeedingLoop(exported, rows=3, capacity=64)
+    for row in range(3):
+        loop.feed(tokens[row : row + 1], row=row)
+    for layer, found in enumerate(scales):
+        for side in ("key", "value"):
+            largest = np.abs(loop._cache[f"{layer}.{side}"]).max(axis=(0, 2))  # [rows, heads, 64, head_dim]
+            scale = getattr(found, side)
+            assert (scale.shape, scale.dtype) == ((1, 2, 1, 16), np.float32)
+            np.testing.assert_allclose(scale[0, :, 0], largest * 1.25 / 127, rtol=1e-4)
+
+
+def test_a_channel_that_is_always_zero_has_a_scale(tmp_path: Path) -> None:
+    model = GPTJXForCausalLM.from_pretrained(make_tiny_checkpoint(tmp_path))
+    model.transformer.h[0].attn.c_attn.weight.data[16:20] = 0
+    scale = measure_scales(model, [(0, [1, 2, 3])])[0].key.flatten()
+    assert (scale > 0).all()
+    assert np.isfinite(1 / scale).all()
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 300, 5000, 100_000])
+@pytest.mark.parametrize("block_size", [1, 64, 1000, 32768])
+def test_pieces_reach_over_the_text_and_the_positions(tokens: int, block_size: int) -> None:
+    pieces = calibration_pieces(range(tokens), block_size)
+    assert 1 <= len(pieces) <= MAX_PIECES
+    for first, piece in pieces:
+        assert 0 <= first <= first + len(piece) <= block_size
+        assert 1 <= len(piece) <= PIECE_TOKENS
+        assert piece == list(range(piece[0], piece[0] + len(piece)))
+    firsts = [first for first, _ in pieces]
+    assert firsts == sorted(firsts)
+    assert firsts[0] == 0
+    if len(pieces) > 1:
+        assert firsts[-1] + PIECE_TOKENS >= block_size - PIECE_TOKENS
+    texts = {piece[0] for _, piece in pieces}
+    assert max(texts) >= tokens * (1 - 2 / len(texts)) - 1  # the end is read, or nearly
+
+
+def test_the_model_writes_the_same_text_each_time(tmp_path: Path) -> None:
+    model = GPTJXForCausalLM.from_pretrained(make_tiny_checkpoint(tmp_path), max_batch_size=OWN_TEXTS)
+    written: list[int] = []
+    tokens = write_text(model, 64, progress=written.append)
+    assert len(tokens) == OWN_TEXTS * 64
+    assert sum(written) == OWN_TEXTS * 63
+    assert len(set(tokens)) > 20
+    assert write_text(model, 64, progress=written.append) == tokens
+    assert model.kv_cache.nbytes == 0
+
+
+def test_a_text_of_ones_own(checkpoint: Path, tmp_path: Path) -> None:
+    """Other scales are another model: sessions of the one do not load in the other."""
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT, encoding="utf-8")
+    own = export(checkpoint, tmp_path / "own")
+    given = export(checkpoint, tmp_path / "given", calibration=text)
+    again = export(checkpoint, tmp_path / "again", calibration=str(text))
+    assert own.kv_calibration == "the model's own text"
+    assert (given.kv_calibration, given.kv_calibration_tokens) == (str(text), again.kv_calibration_tokens)
+    assert given.weights_hash == again.weights_hash != own.weights_hash
+    assert own.sizes_mib["weights.bin"] == given.sizes_mib["weights.bin"]
+
+
+def test_float_caches_have_no_calibration(checkpoint: Path, tmp_path: Path) -> None:
+    report = export(checkpoint, tmp_path / "model", kv_cache_dtype="float16")
+    assert (report.kv_calibration, report.kv_calibration_tokens) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"cannot read the calibration text .*text.txt: No such file"),
+        (b"", "is empty. Give some thousand words"),
+        (b"\xff\xfe", "is not UTF-8"),
+    ],
+)
+def test_texts_that_cannot_be_used(
+    checkpoint: Path, tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    text = tmp_path / "text.txt"
+    if content is not None:
+        text.write_bytes(content)
+    with pytest.raises(InvalidInputError, match=message):
+        export(checkpoint, tmp_path / "model", calibration=text)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_text_needs_a_tokenizer(checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / "tokenizer.json").unlink()
+    text = Path(shutil.copy(__file__, tmp_path / "text.txt"))
+    with pytest.raises(
+        CheckpointError, match=r"has no tokenizer.json, so the calibration text cannot be split"
+    ):
+        export(checkpoint, tmp_path / "model", calibration=text)
+
+
+def test_a_text_needs_an_int8_cache(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        InvalidInputError, match="gives the scales of an int8 KV cache, but kv_cache_dtype is 'float16'"
+    ):
+        export(checkpoint, tmp_path / "model", kv_cache_dtype="float16", calibration="text.txt")
+
+
+def export(checkpoint: Path, out: Path, **options: Any) -> Any:
+    return export_model(
+        checkpoint,
+        out,
+        **{"dtype": "float32", "kv_cache_dtype": "int8", "verify": False, "progress": False, **options},
+    )
