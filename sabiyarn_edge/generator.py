@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,9 @@ BUNDLED_MODELS = Path(__file__).parent / "models"
 class EdgeGenerator:
     """Generates with one model; keeps its KV cache from call to call.
 
-    Calls from several threads wait for one another. For parallel work make one generator per thread.
+    Calls from several threads wait for one another, and for a stream that another thread has begun until it has ended
+    or is closed; `cancel` and `memory_usage` never wait. For parallel work make one generator per thread. A function
+    that a call was given (logits_processor, ...) cannot call the same generator: that is refused.
     Use `from_pretrained` to make one.
     """
 
@@ -308,8 +310,8 @@ class EdgeGenerator:
         me = threading.get_ident()
         if self._owner == me:
             raise InvalidInputError(
-                "this generator is in the middle of a stream. Read the stream to its end or close it first, or make a "
-                "second generator."
+                "this generator is in the middle of a stream, or of the call that called this function. Read the "
+                "stream to its end or close it first, or make a second generator."
             )
         with self._lock:
             self._owner = me
@@ -417,7 +419,10 @@ class EdgeGenerator:
                     f"stream() takes one prompt and returns one sequence, but there are {len(run.prompts.ids)} prompts "
                     f"and num_return_sequences is {run.config.num_return_sequences}. Use generate() for several."
                 )
-            yield from run.stream()
+            with closing(run.stream()) as tokens:
+                for token in tokens:
+                    yield token
+                    self._owner = threading.get_ident()  # who reads on need not be who began
             yield run.result()
 
 
@@ -454,7 +459,8 @@ class TokenStream:
         return self
 
     def __next__(self) -> StreamedToken:
-        event = next(self._events)
+        with self._alone():
+            event = next(self._events)
         if isinstance(event, GenerationResult):
             self.result = event
             event = next(self._events)  # ends the iteration and frees the generator
@@ -463,7 +469,21 @@ class TokenStream:
 
     def close(self) -> None:
         """End the generation now and free the generator for other calls."""
-        self._events.close()
+        with self._alone():
+            self._events.close()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Say clearly that another thread is at it; Python only says that a generator is executing."""
+        try:
+            yield
+        except ValueError as error:
+            if not getattr(self._events, "gi_running", False):
+                raise
+            raise InvalidInputError(
+                "another thread is reading this stream. Read it in one thread; EdgeGenerator.cancel() ends it from "
+                "any other."
+            ) from error
 
     def __enter__(self) -> TokenStream:
         return self

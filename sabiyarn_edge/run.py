@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -89,7 +89,7 @@ class Run:
         for _ in self._steps():
             pass
 
-    def stream(self) -> Iterator[StreamedToken]:
+    def stream(self) -> Generator[StreamedToken]:
         """Generate one row; yield each token once it is certain. With beams that is what all of them share."""
         text = self._text_stream()
         index = 0

@@ -16,7 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--sanitize",
         action="store_true",
-        help="also build and run the native tests with AddressSanitizer and UndefinedBehaviorSanitizer",
+        help="also build and run the native tests with the sanitizers: addresses and undefined behaviour; threads",
     )
 
 

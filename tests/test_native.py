@@ -25,18 +25,19 @@ def run(*command: str) -> None:
     assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}\n{result.stderr}"
 
 
-@pytest.mark.parametrize("sanitize", [False, True], ids=["release", "sanitized"])
-def test_native(sanitize: bool, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("sanitizer", ["OFF", "address", "thread"])
+def test_native(sanitizer: str, request: pytest.FixtureRequest) -> None:
+    sanitize = sanitizer != "OFF"
     if sanitize and not request.config.getoption("--sanitize"):
-        pytest.skip("AddressSanitizer and UndefinedBehaviorSanitizer run with --sanitize")
-    build = ROOT / "build" / ("native-sanitized" if sanitize else "native")
+        pytest.skip("the sanitizers of addresses, undefined behaviour and threads run with --sanitize")
+    build = ROOT / "build" / (f"native-{sanitizer}" if sanitize else "native")
     options = {
         "CMAKE_MAKE_PROGRAM": tool("ninja"),
         "CMAKE_BUILD_TYPE": "RelWithDebInfo" if sanitize else "Release",
         "SABIYARN_EDGE_PYTHON": "OFF",
         "SABIYARN_EDGE_TESTS": "ON",
         "SABIYARN_EDGE_WERROR": "ON",
-        "SABIYARN_EDGE_SANITIZE": "ON" if sanitize else "OFF",
+        "SABIYARN_EDGE_SANITIZE": sanitizer,
     }
     defines = [f"-D{name}={value}" for name, value in options.items()]
     run(tool("cmake"), "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *defines)

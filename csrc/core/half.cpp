@@ -5,6 +5,7 @@
 #include "core/dispatched.hpp"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -88,9 +89,13 @@ void half_to_float_f16c(const half_bits* source, float* target, std::size_t coun
   half_to_float_scalar(source + i, target + i, count - i);
 }
 
-// xgetbv is asked by the compiler's own check: "f16c" and "avx" are reported only if the system saves AVX
-// state.
-bool has_f16c() noexcept { return __builtin_cpu_supports("avx") != 0 && __builtin_cpu_supports("f16c") != 0; }
+// The compiler's check reports "avx" only if the system saves AVX state (xgetbv). Of F16C, CPUID leaf 1 is
+// asked: Clang's check does not know the name.
+bool has_f16c() noexcept {
+  unsigned int eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __builtin_cpu_supports("avx") != 0 && __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 &&
+         (ecx & bit_F16C) != 0;
+}
 
 #elif defined(__aarch64__)
 

@@ -45,7 +45,10 @@ MaskRows MaskCache::rows(std::int64_t first, std::int64_t count) {
   if (first < 0 || count < 1) throw std::invalid_argument("a chunk has at least one token");
   const std::int64_t size = size_for(first + count);
   auto found = masks_.find(size);
-  if (found == masks_.end()) found = masks_.emplace(size, make_mask(size)).first;
+  if (found == masks_.end()) {
+    found = masks_.emplace(size, make_mask(size)).first;
+    nbytes_.fetch_add(found->second.size(), std::memory_order_relaxed);
+  }
   const auto* data = reinterpret_cast<const std::uint8_t*>(found->second.data());
   return {data + first * size, size};
 }
@@ -64,12 +67,6 @@ std::vector<std::int64_t> MaskCache::sizes() const {
   std::vector<std::int64_t> sizes;
   for (const auto& [size, mask] : masks_) sizes.push_back(size);
   return sizes;
-}
-
-std::size_t MaskCache::nbytes() const noexcept {
-  std::size_t total = 0;
-  for (const auto& [size, mask] : masks_) total += mask.size();
-  return total;
 }
 
 }  // namespace sabiyarn

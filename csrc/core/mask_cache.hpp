@@ -5,6 +5,7 @@
 // physical memory. Ordinary causal decoding needs no mask and asks for none: 0 bytes.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -37,15 +38,20 @@ class MaskCache {
   // to target + i * stride, first + count values each.
   void write_additive(std::int64_t first, std::int64_t count, float* target, std::int64_t stride);
 
-  void free() noexcept { masks_.clear(); }
+  void free() noexcept {
+    masks_.clear();
+    nbytes_.store(0, std::memory_order_relaxed);
+  }
 
   std::vector<std::int64_t> sizes() const;  // made so far, ascending
-  std::size_t nbytes() const noexcept;      // of all masks made so far: the sum of size * size
+  // Of all masks made so far: the sum of size * size. May be asked while another thread makes one.
+  std::size_t nbytes() const noexcept { return nbytes_.load(std::memory_order_relaxed); }
 
  private:
   std::int64_t largest_;
   std::int64_t smallest_;
   std::map<std::int64_t, PageBuffer> masks_;
+  std::atomic<std::size_t> nbytes_ = 0;
 };
 
 }  // namespace sabiyarn

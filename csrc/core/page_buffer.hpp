@@ -4,6 +4,7 @@
 // cost no physical memory, so a buffer may be larger than what is live in it.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <utility>
 
@@ -16,12 +17,13 @@ class PageBuffer {
   ~PageBuffer() { release(); }
 
   PageBuffer(PageBuffer&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+      : data_(std::exchange(other.data_, nullptr)),
+        size_(other.size_.exchange(0, std::memory_order_relaxed)) {}
   PageBuffer& operator=(PageBuffer&& other) noexcept {
     if (this != &other) {
       release();
       data_ = std::exchange(other.data_, nullptr);
-      size_ = std::exchange(other.size_, 0);
+      size_.store(other.size_.exchange(0, std::memory_order_relaxed), std::memory_order_relaxed);
     }
     return *this;
   }
@@ -29,7 +31,8 @@ class PageBuffer {
   PageBuffer& operator=(const PageBuffer&) = delete;
 
   std::byte* data() const noexcept { return data_; }
-  std::size_t size() const noexcept { return size_; }  // bytes, as asked for
+  // Bytes, as asked for. Alone of all this may be asked while another thread replaces the buffer.
+  std::size_t size() const noexcept { return size_.load(std::memory_order_relaxed); }
 
   // Makes every byte zero by giving the pages back; the addresses stay.
   void zero() noexcept;
@@ -38,7 +41,7 @@ class PageBuffer {
   void release() noexcept;
 
   std::byte* data_ = nullptr;
-  std::size_t size_ = 0;
+  std::atomic<std::size_t> size_ = 0;
 };
 
 // Bytes that several places of PageBuffers can show at once. Each place reads them until it writes, and then

@@ -1,10 +1,11 @@
 // tests/native/check.hpp - CHECK and a count of what failed; that is all the framework these tests need.
 #pragma once
 
+#include <atomic>
 #include <cstdio>
 
-inline int& failed_checks() {
-  static int count = 0;
+inline std::atomic<int>& failed_checks() {  // checks may fail in several threads
+  static std::atomic<int> count = 0;
   return count;
 }
 
