@@ -6,7 +6,7 @@ import importlib
 import sys
 
 BENCHMARKS = {
-    "end_to_end": "a full-shape random SabiYarn-125M: export, load, memory, prefill, decode, time outside session.run",
+    "rivals": "this package beside llama.cpp, CTranslate2, onnxruntime-genai, transformers and plain onnxruntime",
     "threads": "how threads wait: time and CPU seconds per token, and CPU seconds while idle",
     "selection": "one step of greedy, sampling and beam search at 52050 entries, beside NumPy and transformers",
 }

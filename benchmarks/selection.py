@@ -27,8 +27,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from benchmarks.machine import describe
 from sabiyarn_edge._core import DecodeOptions, DecodeState
+from sabiyarn_edge.bench.machine import describe_machine
 
 VOCAB_SIZE = 52050
 PROMPT = list(range(0, 512 * 7, 7))  # 512 distinct ids
@@ -128,7 +128,7 @@ def main() -> int:
     torch.set_num_threads(1)
     result = {
         "benchmark": "selection",
-        "machine": describe(),
+        "machine": describe_machine(("sabiyarn-edge", "numpy", "torch", "transformers")),
         "vocab_size": VOCAB_SIZE,
         "unit": "us per step, median",
     }

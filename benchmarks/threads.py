@@ -5,19 +5,17 @@ Policies:
     default     ours: wait actively inside a run, sleep between runs
     low_power   low_power=True: always sleep
 
-One process per policy and number of threads, all loaded at first; then they take turns, STEPS tokens at a time, so that
-whatever else the machine does hits all alike. CPU seconds are those of the whole process (all threads).
+One process per policy and number of threads, all loaded at first; then they take turns (see children.py), STEPS tokens
+at a time, so that whatever else the machine does hits all alike. CPU seconds are those of all threads of a process.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 PROMPT = list(range(1, 17))
@@ -70,7 +68,9 @@ def main() -> int:
         serve(args.model, args.serve, args.threads[0])
         return 0
 
-    from benchmarks.machine import describe
+    from benchmarks.children import Child
+    from sabiyarn_edge.bench.machine import describe_machine
+    from sabiyarn_edge.bench.statistics import summary
     from sabiyarn_edge.session import usable_cpus
 
     children = {}
@@ -78,31 +78,18 @@ def main() -> int:
         for policy in POLICIES:
             if threads == 1 and policy != "default":
                 continue  # one thread waits for none
-            command = [sys.executable, "-m", "benchmarks", "threads", "--serve", policy]
-            command += ["--model", str(args.model), "--threads", str(threads)]
-            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            child.stdout.readline()
-            children[f"{policy}, {threads} threads"] = child
+            arguments = ["threads", "--serve", policy, "--model", str(args.model), "--threads", str(threads)]
+            children[f"{policy}, {threads} threads"] = Child("benchmarks", arguments)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in children}
     for _ in range(args.rounds):
         for name, child in children.items():
-            child.stdin.write("go\n")
-            child.stdin.flush()
-            found[name].append(json.loads(child.stdout.readline()))
+            found[name].append(child.ask())
     for child in children.values():
-        child.communicate()
+        child.close()
 
-    result: dict[str, Any] = {"benchmark": "threads", "machine": describe(), "rounds": args.rounds}
+    result: dict[str, Any] = {"benchmark": "threads", "machine": describe_machine(), "rounds": args.rounds}
     for name, answers in found.items():
-        cuts = {key: quantiles([answer[key] for answer in answers], n=10) for key in answers[0]}
-        result[name] = {
-            key: {
-                "median": median(answer[key] for answer in answers),
-                "p10": cuts[key][0],
-                "p90": cuts[key][-1],
-            }
-            for key in answers[0]
-        }
+        result[name] = {key: summary([answer[key] for answer in answers]) for key in answers[0]}
     text = json.dumps(result, indent=2)
     print(text)
     if args.out:

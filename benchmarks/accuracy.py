@@ -1,0 +1,48 @@
+"""What a way of storing weights changes in the model's answers, against the float32 export of the same checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from sabiyarn_edge.bench.engine import random_prompt
+from sabiyarn_edge.session import DecoderSession
+
+__all__ = ["accuracy"]
+
+PROMPTS, TOKENS = 4, 64
+_AT_ONCE = 32  # positions
+
+
+def accuracy(reference: Path, folder: Path) -> dict[str, float]:
+    """mean_kl_divergence (nats, of the exact next-token distribution from this one), top1_agreement (share of equal
+    greedy choices) and mean_absolute_difference of logits, over PROMPTS random texts of TOKENS tokens."""
+    exact, own = _logits(reference), _logits(folder)
+    p, q = _log_softmax(exact), _log_softmax(own)
+    return {
+        "mean_kl_divergence": float((np.exp(p) * (p - q)).sum(axis=-1).mean()),
+        "top1_agreement": float((exact.argmax(axis=-1) == own.argmax(axis=-1)).mean()),
+        "mean_absolute_difference": float(np.abs(exact - own).mean()),
+        "logit_spread": float(exact.std()),
+        "positions": PROMPTS * TOKENS,
+    }
+
+
+def _logits(folder: Path) -> np.ndarray:
+    """float64 [PROMPTS * TOKENS, vocab_size]"""
+    session = DecoderSession(folder)
+    vocab_size = session.config.gptjx.vocab_size
+    rows = []
+    for seed in range(PROMPTS):
+        ids = np.array(random_prompt(vocab_size, TOKENS, seed))
+        session.begin(TOKENS)
+        for begin in range(0, TOKENS, _AT_ONCE):
+            session.runner.forward(0, ids[begin : begin + _AT_ONCE])
+            rows.append(session.runner.logits(_AT_ONCE).astype(np.float64))
+    return np.concatenate(rows)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))

@@ -1,0 +1,65 @@
+"""Engines in processes of their own, which take turns.
+
+Each child answers JSON lines. While it is not its turn it is stopped (SIGSTOP), so that no engine's waiting threads
+take CPU time from another's turn, and so that its memory and CPU seconds are its own.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+__all__ = ["Child", "ChildFailed"]
+
+
+class ChildFailed(Exception):
+    """A child ended, or reported an error."""
+
+
+class Child:
+    """A process that runs `python -m MODULE ARGUMENTS...`: greets with one JSON line, and answers each with one."""
+
+    def __init__(self, module: str, arguments: Sequence[str]) -> None:
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self.hello = self._read()
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """One turn."""
+        assert self._process.stdin
+        self._process.send_signal(signal.SIGCONT)
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        """Let the child end."""
+        self._process.send_signal(signal.SIGCONT)
+        self._process.communicate()
+        self._errors.close()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            with suppress(BrokenPipeError):  # what it was not able to read
+                self._process.communicate()
+            self._errors.seek(0)
+            last = self._errors.read().strip().splitlines()[-1:]
+            self._errors.close()
+            raise ChildFailed(last[0] if last else f"ended with code {self._process.returncode}")
+        self._process.send_signal(signal.SIGSTOP)
+        answer: dict[str, Any] = json.loads(line)
+        return answer

@@ -1,0 +1,54 @@
+"""onnxruntime-genai on this package's graph, with its keys and values appended in place (past_present_share_buffer)."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import onnxruntime_genai
+
+from benchmarks.engines import Facts, spaced
+from sabiyarn_edge.bench.engine import random_prompt
+from sabiyarn_edge.bench.turn import Turn
+
+
+class Engine:
+    def __init__(self, path: Path, threads: int, positions: int) -> None:
+        self._facts: dict[str, Any] = json.loads((path / "facts.json").read_text(encoding="utf-8"))
+        config = onnxruntime_genai.Config(str(path))
+        config.overlay(
+            json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}})
+        )
+        self._model = onnxruntime_genai.Model(config)
+        self._threads = threads
+
+    def facts(self) -> Facts:
+        return Facts(
+            **self._facts,
+            threads=self._threads,
+            excluded="beams: they cannot share the buffer of past and present",
+        )
+
+    def turn(self, length: int, steps: int, seed: int) -> Turn:
+        prompt = random_prompt(self._facts["vocab_size"], length, seed)
+        started = time.perf_counter()
+        params = onnxruntime_genai.GeneratorParams(self._model)
+        params.set_search_options(max_length=length + steps + 2, do_sample=False, batch_size=1)
+        generator = onnxruntime_genai.Generator(self._model, params)
+        generator.append_tokens(prompt)
+        generator.generate_next_token()
+        stamps = [time.perf_counter()]
+        cpu = time.process_time()
+        for _ in range(steps):
+            generator.generate_next_token()
+            stamps.append(time.perf_counter())
+        cpu = time.process_time() - cpu
+        assert generator.token_count() == length + steps + 1
+        return Turn(
+            prompt_tokens=length,
+            first_token_seconds=stamps[0] - started,
+            step_seconds=spaced(stamps),
+            cpu_seconds=cpu,
+        )

@@ -1,0 +1,315 @@
+"""This package beside other engines: one run, the same shape, threads and prompts, turn by turn.
+
+Each engine has a process of its own and is stopped while others have their turn. Every round goes through all prompt
+lengths, at each length through all engines: a prompt, then greedy tokens after it. Medians are over rounds.
+
+    python -m benchmarks rivals --work FOLDER --out benchmarks/results/NAME_rivals.json
+
+FOLDER keeps the models (4 GB), which the first run makes (5 minutes on 2 cores; --prepare makes them and stops).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import models
+from benchmarks.children import Child, ChildFailed
+from benchmarks.engines import PACKAGES
+from sabiyarn_edge.bench.bandwidth import read_bandwidth
+from sabiyarn_edge.bench.engine import NUM_BEAMS
+from sabiyarn_edge.bench.machine import describe_machine
+from sabiyarn_edge.bench.measure import LENGTHS
+from sabiyarn_edge.bench.statistics import summary
+from sabiyarn_edge.bench.turn import Turn, summarize
+from sabiyarn_edge.session import usable_cpus
+
+BEAM_LENGTH, MEMORY_TOKENS = 128, 256
+LONG = 2000  # tokens; prompts from here on take seconds, and get fewer rounds
+VERSIONS = (
+    "sabiyarn-edge",
+    "onnxruntime",
+    "numpy",
+    "torch",
+    "transformers",
+    "llama-cpp-python",
+    "ctranslate2",
+    "onnxruntime-genai",
+)
+EXCLUDED = (
+    "tokenizing and detokenizing; sampling but the greedy choice; a first turn of each engine, in which its memory is "
+    "measured. Weights are random, so texts mean nothing"
+)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An engine and how its model is made."""
+
+    name: str
+    module: str
+    make: Callable[[Path, str], Path]
+
+
+def _ours(name: str, module: str, export: str, label: str = "", **options: Any) -> Contestant:
+    def make(work: Path, shape: str) -> Path:
+        folder = models.export(work, shape, export, **options)
+        return models.genai_model(work, folder) if module == "genai" else folder
+
+    return Contestant(f"{name} {label or export}", module, make)
+
+
+ALL_INT4 = {"dtype": "int4", "keep_int8": ["wpe"]}
+
+CONTESTANTS = (
+    _ours("sabiyarn_edge", "sabiyarn", "float32", dtype="float32"),
+    _ours("sabiyarn_edge", "sabiyarn", "float16-weights", dtype="float16-weights"),
+    _ours("sabiyarn_edge", "sabiyarn", "int8", dtype="int8"),
+    _ours("sabiyarn_edge", "sabiyarn", "int4", dtype="int4"),
+    _ours("sabiyarn_edge", "sabiyarn", "int4-all", **ALL_INT4),
+    Contestant("llama.cpp F32", "llama_cpp", lambda w, s: models.gguf_file(w, s, "F32")),
+    Contestant("llama.cpp Q8_0", "llama_cpp", lambda w, s: models.gguf_file(w, s, "Q8_0")),
+    Contestant("llama.cpp Q4_0", "llama_cpp", lambda w, s: models.gguf_file(w, s, "Q4_0")),
+    Contestant("CTranslate2 int8", "ctranslate2", models.ctranslate2_model),
+    _ours("onnxruntime-genai", "genai", "int8", dtype="int8"),
+    _ours("onnxruntime-genai", "genai", "int4-all", **ALL_INT4),
+    _ours("onnxruntime-genai", "genai", "int4-32", "int4, blocks of 32", weight_block_size=32, **ALL_INT4),
+    Contestant("transformers float32", "transformers", models.gpt2_folder),
+    _ours("onnxruntime, concatenating", "concatenation", "int8", dtype="int8"),
+)
+
+
+class Run:
+    """One benchmark run and what it has found so far."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.threads: int = args.threads or usable_cpus()
+        self.positions = models.SHAPES[args.shape]["block_size"]
+        self.skipped: dict[str, str] = {}
+        self.paths: dict[str, Path] = {}
+        self.children: dict[str, Child] = {}
+        self.starts: dict[str, list[dict[str, float]]] = {}
+        self.turns: dict[str, dict[int, list[Turn]]] = {}
+        self.beams: dict[str, list[float]] = {}
+        self.rates: list[float] = []
+
+    def prepare(self) -> None:
+        """Make the models of all engines that are installed."""
+        for contestant in self._chosen():
+            missing = [name for name in PACKAGES[contestant.module] if importlib.util.find_spec(name) is None]
+            if missing:
+                self._skip(contestant.name, f"not installed: {', '.join(missing)}")
+                continue
+            self._say(f"{contestant.name}: model")
+            self.paths[contestant.name] = contestant.make(self.args.work, self.args.shape)
+
+    def load(self) -> None:
+        """Start every engine several times; the last time it stays."""
+        for start in range(self.args.loads):
+            for contestant in self._chosen():
+                name = contestant.name
+                if name not in self.paths or name in self.skipped:
+                    continue
+                self._say(f"{name}: load")
+                with self._failing(name):
+                    arguments = [
+                        contestant.module, str(self.paths[name]), str(self.threads), str(self.positions)
+                    ]  # fmt: skip
+                    child = Child("benchmarks.engines.serve", arguments)
+                    self.starts.setdefault(name, []).append(child.hello)
+                    if start == self.args.loads - 1:
+                        self.children[name] = child
+                    else:
+                        child.close()
+
+    def memory(self) -> None:
+        """A prompt of 16 and 256 tokens, which is also each engine's warm-up."""
+        steps = min(MEMORY_TOKENS, self.positions - 20) - 1
+        for name, child in list(self.children.items()):
+            self._say(f"{name}: {MEMORY_TOKENS} tokens")
+            with self._failing(name):
+                child.ask(do="turn", length=16, steps=steps, seed=0)
+                child.ask(do="memory", name=f"after_{MEMORY_TOKENS}_tokens")
+
+    def race(self) -> None:
+        """Rounds over lengths and engines, as many as were asked for and fit the time."""
+        began = time.perf_counter()
+        longest = 0.0
+        for round_ in range(self.args.rounds):
+            started = time.perf_counter()
+            if round_ > 0 and started - began + longest > 60 * self.args.minutes:
+                self._say(f"time is up after {round_} rounds")
+                break
+            self.rates += read_bandwidth(self.threads, passes=4)
+            for length in self.args.lengths:
+                if length < LONG or round_ < self.args.long_rounds:
+                    self._lap(round_, length)
+            longest = max(longest, time.perf_counter() - started) if round_ != 0 else 0.0
+        for name, child in list(self.children.items()):
+            with self._failing(name):
+                child.ask(do="memory", name=f"after_prompt_of_{max(self.args.lengths)}")
+
+    def _lap(self, round_: int, length: int) -> None:
+        names = list(self.children)
+        turned = round_ % max(len(names), 1)
+        for name in names[turned:] + names[:turned]:  # each round another one begins
+            self._say(f"round {round_ + 1}, {length} tokens, {name}")
+            with self._failing(name):
+                child = self.children[name]
+                answer = child.ask(do="turn", length=length, steps=self.args.steps, seed=round_ + 1)
+                self.turns.setdefault(name, {}).setdefault(length, []).append(Turn(**answer))
+                if length == BEAM_LENGTH:
+                    found = child.ask(do="beams", length=length, steps=self.args.steps, seed=round_ + 1)
+                    if found["seconds"] is not None:
+                        self.beams.setdefault(name, []).append(1e3 * found["seconds"])
+
+    def result(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        bandwidth = max(self.rates)
+        engines = {}
+        for name, child in list(self.children.items()):
+            with self._failing(name):
+                facts = child.ask(do="facts")
+                self._check(name, facts)
+                starts, path = self.starts[name], self.paths[name]
+                engines[name] = {
+                    **facts,
+                    "disk_bytes": _size(path if path.is_dir() else path.parent),
+                    "import_seconds": summary([start["import_seconds"] for start in starts]),
+                    "load_seconds": summary([start["load_seconds"] for start in starts]),
+                    "lengths": {
+                        str(length): summarize(
+                            turns,
+                            weight_bytes=facts["weight_bytes_per_step"],
+                            kv_bytes=facts["kv_bytes_per_position"],
+                            bandwidth=bandwidth,
+                        )
+                        for length, turns in sorted(self.turns[name].items())
+                    },
+                }
+                if name in self.beams:
+                    engines[name]["beams"] = {
+                        "num_beams": NUM_BEAMS,
+                        "prompt_tokens": BEAM_LENGTH,
+                        "step_ms": summary(self.beams[name]),
+                    }
+        return {
+            "benchmark": "rivals",
+            "machine": describe_machine(VERSIONS),
+            "model": models.SHAPES[self.args.shape],
+            "threads": self.threads,
+            "steps_per_turn": self.args.steps,
+            "bandwidth": {"threads": self.threads, "best": bandwidth, **summary(self.rates)},
+            "excluded": EXCLUDED,
+            "skipped": self.skipped,
+            "engines": engines,
+        }
+
+    def add_accuracy(self, result: dict[str, Any]) -> None:
+        """Our dtypes against our float32, once no engine runs any more."""
+        from benchmarks.accuracy import accuracy
+
+        reference = self.paths.get("sabiyarn_edge float32")
+        for name, engine in result["engines"].items():
+            if name.startswith("sabiyarn_edge ") and reference:
+                self._say(f"{name}: accuracy")
+                engine["accuracy"] = accuracy(reference, self.paths[name])
+
+    def close(self) -> None:
+        """End all processes."""
+        for child in self.children.values():
+            child.close()
+
+    def _check(self, name: str, facts: dict[str, Any]) -> None:
+        """The same work for everyone."""
+        wanted = {"threads": self.threads, "vocab_size": models.SHAPES[self.args.shape]["vocab_size"]}
+        for key, value in wanted.items():
+            if facts[key] != value:
+                raise ChildFailed(f"{key} is {facts[key]}, not {value}")
+
+    def _chosen(self) -> Iterator[Contestant]:
+        for contestant in CONTESTANTS:
+            if not self.args.only or any(word in contestant.name for word in self.args.only):
+                yield contestant
+
+    def _failing(self, name: str) -> _Failing:
+        return _Failing(self, name)
+
+    def _skip(self, name: str, reason: str) -> None:
+        self._say(f"{name} is skipped: {reason}")
+        self.skipped[name] = reason
+        self.children.pop(name, None)
+
+    def _say(self, message: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+class _Failing:
+    """Leaves out, and names, an engine that fails; the others go on."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self._run, self._name = run, name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, ChildFailed | BrokenPipeError):
+            return False
+        self._run._skip(self._name, str(error) or type(error).__name__)
+        return True
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--work", type=Path, required=True, help="folder that keeps the models and our packed weights")
+    add("--shape", choices=tuple(models.SHAPES), default="full", help="full (default), or small to try it")
+    add("--lengths", type=int, nargs="+", default=list(LENGTHS), help="prompt tokens (16 128 1024 4000)")
+    add("--steps", type=int, default=16, help="tokens timed after each prompt (16)")
+    add("--rounds", type=int, default=8, help="at most so many (8)")
+    add("--long-rounds", type=int, default=2, help=f"rounds with prompts from {LONG} tokens on (2)")
+    add("--minutes", type=float, default=11.0, help="begin no round that would end after so long (11)")
+    add("--loads", type=int, default=3, help="starts of each engine (3)")
+    add("--threads", type=int, help="of each engine; default: all CPUs this process may use")
+    add("--only", nargs="+", metavar="WORD", help="engines whose names contain one of these")
+    add("--prepare", action="store_true", help="make the models and stop")
+    add("--out", type=Path, help="write the result as JSON")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("SABIYARN_EDGE_CACHE", str(args.work.resolve() / "cache"))
+    Path(os.environ["SABIYARN_EDGE_CACHE"]).mkdir(mode=0o700, parents=True, exist_ok=True)
+    run = Run(args)
+    args.lengths = [n for n in sorted(set(args.lengths)) if n + args.steps + 1 <= run.positions]
+    run.prepare()
+    if args.prepare:
+        return 0
+    try:
+        run.load()
+        run.memory()
+        run.race()
+        result = run.result()
+    finally:
+        run.close()
+    run.add_accuracy(result)
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    if args.out:
+        args.out.write_text(text + "\n", encoding="utf-8")
+    else:
+        print(text)
+    return 0
