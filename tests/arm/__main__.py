@@ -61,7 +61,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="CPU models that are tried at once")
     parser.add_argument("--result", type=Path, help="JSON file to write the outcome to")
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    parser.add_argument("--cache", type=Path, default=home / "sabiyarn_edge/board", help="1 GB is kept here")
+    parser.add_argument("--cache", type=Path, default=home / "sabiyarn-edge-board", help="1 GB is kept here")
     parser.add_argument("pytest", nargs="*", help="options for pytest, behind --")
     options = parser.parse_args()
     try:

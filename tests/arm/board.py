@@ -79,11 +79,20 @@ class Board:
     def make(cls, cache: Path, release: str) -> Board:
         """Make the root file system, unless the cache has it."""
         board = cls(cache / release, release)
-        if not board.root.exists():
+        if not (board.root / "usr/bin/python3").is_symlink():
+            shutil.rmtree(board.root, ignore_errors=True)
             partial = cache / f"{release}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             cache.mkdir(parents=True, exist_ok=True)
-            command = ["debootstrap", "--arch=arm64", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+            # A mount namespace of its own: when it is killed, the mounts that it made end too.
+            command = [
+                "unshare",
+                "--mount",
+                "debootstrap",
+                "--arch=arm64",
+                "--variant=minbase",
+                f"--include={','.join(PACKAGES)}",
+            ]
             run([*command, release, str(partial), debian_mirror()])
             partial.rename(board.root)
         return board
