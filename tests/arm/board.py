@@ -114,10 +114,11 @@ class Board:
         command += [f"--platform={tag}" for tag in WHEEL_PLATFORMS]
         run([*command, *options, *requirements])
 
-    def run(
-        self, command: Sequence[str], *, cpu: str, folder: str = "/", **variables: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command on the board, as one of CPUS. Its mounts end with it."""
+    def run(self, command: Sequence[str], log: Path, *, cpu: str, folder: str = "/", **variables: str) -> int:
+        """Run a command on the board, as one of CPUS; what it prints goes to `log`. Returns its exit code.
+
+        Its mounts end with it.
+        """
         write_sysfs(self.root)
         cpuinfo = self.root / f"tmp/cpuinfo-{cpu}"
         cpuinfo.write_text(CPUS[cpu].cpuinfo(), encoding="ascii")
@@ -128,14 +129,19 @@ class Board:
             f"mount --bind {shlex.quote(str(cpuinfo))} {root}/proc/cpuinfo",
             f"exec chroot {root} /bin/sh -c {shlex.quote(f'cd {folder} && exec {shlex.join(command)}')}",
         ]
-        return subprocess.run(
-            ["unshare", "--mount", "sh", "-c", " && ".join(steps)],
-            env={"PATH": os.defpath + ":/usr/sbin:/sbin", "HOME": "/root", "LANG": "C.UTF-8", "QEMU_CPU": cpu}
-            | variables,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        environment = {
+            "PATH": os.defpath + ":/usr/sbin:/sbin",
+            "HOME": "/root",
+            "LANG": "C.UTF-8",
+            "QEMU_CPU": cpu,
+        }
+        with log.open("w", encoding="utf-8") as output:
+            return subprocess.run(
+                ["unshare", "--mount", "sh", "-c", " && ".join(steps)],
+                env=environment | variables,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            ).returncode
 
 
 def debian_mirror() -> str:

@@ -43,7 +43,9 @@ class Counter:
         compiler = ["aarch64-linux-gnu-g++", *FLAGS, f"-I{CORE.parent}", f"-I{HERE}"]
         call([*compiler, *SCALAR, "-c", str(HERE / "scalar_twins.cpp"), "-o", str(twins)])
         sources = [str(CORE / f"{name}.cpp") for name in SOURCES]
-        call([*compiler, "-static", str(HERE / "kernels.cpp"), *sources, str(twins), "-o", str(self._kernels)])
+        call(
+            [*compiler, "-static", str(HERE / "kernels.cpp"), *sources, str(twins), "-o", str(self._kernels)]
+        )
 
     def run(self, *arguments: str, plugin: bool = False) -> str:
         """Standard output and error of the loops' program."""
@@ -96,7 +98,10 @@ def main() -> int:
     options = parser.parse_args()
     missing = [package for command, package in TOOLS.items() if shutil.which(command) is None]
     if missing:
-        print(f"not installed: {', '.join(missing)}. Run: apt-get install -y {' '.join(missing)}", file=sys.stderr)
+        print(
+            f"not installed: {', '.join(missing)}. Run: apt-get install -y {' '.join(missing)}",
+            file=sys.stderr,
+        )
         return 2
     text = json.dumps(measure(), indent=2) + "\n"
     if options.result is not None:

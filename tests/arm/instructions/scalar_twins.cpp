@@ -29,7 +29,8 @@ float exp_one(float x) {
   sum = sum * r + 0.5f;
   sum = sum * (r * r) + r;
   sum = sum + 1.0f;
-  const std::uint32_t scaled = std::bit_cast<std::uint32_t>(sum) + (std::bit_cast<std::uint32_t>(shifted) << 23);
+  const std::uint32_t scaled =
+      std::bit_cast<std::uint32_t>(sum) + (std::bit_cast<std::uint32_t>(shifted) << 23);
   return in_range ? std::bit_cast<float>(scaled) : 0.0f;
 }
 
