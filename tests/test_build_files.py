@@ -48,7 +48,7 @@ def test_pip_learns_the_reason_before_it_looks_for_onnxruntime(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "scikit_build_core.build", hooks)
     assert runpy.run_path(str(backend))["build_wheel"] is print  # a 64-bit Python gets the hooks
     monkeypatch.setattr(sys, "maxsize", 2**31 - 1)
-    with pytest.raises(SystemExit, match="needs a 64-bit system.* install the 64-bit Raspberry Pi OS"):
+    with pytest.raises(SystemExit, match=r"needs a 64-bit system.* install the 64-bit Raspberry Pi OS"):
         runpy.run_path(str(backend))
 
 
