@@ -7,6 +7,7 @@ import sys
 
 BENCHMARKS = {
     "rivals": "this package beside llama.cpp, CTranslate2, onnxruntime-genai, transformers and plain onnxruntime",
+    "memory": "the memory plan beside what is measured: weights, KV cache, scratch, peak",
     "threads": "how threads wait: time and CPU seconds per token, and CPU seconds while idle",
     "selection": "one step of greedy, sampling and beam search at 52050 entries, beside NumPy and transformers",
 }

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .generation_config import GenerationConfig, OptionWarning
     from .generator import EdgeGenerator, TokenStream
     from .mask_patterns import document_mask, prefix_mask, sliding_window_mask
+    from .memory_plan import MemoryFitWarning, MemoryPlan
     from .result import GenerationResult, Timings
     from .scoring import Score
     from .streaming import StreamedToken
@@ -24,6 +25,8 @@ __all__ = [
     "EdgeGenerator",
     "GenerationConfig",
     "GenerationResult",
+    "MemoryFitWarning",
+    "MemoryPlan",
     "OptionWarning",
     "SabiYarnError",
     "Score",
@@ -42,6 +45,8 @@ _HOMES = {
     "EdgeGenerator": "generator",
     "GenerationConfig": "generation_config",
     "GenerationResult": "result",
+    "MemoryFitWarning": "memory_plan",
+    "MemoryPlan": "memory_plan",
     "OptionWarning": "generation_config",
     "SabiYarnError": "errors",
     "Score": "scoring",

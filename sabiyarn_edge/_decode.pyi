@@ -23,6 +23,7 @@ class GraphRunner:
         head_dim: int,
         kv_dtype: DTypeLike,
         prefill_options: Any = None,
+        after_prefill_run: Callable[[], None] | None = None,
     ) -> None: ...
     @property
     def logits_address(self) -> int: ...

@@ -29,18 +29,19 @@ cdef class GraphRunner:
         num_layers, num_heads, head_dim: the model's shape.
         kv_dtype: NumPy dtype of the cache.
         prefill_options: `onnxruntime.RunOptions` for prefill runs, or None.
+        after_prefill_run: called after each of these, or None.
     """
 
     cdef KvCache* kv
     cdef StepBuffers* buffers
     cdef int64_t num_layers, num_heads, head_dim
-    cdef object owners, run, new_binding, kv_dtype, prefill_options
+    cdef object owners, run, new_binding, kv_dtype, prefill_options, after_prefill_run
     cdef object prefill_binding, decode_binding
     cdef tuple prefill_layout, decode_layout
     cdef list past_names, present_names
 
     def __init__(self, session, kv_cache, buffers, *, num_layers, num_heads, head_dim, kv_dtype,
-                 prefill_options=None):
+                 prefill_options=None, after_prefill_run=None):
         self.kv = <KvCache*>PyCapsule_GetPointer(kv_cache._capsule(), "sabiyarn_edge.KvCache")
         self.buffers = <StepBuffers*>PyCapsule_GetPointer(buffers._capsule(), "sabiyarn_edge.StepBuffers")
         self.owners = (session, kv_cache, buffers)  # the raw pointers live as long as these
@@ -48,6 +49,7 @@ cdef class GraphRunner:
         self.num_layers, self.num_heads, self.head_dim = num_layers, num_heads, head_dim
         self.kv_dtype = np.dtype(kv_dtype)
         self.prefill_options = prefill_options
+        self.after_prefill_run = after_prefill_run
         self.new_binding = session.io_binding
         self.prefill_binding = self.new_binding()
         self.decode_binding = self.new_binding()
@@ -147,6 +149,8 @@ cdef class GraphRunner:
             self.bind(self.prefill_binding, row, 1, count, num_logits, logits_row)
             self.prefill_layout = layout
         self.run(self.prefill_binding, self.prefill_options if count > 1 else None)
+        if count > 1 and self.after_prefill_run is not None:
+            self.after_prefill_run()
         PyErr_CheckSignals()
         return 0
 

@@ -1,7 +1,7 @@
 """Where an ONNX file says its external tensors lie, and how to make it say another place.
 
 The device has no onnx package, and needs only this: of `ModelProto.graph.initializer[]` the name and the
-`external_data` entries. Everything else is passed through as the bytes it is.
+`external_data` entries, and which nodes read them. Everything else is passed through as the bytes it is.
 Source: https://protobuf.dev/programming-guides/encoding/ and onnx.proto (the field numbers below).
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-__all__ = ["read_external_tensors", "replace_external_tensors"]
+__all__ = ["read_external_tensors", "read_nodes", "replace_external_tensors"]
 
 Entries = dict[str, str]
 """external_data of one tensor: "location", "offset" and "length" in bytes, and what onnxruntime adds."""
 
 _GRAPH, _INITIALIZER, _NAME, _EXTERNAL_DATA, _KEY, _VALUE = 7, 5, 8, 13, 1, 2
+_NODE, _INPUT, _OUTPUT, _OP_TYPE = 1, 1, 2, 4
 _BYTES = 2  # wire type: length, then bytes
 
 
@@ -31,6 +32,20 @@ def read_external_tensors(model: bytes) -> dict[str, Entries]:
             if entries:
                 found[_text(tensor, _NAME)] = entries
     return found
+
+
+def read_nodes(model: bytes) -> Iterator[tuple[str, list[str], list[str]]]:
+    """(operator, names of its inputs, names of its outputs) of each node, in the file's order.
+
+    Raises:
+        ValueError: the bytes are not an ONNX model.
+    """
+    for graph in _messages(model, _GRAPH):
+        for node in _messages(graph, _NODE):
+            inputs, outputs = (
+                [name.decode() for name in _messages(node, field)] for field in (_INPUT, _OUTPUT)
+            )
+            yield _text(node, _OP_TYPE), inputs, outputs
 
 
 def replace_external_tensors(model: bytes, change: Callable[[str, Entries], Entries]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,13 +18,14 @@ from .decode_options import DEFAULT_MAX_NEW_TOKENS, decode_options
 from .errors import InvalidInputError, ModelFolderError
 from .generation_config import GenerationConfig
 from .memory import process_memory, return_free_memory
+from .memory_plan import MemoryFitWarning, MemoryPlan, fit_to_limit, plan_memory
 from .option_checks import flag
 from .overflow import Overflow, SlidingContext, cut_prompt
 from .prompts import Prompts, read_prompts
 from .result import GenerationResult
 from .run import Run
 from .scoring import Score, score_tokens
-from .session import DecoderSession
+from .session import MAX_PREFILL_CHUNK, DecoderSession
 from .streaming import StreamedToken
 from .tokenizer import Tokenizer
 
@@ -88,6 +90,8 @@ class EdgeGenerator:
         overflow: str = "error",
         keep_tokens: int = 0,
         reuse_prefix: bool = True,
+        memory_limit_mb: float | None = None,
+        fit: bool = False,
     ) -> EdgeGenerator:
         """Open an exported model folder.
 
@@ -112,14 +116,37 @@ class EdgeGenerator:
             keep_tokens: so many first tokens of a prompt are never dropped by "slide" or "truncate_prompt".
             reuse_prefix: whether a prompt that begins like the text of the last call continues from its keys and
                 values instead of computing them again.
+            memory_limit_mb: most memory that the process may take above `import onnxruntime`, MiB, for max_batch_size
+                rows (None: one) of max_length positions; None: no limit. See `plan`.
+            fit: where that is not enough, take a smaller prefill chunk and then a smaller kv_window, and say so in a
+                MemoryFitWarning, instead of refusing.
 
         Raises:
             ModelFolderError: a file is missing or damaged, or files do not belong together.
-            InvalidInputError: an argument is out of range.
+            InvalidInputError: an argument is out of range, or memory_limit_mb is less than what the model needs;
+                nothing was loaded.
         """
         folder = find_model(path)
         if max_length is not None and kv_window is None:
             kv_window = max_length
+        chunk = MAX_PREFILL_CHUNK
+        if memory_limit_mb is not None:
+            plan, chosen = fit_to_limit(
+                folder,
+                memory_limit_mb,
+                fit=fit,
+                max_length=max_length,
+                batch=1 if max_batch_size is None else max_batch_size,
+                kv_window=kv_window,
+                weight_cache=weight_cache,
+            )
+            if chosen:
+                chunk, kv_window = plan.prefill_chunk, plan.kv_window
+                warnings.warn(
+                    f"{'; '.join(chosen)}: the plan is {plan.peak_mib:.1f} MiB of {memory_limit_mb:g} allowed.",
+                    MemoryFitWarning,
+                    stacklevel=2,
+                )
         session = DecoderSession(
             folder,
             num_threads=num_threads,
@@ -127,6 +154,7 @@ class EdgeGenerator:
             num_sink_tokens=num_sink_tokens,
             weight_cache=weight_cache,
             low_power=low_power,
+            max_prefill_chunk=chunk,
         )
         tokenizer_file = folder / "tokenizer.json"
         tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None
@@ -139,6 +167,40 @@ class EdgeGenerator:
             overflow=overflow,
             keep_tokens=keep_tokens,
             reuse_prefix=reuse_prefix,
+        )
+
+    @staticmethod
+    def plan(
+        path: str | Path = "nano",
+        *,
+        max_length: int | None = None,
+        prompt_length: int | None = None,
+        batch: int = 1,
+        beams: int = 1,
+        kv_window: int | None = None,
+        weight_cache: bool | None = None,
+    ) -> MemoryPlan:
+        """Say what a call of generate would take, without loading the model.
+
+        Args:
+            path, kv_window, weight_cache: as for `from_pretrained`.
+            max_length: positions of a row, prompt and output; None: the model's block_size.
+            prompt_length: of them the prompt's; None: all but one, which takes the most.
+            batch: prompts at once.
+            beams: beams or returned sequences of each prompt.
+
+        Raises:
+            ModelFolderError: a file is missing or damaged.
+            InvalidInputError: an argument is out of range.
+        """
+        return plan_memory(
+            find_model(path),
+            max_length=max_length,
+            prompt_length=prompt_length,
+            batch=batch,
+            beams=beams,
+            kv_window=kv_window,
+            weight_cache=weight_cache,
         )
 
     @property

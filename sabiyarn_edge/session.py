@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,31 +13,36 @@ from ._core import DecodeState, KvCache, StepBuffers
 from ._decode import GraphRunner
 from .attention_masks import PromptMask
 from .config import ModelConfig
+from .cpus import usable_cpus
 from .errors import InvalidInputError, ModelFolderError
 from .masked_runner import MaskedRunner
 from .memory import process_memory, return_free_memory
 from .weight_cache import MIN_WEIGHTS_BYTES, open_cached
 from .weights_file import WeightsHeader
 
-__all__ = ["PREFILL_SCRATCH_BYTES", "DecoderSession", "common_prefix", "prefill_chunk", "usable_cpus"]
+__all__ = [
+    "MAX_PREFILL_CHUNK",
+    "MIN_PREFILL_CHUNK",
+    "PREFILL_SCRATCH_BYTES",
+    "DecoderSession",
+    "caches_weights",
+    "common_prefix",
+    "prefill_chunk",
+    "usable_cpus",
+]
 
 PREFILL_SCRATCH_BYTES = 64 * 2**20
 """What one prefill run may take for attention scores, bytes."""
 
-_MAX_PREFILL_CHUNK = 512  # tokens; longer chunks are not faster (benchmarks/)
-_MIN_PREFILL_CHUNK = 16
+MAX_PREFILL_CHUNK = 512
+"""Tokens; longer chunks are not faster (benchmarks/)."""
+MIN_PREFILL_CHUNK = 16
+"""Tokens; shorter chunks are slower and save next to nothing."""
 
 
-def usable_cpus() -> int:
-    """CPUs that this process may keep busy: its affinity mask, cut to the container's quota (cgroup v2)."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            cpus = min(cpus, max(1, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass  # no cgroup v2 here: there is no quota to respect
-    return cpus
+def caches_weights(config: ModelConfig, weight_cache: bool | None) -> bool:
+    """Whether packed weights are to be kept in the cache folder; None: if the model is large enough."""
+    return config.weights_bytes >= MIN_WEIGHTS_BYTES if weight_cache is None else weight_cache
 
 
 def prefill_chunk(num_heads: int, capacity: int, scratch_bytes: int = PREFILL_SCRATCH_BYTES) -> int:
@@ -50,7 +53,7 @@ def prefill_chunk(num_heads: int, capacity: int, scratch_bytes: int = PREFILL_SC
     """
     affordable = scratch_bytes // (2 * 4 * num_heads * capacity)
     chunk = 1 << max(int(affordable).bit_length() - 1, 0)
-    return min(max(chunk, _MIN_PREFILL_CHUNK), _MAX_PREFILL_CHUNK)
+    return min(max(chunk, MIN_PREFILL_CHUNK), MAX_PREFILL_CHUNK)
 
 
 class DecoderSession:
@@ -63,6 +66,7 @@ class DecoderSession:
         num_sink_tokens: first positions that are kept when the window is full.
         weight_cache: keep packed weights in a file (see weight_cache.py); None: if the model is large enough.
         low_power: threads that wait for work sleep at once instead of spinning for it.
+        max_prefill_chunk: most prompt tokens to run at once; fewer take less scratch memory.
 
     Raises:
         ModelFolderError: a file is missing, damaged, or does not belong to the others.
@@ -78,6 +82,7 @@ class DecoderSession:
         num_sink_tokens: int = 0,
         weight_cache: bool | None = None,
         low_power: bool = False,
+        max_prefill_chunk: int = MAX_PREFILL_CHUNK,
     ) -> None:
         self.config = ModelConfig.load(folder)
         shape = self.config.gptjx
@@ -98,6 +103,7 @@ class DecoderSession:
         # Threads beyond the CPUs at hand only wait for one another: twice as many make a step many times slower.
         self.num_threads = min(num_threads or usable_cpus(), usable_cpus())
         self.low_power = low_power
+        self.max_prefill_chunk = max_prefill_chunk
         self.num_sink_tokens = num_sink_tokens
 
         self._folder = Path(folder)
@@ -129,6 +135,7 @@ class DecoderSession:
             head_dim=shape.head_dim,
             kv_dtype=self.config.kv_cache_dtype,
             prefill_options=_shrinking_run_options(),
+            after_prefill_run=return_free_memory,
         )
 
     @property
@@ -183,7 +190,7 @@ class DecoderSession:
                 f"says {self.config.weights_hash[:12]}.... Copy the whole model folder again."
             )
         session = None
-        if self.config.weights_bytes >= MIN_WEIGHTS_BYTES if weight_cache is None else weight_cache:
+        if caches_weights(self.config, weight_cache):
             session = open_cached(graph, weights, self.config.weights_hash, self._load, self._load)
         if session is None:
             session = self._load(graph)
@@ -343,7 +350,7 @@ class DecoderSession:
     @property
     def chunk(self) -> int:
         """Most tokens to run at once at the KV cache's capacity."""
-        return prefill_chunk(self.config.gptjx.n_heads, self.kv_cache.capacity)
+        return min(prefill_chunk(self.config.gptjx.n_heads, self.kv_cache.capacity), self.max_prefill_chunk)
 
     def prefill_masked(
         self, prompts: Sequence[Sequence[int]], masks: Sequence[PromptMask], state: DecodeState | None = None

@@ -34,7 +34,7 @@ from .durable import new_file, new_folder, remove_leftovers
 from .errors import ModelFolderError
 from .external_tensors import Entries, read_external_tensors, replace_external_tensors
 
-__all__ = ["MIN_WEIGHTS_BYTES", "WeightCacheWarning", "open_cached"]
+__all__ = ["MIN_WEIGHTS_BYTES", "WeightCacheWarning", "is_cached", "open_cached"]
 
 MIN_WEIGHTS_BYTES = 32 * 2**20
 """Weights below this are not cached unless asked for: the disk and the first load's time would buy little."""
@@ -94,6 +94,19 @@ def open_cached(
             WeightCacheWarning,
             stacklevel=_caller_depth(),
         )
+        return None
+
+
+def is_cached(graph: Path, weights: Path, model_hash: str) -> bool | None:
+    """Whether `open_cached` would find its packed weights; None if there is no place to keep any.
+
+    Raises:
+        InvalidInputError: SABIYARN_EDGE_CACHE names a folder that others could put files into.
+    """
+    try:
+        folder = cache_folder()
+        return None if folder is None else _Entry(folder, graph, weights, model_hash).is_whole()
+    except OSError:
         return None
 
 

@@ -9,23 +9,13 @@ import pytest
 
 import sabiyarn_edge.session as session_module
 from sabiyarn_edge import EdgeGenerator
-from sabiyarn_edge.session import DecoderSession, usable_cpus
+from sabiyarn_edge.session import DecoderSession
 
 
 def test_no_more_threads_than_cpus_at_hand(text_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "usable_cpus", lambda: 2)
     for asked, given in ((None, 2), (1, 1), (2, 2), (64, 2)):
         assert DecoderSession(text_model, num_threads=asked).num_threads == given
-
-
-@pytest.mark.parametrize(
-    ("quota", "cpus"),
-    [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8), ("nonsense", 8)],
-)
-def test_a_containers_quota_bounds_the_cpus(monkeypatch: pytest.MonkeyPatch, quota: str, cpus: int) -> None:
-    monkeypatch.setattr(session_module.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    monkeypatch.setattr(Path, "read_text", lambda self, encoding: quota)
-    assert usable_cpus() == cpus
 
 
 @pytest.mark.parametrize("low_power", [False, True])

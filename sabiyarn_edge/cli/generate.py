@@ -114,6 +114,17 @@ def _add_loading_options(parser: Parser) -> None:
         "--num-sink-tokens", type=int, metavar="N", default=0, help="and to the first N (default 0)"
     )
     group.add_argument(
+        "--memory-limit",
+        type=float,
+        metavar="MIB",
+        help=f"refuse to load what takes more (see `{PROGRAM} plan`)",
+    )
+    group.add_argument(
+        "--fit",
+        action="store_true",
+        help="with --memory-limit: take a smaller prefill chunk and window instead of refusing",
+    )
+    group.add_argument(
         "--overflow",
         choices=("error", "slide", "truncate_prompt"),
         default="error",
@@ -144,6 +155,8 @@ def run(arguments: argparse.Namespace) -> None:
         keep_tokens=arguments.keep_tokens,
         weight_cache=False if arguments.no_cache else None,
         low_power=arguments.low_power,
+        memory_limit_mb=arguments.memory_limit,
+        fit=arguments.fit,
     )
     config = generator.generation_config.updated(**options)
     if arguments.json:

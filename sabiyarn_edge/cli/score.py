@@ -55,6 +55,9 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         help="texts longer than the model's positions: refuse them (default), or forget their oldest half as needed",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
+    parser.add_argument(
+        "--no-cache", action="store_true", help="do not keep packed weights in the cache folder"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -63,7 +66,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     with _opened(arguments.file) as file:
         generator = EdgeGenerator.from_pretrained(
-            arguments.model, num_threads=arguments.threads, overflow=arguments.overflow
+            arguments.model,
+            num_threads=arguments.threads,
+            overflow=arguments.overflow,
+            weight_cache=False if arguments.no_cache else None,
         )
         progress = _Progress(show=not arguments.quiet and sys.stderr.isatty())
         numbers: list[int] = []  # of the line at hand

@@ -185,6 +185,8 @@ def test_without_options_the_models_own_hold(run, recorder):
         "keep_tokens": 0,
         "weight_cache": None,
         "low_power": False,
+        "memory_limit_mb": None,
+        "fit": False,
     }
     assert recorder.config is recorder.generation_config
 
@@ -222,6 +224,7 @@ def test_loading_options_reach_the_generator(run, recorder):
     run(
         "generate", PROMPT, "--model", "folder", "--threads", "3", "--kv-window", "128", "--num-sink-tokens", "4",
         "--overflow", "slide", "--keep-tokens", "2", "--no-cache", "--low-power",
+        "--memory-limit", "300", "--fit",
     )  # fmt: skip
     assert recorder.path == "folder"
     assert recorder.loading == {
@@ -232,6 +235,8 @@ def test_loading_options_reach_the_generator(run, recorder):
         "keep_tokens": 2,
         "weight_cache": False,
         "low_power": True,
+        "memory_limit_mb": 300.0,
+        "fit": True,
     }
 
 

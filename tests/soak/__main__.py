@@ -31,6 +31,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import describe
+
 from sabiyarn_edge import EdgeGenerator, prefix_mask
 from sabiyarn_edge.generation_config import OptionWarning
 from sabiyarn_edge.memory import process_memory

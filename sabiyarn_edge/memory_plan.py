@@ -1,0 +1,366 @@
+"""How much memory a model will take, told before any of it is allocated.
+
+What is counted is memory of the process's own, above `import onnxruntime`: anonymous pages, and the pages that beams
+share. Mapped weights are clean pages of a file, which the system drops when it needs them; they are told apart.
+The factors below were fitted to measurements over shapes, dtypes, lengths, batches and beams, which
+`python -m benchmarks memory` repeats and holds to 15 %.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import mmap
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ._core import KvCache
+from .config import GPTJXConfig, ModelConfig
+from .errors import InvalidInputError, ModelFolderError
+from .external_tensors import read_external_tensors, read_nodes
+from .session import MAX_PREFILL_CHUNK, MIN_PREFILL_CHUNK, caches_weights, prefill_chunk
+from .weight_cache import is_cached
+
+__all__ = ["MIB", "MemoryFitWarning", "MemoryPlan", "fit_to_limit", "plan_memory"]
+
+MIB = 2**20
+MIN_CAPACITY = 256  # positions: the KV cache's first allocation
+MIN_WINDOW = 64  # positions: fit_to_limit goes no lower
+
+# Nodes whose matrix (their second input) onnxruntime packs: it then holds the packed copy instead of the file's.
+_PACKING = {"MatMul", "FusedMatMul", "Gemm", "MatMulNBits"}
+
+
+class MemoryFitWarning(UserWarning):
+    """The prefill chunk or the window was made smaller to fit into a memory limit, as asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """Bytes that a model takes for one call of generate of a given shape, in a fresh process."""
+
+    max_length: int
+    """Positions of each row: prompt and output."""
+    prompt_length: int
+    """Of them the prompt's."""
+    batch: int
+    """Prompts at once."""
+    beams: int
+    """Rows of each prompt: beams, or returned sequences."""
+    kv_window: int
+    """Most positions whose keys and values are kept."""
+    prefill_chunk: int
+    """Prompt tokens that are run at once."""
+    weights_mapped: int
+    """Weights in files that are mapped: clean pages, shared by all processes, dropped when memory is short."""
+    weights_anonymous: int
+    """Weights in the process's own memory: those packed at load, unless the weight cache has them."""
+    runtime: int
+    """The graph in onnxruntime, the tokenizer and Python's modules."""
+    kv_cache: int
+    """Keys and values at the end of the call."""
+    logits: int
+    """Scores of the vocabulary, of every row, and what choosing tokens takes."""
+    scratch: int
+    """What the largest run of the graph takes and gives back."""
+    loading: int
+    """What loading takes and gives back: the packed copy of the largest matrix; all of them when the weight cache
+    is made."""
+    peak: int
+    """The most memory at any time: while loading, at the end of the prompt, or at the end of the call."""
+
+    @property
+    def peak_mib(self) -> float:
+        """`peak` in MiB."""
+        return self.peak / MIB
+
+    def to_dict(self) -> dict[str, int]:
+        """All fields, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        rows = {
+            "weights, mapped": (self.weights_mapped, "clean and shared; not in the sums below"),
+            "weights, anonymous": (self.weights_anonymous, ""),
+            "runtime": (self.runtime, "graph, tokenizer, modules"),
+            "KV cache": (self.kv_cache, f"{self.batch * self.beams} x {self.kept} positions"),
+            "logits": (self.logits, ""),
+            "scratch": (self.scratch, f"up to {self.prefill_chunk} prompt tokens at once"),
+            "while loading": (self.loading, "given back before the first token"),
+            "peak": (self.peak, "above `import onnxruntime`"),
+        }
+        return "\n".join(
+            f"{name:<20}{size / MIB:9.1f} MiB  {note}".rstrip() for name, (size, note) in rows.items()
+        )
+
+    @property
+    def kept(self) -> int:
+        """Positions of a row whose keys and values are kept at the end."""
+        return min(self.max_length, self.kv_window)
+
+
+def plan_memory(
+    folder: Path,
+    *,
+    max_length: int | None = None,
+    prompt_length: int | None = None,
+    batch: int = 1,
+    beams: int = 1,
+    kv_window: int | None = None,
+    weight_cache: bool | None = None,
+    max_prefill_chunk: int = MAX_PREFILL_CHUNK,
+) -> MemoryPlan:
+    """Predict what a call of generate takes. Reads config.json and the graph; loads and allocates nothing.
+
+    Args:
+        folder: an exported model folder.
+        max_length: positions of a row, prompt and output; None: the model's block_size.
+        prompt_length: of them the prompt's; None: all but one, which takes the most.
+        batch: prompts at once.
+        beams: beams or returned sequences of each prompt.
+        kv_window, weight_cache: as for EdgeGenerator.from_pretrained.
+        max_prefill_chunk: most prompt tokens to run at once.
+
+    Raises:
+        ModelFolderError: a file is missing or damaged.
+        InvalidInputError: an argument is out of range.
+    """
+    config = ModelConfig.load(folder)
+    shape = config.gptjx
+    length = shape.block_size if max_length is None else max_length
+    if not 2 <= length <= shape.block_size:
+        raise InvalidInputError(
+            f"max_length is {length}; it must be between 2 and the model's block_size {shape.block_size}."
+        )
+    window = min(shape.block_size if kv_window is None else kv_window, shape.block_size)
+    for name, value in (("batch", batch), ("beams", beams), ("kv_window", window)):
+        if value < 1:
+            raise InvalidInputError(f"{name} is {value}; it must be at least 1.")
+    prompt = min(length - 1, window) if prompt_length is None else prompt_length
+    if not 1 <= prompt <= length:
+        raise InvalidInputError(
+            f"prompt_length is {prompt}; it must be between 1 and max_length, which is {length}."
+        )
+
+    weights = _Weights.read(folder, config, weight_cache)
+    kept_of_prompt, kept = min(prompt, window), min(length, window)
+    chunk = min(
+        prefill_chunk(shape.n_heads, _capacity(kept_of_prompt, window)), max_prefill_chunk, kept_of_prompt
+    )
+    rows = batch * beams
+    logits = _logits(shape, rows)
+    prefill_scratch = _prefill_scratch(config, kept_of_prompt, chunk)
+    decode_scratch = _scratch(config, rows, kept)
+    prompt_kv = batch * _kv_bytes(config, [(1, 0, kept_of_prompt)])
+    kv_cache = batch * _kv_bytes(config, _kept_runs(kept_of_prompt, kept, beams))
+    runtime = _runtime(folder, shape)
+    held = runtime + weights.anonymous
+    return MemoryPlan(
+        max_length=length,
+        prompt_length=prompt,
+        batch=batch,
+        beams=beams,
+        kv_window=window,
+        prefill_chunk=chunk,
+        weights_mapped=weights.mapped,
+        weights_anonymous=weights.anonymous,
+        runtime=runtime,
+        kv_cache=kv_cache,
+        logits=logits,
+        scratch=max(prefill_scratch, decode_scratch),
+        loading=weights.loading,
+        peak=max(
+            held + weights.loading,
+            held + logits + prompt_kv + prefill_scratch,
+            held + logits + kv_cache + decode_scratch,
+        ),
+    )
+
+
+def fit_to_limit(
+    folder: Path, limit_mib: float, *, fit: bool, **options: Any
+) -> tuple[MemoryPlan, list[str]]:
+    """A plan within a limit, and in words what was made smaller for it.
+
+    Args:
+        limit_mib: most memory of the process above `import onnxruntime`, MiB.
+        fit: first halve the prefill chunk, then the window, until the plan is within the limit; False: change nothing.
+        options: as for `plan_memory`.
+
+    Raises:
+        InvalidInputError: the model needs more, with both numbers.
+    """
+    if not limit_mib > 0:
+        raise InvalidInputError(f"memory_limit_mb is {limit_mib}; it must be above 0.")
+    wanted = plan = plan_memory(folder, **options)
+    for smaller in _smaller(wanted, options) if fit else ():
+        if plan.peak <= limit_mib * MIB:
+            break
+        plan = plan_memory(folder, **smaller)
+    if plan.peak > limit_mib * MIB:
+        raise InvalidInputError(
+            f"memory_limit_mb is {limit_mib:g}, but {folder} needs {plan.peak_mib:.1f} MiB for "
+            f"{plan.batch * plan.beams} row(s) of {plan.kept} positions. {_advice(plan, limit_mib, fit)}"
+        )
+    chosen = []
+    if plan.prefill_chunk < wanted.prefill_chunk:
+        chosen.append(f"prefill in chunks of {plan.prefill_chunk} tokens instead of {wanted.prefill_chunk}")
+    if plan.kv_window < wanted.kv_window:
+        chosen.append(f"kv_window {plan.kv_window} instead of {wanted.kv_window}")
+    return plan, chosen
+
+
+def _advice(plan: MemoryPlan, limit_mib: float, fit: bool) -> str:
+    loaded = plan.weights_anonymous + plan.runtime
+    if loaded + plan.loading > limit_mib * MIB:
+        needed = f"Loading it alone takes {(loaded + plan.loading) / MIB:.1f} MiB"
+        if plan.weights_anonymous:
+            return f"{needed}: let the weight cache keep the weights, or export it with fewer bits."
+        return f"{needed}, {plan.loading / MIB:.1f} of them for a moment: allow that, or export it with fewer bits."
+    parts = f"{plan.kv_cache / MIB:.1f} MiB are keys and values, {plan.scratch / MIB:.1f} scratch"
+    if fit:
+        return f"{parts}, with the smallest prefill chunk and window: allow that, or give fewer rows."
+    return f"{parts}: give a smaller max_length or fewer rows, or fit=True for a smaller prefill chunk and window."
+
+
+def _smaller(plan: MemoryPlan, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Options of ever smaller plans: chunks give up speed only, a window gives up what lies before it."""
+    chunk = plan.prefill_chunk
+    while chunk > MIN_PREFILL_CHUNK:
+        chunk = max(1 << (chunk - 1).bit_length() - 1, MIN_PREFILL_CHUNK)
+        yield {**options, "max_prefill_chunk": chunk}
+    window = plan.kept
+    while window > MIN_WINDOW:
+        window = max(1 << (window - 1).bit_length() - 1, MIN_WINDOW)
+        prompt = options.get("prompt_length")
+        yield {
+            **options,
+            "max_prefill_chunk": MIN_PREFILL_CHUNK,
+            "kv_window": window,
+            "prompt_length": None if prompt is None else min(prompt, window),
+        }
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Where a model's weights will be, bytes."""
+
+    mapped: int
+    anonymous: int
+    loading: int
+
+    @classmethod
+    def read(cls, folder: Path, config: ModelConfig, weight_cache: bool | None) -> _Weights:
+        graph = folder / config.graphs["decoder"]
+        try:
+            packed, widened, read_as_stored = _packed_and_read(graph.read_bytes())
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelFolderError(f"cannot read {graph}: {error}. Copy the model folder again.") from error
+        total, largest = sum(packed.values()), max(packed.values(), default=0)
+        weights = folder / config.weights_file
+        cached = (
+            is_cached(graph, weights, config.weights_hash) if caches_weights(config, weight_cache) else None
+        )
+        if cached is None:
+            return cls(mapped=read_as_stored, anonymous=total, loading=widened)
+        # One matrix is packed at a time, to be compared with what the file has.
+        one = largest + largest // 10 + 2 * MIB
+        return cls(
+            mapped=read_as_stored + total, anonymous=0, loading=one if cached else total + one + widened
+        )
+
+
+def _packed_and_read(model: bytes) -> tuple[dict[str, int], int, int]:
+    """(bytes of each matrix once it is packed, bytes of those that are float16 in the file, bytes of the tensors that
+    nodes read as the file has them)."""
+    lengths = {name: int(at["length"]) for name, at in read_external_tensors(model).items()}
+    widened: dict[str, str] = {}  # float16 matrices as float32: onnxruntime does that once, at load
+    packed: dict[str, int] = {}
+    read: set[str] = set()
+    for kind, inputs, outputs in read_nodes(model):
+        tensors = [widened.get(name, name) for name in inputs]
+        if kind == "Cast" and tensors[0] in lengths:
+            widened[outputs[0]] = tensors[0]
+        elif kind in _PACKING and tensors[1] in lengths:
+            matrix = tensors[1]
+            # Of blocks: their scales too, and a sum for each block, as large as its scale.
+            scales = lengths.get(tensors[2], 0) if kind == "MatMulNBits" else 0
+            packed[matrix] = (2 if inputs[1] in widened else 1) * lengths[matrix] + 2 * scales
+        else:
+            read.update(tensors)
+    narrow = sum(lengths[matrix] for matrix in set(widened.values()) & packed.keys())
+    return packed, narrow, sum(length for name, length in lengths.items() if name in read)
+
+
+def _capacity(positions: int, window: int) -> int:
+    """What the KV cache's buffers are laid out for: doubled from MIN_CAPACITY, at most the window."""
+    capacity = min(MIN_CAPACITY, window)
+    while capacity < positions:
+        capacity = min(2 * capacity, window)
+    return capacity
+
+
+def _kv_bytes(config: ModelConfig, runs: list[tuple[int, int, int]]) -> int:
+    """Keys and values: runs (count, first, end) of positions in each head's part of each buffer.
+
+    Only pages that are written take memory, and each head's part of a buffer begins a page (256 positions of 64
+    bytes are 4): what counts is whole pages, not the capacity.
+    """
+    shape = config.gptjx
+    cache = KvCache(
+        num_layers=shape.n_layer,
+        num_heads=shape.n_heads,
+        head_dim=shape.head_dim,
+        dtype=config.kv_cache_dtype,
+        window=max(shape.block_size, 2),
+        num_sink_tokens=0,
+    )
+    heads = 2 * shape.n_layer * shape.n_heads
+    slot = cache.bytes_per_position // heads
+    pages = sum(
+        count * (-(-end * slot // mmap.PAGESIZE) - first * slot // mmap.PAGESIZE)
+        for count, first, end in runs
+    )
+    return heads * pages * mmap.PAGESIZE
+
+
+def _kept_runs(prompt: int, kept: int, beams: int) -> list[tuple[int, int, int]]:
+    """Beams share the pages of their prompt on Linux, and have the page where it ends, and what follows, each."""
+    if beams > 1 and sys.platform.startswith("linux"):
+        return [(1, 0, prompt), (beams, prompt, kept)]
+    return [(beams, 0, kept)]
+
+
+def _logits(shape: GPTJXConfig, rows: int) -> int:
+    # float32 scores, and one array as large in which the likeliest are looked for.
+    return 2 * 4 * rows * shape.vocab_size
+
+
+def _scratch(config: ModelConfig, tokens: int, length: int) -> int:
+    """One run of `tokens` new tokens, after which the row has `length`.
+
+    GroupQueryAttention keeps float32 scores [n_heads, tokens, length] (it asks for [n_heads, tokens, capacity], but
+    what is not written takes no memory), and onnxruntime's arena as much again: it takes such a block from the
+    system, cuts a piece off it for a small tensor, and then the next layer's does not fit. Hidden states
+    [tokens, 4 * n_embd] float32 lie there about 3.5 times: before and after Gelu, and the residual stream, queries,
+    keys, values and norms. A float32 cache is read tile by tile and takes no such scores.
+    """
+    shape = config.gptjx
+    scores = 2 * 4 * shape.n_heads * tokens * length if config.kv_cache_dtype != "float32" else 0
+    hidden = 4 * tokens * 4 * shape.n_embd
+    return scores + hidden * 7 // 2
+
+
+def _prefill_scratch(config: ModelConfig, prompt: int, chunk: int) -> int:
+    """Of the last whole chunk or of the rest behind it, whichever takes more."""
+    whole = prompt // chunk * chunk
+    return max(_scratch(config, chunk, whole), _scratch(config, prompt - whole, prompt))
+
+
+def _runtime(folder: Path, shape: GPTJXConfig) -> int:
+    """Graph, kernels and Python's modules; and the tokenizer, whose tables take several times its file."""
+    tokenizer = folder / "tokenizer.json"
+    text = tokenizer.stat().st_size if tokenizer.is_file() else 0
+    return 5 * MIB + shape.n_layer * 200 * 1024 + 8 * text
