@@ -34,6 +34,7 @@ from typing import Any
 from benchmarks.machine import describe
 
 from sabiyarn_edge import EdgeGenerator, prefix_mask
+from sabiyarn_edge.bench.machine import describe_machine
 from sabiyarn_edge.generation_config import OptionWarning
 from sabiyarn_edge.memory import process_memory
 
@@ -232,7 +233,7 @@ def main() -> int:
         "generations": sum(phase.calls for phase in phases),
         "allowed_drift_mib": [nbytes / 2**20 for nbytes in allowed],
         "phases": [phase.to_json() for phase in phases],
-        **describe(("sabiyarn-edge", "onnxruntime", "numpy", "tokenizers")),
+        **describe_machine(("sabiyarn-edge", "onnxruntime", "numpy", "tokenizers")),
     }
     text = json.dumps(report, indent=1, ensure_ascii=False)
     print(text)
