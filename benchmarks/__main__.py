@@ -9,6 +9,7 @@ BENCHMARKS = {
     "rivals": "this package beside llama.cpp, CTranslate2, onnxruntime-genai, transformers and plain onnxruntime",
     "memory": "the memory plan beside what is measured: weights, KV cache, scratch, peak",
     "threads": "how threads wait: time and CPU seconds per token, and CPU seconds while idle",
+    "kv_cache_accuracy": "perplexity and divergence with a KV cache of each type, beside its memory",
     "selection": "one step of greedy, sampling and beam search at 52050 entries, beside NumPy and transformers",
 }
 
@@ -17,7 +18,7 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
         print("usage: python -m benchmarks NAME [options]\n")
         for name, what in BENCHMARKS.items():
-            print(f"  {name:12} {what}")
+            print(f"  {name:18} {what}")
         return 0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2
     module = importlib.import_module(f"benchmarks.{sys.argv[1]}")
     sys.argv[:2] = [f"python -m benchmarks {sys.argv[1]}"]

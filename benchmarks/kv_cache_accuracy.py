@@ -1,0 +1,130 @@
+"""What the KV cache's type costs in accuracy, beside its memory.
+
+Exports a checkpoint with a cache of each type and runs every line of a text, a document each, through all of them; and
+again JOINED documents in one, in random order, where a model that knows each of them is less sure. The float32 cache,
+which rounds nothing, is what the others are compared with, position by position:
+
+    perplexity      exp of the mean negative log-probability of each token but a document's first
+    kl_divergence   mean over positions of the float32 cache's next-token distribution from this one's, nats
+    top1_agreement  share of positions at which both find the same token likeliest
+
+int8 is exported twice: its scales come from CALIBRATION, and from the text that the model writes itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import describe
+from benchmarks.nano_checkpoint import unpack_nano
+
+CHUNK = 64  # tokens per run: bounds the logits
+JOINED = 6
+
+
+def log_probs(session: Any, ids: list[int]) -> np.ndarray:
+    """Next-token log-probabilities [len(ids), vocab_size] after each token."""
+    session.begin(len(ids))
+    rows = []
+    for start in range(0, len(ids), CHUNK):
+        piece = np.asarray(ids[start : start + CHUNK], np.int64)
+        session.runner.forward(0, piece)
+        logits = session.runner.logits(len(piece)).astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        rows.append(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
+    return np.concatenate(rows)
+
+
+def joined(documents: list[list[int]]) -> list[list[int]]:
+    """The documents one behind the other, JOINED in each, in random order."""
+    order = np.random.default_rng(0).permutation(len(documents))
+    groups = [order[start : start + JOINED] for start in range(0, len(order), JOINED)]
+    return [[token for index in group for token in documents[index]] for group in groups]
+
+
+def compare(sessions: dict[str, Any], documents: list[list[int]]) -> dict[str, dict[str, float]]:
+    """The three figures of each session; the first one is what the others are compared with."""
+    sums = {name: np.zeros(3) for name in sessions}  # negative log-probability, KL divergence, agreements
+    for ids in documents:
+        expected = None
+        for name, session in sessions.items():
+            found = log_probs(session, ids)
+            expected = found if expected is None else expected
+            sums[name] += (
+                -found[np.arange(len(ids) - 1), ids[1:]].sum(),
+                (np.exp(expected) * (expected - found)).sum(),
+                (expected.argmax(axis=1) == found.argmax(axis=1)).sum(),
+            )
+    positions = sum(map(len, documents))
+    return {
+        name: {
+            "perplexity": float(np.exp(loss / (positions - len(documents)))),
+            "kl_divergence": float(divergence / positions),
+            "top1_agreement": float(agreed / positions),
+        }
+        for name, (loss, divergence, agreed) in sums.items()
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("text", type=Path, help="UTF-8 file, one document per line")
+    parser.add_argument("calibration", type=Path, help="UTF-8 file of other text")
+    parser.add_argument("--checkpoint", type=Path, help="default: the bundled nano")
+    parser.add_argument("--out", type=Path, help="write the result as JSON to this file too")
+    args = parser.parse_args()
+
+    from sabiyarn_edge.export import export_model
+    from sabiyarn_edge.session import DecoderSession
+    from sabiyarn_edge.tokenizer import Tokenizer
+
+    variants: dict[str, dict[str, Any]] = {
+        "float32": {"kv_cache_dtype": "float32"},
+        "float16": {"kv_cache_dtype": "float16"},
+        "int8, calibration text": {"kv_cache_dtype": "int8", "calibration": args.calibration},
+        "int8, the model's own text": {"kv_cache_dtype": "int8"},
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        checkpoint = args.checkpoint or unpack_nano(Path(temporary) / "checkpoint")
+        tokenizer = Tokenizer.from_file(checkpoint / "tokenizer.json")
+        lines = args.text.read_text(encoding="utf-8").splitlines()
+        sessions, reports = {}, {}
+        for index, (name, options) in enumerate(variants.items()):
+            folder = Path(temporary) / str(index)
+            reports[name] = export_model(checkpoint, folder, dtype="float32", progress=False, **options)
+            sessions[name] = DecoderSession(folder)
+        limit = reports["float32"].block_size
+        documents = [ids for ids in map(tokenizer.encode, lines) if len(ids) > 1]
+        texts = {
+            what: [ids[:limit] for ids in some]
+            for what, some in (("documents", documents), (f"{JOINED} joined", joined(documents)))
+        }
+        figures = {what: compare(sessions, some) for what, some in texts.items()}
+        result = {
+            "benchmark": "kv_cache_accuracy",
+            "machine": describe(),
+            "model": str(args.checkpoint or "nano"),
+            "weights": "float32",
+            "positions": {what: sum(map(len, some)) for what, some in texts.items()},
+            "caches": {
+                name: {
+                    "bytes_per_token": reports[name].kv_bytes_per_token,
+                    "calibration_tokens": reports[name].kv_calibration_tokens,
+                    **{what: figures[what][name] for what in texts},
+                }
+                for name in variants
+            },
+        }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n", encoding="utf-8")
+    return 0
