@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .result import GenerationResult, Timings
     from .scoring import Score
     from .streaming import StreamedToken
+    from .text_session import Session
     from .weight_cache import WeightCacheWarning
 
 _telemetry.turn_off()  # works only before onnxruntime is first imported
@@ -30,6 +31,7 @@ __all__ = [
     "OptionWarning",
     "SabiYarnError",
     "Score",
+    "Session",
     "StreamedToken",
     "Timings",
     "TokenStream",
@@ -50,6 +52,7 @@ _HOMES = {
     "OptionWarning": "generation_config",
     "SabiYarnError": "errors",
     "Score": "scoring",
+    "Session": "text_session",
     "StreamedToken": "streaming",
     "Timings": "result",
     "TokenStream": "generator",

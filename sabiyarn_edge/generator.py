@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from .memory import process_memory, return_free_memory
 from .memory_plan import MemoryFitWarning, MemoryPlan, fit_to_limit, plan_memory
 from .option_checks import flag
 from .overflow import Overflow, SlidingContext, cut_prompt
+from .prefix_pool import Claim
 from .prompts import Prompts, read_prompts
 from .result import GenerationResult
 from .run import Run
 from .scoring import Score, score_tokens
 from .session import MAX_PREFILL_CHUNK, DecoderSession
 from .streaming import StreamedToken
+from .text_session import Session
 from .tokenizer import Tokenizer
 
 __all__ = ["EdgeGenerator", "TokenStream", "find_model"]
@@ -90,6 +92,7 @@ class EdgeGenerator:
         overflow: str = "error",
         keep_tokens: int = 0,
         reuse_prefix: bool = True,
+        prefix_pool_mb: int = 0,
         memory_limit_mb: float | None = None,
         fit: bool = False,
     ) -> EdgeGenerator:
@@ -114,8 +117,12 @@ class EdgeGenerator:
                 the tokens is forgotten and the newer half run again. "truncate_prompt": cut tokens out of the
                 prompt, so that the output fits.
             keep_tokens: so many first tokens of a prompt are never dropped by "slide" or "truncate_prompt".
-            reuse_prefix: whether a prompt that begins like the text of the last call continues from its keys and
-                values instead of computing them again.
+            reuse_prefix: whether a prompt that begins like the text of the last call, or one in the pool, continues
+                from its keys and values instead of computing them again; and whether prompts of one call are computed
+                once as far as they begin alike.
+            prefix_pool_mb: MiB for the keys and values of earlier texts (system prompts, examples at the head of
+                prompts), the least recently used of which are dropped; 0: only the last call's are held, and those of
+                living sessions. It comes on top of memory_limit_mb.
             memory_limit_mb: most memory that the process may take above `import onnxruntime`, MiB, for max_batch_size
                 rows (None: one) of max_length positions; None: no limit. See `plan`.
             fit: where that is not enough, take a smaller prefill chunk and then a smaller kv_window, and say so in a
@@ -129,6 +136,10 @@ class EdgeGenerator:
         folder = find_model(path)
         if max_length is not None and kv_window is None:
             kv_window = max_length
+        if isinstance(prefix_pool_mb, bool) or not isinstance(prefix_pool_mb, int) or prefix_pool_mb < 0:
+            raise InvalidInputError(
+                f"prefix_pool_mb is {prefix_pool_mb!r}; it must be an integer of at least 0, in MiB."
+            )
         chunk = MAX_PREFILL_CHUNK
         if memory_limit_mb is not None:
             plan, chosen = fit_to_limit(
@@ -155,6 +166,7 @@ class EdgeGenerator:
             weight_cache=weight_cache,
             low_power=low_power,
             max_prefill_chunk=chunk,
+            prefix_pool_bytes=prefix_pool_mb * 2**20,
         )
         tokenizer_file = folder / "tokenizer.json"
         tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None
@@ -234,10 +246,71 @@ class EdgeGenerator:
             InvalidInputError: a prompt or an option is not allowed; nothing was computed.
             NumericalError: the scores of a row are NaN or leave no token to choose; the generator stays usable.
         """
+        return self._generate(inputs, generation_config, options)
+
+    def _generate(
+        self,
+        inputs: Any,
+        generation_config: GenerationConfig | None,
+        options: dict[str, Any],
+        claim: Claim | None = None,
+    ) -> GenerationResult:
+        """generate(); `claim` then says what is held of the text."""
         with self._reserved():
             run = self._start(inputs, generation_config, options)
             run.to_end()
+            if claim is not None:
+                claim.tokens = self._session.text.tokens
             return run.result()
+
+    def session(self, inputs: str | Sequence[int] = "") -> Session:
+        """Begin a text that grows turn by turn.
+
+        Args:
+            inputs: its beginning, a string or ids; it is computed with the session's first generate().
+
+        Returns:
+            Session: with generate(), stream(), fork(), truncate() and save().
+
+        Raises:
+            InvalidInputError: ids outside the vocabulary, or a string and no tokenizer.
+        """
+        session = Session(self, [], self._claim())
+        if len(inputs) > 0:
+            session.append(inputs)
+        return session
+
+    def load_session(self, path: str | Path) -> Session:
+        """Open what Session.save wrote: nothing that it holds is computed again.
+
+        Raises:
+            SessionFileError: the file is missing, damaged, of a newer version or of another model; the generator
+                is as it was.
+            InvalidInputError: it holds keys and values of more tokens than kv_window, or this generator is in the
+                middle of a stream.
+        """
+        from .session_file import load_session
+
+        with self._reserved():
+            tokens = load_session(path, self._session)
+            return Session(self, tokens, self._claim(self._session.text.tokens))
+
+    def _claim(self, tokens: Sequence[int] = ()) -> Claim:
+        return self._session.text.pool.claim(tokens)
+
+    def _save_session(self, path: str | Path, tokens: Sequence[int], claim: Claim) -> None:
+        from .session_file import save_session
+
+        with self._reserved():
+            slides = self.overflow.mode == "slide"
+            context = self._sliding_context(self.overflow if slides else Overflow())
+            seen = context.of(tokens) if slides or len(tokens) <= context.positions else []
+            if len(seen) > self._session.window:
+                seen = []
+            if seen:
+                self._session.hold(seen)
+                claim.tokens = list(seen)
+            save_session(path, self._session, tokens, seen)
 
     def stream(
         self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any
@@ -311,7 +384,8 @@ class EdgeGenerator:
     def memory_usage(self) -> dict[str, int]:
         """Bytes held now.
 
-        "kv_cache", "step_buffers", "masked_buffers" and "mask_cache" (causal masks) are exact; "masked_graph" is what
+        "kv_cache", "prefix_pool" (earlier texts' and sessions' keys and values), "step_buffers", "masked_buffers" and
+        "mask_cache" (causal masks) are exact; "masked_graph" is what
         the process grew by when the first attn_mask loaded decoder_masked.onnx, 0 before; "weights_file" is the size on
         disk; "process_anonymous" and "process_resident" are the whole process's, from the system (absent where it does
         not tell).
@@ -319,50 +393,20 @@ class EdgeGenerator:
         return {
             "kv_cache": self._session.kv_cache.nbytes,
             "kv_bytes_per_position": self._session.kv_cache.bytes_per_position,
+            "prefix_pool": self._session.text.pool.nbytes,
             "step_buffers": self._session.buffers.nbytes,
             **self._session.masked_memory(),
             "weights_file": self.config.weights_bytes,
             **process_memory(),
         }
 
-    def save_session(self, path: str | Path) -> None:
-        """Save the text of the last call with its keys and values: 36 KiB per token for SabiYarn-125M.
-
-        The file is written beside `path` and renamed, so that an older one stays until the new one is whole.
-
-        Raises:
-            InvalidInputError: nothing is there to save (the last call failed, had several prompts, or ran past
-                kv_window).
-            SessionFileError: the file cannot be written.
-        """
-        from .session_file import save_session
-
-        with self._reserved():
-            save_session(path, self._session)
-
-    def load_session(self, path: str | Path) -> list[int]:
-        """Load what save_session wrote: a prompt that begins with its text continues from its keys and values.
-
-        Returns:
-            The text's token ids. The last token of a generated text is not among them: it was never computed.
-
-        Raises:
-            SessionFileError: the file is missing, damaged, of a newer version or of another model; the generator
-                is as it was.
-            InvalidInputError: it holds more tokens than kv_window.
-        """
-        from .session_file import load_session
-
-        with self._reserved():
-            return load_session(path, self._session)
-
     def clear_kv_cache(self) -> None:
-        """Zero the keys and values; their memory is kept for the next call."""
+        """Zero the keys and values and empty the pool; the KV cache's memory is kept for the next call."""
         with self._reserved():
             self._session.clear_kv_cache()
 
     def free_kv_cache(self) -> None:
-        """Give the memory of keys and values back; the next call takes it again."""
+        """Give the memory of keys and values back, the pool's too; the next call takes it again."""
         with self._reserved():
             self._session.free_kv_cache()
 
@@ -472,7 +516,11 @@ class EdgeGenerator:
         return Prompts(ids, truncated, prompts.is_batch)
 
     def _stream(
-        self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any]
+        self,
+        inputs: Any,
+        config: GenerationConfig | None,
+        options: dict[str, Any],
+        claim: Claim | None = None,
     ) -> Generator[StreamedToken | GenerationResult]:
         with self._reserved():
             run = self._start(inputs, config, options)
@@ -481,10 +529,14 @@ class EdgeGenerator:
                     f"stream() takes one prompt and returns one sequence, but there are {len(run.prompts.ids)} prompts "
                     f"and num_return_sequences is {run.config.num_return_sequences}. Use generate() for several."
                 )
-            with closing(run.stream()) as tokens:
-                for token in tokens:
-                    yield token
-                    self._owner = threading.get_ident()  # who reads on need not be who began
+            try:
+                with closing(run.stream()) as tokens:
+                    for token in tokens:
+                        yield token
+                        self._owner = threading.get_ident()  # who reads on need not be who began
+            finally:
+                if claim is not None:
+                    claim.tokens = self._session.text.tokens
             yield run.result()
 
 

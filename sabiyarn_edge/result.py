@@ -17,7 +17,7 @@ class Timings:
     prefill_tokens: int
     """Prompt tokens computed."""
     reused_tokens: int
-    """Prompt tokens whose keys and values were still there from the call before, so that they were not."""
+    """Prompt tokens that were not: their keys and values were there from calls before, or from a prompt beside."""
     prefill_seconds: float
     """Time for them, seconds."""
     decode_tokens: int

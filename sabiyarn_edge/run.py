@@ -16,6 +16,7 @@ from .attention_masks import PromptMask
 from .callbacks import Callbacks
 from .generation_config import GenerationConfig
 from .overflow import SlidingContext
+from .prefix_pool import common_prefix
 from .prompts import Prompts
 from .result import GenerationResult, Timings
 from .session import DecoderSession
@@ -179,12 +180,16 @@ class Run:
 
     def _remember(self) -> None:
         """Tell the session what its first row holds, for a later prompt that begins alike."""
-        if len(self.prompts.ids) > 1 or self._masks is not None:
-            return  # rows move up as others end; a mask is part of what its keys and values come from
-        if self.config.num_beams == 1 and self.config.num_return_sequences == 1:
-            self._session.remember(self._context.of(self.state.sequences()[0][:-1]))  # the last one never ran
-        elif self._slider is None or self._slider.reruns == 0:
-            self._session.remember(self._contexts[0])  # every row continues it
+        if self._masks is not None:
+            return  # a mask is part of what its keys and values come from
+        text, slid = self._session.text, self._slider is not None and self._slider.reruns > 0
+        if len(self._contexts) == 1 and self.config.num_beams == 1 and self.config.num_return_sequences == 1:
+            text.remember(self._context.of(self.state.sequences()[0][:-1]))  # the last one never ran
+        elif not slid:  # every row continues what the prompts have in common, whichever is first now
+            head = self._contexts[0]
+            for prompt in self._contexts[1:]:
+                head = head[: common_prefix(head, prompt)]
+            text.remember(head)
 
     def _prefill(self) -> bool:
         if self._masks is not None:

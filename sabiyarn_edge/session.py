@@ -15,8 +15,10 @@ from .attention_masks import PromptMask
 from .config import ModelConfig
 from .cpus import usable_cpus
 from .errors import InvalidInputError, ModelFolderError
+from .held_text import HeldText
 from .masked_runner import MaskedRunner
 from .memory import process_memory, return_free_memory
+from .prefix_pool import PrefixPool, common_prefix
 from .weight_cache import MIN_WEIGHTS_BYTES, open_cached
 from .weights_file import WeightsHeader
 
@@ -26,7 +28,6 @@ __all__ = [
     "PREFILL_SCRATCH_BYTES",
     "DecoderSession",
     "caches_weights",
-    "common_prefix",
     "prefill_chunk",
     "usable_cpus",
 ]
@@ -38,6 +39,8 @@ MAX_PREFILL_CHUNK = 512
 """Tokens; longer chunks are not faster (benchmarks/)."""
 MIN_PREFILL_CHUNK = 16
 """Tokens; shorter chunks are slower and save next to nothing."""
+
+_MIN_SHARED_HEAD = 16  # tokens; computing fewer once saves less than an extra run costs
 
 
 def caches_weights(config: ModelConfig, weight_cache: bool | None) -> bool:
@@ -65,6 +68,7 @@ class DecoderSession:
         window: the most positions a row keeps; None: all of block_size.
         num_sink_tokens: first positions that are kept when the window is full.
         weight_cache: keep packed weights in a file (see weight_cache.py); None: if the model is large enough.
+        prefix_pool_bytes: most that texts' keys and values may take besides the KV cache (see prefix_pool.py).
         low_power: threads that wait for work sleep at once instead of spinning for it.
         max_prefill_chunk: most prompt tokens to run at once; fewer take less scratch memory.
 
@@ -82,6 +86,7 @@ class DecoderSession:
         num_sink_tokens: int = 0,
         weight_cache: bool | None = None,
         low_power: bool = False,
+        prefix_pool_bytes: int = 0,
         max_prefill_chunk: int = MAX_PREFILL_CHUNK,
     ) -> None:
         self.config = ModelConfig.load(folder)
@@ -118,9 +123,9 @@ class DecoderSession:
         )
         self.buffers = StepBuffers(shape.vocab_size)
         self.runner = self._make_runner(self._session)
-        self._remembered: list[int] = []
+        self.text = HeldText(self.kv_cache, shape.n_layer, PrefixPool(prefix_pool_bytes))
         self.reused_tokens = 0
-        """Prompt tokens that the last prefill found in the KV cache."""
+        """Prompt tokens that the last prefill did not compute: they were known, or another row's."""
         self._masked: MaskedRunner | None = None
         self._masked_graph_bytes = 0
 
@@ -282,26 +287,55 @@ class DecoderSession:
         Args:
             prompts: ids of each prompt, at least one.
             state: asked between chunks whether the run was cancelled or its time is over.
-            reuse_prefix: with one prompt, whether what it has in common with `remembered` stays where it is.
+            reuse_prefix: whether prompts begin with what is known of them, and are computed once as far as they begin
+                alike; else all of them are computed.
 
         Returns:
             Whether all prompts were run.
         """
-        longest = max(len(prompt) for prompt in prompts)
-        common = common_prefix(self._remembered, prompts[0][:-1]) if reuse_prefix and len(prompts) == 1 else 0
-        self._remembered = []
-        if common > 0:
-            self.kv_cache.keep_prefix(0, common)
+        self.reused_tokens = 0
+        positions = min(max(len(prompt) for prompt in prompts), self.window)
+        if reuse_prefix:
+            starts = self._begin_alike(prompts, positions, state)
+            if starts is None:
+                return False
         else:
-            self.kv_cache.reset(len(prompts))
-        self.reused_tokens = common
-        self.kv_cache.reserve(min(longest, self.window))
+            self.begin(positions, len(prompts))
+            starts = [0] * len(prompts)
         return all(
             self.runner.prefill(
-                row, np.asarray(prompt[common:], np.int64), self.chunk, row, len(prompts), state
+                row, np.asarray(prompt[start:], np.int64), self.chunk, row, len(prompts), state
             )
-            for row, prompt in enumerate(prompts)
+            for row, (prompt, start) in enumerate(zip(prompts, starts, strict=True))
         )
+
+    def _begin_alike(
+        self, prompts: Sequence[Sequence[int]], positions: int, state: DecodeState | None
+    ) -> list[int] | None:
+        """Give each prompt a row with as much of its beginning as is known or computed once for all.
+
+        Returns:
+            How many tokens each row holds, at least one less than its prompt; None: the run was interrupted.
+        """
+        head = min(len(prompt) - 1 for prompt in prompts)
+        for prompt in prompts[1:]:
+            head = min(head, common_prefix(prompts[0][:head], prompt))
+        known = held = self.text.begin(prompts[0][:head], positions)
+        if len(prompts) == 1:
+            self.reused_tokens = known
+            return [known]
+        if head - known >= _MIN_SHARED_HEAD:
+            tokens = np.asarray(prompts[0][known:head], np.int64)
+            if not self.runner.prefill(0, tokens, self.chunk, -1, 1, state):
+                return None
+            held = head
+        if held > 0:
+            self.kv_cache.reorder([0] * len(prompts))
+        else:
+            self.begin(positions, len(prompts))
+        starts = [self.text.continue_row(row, prompt[:-1]) for row, prompt in enumerate(prompts)]
+        self.reused_tokens = sum(starts) - (held - known)
+        return starts
 
     def rerun(self, row: int, tokens: Sequence[int], state: DecodeState | None = None) -> bool:
         """Forget what `row` holds and run `tokens` into it from position 0, without logits.
@@ -312,24 +346,18 @@ class DecoderSession:
         self.kv_cache.restart(row)
         return self.runner.prefill(row, np.asarray(tokens, np.int64), self.chunk, -1, 1, state)
 
-    @property
-    def remembered(self) -> list[int]:
-        """Tokens whose keys and values the KV cache's first row holds, from position 0 on; empty if unknown."""
-        return list(self._remembered)
-
-    def remember(self, tokens: Sequence[int]) -> None:
-        """Say that the first row holds `tokens` from position 0 on, for a later prompt that begins with them.
-
-        The row may hold more. Nothing is remembered of a row that has evicted its first positions.
-        """
-        evicted = self.kv_cache.length(0) < self.kv_cache.next_position(0)
-        self._remembered = [] if evicted else list(tokens)
-
-    def begin(self, positions: int) -> None:
-        """Start anew with one empty row that has room for so many positions, at most the window."""
-        self._remembered = []
-        self.kv_cache.reset(1)
+    def begin(self, positions: int, num_rows: int = 1) -> None:
+        """Start anew with empty rows that have room for so many positions, at most the window."""
+        self.text.release()
+        self.kv_cache.reset(num_rows)
         self.kv_cache.reserve(positions)
+
+    def hold(self, tokens: Sequence[int]) -> None:
+        """Have the keys and values of `tokens` in the first row; what is known of them is not computed."""
+        known = self.text.begin(tokens, min(len(tokens), self.window))
+        if known < len(tokens):
+            self.runner.prefill(0, np.asarray(tokens[known:], np.int64), self.chunk, -1, 1)
+        self.text.remember(tokens)
 
     def restore(self, tokens: Sequence[int], sides: NDArray[Any]) -> None:
         """Fill a single row with what was saved, and remember its tokens.
@@ -339,13 +367,9 @@ class DecoderSession:
             sides: [n_layer, 2, n_heads, len(tokens), head_dim]: keys and values.
         """
         self.begin(len(tokens))
-        self.kv_cache.begin_append(0, len(tokens))
-        for layer, (keys, values) in enumerate(sides):
-            for side, saved in (("key", keys), ("value", values)):
-                buffer = self.kv_cache.buffer(layer, side)
-                assert buffer is not None
-                buffer[0, :, : len(tokens)] = saved
-        self._remembered = list(tokens)
+        if tokens:
+            self.text.write(0, sides)
+        self.text.remember(tokens)
 
     @property
     def chunk(self) -> int:
@@ -357,31 +381,23 @@ class DecoderSession:
     ) -> bool:
         """As `prefill`, under each prompt's mask; the logits are the masked_runner's."""
         runner = self.masked_runner
-        self._remembered, self.reused_tokens = [], 0
-        self.kv_cache.reset(len(prompts))
-        self.kv_cache.reserve(max(len(prompt) for prompt in prompts))
+        self.reused_tokens = 0
+        self.begin(max(len(prompt) for prompt in prompts), len(prompts))
         return runner.prefill(prompts, masks, self.chunk, state)
 
     def clear_kv_cache(self) -> None:
         """Zero the keys and values and keep their memory."""
-        self._remembered = []
+        self.text.forget()
         self.kv_cache.clear()
 
     def free_kv_cache(self) -> None:
         """Give the memory of keys, values and step buffers back."""
-        self._remembered = []
+        self.text.forget()
         self.runner.release()
         if self._masked is not None:
             self._masked.release()
         self.kv_cache.free()
         self.buffers.free()
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading items of `a` and `b` are equal."""
-    shorter = min(len(a), len(b))
-    differ = np.asarray(a[:shorter], np.int64) != np.asarray(b[:shorter], np.int64)
-    return int(differ.argmax()) if differ.any() else shorter
 
 
 def _spinning(low_power: bool) -> dict[str, str]:

@@ -3,11 +3,12 @@
     offset 0    magic "SYEDKV01", 8 bytes
     offset 8    length of the JSON header, bytes, uint32
     offset 12   the JSON header, UTF-8 (SessionHeader), then zeros up to a multiple of 64 bytes
-    then        the tokens, int32 [num_tokens]
-                of each layer the keys and then the values, [n_heads, num_tokens, head_dim], in the cache's type
+    then        the text's tokens, int32 [num_tokens]
+                the tokens that keys and values are there for, int32 [num_cached]: the text's, or fewer of a long text
+                of each layer the keys and then the values, [n_heads, num_cached, head_dim], in the cache's type
     last        SHA-256 of everything before it, 32 bytes
 
-All numbers are little endian. SabiYarn-125M in float16: 36,868 bytes per token. Keys and values belong to one
+All numbers are little endian. SabiYarn-125M in float16: 36,872 bytes per token. Keys and values belong to one
 set of weights, so a file is refused by every other model, another quantization of the same checkpoint included.
 """
 
@@ -17,7 +18,7 @@ import dataclasses
 import hashlib
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -54,10 +55,11 @@ class SessionHeader:
     n_heads: int
     head_dim: int
     num_tokens: int
+    num_cached: int
 
     @classmethod
-    def of(cls, session: DecoderSession, num_tokens: int) -> SessionHeader:
-        """The header of so many tokens of this model."""
+    def of(cls, session: DecoderSession, num_tokens: int, num_cached: int) -> SessionHeader:
+        """The header of a text of so many tokens for this model."""
         shape = session.config.gptjx
         return cls(
             format_version=FORMAT_VERSION,
@@ -68,18 +70,22 @@ class SessionHeader:
             n_heads=shape.n_heads,
             head_dim=shape.head_dim,
             num_tokens=num_tokens,
+            num_cached=num_cached,
         )
 
     @property
     def side_shape(self) -> tuple[int, int, int]:
         """Shape of the keys, and of the values, of one layer."""
-        return (self.n_heads, self.num_tokens, self.head_dim)
+        return (self.n_heads, self.num_cached, self.head_dim)
 
     @property
     def payload_bytes(self) -> int:
         """Bytes of tokens, keys and values."""
         value_bytes = np.dtype(self.kv_cache_dtype).itemsize
-        return 4 * self.num_tokens + 2 * self.n_layer * int(np.prod(self.side_shape)) * value_bytes
+        return (
+            4 * (self.num_tokens + self.num_cached)
+            + 2 * self.n_layer * int(np.prod(self.side_shape)) * value_bytes
+        )
 
     def to_bytes(self) -> bytes:
         """The header as it stands in the file."""
@@ -88,24 +94,28 @@ class SessionHeader:
         return _PREFIX.pack(MAGIC, len(text)) + text + bytes(-used % _ALIGNMENT)
 
 
-def save_session(path: str | Path, session: DecoderSession) -> None:
-    """Write what the session remembers; an older file at `path` is replaced when the new one is whole.
+def save_session(
+    path: str | Path, session: DecoderSession, tokens: Sequence[int], cached: Sequence[int]
+) -> None:
+    """Write a text; an older file at `path` is replaced when the new one is whole.
+
+    Args:
+        tokens: the text's, at least one.
+        cached: those whose keys and values the KV cache's first row holds.
 
     Raises:
-        InvalidInputError: nothing is remembered.
+        InvalidInputError: the text is empty.
         SessionFileError: the file cannot be written; what was there before is still there.
     """
-    tokens = session.remembered
     if not tokens:
         raise InvalidInputError(
-            "there is nothing to save. Generate from one prompt first; texts that have run past kv_window and batches "
-            "of several prompts are not remembered."
+            "there is nothing to save: the text is empty. Append or generate something first."
         )
     path = Path(path)
     try:
         with new_file(path, mode=0o600) as file:
             digest = hashlib.sha256()
-            for part in _parts(session, tokens):
+            for part in _parts(session, tokens, cached):
                 digest.update(part)
                 file.write(part)
             file.write(digest.digest())
@@ -119,12 +129,12 @@ def load_session(path: str | Path, session: DecoderSession) -> list[int]:
     """Put a file's keys and values into the KV cache, for the next prompt that begins with its tokens.
 
     Returns:
-        The tokens.
+        The text's tokens.
 
     Raises:
         SessionFileError: the file is missing, damaged, of another model or of a newer version; the session is as
             it was.
-        InvalidInputError: it holds more tokens than the session's window.
+        InvalidInputError: it holds keys and values of more tokens than the session's window.
     """
     path = Path(path)
     try:
@@ -134,29 +144,31 @@ def load_session(path: str | Path, session: DecoderSession) -> list[int]:
     header, start = _read_header(content, path)
     _check_model(header, session, path)
     _check_content(content, start + header.payload_bytes, path)
-    if header.num_tokens > session.window:
+    if header.num_cached > session.window:
         raise InvalidInputError(
-            f"{path} holds {header.num_tokens} tokens, but kv_window is {session.window}. Load the model with a larger "
-            "kv_window."
+            f"{path} holds keys and values of {header.num_cached} tokens, but kv_window is {session.window}. Load the "
+            "model with a larger kv_window."
         )
-    end = start + 4 * header.num_tokens
-    tokens = content[start:end].view("<i4").tolist()
+    text_end = start + 4 * header.num_tokens
+    end = text_end + 4 * header.num_cached
+    tokens, cached = (content[a:b].view("<i4").tolist() for a, b in ((start, text_end), (text_end, end)))
     sides = content[end:-_DIGEST_BYTES].view(_little_endian(header.kv_cache_dtype))
-    session.restore(tokens, sides.reshape(header.n_layer, 2, *header.side_shape))
+    session.restore(cached, sides.reshape(header.n_layer, 2, *header.side_shape))
     return [int(token) for token in tokens]
 
 
-def _parts(session: DecoderSession, tokens: list[int]) -> Iterator[bytes]:
+def _parts(session: DecoderSession, tokens: Sequence[int], cached: Sequence[int]) -> Iterator[bytes]:
     """The file's content but for the digest, one layer's keys or values at a time."""
-    header = SessionHeader.of(session, len(tokens))
+    header = SessionHeader.of(session, len(tokens), len(cached))
     yield header.to_bytes()
     yield np.asarray(tokens, "<i4").tobytes()
-    for layer in range(header.n_layer):
+    yield np.asarray(cached, "<i4").tobytes()
+    for layer in range(header.n_layer if cached else 0):
         for side in ("key", "value"):
             buffer = session.kv_cache.buffer(layer, side)
             assert buffer is not None
             yield (
-                buffer[0, :, : len(tokens)]
+                buffer[0, :, : len(cached)]
                 .astype(_little_endian(header.kv_cache_dtype), copy=False)
                 .tobytes()
             )
@@ -199,10 +211,12 @@ def _read_header(content: NDArray[np.uint8], path: Path) -> tuple[SessionHeader,
 
 
 def _check_model(header: SessionHeader, session: DecoderSession, path: Path) -> None:
-    """Hold the header against the model at hand; the number of tokens is the file's own affair."""
-    if isinstance(header.num_tokens, bool) or not isinstance(header.num_tokens, int) or header.num_tokens < 1:
-        _refuse_damaged(path, f"num_tokens is {header.num_tokens!r}")
-    own = SessionHeader.of(session, header.num_tokens)
+    """Hold the header against the model at hand; the numbers of tokens are the file's own affair."""
+    for name, least in (("num_tokens", 1), ("num_cached", 0)):
+        count = getattr(header, name)
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            _refuse_damaged(path, f"{name} is {count!r}")
+    own = SessionHeader.of(session, header.num_tokens, header.num_cached)
     if header.weights_hash != own.weights_hash:
         raise SessionFileError(
             f"{path} was saved with another model: its weights have the hash {str(header.weights_hash)[:12]}..., and "

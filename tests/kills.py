@@ -108,17 +108,19 @@ def found_cache(folder: Path) -> int:
 
 def write_session(folder: Path, state: int) -> None:
     generator = _generator(folder)
-    generator.generate(PROMPTS[state], max_new_tokens=40)
+    session = generator.session(PROMPTS[state])
+    session.generate(max_new_tokens=40)
     for _ in range(20):
-        generator.save_session(folder / "target")
+        session.save(folder / "target")
 
 
 def found_session(folder: Path) -> int:
     generator = _generator(folder)
-    tokens = generator.load_session(folder / "target")
+    session = generator.load_session(folder / "target")
+    tokens = session.tokens
     state = [tokens[: len(prompt)] == prompt for prompt in PROMPTS][1]
     fresh = _generator(folder).generate([*tokens, 3], max_new_tokens=5)
-    continued = generator.generate([*tokens, 3], max_new_tokens=5)
+    continued = session.generate([3], max_new_tokens=5)
     assert continued.timings.reused_tokens == len(tokens)
     assert (continued.sequences == fresh.sequences).all()
     return int(state)

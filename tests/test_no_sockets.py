@@ -31,7 +31,7 @@ for token in generator.stream("<hau> Su", max_new_tokens=5, do_sample=True, seed
 generator.generate([5, 6, 7], attn_mask=prefix_mask(3), max_new_tokens=5)
 list(generator.score(["Gbogbo ènìyàn"]))
 generator.generate("<yor> Gbogbo", max_new_tokens=5)
-generator.save_session(sys.argv[1])
+generator.session("<eng> Everyone").save(sys.argv[1])
 generator.load_session(sys.argv[1])
 generator.memory_usage()
 generator.free_kv_cache()

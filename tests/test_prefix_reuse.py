@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.errors import InvalidInputError
-from sabiyarn_edge.session import common_prefix
+from sabiyarn_edge.prefix_pool import common_prefix
 
 
 @pytest.fixture
@@ -131,12 +131,42 @@ def test_a_slid_text_is_continued_from_what_is_kept(text_model: Path) -> None:
     assert found.timings.reused_tokens > 40
 
 
-def test_a_wrapped_ring_is_computed_anew(text_model: Path) -> None:
+def test_a_wrapped_ring_goes_on_with_its_own_text_only(text_model: Path) -> None:
     generator = EdgeGenerator.from_pretrained(text_model, num_threads=1, kv_window=16, num_sink_tokens=2)
     prompt = list(range(1, 13))
     generator.generate(prompt, max_new_tokens=4)
-    assert generator.generate(prompt, max_new_tokens=10).timings.reused_tokens == 11  # not yet wrapped
-    assert generator.generate(prompt, max_new_tokens=1).timings.reused_tokens == 0
+    first = generator.generate(prompt, max_new_tokens=10)
+    assert first.timings.reused_tokens == 11  # not yet wrapped
+    longer = [*first.sequences[0].tolist(), 5]
+    second = generator.generate(longer, max_new_tokens=6)
+    assert (second.timings.reused_tokens, second.timings.prefill_tokens) == (21, 2)
+    expected = generator.generate(longer, max_new_tokens=6, reuse_prefix=False)
+    assert second.sequences.tolist() == expected.sequences.tolist()
+    assert (
+        generator.generate(longer, max_new_tokens=1).timings.reused_tokens == 0
+    )  # the text behind was computed too
+    beams = generator.generate(prompt, max_new_tokens=10, num_beams=2)
+    assert beams.timings.reused_tokens == 0
+    assert generator.generate([*prompt, 7], max_new_tokens=1).timings.reused_tokens == 0
+
+
+def test_prompts_of_one_call_are_computed_once_as_far_as_they_begin_alike(
+    generator: EdgeGenerator, forgetful: EdgeGenerator
+) -> None:
+    head = [3 * i % 90 for i in range(30)]
+    prompts = [[*head, 1, 2, 3], [*head, 4], [*head, 1, 5, 6]]
+    expected = forgetful.generate(prompts, max_new_tokens=8)
+    assert expected.timings.prefill_tokens == 97
+    found = generator.generate(prompts, max_new_tokens=8)
+    assert found.sequences.tolist() == expected.sequences.tolist()
+    assert (found.timings.prefill_tokens, found.timings.reused_tokens) == (30 + 3 + 1 + 3, 2 * 30)
+    again = generator.generate(prompts[::-1], max_new_tokens=8)  # what they have in common is still there
+    assert again.sequences.tolist() == expected.sequences[::-1].tolist()
+    assert (again.timings.prefill_tokens, again.timings.reused_tokens) == (3 + 1 + 3, 3 * 30)
+    beams = {"num_beams": 3, "max_new_tokens": 8}
+    assert generator.generate(prompts, **beams).sequences.tolist() == (
+        forgetful.generate(prompts, **beams).sequences.tolist()
+    )
 
 
 def test_a_stream_that_is_closed_early_is_continued(
@@ -169,7 +199,7 @@ def test_what_failed_or_was_cleared_is_not_continued(generator: EdgeGenerator) -
     with pytest.raises(RuntimeError, match="mine"):
         generator.generate(prompt, logits_processor=fail)
     assert [reused(), reused()] == [0, 3]
-    generator.generate([prompt, prompt], max_new_tokens=2)
+    generator.generate([prompt, [9, 9]], max_new_tokens=2)
     assert [reused(), reused()] == [0, 3]
     assert generator.generate(prompt, max_new_tokens=2, reuse_prefix=False).timings.reused_tokens == 0
     assert reused() == 3

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sabiyarn_edge import EdgeGenerator
+from sabiyarn_edge import EdgeGenerator, Session
 from sabiyarn_edge.errors import InvalidInputError, SessionFileError
 from sabiyarn_edge.session_file import MAGIC
 from tests.export.models import export_tiny
@@ -34,13 +34,18 @@ def text(model: Path) -> list[int]:
     return generator_of(model).generate(PROMPT, max_new_tokens=20).sequences[0].tolist()
 
 
+def session_of(generator: EdgeGenerator) -> Session:
+    """A session with that conversation."""
+    session = generator.session(PROMPT)
+    session.generate(max_new_tokens=20)
+    return session
+
+
 @pytest.fixture(scope="module")
 def saved(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its session file; tests must not change it."""
     path = tmp_path_factory.mktemp("saved") / "chat.session"
-    generator = generator_of(model)
-    generator.generate(PROMPT, max_new_tokens=20)
-    generator.save_session(path)
+    session_of(generator_of(model)).save(path)
     return path
 
 
@@ -58,13 +63,15 @@ def test_a_loaded_session_continues_as_if_it_had_never_ended(
     model: Path, text: list[int], saved: Path, tmp_path: Path
 ) -> None:
     generator = generator_of(model)
-    assert generator.load_session(saved) == text[:-1]
+    session = generator.load_session(saved)
+    assert session.tokens == text
     resaved = tmp_path / "again.session"
-    generator.save_session(resaved)
+    session.save(resaved)
     assert resaved.read_bytes() == saved.read_bytes()  # bit for bit, the keys and values too
     longer = [*text, 3, 4]
-    result = generator.generate(longer, max_new_tokens=10)
-    assert (result.timings.reused_tokens, result.timings.prefill_tokens) == (24, 3)
+    result = session.generate([3, 4], max_new_tokens=10)
+    assert (result.timings.reused_tokens, result.timings.prefill_tokens) == (25, 2)
+    assert session.tokens == result.sequences[0].tolist()
     uninterrupted = generator_of(model)
     uninterrupted.generate(PROMPT, max_new_tokens=20)
     assert uninterrupted.generate(longer, max_new_tokens=10).sequences.tolist() == result.sequences.tolist()
@@ -76,19 +83,20 @@ def test_the_file_is_what_its_description_says(model: Path, text: list[int], sav
     magic, length = struct.unpack_from("<8sI", content)
     header = json.loads(content[12 : 12 + length])
     assert magic == MAGIC
-    assert (header["num_tokens"], header["byte_order"], header["format_version"]) == (24, "little", 1)
+    assert (header["num_tokens"], header["num_cached"]) == (25, 25)
+    assert (header["byte_order"], header["format_version"]) == ("little", 1)
     start = (12 + length + 63) // 64 * 64
-    assert np.frombuffer(content, "<i4", 24, start).tolist() == text[:-1]
+    assert np.frombuffer(content, "<i4", 50, start).tolist() == text + text
     dtype = {"float16": "<f2", "float32": "<f4", "int8": "i1"}[header["kv_cache_dtype"]]
-    shape = (header["n_layer"], 2, header["n_heads"], 24, header["head_dim"])
-    sides = np.frombuffer(content, dtype, int(np.prod(shape)), start + 4 * 24).reshape(shape)
+    shape = (header["n_layer"], 2, header["n_heads"], 25, header["head_dim"])
+    sides = np.frombuffer(content, dtype, int(np.prod(shape)), start + 4 * 50).reshape(shape)
     generator = generator_of(model)
-    generator.generate(PROMPT, max_new_tokens=20)
+    generator.load_session(saved)
     for layer in range(shape[0]):
         for index, side in enumerate(("key", "value")):
-            live = generator._session.kv_cache.buffer(layer, side)[0, :, :24]
+            live = generator._session.kv_cache.buffer(layer, side)[0, :, :25]
             np.testing.assert_array_equal(sides[layer, index], live)
-    assert len(content) == start + 4 * 24 + sides.nbytes + 32
+    assert len(content) == start + 4 * 50 + sides.nbytes + 32
 
 
 def test_an_unrelated_prompt_after_loading_is_computed(model: Path, saved: Path) -> None:
@@ -163,8 +171,10 @@ def test_a_damaged_file_is_refused(
         ({"weights_hash": "0" * 64}, "saved with another model: its weights have the hash 000000000000"),
         ({"kv_cache_dtype": "float64"}, "kv_cache_dtype is 'float64' there, '"),
         ({"n_heads": 1, "head_dim": 16}, "n_heads is 1 there, 2 here"),
-        ({"num_tokens": 25}, "it is truncated"),
+        ({"num_cached": 26}, "it is truncated"),
+        ({"num_tokens": 26}, "it is truncated"),
         ({"num_tokens": 0}, "num_tokens is 0"),
+        ({"num_cached": -1}, "num_cached is -1"),
         ({"num_tokens": "24"}, "num_tokens is '24'"),
         ({"num_tokens": None}, "its header lacks 'num_tokens'"),
     ],
@@ -196,33 +206,55 @@ def test_a_missing_file_and_a_folder_are_explained(model: Path, tmp_path: Path) 
 
 
 def test_a_session_longer_than_the_window_is_refused(model: Path, saved: Path) -> None:
-    with pytest.raises(InvalidInputError, match="holds 24 tokens, but kv_window is 23"):
-        generator_of(model, kv_window=23).load_session(saved)
-    assert len(generator_of(model, kv_window=24).load_session(saved)) == 24
+    with pytest.raises(InvalidInputError, match="holds keys and values of 25 tokens, but kv_window is 24"):
+        generator_of(model, kv_window=24).load_session(saved)
+    assert len(generator_of(model, kv_window=25).load_session(saved).tokens) == 25
 
 
 # --- saving that fails
 
 
 def test_nothing_to_save_is_said(model: Path, tmp_path: Path) -> None:
-    generator = generator_of(model, kv_window=8)
-    path = tmp_path / "chat.session"
+    with pytest.raises(InvalidInputError, match="there is nothing to save: the text is empty"):
+        generator_of(model).session().save(tmp_path / "chat.session")
+    assert not list(tmp_path.iterdir())
 
-    def refused() -> None:
-        with pytest.raises(InvalidInputError, match="there is nothing to save"):
-            generator.save_session(path)
-        assert not path.exists()
 
-    refused()
-    generator.generate([[1], [2]], max_new_tokens=2)
-    refused()
-    generator.generate([1, 2, 3], max_new_tokens=9)  # past the window
-    refused()
-    generator.generate([1, 2, 3], max_new_tokens=3)
-    generator.save_session(path)
-    generator.clear_kv_cache()
-    with pytest.raises(InvalidInputError):
-        generator.save_session(path)
+def test_what_was_not_computed_yet_is_computed_for_the_file(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "system.session"
+    generator_of(model).session(PROMPT).save(path)
+    result = generator_of(model).load_session(path).generate([3], max_new_tokens=4)
+    assert (result.timings.reused_tokens, result.timings.prefill_tokens) == (5, 1)
+    expected = generator_of(model).generate([*PROMPT, 3], max_new_tokens=4)
+    assert result.sequences.tolist() == expected.sequences.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "cached"),
+    [
+        ({"kv_window": 16}, 0),  # what the ring evicted cannot be saved
+        ({"overflow": "slide", "keep_tokens": 3}, None),
+        ({"overflow": "slide", "kv_window": 16, "num_sink_tokens": 2}, None),
+    ],
+    ids=["window", "slide", "both"],
+)
+def test_texts_past_the_window_or_the_positions_are_saved_whole(
+    model: Path, tmp_path: Path, options: dict[str, Any], cached: int | None
+) -> None:
+    path = tmp_path / "long.session"
+    session = generator_of(model, **options).session(PROMPT)
+    session.generate(max_new_tokens=100 if "overflow" in options else 40)
+    session.save(path)
+    content = path.read_bytes()
+    (length,) = struct.unpack_from("<I", content, 8)
+    held = json.loads(content[12 : 12 + length])["num_cached"]
+    assert held == cached if cached is not None else held < len(session.tokens)
+    loaded = generator_of(model, **options).load_session(path)
+    assert loaded.tokens == session.tokens
+    found = loaded.generate([3], max_new_tokens=5)
+    assert found.generated == session.generate([3], max_new_tokens=5).generated
+    if held:
+        assert found.timings.reused_tokens > 0
 
 
 @contextmanager
@@ -239,20 +271,20 @@ def full_disk() -> Iterator[None]:
 def test_a_full_disk_leaves_the_old_file(model: Path, copy: Path, text: list[int]) -> None:
     before = copy.read_bytes()
     generator = generator_of(model)
-    generator.generate([1, 2, 3], max_new_tokens=30)
+    session = generator.session([1, 2, 3])
+    session.generate(max_new_tokens=30)
     message = r"cannot write .*copy\.session: .*What was there before is unchanged"
     with pytest.raises(SessionFileError, match=message), full_disk():
-        generator.save_session(copy)
+        session.save(copy)
     assert copy.read_bytes() == before
     assert [path.name for path in copy.parent.iterdir()] == ["copy.session"]
-    assert generator.load_session(copy) == text[:-1]
+    assert generator.load_session(copy).tokens == text
 
 
 def test_a_folder_that_is_missing_is_an_error(model: Path, tmp_path: Path) -> None:
     generator = generator_of(model)
-    generator.generate([1], max_new_tokens=2)
     with pytest.raises(SessionFileError, match=r"cannot write .*: No such file"):
-        generator.save_session(tmp_path / "nowhere" / "chat.session")
+        generator.session([1]).save(tmp_path / "nowhere" / "chat.session")
 
 
 def test_loading_and_saving_wait_for_an_open_stream(model: Path, saved: Path, tmp_path: Path) -> None:
@@ -262,5 +294,5 @@ def test_loading_and_saving_wait_for_an_open_stream(model: Path, saved: Path, tm
         with pytest.raises(InvalidInputError, match="in the middle of a stream"):
             generator.load_session(saved)
         with pytest.raises(InvalidInputError, match="in the middle of a stream"):
-            generator.save_session(tmp_path / "chat.session")
-    assert len(generator.load_session(saved)) == 24
+            generator.session([1]).save(tmp_path / "chat.session")
+    assert len(generator.load_session(saved).tokens) == 25

@@ -7,15 +7,18 @@ import dataclasses
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InvalidInputError
 from .parser import Parser
 from .terminal import PROGRAM
 
 if TYPE_CHECKING:
+    from ..generation_config import GenerationConfig
     from ..generator import EdgeGenerator
     from ..result import GenerationResult
+    from ..text_session import Session
 
 __all__ = ["add_to", "run"]
 
@@ -26,6 +29,8 @@ examples:
   {PROGRAM} generate "<yor> Gbogbo ènìyàn ni a bí"
   {PROGRAM} generate --do-sample --temperature 0.8 --top-p 0.9 --seed 7 "<hau> Su dai"
   {PROGRAM} generate --model FOLDER --num-beams 5 --length-penalty 1.2 --option early_stopping=true "..."
+  {PROGRAM} generate --session chat.session "<eng> Everyone has"   and go on later:
+  {PROGRAM} generate --session chat.session " and"
   echo "<ibo> A mụrụ" | {PROGRAM} generate -
 """
 
@@ -100,6 +105,12 @@ def _add_decoding_options(parser: Parser) -> None:
 
 def _add_loading_options(parser: Parser) -> None:
     group = parser.add_argument_group("loading")
+    group.add_argument(
+        "--session",
+        type=Path,
+        metavar="FILE",
+        help="go on with the text in FILE, which PROMPT is added to, if there is one; save text, keys and values there",
+    )
     group.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
     group.add_argument(
         "--low-power", action="store_true", help="threads sleep while they wait: less energy, slower"
@@ -159,19 +170,36 @@ def run(arguments: argparse.Namespace) -> None:
         fit=arguments.fit,
     )
     config = generator.generation_config.updated(**options)
+    source: EdgeGenerator | Session = generator
+    if arguments.session is not None:
+        source = _open_session(generator, arguments.session, config)
     if arguments.json:
-        result = generator.generate(prompt, config)
+        result = source.generate(prompt, config)
         print(json.dumps(_as_json(result), ensure_ascii=False))
     elif config.num_return_sequences > 1:
-        result = generator.generate(prompt, config)
+        result = source.generate(prompt, config)
         _print_all(result, as_ids=arguments.ids)
     else:
-        result = _stream(generator, prompt, config, as_ids=arguments.ids)
+        result = _stream(source, prompt, config, as_ids=arguments.ids)
+    if arguments.session is not None:
+        cast("Session", source).save(arguments.session)
     if not arguments.quiet:
         print(_speed(result), file=sys.stderr)
 
 
-def _stream(generator: EdgeGenerator, prompt: Any, config: Any, *, as_ids: bool) -> GenerationResult:
+def _open_session(generator: EdgeGenerator, file: Path, config: GenerationConfig) -> Session:
+    """The file's session, or a new one if there is no such file."""
+    if config.num_return_sequences > 1:
+        raise InvalidInputError(
+            f"--session goes on with one text, but num_return_sequences is {config.num_return_sequences}. Leave one of "
+            "the two out."
+        )
+    return generator.load_session(file) if file.exists() else generator.session()
+
+
+def _stream(
+    generator: EdgeGenerator | Session, prompt: Any, config: Any, *, as_ids: bool
+) -> GenerationResult:
     """Print text as it comes, and end the last line, also when Ctrl-C ends the text."""
     shown = ""
     try:

@@ -71,6 +71,39 @@ def test_json_holds_scores_when_asked(run, text_model):
     assert all(score <= 0 for score in scores)
 
 
+def test_a_session_goes_on_where_it_ended(run, text_model, generator, tmp_path):
+    file = tmp_path / "chat.session"
+    said = []
+    for prompt in (PROMPT, " two", ""):
+        ran = run(
+            "generate", "--model", text_model, "--session", file, prompt, "--max-new-tokens", "4", "--json"
+        )
+        said.append(json.loads(ran.out))
+    session = generator.session(PROMPT)
+    expected = [session.generate(turn, max_new_tokens=4) for turn in ("", " two", "")]
+    assert [found["generated"] for found in said] == [result.generated for result in expected]
+    assert [found["timings"]["reused_tokens"] for found in said] == [
+        0,
+        *(result.prompt_lengths[0] - added for result, added in zip(expected[1:], (4, 1), strict=True)),
+    ]
+    streamed = run(
+        "generate", "--model", text_model, "--session", file, "", "--max-new-tokens", "4", "--quiet"
+    )
+    assert streamed.out == session.generate(max_new_tokens=4).text + "\n"
+    assert generator.load_session(file).tokens == session.tokens
+
+
+def test_a_session_that_cannot_go_on_is_refused(run, text_model, tmp_path):
+    file = tmp_path / "chat.session"
+    several = ["--session", file, "--do-sample", "--num-return-sequences", "2"]
+    assert "--session goes on with one text" in run("generate", "--model", text_model, PROMPT, *several).error
+    assert not file.exists()
+    file.write_bytes(b"GGUF")
+    ran = run("generate", "--model", text_model, PROMPT, "--session", file)
+    assert "is not a session file" in ran.error
+    assert file.read_bytes() == b"GGUF"
+
+
 def test_ids_in_and_out(run, text_model, generator):
     expected = " ".join(map(str, generator.generate([5, 17, 9], max_new_tokens=4).generated[0])) + "\n"
     for prompt in ("5 17 9", "5,17,9", "[5, 17, 9]"):

@@ -31,8 +31,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe
-
 from sabiyarn_edge import EdgeGenerator, prefix_mask
 from sabiyarn_edge.bench.machine import describe_machine
 from sabiyarn_edge.generation_config import OptionWarning
@@ -114,8 +112,9 @@ class Soak:
     def run(self) -> list[Phase]:
         """Alone, then by one thread, with a generator per thread, and with one that all share."""
         generator = self._open()
-        generator.generate([5, 6, 7, 8], max_new_tokens=4)
-        generator.save_session(self._folder / "kept.session")
+        session = generator.session([5, 6, 7, 8])
+        session.generate(max_new_tokens=4)
+        session.save(self._folder / "kept.session")
         maker = self._maker(generator, 0)
         self._alone = [maker.one(number) for number in range(self._calls)]
         del maker, generator

@@ -203,11 +203,15 @@ class Calls:
 
     def _converse(self, rng: random.Random) -> Outcome:
         """Two turns, the second on top of the first, whose keys and values may still be there."""
-        first = self._generator.generate(self._prompt(rng), max_new_tokens=5)
+        session = self._generator.session(self._prompt(rng))
+        first = session.generate(max_new_tokens=5)
         if first.finish_reasons == ["cancelled"]:
             return Outcome("conversation", self._rows(first))
-        prompt = [*first.sequences[0].tolist(), rng.randrange(1, self._vocab_size)]
-        second = self._generator.generate(prompt, max_new_tokens=5)
+        fork = session.fork()
+        second = session.generate([rng.randrange(1, self._vocab_size)], max_new_tokens=5)
+        if rng.random() < 0.3:  # the fork's turn, for which it is kept what the session had
+            fork.generate([rng.randrange(1, self._vocab_size)], max_new_tokens=3)
+            session.truncate(len(fork.tokens) // 2)
         return Outcome("conversation", self._rows(first) + self._rows(second))
 
     def _masked(self, rng: random.Random) -> Outcome:
@@ -221,13 +225,11 @@ class Calls:
         return Outcome("score", more=tuple(score.total for score in self._generator.score(texts)))
 
     def _session(self, rng: random.Random) -> Outcome:
-        """Load a session, go on with it, and save what is there then, perhaps another thread's text."""
-        ids = self._generator.load_session(self._session_file)
-        result = self._generator.generate([*ids, rng.randrange(1, self._vocab_size)], max_new_tokens=5)
-        try:
-            self._generator.save_session(self._scratch)
-        except InvalidInputError as error:
-            assert "nothing to save" in str(error), error
+        """Load a session, go on with it and save it."""
+        session = self._generator.load_session(self._session_file)
+        ids = session.tokens
+        result = session.generate([rng.randrange(1, self._vocab_size)], max_new_tokens=5)
+        session.save(self._scratch)
         return Outcome("session", self._rows(result), more=tuple(ids))
 
     def _cancel(self, rng: random.Random) -> Outcome:

@@ -1,0 +1,155 @@
+"""PrefixPool: keys and values of texts that the KV cache no longer holds, so that none is computed twice.
+
+A tree of blocks of up to 64 tokens: texts that begin alike share the blocks of their beginning, and a block is never
+changed while it is shared, only made longer at its end. Keys and values depend on the tokens before them and on
+nothing else, so a block is right for every text that comes to it on the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BLOCK_TOKENS", "Claim", "PrefixPool", "common_prefix"]
+
+BLOCK_TOKENS = 64
+"""Most tokens of a block: 2.25 MiB of float16 keys and values for SabiYarn-125M."""
+
+Sides = NDArray[Any]
+"""Keys and values [n_layer, 2, n_heads, tokens, head_dim]."""
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading items of `a` and `b` are equal."""
+    shorter = min(len(a), len(b))
+    differ = np.asarray(a[:shorter], np.int64) != np.asarray(b[:shorter], np.int64)
+    return int(differ.argmax()) if differ.any() else shorter
+
+
+class Claim:
+    """Says that the keys and values of `tokens` are wanted for as long as this object lives."""
+
+    def __init__(self, tokens: Sequence[int] = ()) -> None:
+        self.tokens = list(tokens)
+
+
+class _Block:
+    """Tokens that stand one after another, and what was computed for them."""
+
+    def __init__(self, tokens: list[int], sides: Sides, used: int) -> None:
+        self.tokens, self.sides, self.used = tokens, sides, used
+        self.children: list[_Block] = []
+
+
+class PrefixPool:
+    """Texts' keys and values by their tokens.
+
+    Args:
+        limit_bytes: most that blocks may take which no Claim wants; the least recently used go first. 0: only what is
+            claimed is kept.
+    """
+
+    def __init__(self, limit_bytes: int = 0) -> None:
+        self.limit_bytes = limit_bytes
+        self._roots: list[_Block] = []
+        self._claims: WeakSet[Claim] = WeakSet()
+        self._uses = 0  # a clock that ticks with every text
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all blocks, claimed or not."""
+        return sum(block.sides.nbytes for block, _ in self._all())
+
+    def claim(self, tokens: Sequence[int] = ()) -> Claim:
+        """A new claim; it ends with the object's life."""
+        claim = Claim(tokens)
+        self._claims.add(claim)
+        return claim
+
+    def wants(self, tokens: Sequence[int]) -> int:
+        """How many leading tokens of a text are worth adding: all, or what the longest claim says."""
+        if self.limit_bytes > 0:
+            return len(tokens)
+        return max((common_prefix(claim.tokens, tokens) for claim in list(self._claims)), default=0)
+
+    def add(self, tokens: Sequence[int], read: Callable[[int, int], Sides]) -> None:
+        """Keep a text's keys and values, as far as they are wanted; then drop what is too much.
+
+        Args:
+            read: gives a copy of the keys and values of tokens [first, end).
+        """
+        self._uses += 1
+        count = self.wants(tokens)
+        siblings, first = self._roots, 0
+        while first < count:
+            part = list(tokens[first : min(first + BLOCK_TOKENS, count)])
+            block, shared = _best(siblings, part)
+            if block is None or shared < min(len(part), len(block.tokens)):
+                block = _Block(part, read(first, first + len(part)), self._uses)
+                siblings.append(block)
+            elif shared < len(part):  # all that the block has, and more
+                more = read(first + shared, first + len(part))
+                block.tokens, block.sides = part, np.concatenate([block.sides, more], axis=3)
+            block.used = self._uses
+            siblings, first = block.children, first + len(part)
+        self.trim()
+
+    def match(self, tokens: Sequence[int]) -> list[Sides]:
+        """Keys and values of the longest known beginning of `tokens`, piece by piece."""
+        self._uses += 1
+        found = []
+        for block, shared in self._path(tokens):
+            block.used = self._uses
+            found.append(block.sides[:, :, :, :shared])
+        return found
+
+    def trim(self) -> None:
+        """Drop unclaimed blocks, the least recently used first, until the rest keeps to the limit."""
+        claimed = {id(block) for claim in list(self._claims) for block, _ in self._path(claim.tokens)}
+        free = [(block, siblings) for block, siblings in self._all() if id(block) not in claimed]
+        surplus = sum(block.sides.nbytes for block, _ in free) - self.limit_bytes
+        free.reverse()  # a block is used whenever one behind it is: of equally old ones, the one behind goes first
+        for block, siblings in sorted(free, key=lambda item: item[0].used):
+            if surplus <= 0:
+                return
+            siblings.remove(block)
+            surplus -= block.sides.nbytes
+
+    def clear(self) -> None:
+        """Drop everything; claims stay, for what is added later."""
+        self._roots.clear()
+
+    def _path(self, tokens: Sequence[int]) -> Iterator[tuple[_Block, int]]:
+        """The blocks that hold the longest known beginning, with how many of their tokens belong to it."""
+        siblings, first = self._roots, 0
+        while first < len(tokens):
+            block, shared = _best(siblings, tokens[first : first + BLOCK_TOKENS])
+            if block is None:
+                return
+            yield block, shared
+            if shared < BLOCK_TOKENS:
+                return
+            siblings, first = block.children, first + BLOCK_TOKENS
+
+    def _all(self) -> Iterator[tuple[_Block, list[_Block]]]:
+        """Every block with the list that it stands in, parents first."""
+        waiting = [self._roots]
+        while waiting:
+            siblings = waiting.pop()
+            for block in siblings:
+                yield block, siblings
+                waiting.append(block.children)
+
+
+def _best(blocks: list[_Block], part: Sequence[int]) -> tuple[_Block | None, int]:
+    """The block with most leading tokens in common with `part`, and how many; None if there is none."""
+    best, most = None, 0
+    for block in blocks:
+        shared = common_prefix(block.tokens, part)
+        if shared > most:
+            best, most = block, shared
+    return best, most
