@@ -1,0 +1,134 @@
+"""Load and run SabiYarn-125M's full shape (random weights) in as little memory as a small board has.
+
+    sudo python -m benchmarks small_board [--model FOLDER] [--limits 512 300] [--out FILE]
+
+For each limit (MiB of a control group: a process's own memory and the files that it reads), from a cold page cache:
+    first    the first load on a board, which packs the weights and keeps them in the cache folder; then 256 tokens
+    later    a load of weights that were packed before (with more memory, if the first load failed), and 256 tokens
+Each says what the process took, how often the limit was met (files then go from memory, and are read again), and
+whether it was killed; beside it stands what `sabiyarn-edge plan` had said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.memory_group import memory_group
+from sabiyarn_edge import EdgeGenerator
+from sabiyarn_edge.bench.machine import describe_machine
+
+TOKENS = 256
+MIB = 2**20
+
+
+def random_model(folder: Path, dtype: str) -> Path:
+    """An export of a random checkpoint of the full shape, with 4096 positions."""
+    from benchmarks.models import export  # here, since it imports torch
+
+    return export(folder, "full", dtype, dtype=dtype)
+
+
+def generate(model: Path, threads: int | None) -> dict[str, Any]:
+    """What the process in the group does; times are seconds."""
+    from sabiyarn_edge.memory import process_memory
+
+    started = time.perf_counter()
+    generator = EdgeGenerator.from_pretrained(model, num_threads=threads)
+    loaded = time.perf_counter()
+    result = generator.generate([1, 2, 3, 4], max_new_tokens=TOKENS, eos_token_id=None)
+    generated = time.perf_counter()
+    assert result.sequences.shape == (1, 4 + TOKENS)
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    peak_kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    return {
+        "load_seconds": loaded - started,
+        "generate_seconds": generated - loaded,
+        "anonymous_mib": process_memory()["process_anonymous"] / MIB,
+        "peak_resident_mib": peak_kib / 1024,
+    }
+
+
+def run_under(limit_mib: int, model: Path, cache: Path, threads: int | None) -> dict[str, Any]:
+    """Run `generate` in a process of its own under the limit."""
+    os.environ["SABIYARN_EDGE_CACHE"] = str(cache)
+    plan = EdgeGenerator.plan(model, max_length=4 + TOKENS, prompt_length=4)
+    for path in [*model.rglob("*"), *cache.rglob("*")]:
+        if path.is_file():
+            drop_from_page_cache(path)
+    command = [sys.executable, "-m", "benchmarks", "small_board", "--part", "generate", "--model", str(model)]
+    command += ["--threads", str(threads)] if threads else []
+    with memory_group(limit_mib * MIB) as group:
+        done = group.run(command)
+        found: dict[str, Any] = {"exit_code": done.returncode}
+        if done.returncode == 0:
+            found |= json.loads(done.stdout)
+        else:
+            found["error"] = done.stderr.strip().splitlines()[-1:]
+        found |= {
+            "warnings": [line for line in done.stderr.splitlines() if "Warning:" in line],
+            "group_peak_mib": group.peak_bytes / MIB,
+            "times_full": group.times_full,
+            "killed": group.killed,
+            "planned_peak_mib": plan.peak_mib,
+            "planned_mapped_mib": plan.weights_mapped / MIB,
+        }
+    return found
+
+
+def drop_from_page_cache(path: Path) -> None:
+    """Else its pages would be there already, on another group's account."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, help="an exported folder instead of a random full-shape one")
+    parser.add_argument("--limits", type=int, nargs="+", default=[512, 300], metavar="MIB")
+    parser.add_argument("--dtype", default="int8", help="of the random model's weights (default int8)")
+    parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
+    parser.add_argument("--out", type=Path, help="write the result as JSON")
+    parser.add_argument("--part", choices=("generate",), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.part:
+        print(json.dumps(generate(args.model, args.threads)))
+        return 0
+
+    result: dict[str, Any] = {"benchmark": "small_board", "machine": describe_machine(), "tokens": TOKENS}
+    with tempfile.TemporaryDirectory() as folder:
+        model = args.model or random_model(Path(folder), args.dtype)
+        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+        result["model"] = {k: v for k, v in config.items() if k != "sabiyarn_edge"} | {
+            name: config["sabiyarn_edge"][name] for name in ("dtype", "kv_cache_dtype", "weights_bytes")
+        }
+        result["limits_mib"] = {}
+        packed: Path | None = None
+        for limit in sorted(args.limits, reverse=True):
+            cache = Path(folder, f"cache-{limit}")
+            cache.mkdir(mode=0o700)
+            runs = {"first": run_under(limit, model, cache, args.threads)}
+            if runs["first"]["exit_code"] == 0:
+                packed = cache
+            if packed is not None:
+                runs["later"] = run_under(limit, model, packed, args.threads)
+            result["limits_mib"][str(limit)] = runs
+            print(f"{limit} MiB: {json.dumps(runs)}", file=sys.stderr, flush=True)
+    text = json.dumps(result, indent=2)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
