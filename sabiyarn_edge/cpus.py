@@ -6,6 +6,8 @@ import math
 import os
 from pathlib import Path
 
+from .control_groups import control_groups
+
 __all__ = ["usable_cpus"]
 
 
@@ -26,7 +28,7 @@ def _quotas(root: Path) -> list[int]:
     https://docs.kernel.org/scheduler/sched-bwc.html (version 1: two files, quota -1 for none).
     """
     found = []
-    for group in _groups(root):
+    for group in control_groups(root, "cpu"):
         try:
             if (group / "cpu.max").is_file():
                 quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
@@ -38,26 +40,3 @@ def _quotas(root: Path) -> list[int]:
         except (OSError, ValueError, ZeroDivisionError):
             continue  # this group sets no quota
     return found
-
-
-def _groups(root: Path) -> list[Path]:
-    """Folders of this process's control groups and of those around them, the outermost one included.
-
-    In a container /proc/self/cgroup may name a path of the host that is not there: then only the outermost counts,
-    which is the container's own.
-    """
-    mounted = root / "sys/fs/cgroup"
-    groups = {mounted, mounted / "cpu", mounted / "cpu,cpuacct"}
-    try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        _, controllers, path = (line + "::").split(":")[:3]
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        tops = [mounted / "cpu", mounted / "cpu,cpuacct"] if controllers else [mounted, mounted / "unified"]
-        for top in tops:
-            inner = Path(path.lstrip("/"))
-            groups.update(top / part for part in (inner, *inner.parents))
-    return sorted(groups)

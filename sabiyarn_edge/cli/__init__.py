@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import InvalidInputError, SabiYarnError
-from . import bench, export, generate, info, plan, score
+from . import bench, doctor, export, generate, info, plan, score
 from .parser import Parser, UsageError
 from .terminal import PROGRAM, discard_output, one_line, prepare_streams, say, warnings_as_lines
 
@@ -20,12 +20,12 @@ EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 EPILOG = """\
 exit codes:
   0    done (also when the reader of the output went away)
-  1    the model, the checkpoint or the export failed
+  1    the model, the checkpoint or the export failed; or the doctor found a problem
   2    wrong usage or input: nothing was computed
   130  interrupted (Ctrl-C)
 """
 
-COMMANDS = (generate, score, export, info, plan, bench)
+COMMANDS = (generate, score, export, info, plan, bench, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings_as_lines():
             arguments = _parser().parse_all(sys.argv[1:] if argv is None else argv)
-            arguments.run(arguments)
+            code: int | None = arguments.run(arguments)
             sys.stdout.flush()
-        return EXIT_OK
+        return code or EXIT_OK
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # `sabiyarn-edge ... | head`: the reader has what it wanted

@@ -1,0 +1,65 @@
+"""Whether a model is whole, and fits into this memory."""
+
+from __future__ import annotations
+
+from ..config import ModelConfig
+from ..errors import SabiYarnError
+from .finding import Finding
+from .limits import available_bytes
+from .system import MIB, System
+
+__all__ = ["examine_model"]
+
+POSITIONS = 1024
+"""For which the memory is planned, or the model's own if it has fewer."""
+
+BASE = 26 * MIB
+"""Python with numpy and onnxruntime imported, above which the plan counts; measured with Python 3.11 on x86-64."""
+
+
+def examine_model(system: System, model: str) -> Finding:
+    """The model's plan against the memory at hand."""
+    try:
+        from ..generator import find_model
+        from ..memory_plan import plan_memory
+        from ..weights_file import WeightsHeader
+    except ImportError as error:
+        text = f"{model} is not looked at, since the package does not load ({error})"
+        return Finding("model", "problem", text, "Mend what stands above first.")
+    try:
+        folder = find_model(model)
+        config = ModelConfig.load(folder)
+        for name in config.graphs.values():
+            if not (folder / name).is_file():
+                return Finding("model", "problem", f"{folder / name} is missing", "Copy the model folder again.")
+        WeightsHeader.read(folder / config.weights_file)
+        positions = min(POSITIONS, config.gptjx.block_size)
+        plan = plan_memory(folder, max_length=positions)
+        lazy = plan_memory(folder, max_length=2, prompt_length=1)
+    except SabiYarnError as error:
+        return Finding("model", "problem", str(error), "Copy or export the model again.")
+    own, mapped = BASE + plan.peak, plan.weights_mapped
+    available = available_bytes(system)
+    facts = {"folder": str(folder), "plan": plan.to_dict(), "own": own, "mapped": mapped, "available": available}
+    text = (
+        f"{folder}: {own / MIB:.0f} MiB of its own for {positions} positions (Python and libraries included), "
+        f"and {mapped / MIB:.0f} MiB of mapped weights"
+    )
+    if available is None:
+        return Finding("model", "ok", text, facts=facts)
+    text += f"; {available / MIB:.0f} MiB are available"
+    if own > available:
+        if BASE + lazy.peak > available:
+            remedy = (
+                "Loading alone takes more: export it with fewer bits (--dtype int4), add swap, or end other programs."
+            )
+        else:
+            remedy = "Give a smaller --max-new-tokens or --kv-window; `sabiyarn-edge plan MODEL --max-length N` tells."
+        return Finding("model", "problem", text, remedy, facts)
+    if own + mapped > available:
+        remedy = (
+            "It runs, but the weights are read from the disk again and again: end other programs, or export it with "
+            "fewer bits (--dtype int4)."
+        )
+        return Finding("model", "warning", text, remedy, facts)
+    return Finding("model", "ok", text, facts=facts)

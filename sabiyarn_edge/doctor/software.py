@@ -1,0 +1,236 @@
+"""Whether what we need is installed and runs here, tried in a process of its own: a crash is reported, not suffered."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import telemetry
+from .finding import Finding
+from .system import System
+
+__all__ = ["MIN_ONNXRUNTIME", "examine_software", "examine_telemetry"]
+
+MIN_ONNXRUNTIME = (1, 30)
+"""As pyproject.toml asks for; tests/doctor holds them together."""
+
+TESTED_ONNXRUNTIME = "1.32.0"
+"""The one whose wheels ran under the emulated boards."""
+
+EXPECTED_START = "<yor> Gbogbo ènìyàn ni a bí ní òmìnira"
+"""What nano knows by heart: the first words of the Universal Declaration of Human Rights, Article 1, in Yoruba."""
+
+_TRY = """
+import json, sys
+def step(name, run):
+    print(json.dumps({"begun": name}), flush=True)
+    try:
+        said = {"done": run()}
+    except Exception as error:
+        said = {"error": f"{type(error).__name__}: {error}", "missing": getattr(error, "name", None)}
+    print(json.dumps(said), flush=True)
+def numpy():
+    import numpy
+    numpy.linalg.inv(numpy.eye(64, dtype=numpy.float32))
+    return numpy.__version__
+def tokenizers():
+    import tokenizers
+    return tokenizers.__version__
+def core():
+    import sabiyarn_edge
+    from sabiyarn_edge import _core, _decode
+    return sabiyarn_edge.__version__
+def runtime():
+    import onnxruntime
+    return onnxruntime.__version__
+def generate():
+    from sabiyarn_edge import EdgeGenerator
+    prompt = "<yor> Gbogbo ènìyàn"
+    generator = EdgeGenerator.from_pretrained("nano", num_threads=1, weight_cache=False)
+    return prompt + generator.generate(prompt, max_new_tokens=8).text
+for name, run in [("numpy", numpy), ("tokenizers", tokenizers), ("core", core), ("onnxruntime", runtime),
+                  ("generation", generate)]:
+    step(name, run)
+"""
+
+_STEPS = ("numpy", "tokenizers", "core", "onnxruntime", "generation")
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Of one step: what it said, or how it failed."""
+
+    done: str | None = None
+    error: str = ""
+    missing: str | None = None
+    died: str = ""
+
+
+def examine_software(system: System) -> list[Finding]:
+    """numpy, tokenizers, our compiled core, onnxruntime; and all of them together, on the bundled model."""
+    outcomes = _try(system)
+    findings = [_judge(name, outcomes[name]) for name in _STEPS[:-1] if name in outcomes]
+    if all(finding.status != "problem" for finding in findings):
+        findings.append(_judge_generation(outcomes.get("generation", _Outcome(error="it was not reached"))))
+    return findings
+
+
+def examine_telemetry() -> Finding:
+    """Whether onnxruntime reports to its maker, from us or from other programs of this user."""
+    state, file = telemetry.state(), telemetry.device_id_file()
+    facts = {"state": state, "device_id_file": str(file) if file else None}
+    if state == "on":
+        return Finding(
+            "telemetry",
+            "warning",
+            f"on: {telemetry.VARIABLE} is {os.environ[telemetry.VARIABLE]!r}, so onnxruntime reports to its maker",
+            f"Unset {telemetry.VARIABLE}, or set it to 1.",
+            facts,
+        )
+    if file is not None:
+        return Finding(
+            "telemetry",
+            "warning",
+            f"off here, but another program of this user has let onnxruntime report: it made a device id, {file}",
+            f"Set {telemetry.VARIABLE}=1 for all programs (in /etc/environment), and delete {file.parent}.",
+            facts,
+        )
+    return Finding("telemetry", "ok", "off", facts=facts)
+
+
+def _try(system: System) -> dict[str, _Outcome]:
+    """Run the steps in a child; those after one that killed it are tried in another."""
+    outcomes: dict[str, _Outcome] = {}
+    for _ in _STEPS:
+        begun = _run(system, outcomes)
+        if begun is None:
+            break
+        outcomes[begun] = outcomes.get(begun, _Outcome())
+    return outcomes
+
+
+def _run(system: System, outcomes: dict[str, _Outcome]) -> str | None:
+    """Fill in what a child says of the steps that have no outcome; the step that killed it, if one did."""
+    code = _TRY.replace("    step(name, run)", f"    if name not in {sorted(outcomes)!r}: step(name, run)")
+    # Modules are looked for where this process finds them, whatever the current folder holds.
+    code = f"import sys; sys.path[:] = {sys.path!r}\n{system.prelude}\n{code}"
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    try:
+        child = subprocess.run(
+            [system.python, "-c", code],
+            capture_output=True,
+            timeout=system.seconds,
+            env=environment,
+        )
+        output, ended = child.stdout, _how_it_ended(child.returncode)
+    except subprocess.TimeoutExpired as error:
+        output, ended = error.stdout or b"", f"did not end in {system.seconds:.0f} s"
+    except OSError as error:
+        output, ended = b"", f"cannot be started ({system.python}: {error.strerror})"
+    begun = None
+    for line in output.decode("utf-8", errors="replace").splitlines():
+        said = _parsed(line)
+        if "begun" in said:
+            begun = str(said["begun"])
+        elif begun is not None and ("done" in said or "error" in said):
+            outcomes[begun] = _Outcome(said.get("done"), said.get("error", ""), said.get("missing"))
+            begun = None
+    if begun is not None:
+        outcomes[begun] = _Outcome(died=ended)
+    elif len(outcomes) < len(_STEPS):  # nothing runs at all
+        for name in _STEPS:
+            outcomes.setdefault(name, _Outcome(died=f"Python {ended}"))
+    return begun
+
+
+def _parsed(line: str) -> Mapping[str, Any]:
+    try:
+        said = json.loads(line)
+    except ValueError:  # something printed on import
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _judge(name: str, outcome: _Outcome) -> Finding:
+    facts = {"version": outcome.done, "error": outcome.error or outcome.died or None}
+    what = {"core": "compiled core"}.get(name, name)
+    if outcome.died:
+        return Finding(what, "problem", f"{_label(name)} {outcome.died}", _remedy_of_death(name, outcome), facts)
+    if outcome.done is None:
+        return Finding(
+            what, "problem", f"{_label(name)} cannot be imported ({outcome.error})", _remedy(name, outcome), facts
+        )
+    if name == "onnxruntime" and _numbers(outcome.done) < MIN_ONNXRUNTIME:
+        least = ".".join(map(str, MIN_ONNXRUNTIME))
+        return Finding(
+            what,
+            "problem",
+            f"{outcome.done}; at least {least} is needed",
+            f"pip install 'onnxruntime>={least}'",
+            facts,
+        )
+    return Finding(what, "ok", outcome.done, facts=facts)
+
+
+def _judge_generation(outcome: _Outcome) -> Finding:
+    facts = {"text": outcome.done, "error": outcome.error or outcome.died or None}
+    if outcome.died:
+        remedy = _remedy_of_death("onnxruntime", outcome)
+        return Finding("generation", "problem", f"generating from the bundled model {outcome.died}", remedy, facts)
+    if outcome.done is None:
+        remedy = "Install the package again: pip install --force-reinstall sabiyarn-edge"
+        return Finding("generation", "problem", f"the bundled model does not run ({outcome.error})", remedy, facts)
+    if not outcome.done.startswith(EXPECTED_START):
+        return Finding(
+            "generation",
+            "problem",
+            f"the bundled model computes wrong: {outcome.done!r}, not {EXPECTED_START!r}",
+            f"Install onnxruntime {TESTED_ONNXRUNTIME}; if that does not help, report this with `--json`.",
+            facts,
+        )
+    return Finding("generation", "ok", "the bundled model says what it has learnt", facts=facts)
+
+
+def _label(name: str) -> str:
+    return {"core": "the compiled core"}.get(name, name)
+
+
+def _remedy(name: str, outcome: _Outcome) -> str:
+    if name == "core":
+        return "Install the package again for this Python: pip install --force-reinstall --no-deps sabiyarn-edge"
+    if outcome.missing == name:
+        return f"pip install {name}"
+    return f"pip install --force-reinstall {name}"
+
+
+def _remedy_of_death(name: str, outcome: _Outcome) -> str:
+    if "SIGILL" in outcome.died:
+        lacks = "This CPU lacks an instruction that it was compiled for."
+        if name == "core":
+            return f"{lacks} Compile it here: pip install --force-reinstall --no-deps --no-binary :all: sabiyarn-edge"
+        version = f"=={TESTED_ONNXRUNTIME}" if name == "onnxruntime" else ""
+        another = "the version that is tested on such CPUs" if version else "another version"
+        return f"{lacks} Try {another}: pip install {name}{version}"
+    if "SIGKILL" in outcome.died:
+        return "The system ended it, most likely for want of memory: end other programs, or add swap."
+    return f"Install it again: pip install --force-reinstall {'sabiyarn-edge' if name == 'core' else name}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split(".")[:2]
+    return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in parts)
