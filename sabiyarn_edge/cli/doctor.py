@@ -29,7 +29,9 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         epilog=EPILOG,
     )
     parser.set_defaults(run=run, parser=parser)
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="model folder, or the name of a bundled model")
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="model folder, or the name of a bundled model"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

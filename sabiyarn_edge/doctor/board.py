@@ -23,7 +23,18 @@ _ARM_CORES = {
     0xD44: "Cortex-X1",
 }
 _ARM = 0x41
-_OF_INTEREST = ("asimd", "asimddp", "asimdhp", "i8mm", "sve", "avx2", "f16c", "avx512f", "avx512_vnni", "avx_vnni")
+_OF_INTEREST = (
+    "asimd",
+    "asimddp",
+    "asimdhp",
+    "i8mm",
+    "sve",
+    "avx2",
+    "f16c",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+)
 
 
 def examine_board(system: System) -> Finding:

@@ -31,7 +31,9 @@ def examine_model(system: System, model: str) -> Finding:
         config = ModelConfig.load(folder)
         for name in config.graphs.values():
             if not (folder / name).is_file():
-                return Finding("model", "problem", f"{folder / name} is missing", "Copy the model folder again.")
+                return Finding(
+                    "model", "problem", f"{folder / name} is missing", "Copy the model folder again."
+                )
         WeightsHeader.read(folder / config.weights_file)
         positions = min(POSITIONS, config.gptjx.block_size)
         plan = plan_memory(folder, max_length=positions)
@@ -40,7 +42,13 @@ def examine_model(system: System, model: str) -> Finding:
         return Finding("model", "problem", str(error), "Copy or export the model again.")
     own, mapped = BASE + plan.peak, plan.weights_mapped
     available = available_bytes(system)
-    facts = {"folder": str(folder), "plan": plan.to_dict(), "own": own, "mapped": mapped, "available": available}
+    facts = {
+        "folder": str(folder),
+        "plan": plan.to_dict(),
+        "own": own,
+        "mapped": mapped,
+        "available": available,
+    }
     text = (
         f"{folder}: {own / MIB:.0f} MiB of its own for {positions} positions (Python and libraries included), "
         f"and {mapped / MIB:.0f} MiB of mapped weights"
@@ -50,9 +58,7 @@ def examine_model(system: System, model: str) -> Finding:
     text += f"; {available / MIB:.0f} MiB are available"
     if own > available:
         if BASE + lazy.peak > available:
-            remedy = (
-                "Loading alone takes more: export it with fewer bits (--dtype int4), add swap, or end other programs."
-            )
+            remedy = "Loading takes more: add swap, end other programs, or export it with fewer bits (--dtype int4)."
         else:
             remedy = "Give a smaller --max-new-tokens or --kv-window; `sabiyarn-edge plan MODEL --max-length N` tells."
         return Finding("model", "problem", text, remedy, facts)

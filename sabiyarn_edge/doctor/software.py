@@ -170,10 +170,16 @@ def _judge(name: str, outcome: _Outcome) -> Finding:
     facts = {"version": outcome.done, "error": outcome.error or outcome.died or None}
     what = {"core": "compiled core"}.get(name, name)
     if outcome.died:
-        return Finding(what, "problem", f"{_label(name)} {outcome.died}", _remedy_of_death(name, outcome), facts)
+        return Finding(
+            what, "problem", f"{_label(name)} {outcome.died}", _remedy_of_death(name, outcome), facts
+        )
     if outcome.done is None:
         return Finding(
-            what, "problem", f"{_label(name)} cannot be imported ({outcome.error})", _remedy(name, outcome), facts
+            what,
+            "problem",
+            f"{_label(name)} cannot be imported ({outcome.error})",
+            _remedy(name, outcome),
+            facts,
         )
     if name == "onnxruntime" and _numbers(outcome.done) < MIN_ONNXRUNTIME:
         least = ".".join(map(str, MIN_ONNXRUNTIME))
@@ -191,10 +197,14 @@ def _judge_generation(outcome: _Outcome) -> Finding:
     facts = {"text": outcome.done, "error": outcome.error or outcome.died or None}
     if outcome.died:
         remedy = _remedy_of_death("onnxruntime", outcome)
-        return Finding("generation", "problem", f"generating from the bundled model {outcome.died}", remedy, facts)
+        return Finding(
+            "generation", "problem", f"generating from the bundled model {outcome.died}", remedy, facts
+        )
     if outcome.done is None:
         remedy = "Install the package again: pip install --force-reinstall sabiyarn-edge"
-        return Finding("generation", "problem", f"the bundled model does not run ({outcome.error})", remedy, facts)
+        return Finding(
+            "generation", "problem", f"the bundled model does not run ({outcome.error})", remedy, facts
+        )
     if not outcome.done.startswith(EXPECTED_START):
         return Finding(
             "generation",
@@ -212,7 +222,9 @@ def _label(name: str) -> str:
 
 def _remedy(name: str, outcome: _Outcome) -> str:
     if name == "core":
-        return "Install the package again for this Python: pip install --force-reinstall --no-deps sabiyarn-edge"
+        return (
+            "Install the package again for this Python: pip install --force-reinstall --no-deps sabiyarn-edge"
+        )
     if outcome.missing == name:
         return f"pip install {name}"
     return f"pip install --force-reinstall {name}"

@@ -31,9 +31,7 @@ def examine_cache() -> Finding:
         return Finding("cache folder", "warning", text, remedy)
     if folder is None:
         text = f"turned off ({ENVIRONMENT_VARIABLE}=off); {consequence}"
-        return Finding(
-            "cache folder", "warning", text, f"Unset {ENVIRONMENT_VARIABLE}.", {"folder": None}
-        )
+        return Finding("cache folder", "warning", text, f"Unset {ENVIRONMENT_VARIABLE}.", {"folder": None})
     facts: dict[str, Any] = {
         "folder": str(folder),
         "free": shutil.disk_usage(folder).free,
@@ -51,4 +49,3 @@ def examine_cache() -> Finding:
         remedy = f"Free some space: packing takes four times a model's size for a moment. Or: {remedy}"
         return Finding("cache folder", "warning", text, remedy, facts)
     return Finding("cache folder", "ok", text, facts=facts)
-
