@@ -30,6 +30,8 @@ class PromptMask:
     """Tokens of the prompt."""
     values: NDArray[np.bool_] | NDArray[np.float32] | None
     """[length, length]: bool, True = may attend, or float32, added to the scores. None: causal."""
+    later: NDArray[np.float32] | None = None
+    """[length]: what tokens behind the prompt may see of it, additive; None: what its last token may."""
 
     def write(self, first: int, out: NDArray[np.float32], causal: MaskCache) -> None:
         """What tokens first, first + 1, ... may see of the tokens up to the last of them, as additive float32.
@@ -47,7 +49,9 @@ class PromptMask:
             out[...] = self.values[first:end, :end]
 
     def last_row(self) -> NDArray[np.float32]:
-        """What the last token may see, additive float32 [length]: new tokens see the same of the prompt."""
+        """What tokens behind the prompt may see of it, additive float32 [length]."""
+        if self.later is not None:
+            return self.later
         if self.values is None:
             return np.zeros(self.length, np.float32)
         last = self.values[-1]
@@ -56,6 +60,28 @@ class PromptMask:
             if last.dtype == np.bool_
             else last.astype(np.float32)
         )
+
+    def of_kept(self, kept: Sequence[int]) -> PromptMask:
+        """The mask of what is left of a text that begins with this prompt.
+
+        Tokens behind the prompt see what its last one saw, and one another up to themselves. A token that saw only
+        such as are gone sees itself.
+
+        Args:
+            kept: places in the text of the tokens that are left, ascending.
+        """
+        if self.values is None:
+            return PromptMask(len(kept), None)
+        at = np.asarray(kept, np.int64)
+        within = np.minimum(at, self.length - 1)
+        values = self.values[np.ix_(within, within)]
+        may, may_not = (True, False) if values.dtype == np.bool_ else (0, -np.inf)
+        new = at >= self.length
+        values[:, new] = may_not
+        values[np.tri(len(at), dtype=bool) & new[:, None] & new] = may
+        blind = np.flatnonzero(~(values if values.dtype == np.bool_ else values > -np.inf).any(axis=1))
+        values[blind, blind] = may
+        return PromptMask(len(at), values, np.where(new, np.float32(0), self.last_row()[within]))
 
     def chunks(self, most: int) -> Iterator[tuple[int, int]]:
         """Cut the prompt into runs (first, count) that can be computed one after another.

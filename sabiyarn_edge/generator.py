@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ._core import DecodeState
-from .attention_masks import CallMasks
+from .attention_masks import CallMasks, PromptMask
 from .callbacks import Callbacks
 from .config import ModelConfig
 from .decode_options import DEFAULT_MAX_NEW_TOKENS, decode_options
@@ -235,8 +235,9 @@ class EdgeGenerator:
             attn_mask: which prompt tokens see which, in place of causality: (T, T), (1|B, T, T) or (1|B, 1, T, T) for B
                 prompts of T tokens, or a list of B masks (T, T), None = causal. Bool, True = may attend; integers 0
                 and 1; or floats, added to the scores of attention. It may let tokens look ahead. New tokens see what
-                the prompt's last token saw, and the new ones up to themselves. See document_mask, prefix_mask and
-                sliding_window_mask.
+                the prompt's last token saw, and the new ones up to themselves. Where overflow drops tokens the others
+                see what is left of what they saw, or else themselves. Under a mask prompt_lookup_num_tokens makes
+                nothing faster. See document_mask, prefix_mask and sliding_window_mask.
             attention_mask: key padding [B, T], 1 or True = a token. Padding, on either side, is left out of the prompt.
 
         Returns:
@@ -442,22 +443,15 @@ class EdgeGenerator:
             vocab_size=self.config.gptjx.vocab_size,
             max_length=self.max_length if overflow.mode == "error" else None,
         )
-        if truncates:
-            prompts = self._cut(prompts, config, overflow.keep_tokens)
         masks = given_masks.of_prompts([len(ids) for ids in prompts.ids])
-        if masks is not None and overflow.mode != "error":
+        if truncates:
+            prompts, masks = self._cut(prompts, masks, config, overflow.keep_tokens)
+        context = self._sliding_context(overflow if slides else Overflow())
+        seen_at_once = max(context.length(len(ids)) for ids in prompts.ids)
+        if masks is not None and seen_at_once > self._session.window:
             raise InvalidInputError(
-                f'attn_mask speaks of the whole prompt, but overflow="{overflow.mode}" may drop a part of it. Give '
-                'overflow="error" with it.'
-            )
-        if masks is not None and config.prompt_lookup_num_tokens is not None:
-            raise InvalidInputError(
-                "attn_mask and prompt_lookup_num_tokens do not go together. Leave one of them out."
-            )
-        if masks is not None and max(mask.length for mask in masks) > self._session.window:
-            raise InvalidInputError(
-                f"attn_mask speaks of all {max(mask.length for mask in masks)} tokens of a prompt, but kv_window is "
-                f"{self._session.window}. Shorten the prompt, or load the model with a larger kv_window."
+                f"attn_mask speaks of all {seen_at_once} tokens of a prompt, but kv_window is {self._session.window}. "
+                "Shorten the prompt, or load the model with a larger kv_window."
             )
         rows_each = config.num_beams if config.num_beams > 1 else config.num_return_sequences
         if self.max_batch_size is not None and len(prompts.ids) * rows_each > self.max_batch_size:
@@ -484,7 +478,7 @@ class EdgeGenerator:
             prompts,
             callbacks,
             self.tokenizer,
-            context=self._sliding_context(overflow if slides else Overflow()),
+            context=context,
             slides=slides,
             reuse_prefix=reuse_prefix,
             started=started,
@@ -494,17 +488,19 @@ class EdgeGenerator:
     def _sliding_context(self, overflow: Overflow) -> SlidingContext:
         return SlidingContext(self.max_length, self._session.window, overflow.keep_tokens)
 
-    def _cut(self, prompts: Prompts, config: GenerationConfig, keep_tokens: int) -> Prompts:
-        """The prompts with so much cut out that the output fits."""
+    def _cut(
+        self, prompts: Prompts, masks: list[PromptMask] | None, config: GenerationConfig, keep_tokens: int
+    ) -> tuple[Prompts, list[PromptMask] | None]:
+        """The prompts, and their masks, with so much cut out that the output fits."""
         positions = min(self.max_length, config.max_length or self.max_length)
         new_tokens = config.max_new_tokens
         if new_tokens is None:
             new_tokens = max(min(DEFAULT_MAX_NEW_TOKENS, positions // 2), config.min_new_tokens or 0)
         else:
             positions = self.max_length
-        ids = [
+        kept = [
             cut_prompt(
-                prompt,
+                list(range(len(prompt))),
                 new_tokens=new_tokens,
                 positions=positions,
                 window=self._session.window,
@@ -512,8 +508,14 @@ class EdgeGenerator:
             )
             for prompt in prompts.ids
         ]
+        ids = [[prompt[at] for at in places] for prompt, places in zip(prompts.ids, kept, strict=True)]
         truncated = [len(old) - len(new) for old, new in zip(prompts.ids, ids, strict=True)]
-        return Prompts(ids, truncated, prompts.is_batch)
+        if masks is not None:
+            masks = [
+                mask.of_kept(places) if cut else mask
+                for mask, places, cut in zip(masks, kept, truncated, strict=True)
+            ]
+        return Prompts(ids, truncated, prompts.is_batch), masks
 
     def _stream(
         self,

@@ -48,7 +48,8 @@ class MaskedRunner:
         self.causal_masks = MaskCache(largest=shape.block_size)
         self._prefill_options = prefill_options
         self._logits = np.empty((0, shape.vocab_size), np.float32)
-        self._last_rows: list[NDArray[np.float32]] = []  # of each row's prompt mask
+        self._whole: list[PromptMask] = []  # of each row's prompt, as it was given
+        self._last_rows: list[NDArray[np.float32]] = []  # of the mask of what is left of it
         self._decode: _Step | None = None
 
     @property
@@ -67,6 +68,7 @@ class MaskedRunner:
         masks: Sequence[PromptMask],
         chunk: int,
         state: DecodeState | None = None,
+        whole: Sequence[PromptMask] | None = None,
     ) -> bool:
         """Run the prompts into the KV cache, which has one empty row for each.
 
@@ -74,25 +76,60 @@ class MaskedRunner:
             masks: of each prompt.
             chunk: tokens at once, unless a mask ties more of them together.
             state: asked between chunks whether the run was cancelled or its time is over.
+            whole: of the prompts that these are what is left of; None: nothing was dropped.
 
         Returns:
             Whether all prompts were run; the logits are then those of their last tokens.
         """
         self._decode = None
         self._logits = np.empty((len(prompts), self.shape.vocab_size), np.float32)
+        self._whole = list(whole or masks)
         self._last_rows = [mask.last_row() for mask in masks]
-        for row, (prompt, mask) in enumerate(zip(prompts, masks, strict=True)):
-            tokens = np.asarray(prompt, np.int64)
-            for first, count in mask.chunks(chunk):
-                self._run_chunk(row, tokens[first : first + count], first, mask)
-                if state is not None and state.interruption():
-                    return False
+        return all(
+            self._run(row, prompt, mask, chunk, state, logits=True)
+            for row, (prompt, mask) in enumerate(zip(prompts, masks, strict=True))
+        )
+
+    def rerun(
+        self, row: int, tokens: Sequence[int], kept: Sequence[int], chunk: int, state: DecodeState | None
+    ) -> bool:
+        """Forget what `row` holds and run what is left of its text from position 0, without logits.
+
+        Args:
+            tokens: what is left.
+            kept: their places in the text.
+
+        Returns:
+            Whether all tokens were run; False if `state` was cancelled or out of time.
+        """
+        mask = self._whole[row].of_kept(kept)
+        self._last_rows[row] = mask.last_row()
+        self.kv_cache.restart(row)
+        return self._run(row, tokens, mask, chunk, state, logits=False)
+
+    def _run(
+        self,
+        row: int,
+        text: Sequence[int],
+        mask: PromptMask,
+        chunk: int,
+        state: DecodeState | None,
+        *,
+        logits: bool,
+    ) -> bool:
+        tokens = np.asarray(text, np.int64)
+        for first, count in mask.chunks(chunk):
+            is_last = logits and first + count == len(tokens)
+            self._run_chunk(row, tokens[first : first + count], first, mask, is_last=is_last)
+            if state is not None and state.interruption():
+                return False
         return True
 
-    def _run_chunk(self, row: int, tokens: NDArray[np.int64], first: int, mask: PromptMask) -> None:
+    def _run_chunk(
+        self, row: int, tokens: NDArray[np.int64], first: int, mask: PromptMask, *, is_last: bool
+    ) -> None:
         count = len(tokens)
         end = self.kv_cache.begin_append(row, count)
-        is_last = end == mask.length
         logits = self._logits[row : row + 1] if is_last else self._logits[:0]
         slots = self.kv_cache.capacity if first else 0
         step = _Step(self, row, 1, count, slots, logits[:, None] if is_last else logits[None])
@@ -109,17 +146,28 @@ class MaskedRunner:
 
     def compute(self, state: DecodeState) -> None:
         """Bring the KV cache's rows into the order that `state` wants and run its next tokens."""
+        self.arrange(state)
+        self.run_next(state)
+
+    def arrange(self, state: DecodeState) -> None:
+        """Bring the KV cache's rows into the order that `state` wants; once for each step."""
         sources: list[int] = state.row_sources.tolist()
         if sources != list(range(self.kv_cache.num_rows)):
             self.kv_cache.reorder(sources)
             self._last_rows = [self._last_rows[source] for source in sources]
-        positions = state.next_positions
-        ends = [self.kv_cache.begin_append(row, 1) for row in range(len(sources))]
-        step = self._decode_step(len(sources))
+            self._whole = [self._whole[source] for source in sources]
+
+    def run_next(self, state: DecodeState) -> None:
+        """Run the state's next tokens behind the KV cache's rows, which are in its order."""
+        rows = range(self.kv_cache.num_rows)
+        # Not the state's positions: a row whose positions have ended may have started again.
+        positions = [self.kv_cache.next_position(row) for row in rows]
+        ends = [self.kv_cache.begin_append(row, 1) for row in rows]
+        step = self._decode_step(len(rows))
         step.input_ids[:, 0] = state.next_tokens
         step.position_ids[:, 0] = positions
         for row, end in enumerate(ends):
-            self._write_row(step.mask[row, 0, 0], row, end - 1, int(positions[row]))
+            self._write_row(step.mask[row, 0, 0], row, end - 1, positions[row])
         step.run(None)
         step.store(ends)
 
@@ -156,7 +204,7 @@ class MaskedRunner:
         """Forget all arrays and addresses, and give causal masks back."""
         self._decode = None
         self._logits = self._logits[:0].copy()
-        self._last_rows = []
+        self._last_rows, self._whole = [], []
         self.causal_masks.free()
 
 

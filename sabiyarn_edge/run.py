@@ -15,6 +15,7 @@ from ._decode import DecodeLoop, GraphRunner, LookupRunner
 from .attention_masks import PromptMask
 from .callbacks import Callbacks
 from .generation_config import GenerationConfig
+from .masked_runner import MaskedRunner
 from .overflow import SlidingContext
 from .prefix_pool import common_prefix
 from .prompts import Prompts
@@ -63,8 +64,10 @@ class Run:
         self._session, self._tokenizer, self._started = session, tokenizer, started
         self._context, self._reuse_prefix = context, reuse_prefix
         self._contexts = [context.of(ids) for ids in prompts.ids]
-        backend: GraphRunner | LookupRunner = session.runner
-        if config.prompt_lookup_num_tokens is not None:
+        backend: GraphRunner | LookupRunner | MaskedRunner = session.runner
+        if masks is not None:
+            backend = session.masked_runner  # it guesses nothing: what is chosen is the same
+        elif config.prompt_lookup_num_tokens is not None:
             backend = LookupRunner(
                 session.runner,
                 max_guesses=config.prompt_lookup_num_tokens,
@@ -74,11 +77,9 @@ class Run:
         self._slider = None
         if slides:
             # A search whose beams cannot go on has no best one yet, so beams finish their rerun.
-            self._slider = SlidingRunner(session, backend, context, interruptible=config.num_beams == 1)
+            self._slider = SlidingRunner(backend, self._rerun, context, interruptible=config.num_beams == 1)
         self._masks = masks
         steps: Backend = self._slider or backend
-        if masks is not None:  # the caller has seen to it that nothing slides or guesses
-            steps = session.masked_runner
         self._loop = DecodeLoop(state, steps, **callbacks.hooks())
         self._prefill_was_interrupted = False
         self._prefill_seconds = 0.0
@@ -191,9 +192,19 @@ class Run:
                 head = head[: common_prefix(head, prompt)]
             text.remember(head)
 
+    def _rerun(self, row: int, tokens: list[int], kept: list[int], state: DecodeState | None) -> bool:
+        """Run what a row keeps of its text from position 0."""
+        if self._masks is None:
+            return self._session.rerun(row, tokens, state)
+        return self._session.masked_runner.rerun(row, tokens, kept, self._session.chunk, state)
+
     def _prefill(self) -> bool:
         if self._masks is not None:
-            return self._session.prefill_masked(self.prompts.ids, self._masks, self.state)
+            masks = [
+                mask if len(context) == mask.length else mask.of_kept(self._context.of(range(mask.length)))
+                for mask, context in zip(self._masks, self._contexts, strict=True)
+            ]
+            return self._session.prefill_masked(self._contexts, masks, self.state, self._masks)
         return self._session.prefill(self._contexts, self.state, reuse_prefix=self._reuse_prefix)
 
     def _outputs(self) -> tuple[list[list[int]], list[str]]:

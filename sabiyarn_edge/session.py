@@ -377,13 +377,21 @@ class DecoderSession:
         return min(prefill_chunk(self.config.gptjx.n_heads, self.kv_cache.capacity), self.max_prefill_chunk)
 
     def prefill_masked(
-        self, prompts: Sequence[Sequence[int]], masks: Sequence[PromptMask], state: DecodeState | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        masks: Sequence[PromptMask],
+        state: DecodeState | None = None,
+        whole: Sequence[PromptMask] | None = None,
     ) -> bool:
-        """As `prefill`, under each prompt's mask; the logits are the masked_runner's."""
+        """As `prefill`, under each prompt's mask; the logits are the masked_runner's.
+
+        Args:
+            whole: masks of the prompts that these are what is left of; None: nothing was dropped.
+        """
         runner = self.masked_runner
         self.reused_tokens = 0
         self.begin(max(len(prompt) for prompt in prompts), len(prompts))
-        return runner.prefill(prompts, masks, self.chunk, state)
+        return runner.prefill(prompts, masks, self.chunk, state, whole)
 
     def clear_kv_cache(self) -> None:
         """Zero the keys and values and keep their memory."""

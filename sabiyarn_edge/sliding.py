@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .overflow import SlidingContext
@@ -10,7 +11,7 @@ from .overflow import SlidingContext
 if TYPE_CHECKING:
     from ._core import DecodeState
     from ._decode import GraphRunner, LookupRunner
-    from .session import DecoderSession
+    from .masked_runner import MaskedRunner
 
 __all__ = ["RerunInterrupted", "SlidingRunner"]
 
@@ -25,8 +26,9 @@ class SlidingRunner:
     The rows slide one by one, each when its own positions end; beams share nothing any more from then on.
 
     Args:
-        session: whose KV cache the rows are in.
         backend: runs the steps.
+        rerun: called as rerun(row, tokens, kept, state) to run what a row keeps, `tokens`, anew from position 0; `kept`
+            are their places in the text. Says whether all were run, which is asked of `state` unless it is None.
         context: says when a row slides and what it keeps.
         interruptible: whether a rerun ends with RerunInterrupted when the state is cancelled or out of time; the
             rows then cannot go on.
@@ -34,13 +36,13 @@ class SlidingRunner:
 
     def __init__(
         self,
-        session: DecoderSession,
-        backend: GraphRunner | LookupRunner,
+        backend: GraphRunner | LookupRunner | MaskedRunner,
+        rerun: Callable[[int, list[int], list[int], DecodeState | None], bool],
         context: SlidingContext,
         *,
         interruptible: bool,
     ) -> None:
-        self._session, self._backend, self._context = session, backend, context
+        self._backend, self._rerun_row, self._context = backend, rerun, context
         self._interruptible = interruptible
         self._steps_left = 1  # look at the rows at the first step
         self.reruns = 0
@@ -71,8 +73,10 @@ class SlidingRunner:
 
     def _rerun(self, row: int, state: DecodeState) -> None:
         started = time.perf_counter()
-        kept = self._context.of(state.history_of(row))[:-1]  # the newest token is run with the other rows'
-        complete = self._session.rerun(row, kept, state if self._interruptible else None)
+        text = state.history_of(row)
+        # The newest token is run with the other rows'.
+        tokens, kept = self._context.of(text)[:-1], self._context.of(range(len(text)))[:-1]
+        complete = self._rerun_row(row, tokens, kept, state if self._interruptible else None)
         self.reruns += 1
         self.rerun_tokens += len(kept)
         self.rerun_seconds += time.perf_counter() - started

@@ -308,13 +308,10 @@ def test_memory_is_taken_on_first_use_and_given_back(
         ({"attn_mask": np.ones((P, P + 1), bool)}, r"attn_mask has shape \(24, 25\)"),
         ({"attn_mask": np.eye(P, k=1, dtype=bool)}, "hides every key from token 23 of row 0"),
         ({"attention_mask": np.ones(P, int)}, r"attention_mask has shape \(24,\)"),
-        ({"attn_mask": MASKS["any"], "prompt_lookup_num_tokens": 4}, "do not go together"),
         (
             {"attn_mask": MASKS["any"], "kv_window": P - 1},
             "speaks of all 24 tokens of a prompt, but kv_window is 23",
         ),
-        ({"attn_mask": MASKS["any"], "overflow": "slide"}, 'overflow="slide" may drop a part of it'),
-        ({"attn_mask": MASKS["any"], "overflow": "truncate_prompt"}, "speaks of the whole prompt"),
     ],
 )
 def test_refusals_come_before_anything_runs(text_model: Path, options: dict[str, Any], message: str) -> None:
