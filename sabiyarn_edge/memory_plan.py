@@ -154,7 +154,9 @@ def plan_memory(
     prefill_scratch = _prefill_scratch(config, kept_of_prompt, chunk)
     decode_scratch = _scratch(config, rows, kept)
     prompt_kv = batch * _kv_bytes(config, [(1, 0, kept_of_prompt)])
-    kv_cache = batch * _kv_bytes(config, _kept_runs(kept_of_prompt, kept, beams))
+    kv_cache = batch * _kv_bytes(
+        config, _kept_runs(config, kept_of_prompt, kept, beams, _capacity(kept, window))
+    )
     runtime = _runtime(folder, shape)
     held = runtime + weights.anonymous
     return MemoryPlan(
@@ -308,6 +310,29 @@ def _kv_bytes(config: ModelConfig, runs: list[tuple[int, int, int]]) -> int:
     Only pages that are written take memory, and each head's part of a buffer begins a page (256 positions of 64
     bytes are 4): what counts is whole pages, not the capacity.
     """
+    heads, slot = 2 * config.gptjx.n_layer * config.gptjx.n_heads, _slot_bytes(config)
+    pages = sum(
+        count * (-(-end * slot // mmap.PAGESIZE) - first * slot // mmap.PAGESIZE)
+        for count, first, end in runs
+    )
+    return heads * pages * mmap.PAGESIZE
+
+
+def _kept_runs(
+    config: ModelConfig, prompt: int, kept: int, beams: int, capacity: int
+) -> list[tuple[int, int, int]]:
+    """Beams share the pages of their prompt, and have the page where it ends, and what follows, each.
+
+    On Linux only, and only if a row's part of a buffer is whole pages.
+    """
+    row_bytes = config.gptjx.n_heads * capacity * _slot_bytes(config)
+    if beams > 1 and sys.platform.startswith("linux") and row_bytes % mmap.PAGESIZE == 0:
+        return [(1, 0, prompt), (beams, prompt, kept)]
+    return [(beams, 0, kept)]
+
+
+def _slot_bytes(config: ModelConfig) -> int:
+    """One head's keys, or values, of one position."""
     shape = config.gptjx
     cache = KvCache(
         num_layers=shape.n_layer,
@@ -317,20 +342,7 @@ def _kv_bytes(config: ModelConfig, runs: list[tuple[int, int, int]]) -> int:
         window=max(shape.block_size, 2),
         num_sink_tokens=0,
     )
-    heads = 2 * shape.n_layer * shape.n_heads
-    slot = cache.bytes_per_position // heads
-    pages = sum(
-        count * (-(-end * slot // mmap.PAGESIZE) - first * slot // mmap.PAGESIZE)
-        for count, first, end in runs
-    )
-    return heads * pages * mmap.PAGESIZE
-
-
-def _kept_runs(prompt: int, kept: int, beams: int) -> list[tuple[int, int, int]]:
-    """Beams share the pages of their prompt on Linux, and have the page where it ends, and what follows, each."""
-    if beams > 1 and sys.platform.startswith("linux"):
-        return [(1, 0, prompt), (beams, prompt, kept)]
-    return [(beams, 0, kept)]
+    return cache.bytes_per_position // (2 * shape.n_layer * shape.n_heads)
 
 
 def _logits(shape: GPTJXConfig, rows: int) -> int:
@@ -345,12 +357,13 @@ def _scratch(config: ModelConfig, tokens: int, length: int) -> int:
     what is not written takes no memory), and onnxruntime's arena as much again: it takes such a block from the
     system, cuts a piece off it for a small tensor, and then the next layer's does not fit. Hidden states
     [tokens, 4 * n_embd] float32 lie there about 3.5 times: before and after Gelu, and the residual stream, queries,
-    keys, values and norms. A float32 cache is read tile by tile and takes no such scores.
+    keys, values and norms. A float32 cache is read tile by tile and takes no such
+    scores, but hidden states lie there 4.25 times, since no scores leave room for them.
     """
     shape = config.gptjx
     scores = 2 * 4 * shape.n_heads * tokens * length if config.kv_cache_dtype != "float32" else 0
     hidden = 4 * tokens * 4 * shape.n_embd
-    return scores + hidden * 7 // 2
+    return scores + (hidden * 7 // 2 if scores else hidden * 17 // 4)
 
 
 def _prefill_scratch(config: ModelConfig, prompt: int, chunk: int) -> int:

@@ -112,7 +112,8 @@ class DecoderSession:
         self.num_sink_tokens = num_sink_tokens
 
         self._folder = Path(folder)
-        self._session = self._open(self._folder, weight_cache)
+        self._weight_cache = caches_weights(self.config, weight_cache)
+        self._session = self._open("decoder")
         self.kv_cache = KvCache(
             num_layers=shape.n_layer,
             num_heads=shape.n_heads,
@@ -156,10 +157,8 @@ class DecoderSession:
                     f"{self._folder} has no graph for masks: it was exported by an earlier version. Export the "
                     "checkpoint again, or leave attn_mask out."
                 )
-            graph = self._find("decoder_masked")
             before = process_memory().get("process_anonymous", 0)
-            session = self._load(graph)
-            self._check(session, graph)
+            session = self._open("decoder_masked")
             after = process_memory().get("process_anonymous", self.config.weights_bytes)
             self._masked_graph_bytes = max(after - before, 0)
             self._masked = MaskedRunner(
@@ -185,9 +184,10 @@ class DecoderSession:
         """onnxruntime's execution providers in use."""
         return list(self._session.get_providers())
 
-    def _open(self, folder: Path, weight_cache: bool | None) -> Any:
-        graph = self._find("decoder")
-        weights = folder / self.config.weights_file
+    def _open(self, role: str) -> Any:
+        """The graph of that role in an onnxruntime session, checked against the folder's other files."""
+        graph = self._find(role)
+        weights = self._folder / self.config.weights_file
         header = WeightsHeader.read(weights)
         if header.weights_hash != self.config.weights_hash:
             raise ModelFolderError(
@@ -195,7 +195,7 @@ class DecoderSession:
                 f"says {self.config.weights_hash[:12]}.... Copy the whole model folder again."
             )
         session = None
-        if caches_weights(self.config, weight_cache):
+        if self._weight_cache:
             session = open_cached(graph, weights, self.config.weights_hash, self._load, self._load)
         if session is None:
             session = self._load(graph)

@@ -9,8 +9,10 @@ read it again at will. The first load on a device makes this file in the cache f
       weights.bin     the model folder's weights.bin, then the packed matrices, each at a multiple of 4 KiB
       entry.json      what it was made from and for, and each file's size, hash and time stamps
 
-onnxruntime 1.32 packs again at every load and compares, one matrix at a time, so the plain matrices must stay in the
-file: it takes twice the size of the model (and half of that where the filesystem can share blocks between files).
+onnxruntime 1.32 packs again at every load and compares the bytes, one matrix at a time, and it looks for the plain
+matrix in the file that has the packed one: a hole or another file in its place is refused. So the file takes twice the
+size of the model, and half of that where the filesystem shares blocks between files (btrfs, XFS). A second graph over
+the same matrices (decoder_masked.onnx) has an entry of its own, whose weights.bin is another name of the first one's.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -171,22 +173,13 @@ class _Entry:
                 raise PermissionError(f"{folder} is a folder {distrusted}")
             if record["key"] != self.key:
                 return False
-            files = {name: record["files"][name] for name in (_GRAPH, _WEIGHTS)}
-            times_match = True
-            for name, stated in files.items():
-                found = (folder / name).stat()
-                if found.st_size != stated["size"]:
-                    return False
-                if [found.st_mtime_ns, found.st_ctime_ns] != stated["times"]:
-                    times_match = False
-                    if _hash(folder / name) != stated["hash"]:
-                        return False
+            whole, times_match = _hold_what_was_written(folder, record)
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return False
-        if not times_match:  # copied, or restored from a backup
+        if whole and not times_match:  # copied, restored from a backup, or linked by another graph's entry
             with suppress(OSError):
                 self._write_record(folder, self.key)
-        return True
+        return whole
 
     def _make_in(self, partial: Path, make: Callable[[Path, Mapping[str, str], Path], Any]) -> None:
         raw = partial / "onnxruntime"
@@ -201,11 +194,30 @@ class _Entry:
         except ModelFolderError as error:
             raise OSError(str(error)) from error
         try:
-            _put_together(raw, self.graph, self.weights, partial)
+            if not any(
+                _use_weights_of(other, raw, self.graph, partial) for other in self._entries_of_other_graphs()
+            ):
+                _put_together(raw, self.graph, self.weights, partial)
         except ValueError as error:
             raise OSError(f"onnxruntime wrote a file of a kind that is not known here ({error})") from error
         shutil.rmtree(raw)
         self._write_record(partial, self.key)
+
+    def _entries_of_other_graphs(self) -> Iterator[Path]:
+        """Folders of whole entries that differ from this one in nothing but the graph."""
+        for record_file in self.root.glob(f"{self.model_hash[:16]}-*/{_RECORD}"):
+            folder = record_file.parent
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                record = json.loads(record_file.read_text(encoding="utf-8"))
+                differs_in_graph_only = (
+                    {**record["key"], "graph": self.key["graph"]} == self.key != record["key"]
+                )
+                if (
+                    differs_in_graph_only
+                    and not why_not_trusted(folder)
+                    and _hold_what_was_written(folder, record)[0]
+                ):
+                    yield folder
 
     def _write_record(self, folder: Path, key: dict[str, Any]) -> None:
         files = {}
@@ -218,7 +230,7 @@ class _Entry:
             file.write(text.encode())
 
     def _remove_older(self) -> None:
-        """Remove entries for this CPU of the same model, or of what stood in its folder before.
+        """Remove entries for this CPU of the same graph of the model, or of what stood in its folder before.
 
         Those for other CPUs may belong to another machine with the same home folder.
         """
@@ -227,10 +239,11 @@ class _Entry:
             try:
                 record = json.loads(record_file.read_text(encoding="utf-8"))
                 same_cpu = record["key"]["cpu"] == key["cpu"]
+                same_graph = Path(record["source"]).name == self.graph.name
                 same_model = record["key"]["model"] == key["model"] or record["source"] == source
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-            if same_cpu and same_model and record_file.parent != self.folder:
+            if same_cpu and same_graph and same_model and record_file.parent != self.folder:
                 shutil.rmtree(record_file.parent, ignore_errors=True)
 
     def _check_space(self) -> None:
@@ -241,6 +254,51 @@ class _Entry:
                 f"making them takes {needed / _MIB:.0f} MiB in {self.root} (half of it for a moment only), and "
                 f"{free / _MIB:.0f} MiB are free"
             )
+
+
+def _hold_what_was_written(folder: Path, record: dict[str, Any]) -> tuple[bool, bool]:
+    """(Whether an entry's files hold the bytes of their making, whether their times say so too)."""
+    times_match = True
+    for name in (_GRAPH, _WEIGHTS):
+        found, stated = (folder / name).stat(), record["files"][name]
+        if found.st_size != stated["size"]:
+            return False, False
+        if [found.st_mtime_ns, found.st_ctime_ns] != stated["times"]:
+            times_match = False
+            if _hash(folder / name) != stated["hash"]:
+                return False, False
+    return True, times_match
+
+
+def _use_weights_of(other: Path, made: Path, graph: Path, out: Path) -> bool:
+    """Write out/decoder.onnx, and link out/weights.bin to another entry's that holds all that this graph needs.
+
+    Returns:
+        Whether it does, and files can be linked; else nothing was written.
+    """
+    optimized = (made / _GRAPH).read_bytes()
+    there = read_external_tensors((other / _GRAPH).read_bytes())
+    known = read_external_tensors(graph.read_bytes())
+    for name, entries in read_external_tensors(optimized).items():
+        # Tensors of the model are the same under the same name. Those that onnxruntime computed are if they were packed
+        # to the same: before a packed matrix's place stand the kernel and a hash of the bytes.
+        place, keys = there.get(name, {}), _packed_keys(entries)
+        if (
+            place.get("length") != entries["length"]
+            or _packed_keys(place) != keys
+            or not (keys or name in known)
+        ):
+            return False
+    try:
+        (out / _WEIGHTS).hardlink_to(other / _WEIGHTS)
+    except (OSError, NotImplementedError):
+        return False
+    (out / _GRAPH).write_bytes(replace_external_tensors(optimized, lambda name, _: there[name]))
+    return True
+
+
+def _packed_keys(entries: Entries) -> list[str]:
+    return [value.partition("|")[0] for key, value in sorted(entries.items()) if key.startswith("prepacked_")]
 
 
 def _put_together(made: Path, graph: Path, weights: Path, out: Path) -> None:

@@ -67,6 +67,10 @@ def test_beams_share_their_prompt(medium: Path) -> None:
 
     assert kv_cache(4, 256) == 3072 * (256 + 4 * 256)
     assert kv_cache(1, 256) == 3072 * 512
+    odd = EdgeGenerator.plan(medium, max_length=512, prompt_length=256, beams=4, kv_window=500)
+    assert (
+        odd.kv_cache == 4 * 3072 * 512
+    )  # rows of 500 positions are not whole pages; a head's part is 8 of them
 
 
 def test_a_window_bounds_keys_and_values(medium: Path) -> None:

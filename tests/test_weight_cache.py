@@ -19,6 +19,7 @@ import pytest
 
 import sabiyarn_edge.weight_cache as weight_cache
 from sabiyarn_edge import EdgeGenerator, WeightCacheWarning
+from sabiyarn_edge.attention_masks import PromptMask
 from sabiyarn_edge.cache_folder import locked
 from sabiyarn_edge.config import ModelConfig
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
@@ -257,6 +258,46 @@ def test_exporting_again_replaces_the_entry(tmp_path: Path, cache: Path) -> None
     folder = export_tiny(tmp_path, {**SHAPES["wide"], "vocab_size": 997}, dtype="int8", verify=False).folder
     np.testing.assert_array_equal(logits(folder), logits(folder, use_cache=False))
     assert the_entry(cache) != first
+
+
+def test_the_masked_graph_has_an_entry_and_the_same_packed_bytes(model: Path, cache: Path) -> None:
+    def masked_logits(*, use_cache: bool) -> np.ndarray:
+        session = DecoderSession(model, num_threads=1, weight_cache=use_cache)
+        mask = PromptMask(len(PROMPT), np.tril(np.ones((len(PROMPT), len(PROMPT)), bool)))
+        session.prefill_masked([PROMPT], [mask])
+        return session.masked_runner._logits.copy()
+
+    expected = masked_logits(use_cache=False)
+    assert not cache.exists()
+    for _ in range(2):  # makes both entries, and uses them
+        np.testing.assert_array_equal(masked_logits(use_cache=True), expected)
+        assert len(entries(cache)) == 2
+    one, other = (identity(entry) for entry in entries(cache))
+    # float32 graphs end in different kernels, and then each has a file of its own
+    assert (one == other) == (ModelConfig.load(model).dtype == "int8")
+
+
+def test_without_links_each_graph_has_its_own_file(
+    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    session = DecoderSession(model, num_threads=1, weight_cache=True)
+    assert session.masked_runner
+    one, other = (identity(entry) for entry in entries(cache))
+    assert one != other
+
+
+def test_making_one_graph_anew_leaves_the_others_entry(model: Path, cache: Path) -> None:
+    session = DecoderSession(model, num_threads=1, weight_cache=True)
+    first = the_entry(cache)
+    assert session.masked_runner
+    (second,) = set(entries(cache)) - {first}
+    break_the_record(first)
+    logits(model)
+    assert entries(cache) == sorted([first, second])
 
 
 def test_what_a_dead_maker_left_is_removed(model: Path, cache: Path) -> None:
