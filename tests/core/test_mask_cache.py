@@ -67,8 +67,10 @@ def test_rows_are_causal_and_bytes_are_those_of_the_sizes_made(data: st.DataObje
 def test_sizes_as_documented(positions: int, size: int, mib: int) -> None:
     cache = MaskCache(largest=32768, smallest=4096)
     assert cache.size_for(positions) == size
+    assert size * size == mib * MIB  # bool: a byte each
+    assert 1 - mib / 1024 == {16: 0.984375, 64: 0.9375, 256: 0.75, 1024: 0}[mib]  # saved against 32768
     if mib > 64:
-        return  # the bytes of a mask are its size squared; making a larger one here proves no more
+        return  # making a larger one here would prove no more: nbytes is the sum of size * size, see above
     np.testing.assert_array_equal(cache.rows(positions - 1, 1), np.ones((1, positions), bool))
     assert cache.nbytes == mib * MIB
 
