@@ -19,7 +19,8 @@ from typing import Any
 from ._core import KvCache
 from .config import GPTJXConfig, ModelConfig
 from .errors import InvalidInputError, ModelFolderError
-from .external_tensors import read_external_tensors, read_nodes
+from .external_tensors import read_external_tensors
+from .graph_nodes import read_nodes
 from .session import MAX_PREFILL_CHUNK, MIN_PREFILL_CHUNK, caches_weights, prefill_chunk
 from .weight_cache import is_cached
 
@@ -281,10 +282,11 @@ def _packed_and_read(model: bytes) -> tuple[dict[str, int], int, int]:
     widened: dict[str, str] = {}  # float16 matrices as float32: onnxruntime does that once, at load
     packed: dict[str, int] = {}
     read: set[str] = set()
-    for kind, inputs, outputs in read_nodes(model):
+    for node in read_nodes(model):
+        kind, inputs = node.operator, node.inputs
         tensors = [widened.get(name, name) for name in inputs]
         if kind == "Cast" and tensors[0] in lengths:
-            widened[outputs[0]] = tensors[0]
+            widened[node.outputs[0]] = tensors[0]
         elif kind in _PACKING and tensors[1] in lengths:
             matrix = tensors[1]
             # Of blocks: their scales too, and a sum for each block, as large as its scale.

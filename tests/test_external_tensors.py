@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from sabiyarn_edge.external_tensors import read_external_tensors, read_nodes, replace_external_tensors
+from sabiyarn_edge.external_tensors import read_external_tensors, replace_external_tensors
 
 
 @pytest.fixture
@@ -27,10 +27,6 @@ def model() -> onnx.ModelProto:
 def test_reads_what_onnx_wrote(model: onnx.ModelProto) -> None:
     entries = {"location": "weights.bin", "offset": "65536", "length": "21000000"}
     assert read_external_tensors(model.SerializeToString()) == {"one": entries, "déux": entries}
-
-
-def test_reads_the_nodes(model: onnx.ModelProto) -> None:
-    assert list(read_nodes(model.SerializeToString())) == [("MatMul", ["x", "one"], ["y"])]
 
 
 def test_replaces_the_entries_and_nothing_else(model: onnx.ModelProto) -> None:

@@ -11,7 +11,7 @@ from .parser import Parser
 from .terminal import PROGRAM
 
 if TYPE_CHECKING:
-    from ..export import ExportReport
+    from ..export import Accuracy, ExportReport
 
 __all__ = ["add_to", "run"]
 
@@ -55,7 +55,24 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "--keep-int8",
         metavar="LIST",
         help="what has 8 bits in an int4 export, separated by commas: lm_head (the embedding too), first, last "
-        "(block), parts of names such as mlp.c_proj or h.3, or none (default: lm_head,wpe)",
+        "(block), parts of names such as mlp.c_proj or h.3, or none (default: lm_head,wpe,first)",
+    )
+    parser.add_argument(
+        "--rounding",
+        metavar="HOW",
+        help="how int4 rounds: nearest, search (clips outliers) or gptq (default: corrects each weight's error in "
+        "those after it; the best and slowest)",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="text (UTF-8) like what the model will read, for gptq and for the scales of an int8 KV cache (default: "
+        "the model writes one)",
+    )
+    parser.add_argument(
+        "--evaluate",
+        metavar="FILE",
+        help="text (UTF-8) on which perplexity is compared with float32 (default: the model writes one)",
     )
     parser.add_argument(
         "--kv-cache-dtype",
@@ -63,12 +80,6 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         default="float16",
         metavar="TYPE",
         help="how keys and values are kept: float16 (default), int8 (half the memory, a small loss) or float32 (twice)",
-    )
-    parser.add_argument(
-        "--calibration",
-        metavar="FILE",
-        help="text like what the model will read, for the scales of an int8 KV cache (default: a text that the model "
-        "writes itself)",
     )
     parser.add_argument(
         "--max-length", type=int, metavar="N", help="cut the position table to N positions (default: all)"
@@ -98,6 +109,8 @@ def run(arguments: argparse.Namespace) -> None:
         dtype=arguments.dtype,
         weight_block_size=arguments.block_size,
         keep_int8=_rules(arguments.keep_int8),
+        rounding=arguments.rounding,
+        evaluate=arguments.evaluate,
         kv_cache_dtype=arguments.kv_cache_dtype,
         calibration=arguments.calibration,
         max_length=arguments.max_length,
@@ -106,6 +119,20 @@ def run(arguments: argparse.Namespace) -> None:
         progress=not arguments.quiet,
     )
     print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else _summary(report))
+
+
+def _accuracy(report: ExportReport, accuracy: Accuracy) -> list[str]:
+    """What the rounding of the weights costs."""
+    worst = max(report.weights, key=lambda name: report.weights[name].relative_error)
+    error = report.weights[worst]
+    return [
+        f"compared with float32 on {accuracy.text}: perplexity {accuracy.perplexity:.5g} instead of "
+        f"{accuracy.perplexity_float32:.5g} ({accuracy.perplexity_change:+.2%}), mean KL divergence "
+        f"{accuracy.mean_kl_divergence:.2g} nats, same likeliest token after {accuracy.top1_agreement:.1%} of "
+        f"{accuracy.tokens} tokens",
+        f"roughest matrix: {worst} ({error.storage}), off by {error.relative_error:.2%} of its size and at most "
+        f"{error.largest_error:.2g}",
+    ]
 
 
 def _rules(text: str | None) -> list[str] | None:
@@ -123,14 +150,16 @@ def _summary(report: ExportReport) -> str:
         f"{report.parameters:,} parameters as {report.dtype}; {report.block_size} positions{cut}; KV cache "
         f"{report.kv_cache_dtype}, {report.kv_bytes_per_token:,} bytes per token",
     ]
+    if report.accuracy is not None:
+        lines += _accuracy(report, report.accuracy)
     check = report.verification
     if check is None:
         lines.append("not compared with torch")
     else:
         worst = max(check.largest_prefill_difference, check.largest_decode_difference)
         lines.append(
-            f"compared with torch: largest logit difference {worst:.2g} (bound {check.difference_bound:.2g}, spread of "
-            f"logits {check.logit_spread:.2g}); mean KL divergence {check.mean_kl_divergence:.2g} nats; greedy choice "
-            f"agrees for {check.greedy_agreement} of {check.generated_tokens} tokens"
+            f"compared with torch on the same weights: largest logit difference {worst:.2g} (bound "
+            f"{check.difference_bound:.2g}, spread of logits {check.logit_spread:.2g}); greedy choice agrees for "
+            f"{check.greedy_agreement} of {check.generated_tokens} tokens"
         )
     return "\n".join([*lines, *(f"note: {note}" for note in report.notes)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,17 @@ from typing import Any
 from .. import __version__
 from ..config import ModelConfig
 from ..errors import ModelFolderError
+from ..graph_nodes import GraphNode, nodes_per_layer, read_nodes, stored_matrices
 from ..weights_file import WeightsHeader
 from .parser import Parser
 
 __all__ = ["add_to", "describe", "run"]
 
 MIB = 1024 * 1024
+MATRICES_OF_A_BLOCK = 4
+"""c_attn and c_proj of the attention, c_fc and c_proj of the MLP."""
+NAMES_SHOWN = 14
+"""Of the matrices that are stored in one way; --json has all."""
 
 
 def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -51,6 +57,7 @@ def describe(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise ModelFolderError(f"{folder / name} is missing. Copy the model folder again.")
     WeightsHeader.read(folder / config.weights_file)  # raises if it is not whole
+    nodes = {role: _nodes(folder / name) for role, name in config.graphs.items()}
     shape = config.gptjx
     kv_width = {"int8": 1, "float16": 2, "float32": 4}[config.kv_cache_dtype]
     kv_bytes = (
@@ -62,6 +69,15 @@ def describe(folder: Path) -> dict[str, Any]:
         "head_dim": shape.head_dim,
         "parameters": _parameters(folder),
         "dtype": config.dtype,
+        "blocks": _blocks(nodes["decoder"]),
+        "graphs": {
+            name: {
+                "nodes": len(found),
+                "nodes_per_layer": nodes_per_layer(found),
+                "operators": dict(Counter(node.operator for node in found).most_common()),
+            }
+            for name, found in nodes.items()
+        },
         "kv_cache_dtype": config.kv_cache_dtype,
         "kv_bytes_per_token": kv_bytes,
         "kv_bytes_at_full_length": kv_bytes * shape.block_size,
@@ -74,6 +90,30 @@ def describe(folder: Path) -> dict[str, Any]:
             "machine": f"{platform.system()} {platform.machine()}",
         },
     }
+
+
+def _nodes(path: Path) -> list[GraphNode]:
+    """As written in the file; onnxruntime merges and drops some when it loads it."""
+    try:
+        return read_nodes(path.read_bytes())
+    except (ValueError, KeyError) as error:
+        raise ModelFolderError(f"{path} is damaged ({error}). Copy the model folder again.") from error
+
+
+def _blocks(nodes: list[GraphNode]) -> list[dict[str, Any]]:
+    """Each way in which matrices are stored in blocks, the most frequent first, and which are."""
+    matrices = stored_matrices(nodes)
+    ways = Counter((matrix.bits, matrix.block_size) for matrix in matrices)
+    return [
+        {
+            "bits": bits,
+            "block_size": size,
+            "matrices": [
+                matrix.name for matrix in matrices if (matrix.bits, matrix.block_size) == (bits, size)
+            ],
+        }
+        for (bits, size), _ in ways.most_common()
+    ]
 
 
 def _parameters(folder: Path) -> int | None:
@@ -104,6 +144,8 @@ def _as_text(facts: dict[str, Any]) -> str:
         "shape": f"{shape['n_layer']} layers, {shape['n_heads']} heads of {facts['head_dim']}, "
         f"width {shape['n_embd']}, {shape['vocab_size']} tokens, {positions} positions",
         "parameters": f"{parameters}, stored as {facts['dtype']}",
+        **{f"  {name}": value for name, value in map(_block_row, facts["blocks"])},
+        **{name: _graph_row(graph) for name, graph in facts["graphs"].items()},
         "KV cache": f"{facts['kv_cache_dtype']}, {facts['kv_bytes_per_token']:,} bytes per token and row: "
         f"{', '.join(kv_sizes)}",
         "files": f"{sum(files.values()) / MIB:.2f} MiB",
@@ -113,3 +155,21 @@ def _as_text(facts: dict[str, Any]) -> str:
     }
     width = max(map(len, rows)) + 2
     return "\n".join(f"{name:<{width}}{value}" for name, value in rows.items())
+
+
+def _block_row(way: dict[str, Any]) -> tuple[str, str]:
+    names: list[str] = way["matrices"]
+    blocks = Counter(name.rpartition(".")[0].rpartition(".")[0] for name in names if name.startswith("h."))
+    whole = [block for block, count in blocks.items() if count == MATRICES_OF_A_BLOCK]
+    listed = [*whole, *(name for name in names if not name.startswith(tuple(f"{block}." for block in whole)))]
+    shown = listed if len(listed) <= NAMES_SHOWN else [*listed[:NAMES_SHOWN], "..."]
+    return f"{way['bits']} bits", f"blocks of {way['block_size']}, {len(names)} matrices: {', '.join(shown)}"
+
+
+def _graph_row(graph: dict[str, Any]) -> str:
+    """The number of nodes: a layer's, and what comes upon them."""
+    layers: list[int] = graph["nodes_per_layer"]
+    usual, count = Counter(layers).most_common(1)[0] if layers else (0, 0)
+    others = [f"{number} in layer {i}" for i, number in enumerate(layers) if number != usual]
+    inside = f"{usual} in each of {count} layers" + "".join(f", {other}" for other in others)
+    return f"{graph['nodes']} nodes: {inside}, {graph['nodes'] - sum(layers)} around them"

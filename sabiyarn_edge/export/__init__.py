@@ -5,8 +5,9 @@ Needs torch and onnx: `pip install "sabiyarn-edge[export]"`. The device never im
 
 from __future__ import annotations
 
+from .accuracy import Accuracy, WeightError
 from .exporter import export_model
 from .report import ExportReport
 from .verify import Verification
 
-__all__ = ["ExportReport", "Verification", "export_model"]
+__all__ = ["Accuracy", "ExportReport", "Verification", "WeightError", "export_model"]

@@ -4,43 +4,31 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from .. import __version__
 from ..config import GPTJXConfig, ModelConfig
-from ..modeling import GPTJXForCausalLM
-from ..modeling.hub import locate_checkpoint
-from .block_plan import matrix_names
-from .decoder_graph import Parameters, build_decoder
+from .accuracy import weight_errors
+from .decoder_graph import build_decoder
 from .graph_builder import GraphBuilder
-from .kv_scales import (
-    OWN_TEXT,
-    OWN_TEXTS,
-    Calibration,
-    calibration_pieces,
-    measure_scales,
-    own_length,
-    read_calibration,
-    write_text,
-)
 from .masked_graph import build_masked_decoder
 from .onnx_file import make_model, write_onnx
-from .options import MIB, check_options, check_space, exported_config
+from .options import MIB, check_options, check_space
 from .progress import Progress
 from .reference import Reference, make_reference, split_positions
 from .report import ExportReport
 from .side_files import copy_tokenizer, write_generation_config
+from .source_checkpoint import Checkpoint
 from .target_folder import atomic_folder, check_target
-from .tensors import Array
+from .text_ids import read_text
+from .text_stages import Calibration, run_calibration, run_evaluation
 from .verify import Verification, verify_export
 from .weight_format import WeightFormat
-from .weight_formats import DEFAULT_DTYPE, make_weight_format
+from .weight_formats import DEFAULT_DTYPE, WeightOptions, make_weight_format
 from .weights_writer import plan_weights, write_weights
 
 __all__ = ["export_model"]
@@ -58,9 +46,11 @@ def export_model(
     dtype: str = DEFAULT_DTYPE,
     weight_block_size: int | None = None,
     keep_int8: Sequence[str] | None = None,
-    kv_cache_dtype: str = "float16",
+    rounding: str | None = None,
     calibration: str | Path | None = None,
+    kv_cache_dtype: str = "float16",
     max_length: int | None = None,
+    evaluate: str | Path | None = None,
     force: bool = False,
     verify: bool = True,
     progress: bool = True,
@@ -79,13 +69,19 @@ def export_model(
         weight_block_size: int8 and int4 have a scale and a zero point for so many weights of a row: 16, 32, 64,
             128 or 256. None: 128, or less where 128 does not divide the width.
         keep_int8: which matrices of an int4 export have 8 bits: "lm_head" (the embedding too, which is the same
-            table), "first", "last" (blocks) and parts of names ("mlp.c_proj", "h.3", "wpe"). None: lm_head and wpe.
+            table), "first", "last" (blocks) and parts of names ("mlp.c_proj", "h.3", "wpe"). None: lm_head,
+            wpe and first.
+        rounding: how an int4 export rounds: "nearest"; "search" (clips the outermost weights where that makes the
+            sum of errors less); "gptq" (also lets the weights of a row make up for each other's errors in products
+            with the inputs that calibration text gives). None: gptq, the best and slowest.
+        calibration: a UTF-8 text for gptq and for the scales of an int8 cache, of the kind that the model is for: some
+            10,000 words are plenty. None: the model writes one itself, which does nearly as well.
         kv_cache_dtype: how keys and values are stored: "float16"; "float32" (twice the memory); "int8" (half of
             float16's, at a small loss; each channel has a scale).
-        calibration: UTF-8 text file from which the scales of an int8 cache are found; some thousand words like those
-            that the model will read. None: a text that the model writes itself.
         max_length: cuts the position table to so many rows, for devices that never need block_size of them;
             prompt and output together cannot be longer. None: all.
+        evaluate: a UTF-8 text on which the export is compared with the checkpoint in float32 (ExportReport.accuracy).
+            None: 512 tokens that the model writes itself, unless verify is false.
         force: replace OUT if it is an earlier export.
         verify: compare the graph with the torch model of the same (rounded) weights, and fail if it differs by
             more than rounding inside the products.
@@ -95,24 +91,45 @@ def export_model(
         The report that also stands in OUT/export_report.json.
 
     Raises:
-        InvalidInputError: an option is not one of those allowed.
+        InvalidInputError: an option is not one of those allowed, or a text is empty or not UTF-8.
         CheckpointError: the checkpoint cannot be read, or its tensors do not fit its config.
         ExportError: OUT exists or cannot be written, the disk is full, onnxruntime cannot run the model's
             shape, or the graph differs from the model.
     """
-    check_options(dtype, weight_block_size, keep_int8, kv_cache_dtype, calibration, max_length)
-    out = Path(out).expanduser()
-    local = Path(source).expanduser()
+    weight_options = WeightOptions(
+        dtype=dtype,
+        block_size=weight_block_size,
+        keep_int8=None if keep_int8 is None else tuple(keep_int8),
+        rounding=rounding,
+    )
+    calibration, evaluate = (
+        None if path is None else Path(path).expanduser() for path in (calibration, evaluate)
+    )
+    check_options(weight_options, kv_cache_dtype, calibration, max_length)
+    out, local = Path(out).expanduser(), Path(source).expanduser()
+    calibration_text, evaluation_text = (
+        None if path is None else read_text(path, purpose)
+        for path, purpose in ((calibration, "calibration"), (evaluate, "evaluation"))
+    )
     check_target(out, local if local.is_dir() else None, force=force)
     stages = Progress(show=progress)
     with stages.stage("reading checkpoint", 1) as advance:
-        checkpoint = _Checkpoint.load(source, max_length)
+        checkpoint = Checkpoint.load(source, max_length)
         advance(1)
     config, folder = checkpoint.config, checkpoint.folder
     source_block_size, parameters = checkpoint.model.config.block_size, checkpoint.count_parameters()
-    weight_format = make_weight_format(dtype, config, weight_block_size, keep_int8)
-    calibrated = _calibrate(checkpoint, calibration, stages) if kv_cache_dtype == "int8" else Calibration()
-    recipe = (checkpoint.parameters(), config, weight_format, kv_cache_dtype, calibrated.scales)
+    weight_format = make_weight_format(weight_options, config)
+    calibrated = Calibration()
+    if weight_options.calibrated or kv_cache_dtype == "int8":
+        calibrated = run_calibration(
+            checkpoint,
+            weight_format if weight_options.calibrated else None,
+            calibration,
+            calibration_text,
+            kv_cache=kv_cache_dtype == "int8",
+            stages=stages,
+        )
+    recipe = (checkpoint.parameters(), config, weight_format, kv_cache_dtype, calibrated.kv_scales)
     graphs = {"decoder": build_decoder(*recipe), "decoder_masked": build_masked_decoder(*recipe)}
     nodes = len(graphs["decoder"].nodes)
     check_space(out, plan_weights(graphs["decoder"].tensors.values()).file_size + ROOM_FOR_SMALL_FILES)
@@ -122,6 +139,12 @@ def export_model(
         notes += write_generation_config(folder, partial, config.vocab_size)
         model_config = _write_model(graphs, partial, config, dtype, kv_cache_dtype, stages)
         model_config.save(partial)
+        weights = weight_errors(checkpoint.matrices(), weight_format)
+        accuracy = (
+            run_evaluation(checkpoint, partial, model_config, evaluate, evaluation_text, stages)
+            if verify or evaluate is not None
+            else None
+        )
         reference = _run_reference(checkpoint, weight_format, stages) if verify else None
         # onnxruntime makes its own copy of the weights: there is no need for two
         del (checkpoint, recipe, graphs, weight_format)
@@ -134,9 +157,10 @@ def export_model(
             out=str(out),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             dtype=dtype,
+            rounding=(rounding or "gptq") if dtype == "int4" else None,
             kv_cache_dtype=kv_cache_dtype,
-            kv_calibration=calibrated.text,
-            kv_calibration_tokens=calibrated.tokens,
+            calibration=calibrated.text,
+            calibration_tokens=calibrated.tokens,
             block_size=config.block_size,
             source_block_size=source_block_size,
             parameters=parameters,
@@ -144,6 +168,8 @@ def export_model(
             kv_bytes_per_token=_kv_bytes_per_token(model_config),
             sizes_mib=_sizes_mib(partial),
             weights_hash=model_config.weights_hash,
+            weights=weights,
+            accuracy=accuracy,
             verification=verifications["decoder"],
             masked_verification=verifications["decoder_masked"],
             versions=_versions(),
@@ -154,64 +180,7 @@ def export_model(
     return report
 
 
-@dataclass(frozen=True)
-class _Checkpoint:
-    folder: Path
-    model: GPTJXForCausalLM
-    config: GPTJXConfig
-    """Of the export: its block_size may be smaller than the model's."""
-
-    @classmethod
-    def load(cls, source: str | Path, max_length: int | None) -> _Checkpoint:
-        folder = locate_checkpoint(source)
-        model = GPTJXForCausalLM.from_pretrained(
-            folder, use_kv_cache=True, kv_cache_dtype="float32", max_batch_size=OWN_TEXTS
-        )
-        config = GPTJXConfig.from_json_file(folder / "config.json")
-        return cls(folder, model, exported_config(config, max_length))
-
-    def parameters(self) -> Parameters:
-        state = self.model.state_dict()
-        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        rows = self.config.block_size
-        shapes["transformer.wpe.weight"] = (rows, self.config.n_embd)
-
-        def read(name: str) -> Array:
-            values: Array = state[name].numpy()
-            return values[:rows] if name == "transformer.wpe.weight" else values
-
-        return Parameters(shapes, read)
-
-    def round_weights(self, weight_format: WeightFormat) -> None:
-        """Give the torch model the values that the export stores: then both compute the same but for rounding
-        within products."""
-        parameters, state = self.parameters(), self.model.state_dict()
-        for name in matrix_names(self.config):
-            matrix = parameters.matrix(name)
-            with torch.no_grad():
-                state[name][: matrix.shape[0]] = torch.from_numpy(weight_format.restored(matrix))
-
-    def count_parameters(self) -> int:
-        """Numbers of the exported model, wte counted once."""
-        dropped = (self.model.config.block_size - self.config.block_size) * self.config.n_embd
-        return sum(parameter.numel() for parameter in self.model.parameters()) - dropped
-
-
-def _calibrate(checkpoint: _Checkpoint, path: str | Path | None, stages: Progress) -> Calibration:
-    model, block_size = checkpoint.model, checkpoint.config.block_size
-    if path is not None:
-        tokens = read_calibration(path, checkpoint.folder)
-    else:
-        with stages.stage("writing a text", OWN_TEXTS * own_length(block_size), "token") as advance:
-            tokens = write_text(model, block_size, progress=advance)
-    pieces = calibration_pieces(tokens, block_size)
-    total = sum(len(piece) for _, piece in pieces)
-    with stages.stage("calibrating KV cache", total, "token") as advance:
-        scales = measure_scales(model, pieces, advance)
-    return Calibration(scales, OWN_TEXT if path is None else str(path), total)
-
-
-def _run_reference(checkpoint: _Checkpoint, weight_format: WeightFormat, stages: Progress) -> Reference:
+def _run_reference(checkpoint: Checkpoint, weight_format: WeightFormat, stages: Progress) -> Reference:
     checkpoint.round_weights(weight_format)
     block_size = checkpoint.config.block_size
     with stages.stage("running torch model", split_positions(block_size)[1] + 1, "token") as advance:

@@ -53,6 +53,9 @@ class FloatWeights:
         )
         return graph.node("Reshape", [product, shape], name, allowzero=1)  # n may be 0
 
+    def storage(self, matrix: Matrix) -> tuple[str, int | None]:
+        return self.dtype, None
+
     def restored(self, matrix: Matrix) -> Array:
         return self._encode(matrix.load()).astype(np.float32)
 

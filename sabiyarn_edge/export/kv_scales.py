@@ -13,27 +13,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..errors import CheckpointError, InvalidInputError
 from ..modeling import GPTJXForCausalLM
-from ..tokenizer import TOKENIZER_FILE, Tokenizer
 from .tensors import Array
 
 __all__ = [
-    "OWN_TEXT",
-    "OWN_TEXTS",
-    "Calibration",
     "KvScales",
     "calibration_pieces",
     "measure_scales",
-    "own_length",
-    "read_calibration",
-    "write_text",
 ]
 
 ROOM = 1.25
@@ -43,14 +34,6 @@ PIECE_TOKENS = 512
 MAX_PIECES = 32
 """16,384 tokens in all: half a minute for SabiYarn-125M on two cores."""
 
-OWN_TEXTS = 8
-OWN_TOKENS = 256
-"""Texts that the model writes when none are given, and the length of each in tokens."""
-
-
-OWN_TEXT = "the model's own text"
-"""What the report says then."""
-
 
 @dataclass(frozen=True)
 class KvScales:
@@ -58,73 +41,6 @@ class KvScales:
 
     key: Array
     value: Array
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Scales, and where they come from. Without arguments: of a cache that needs none."""
-
-    scales: Sequence[KvScales] = ()
-    text: str | None = None
-    tokens: int = 0
-
-
-def read_calibration(path: str | Path, checkpoint: Path) -> list[int]:
-    """The tokens of a UTF-8 text file, with the checkpoint's tokenizer.
-
-    Raises:
-        InvalidInputError: the file cannot be read or is empty.
-        CheckpointError: the checkpoint has no tokenizer.json.
-    """
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise InvalidInputError(
-            f"cannot read the calibration text {path}: {error.strerror or error}."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"the calibration text {path} is not UTF-8 ({error}).") from error
-    if not (checkpoint / TOKENIZER_FILE).is_file():
-        raise CheckpointError(
-            f"{checkpoint} has no {TOKENIZER_FILE}, so the calibration text cannot be split into tokens. Leave it out: "
-            "scales then come from a text that the model writes itself."
-        )
-    tokens = Tokenizer.from_file(checkpoint / TOKENIZER_FILE).encode(text)
-    if not tokens:
-        raise InvalidInputError(
-            f"the calibration text {path} is empty. Give some thousand words like those that the model will read."
-        )
-    return tokens
-
-
-def write_text(
-    model: GPTJXForCausalLM, block_size: int, *, seed: int = 0, progress: Callable[[int], object]
-) -> list[int]:
-    """Tokens that the model writes itself: OWN_TEXTS samples at temperature 1, each from a random first token.
-
-    They come from the distribution that the model has learnt, which random tokens do not.
-
-    Args:
-        progress: told the number of tokens after each step; OWN_TEXTS * the length of a text in all.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    vocab_size, rows = model.config.vocab_size, min(OWN_TEXTS, model.config.max_batch_size)
-    new = torch.randint(vocab_size, (rows, 1), generator=generator)
-    written = [new]
-    with torch.inference_mode():
-        model.clear_kv_cache()
-        for _ in range(own_length(block_size) - 1):
-            logits = model(new, use_cache=True, logits_to_keep=1).logits[:, -1]
-            new = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
-            written.append(new)
-            progress(rows)
-        model.free_kv_cache()
-    return [int(token) for token in torch.cat(written, dim=1).flatten()]
-
-
-def own_length(block_size: int) -> int:
-    """Tokens of a text that the model writes."""
-    return min(OWN_TOKENS, block_size)
 
 
 def calibration_pieces(tokens: Sequence[int], block_size: int) -> list[tuple[int, list[int]]]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import EXPORTED_KV_CACHE_DTYPES, GPTJXConfig
 from ..errors import ExportError, InvalidInputError
-from .weight_formats import check_weight_options
+from .weight_formats import WeightOptions, check_weight_options
 
 __all__ = ["check_options", "check_space", "exported_config"]
 
@@ -20,22 +19,17 @@ MIB = 1024 * 1024
 
 
 def check_options(
-    dtype: str,
-    block_size: int | None,
-    keep_int8: Sequence[str] | None,
-    kv_cache_dtype: str,
-    calibration: object,
-    max_length: int | None,
+    weights: WeightOptions, kv_cache_dtype: str, calibration: Path | None, max_length: int | None
 ) -> None:
     """Raise InvalidInputError for an option that no checkpoint allows."""
-    check_weight_options(dtype, block_size, keep_int8)
+    check_weight_options(weights)
     if kv_cache_dtype not in EXPORTED_KV_CACHE_DTYPES:
         allowed = ", ".join(EXPORTED_KV_CACHE_DTYPES)
         raise InvalidInputError(f"kv_cache_dtype is {kv_cache_dtype!r}; it must be one of {allowed}.")
-    if calibration is not None and kv_cache_dtype != "int8":
+    if calibration is not None and not weights.calibrated and kv_cache_dtype != "int8":
         raise InvalidInputError(
-            f"a calibration text gives the scales of an int8 KV cache, but kv_cache_dtype is {kv_cache_dtype!r}. Ask "
-            "for int8 (--kv-cache-dtype int8), or leave the text out."
+            f"a calibration text ({calibration}) was given, but nothing looks at one: that do int4 weights rounded "
+            "by gptq (--dtype int4) and an int8 KV cache (--kv-cache-dtype int8). Leave it out."
         )
     if max_length is not None and (type(max_length) is not int or max_length < 1):
         raise InvalidInputError(

@@ -6,6 +6,7 @@ from ..config import GPTJXConfig
 from .block_plan import BlockPlan
 from .block_quantization import BlockLayout, Blocks, round_to_nearest
 from .graph_builder import MICROSOFT, GraphBuilder
+from .scale_search import round_to_searched
 from .tensors import Array, Tensor
 from .weight_format import Matrix
 
@@ -21,12 +22,18 @@ class QuantizedWeights:
     Embeddings are read by GatherBlockQuantized. It wants wte as [entries, bytes], MatMulNBits as
     [entries, blocks, bytes]: two shapes of the same bytes.
 
-    Each matrix is rounded when it is first needed, and its blocks are kept until the export is done.
+    Each matrix is rounded when it is first needed, unless put() has given its blocks, and its blocks are kept until
+    the export is done.
     """
 
-    def __init__(self, plan: BlockPlan, config: GPTJXConfig) -> None:
+    def __init__(self, plan: BlockPlan, config: GPTJXConfig, rounding: str = "nearest") -> None:
+        """
+        Args:
+            rounding: of 4 bits: "nearest", or "search" (also what "gptq" does with the matrices it leaves out). 8 bits
+                are rounded to nearest: that leaves little to win.
+        """
         self.name = plan.name
-        self._plan, self._config = plan, config
+        self._plan, self._config, self._rounding = plan, config, rounding
         self._blocks: dict[str, Blocks] = {}
 
     def linear(self, graph: GraphBuilder, x: str, weight: Matrix, bias: Tensor | None, name: str) -> str:
@@ -63,6 +70,10 @@ class QuantizedWeights:
 
     portable_head = tied_head  # no standard operator multiplies by blocks: only onnxruntime runs these graphs
 
+    def storage(self, matrix: Matrix) -> tuple[str, int | None]:
+        layout = self.layout(matrix)
+        return f"int{layout.bits}", layout.size
+
     def restored(self, matrix: Matrix) -> Array:
         return self.blocks(matrix).restored()
 
@@ -73,8 +84,16 @@ class QuantizedWeights:
     def blocks(self, matrix: Matrix) -> Blocks:
         """The matrix as it is stored."""
         if matrix.name not in self._blocks:
-            self._blocks[matrix.name] = round_to_nearest(matrix.load(), self.layout(matrix))
+            layout = self.layout(matrix)
+            to_nearest = layout.bits == 8 or self._rounding == "nearest"
+            self._blocks[matrix.name] = (round_to_nearest if to_nearest else round_to_searched)(
+                matrix.load(), layout
+            )
         return self._blocks[matrix.name]
+
+    def put(self, matrix: Matrix, blocks: Blocks) -> None:
+        """Store the matrix so, however it was rounded."""
+        self._blocks[matrix.name] = blocks
 
     def _stored(self, weight: Matrix) -> tuple[Tensor, Tensor, Tensor]:
         """Codes, scales and zero points."""

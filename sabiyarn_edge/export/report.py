@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .accuracy import Accuracy, WeightError
 from .verify import Verification
 
 __all__ = ["REPORT_FILE", "ExportReport"]
@@ -27,11 +28,13 @@ class ExportReport:
     """Date and time, ISO 8601, UTC."""
     dtype: str
     """How weights are stored."""
+    rounding: str | None
+    """How int4 was rounded: "nearest", "search" or "gptq"."""
     kv_cache_dtype: str
     """How keys and values are stored."""
-    kv_calibration: str | None
+    calibration: str | None
     """The text that the scales of an int8 KV cache come from; None of other caches."""
-    kv_calibration_tokens: int
+    calibration_tokens: int
     """Tokens that were run for it."""
     block_size: int
     """Positions of the exported table."""
@@ -47,8 +50,12 @@ class ExportReport:
     """File -> size, MiB; and "total"."""
     weights_hash: str
     """SHA-256 over the tensors."""
+    weights: dict[str, WeightError]
+    """Matrix -> how it is stored, and its distance from the checkpoint's."""
+    accuracy: Accuracy | None
+    """Of decoder.onnx beside the checkpoint in float32, on text; None when it was not measured."""
     verification: Verification | None
-    """Of decoder.onnx; None when it was not asked for."""
+    """Of decoder.onnx beside the checkpoint with the weights as they are stored; None when it was not asked for."""
     masked_verification: Verification | None
     """Of decoder_masked.onnx, under a causal mask; None when it was not asked for."""
     versions: dict[str, str]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..config import ModelConfig
 from ..errors import ExportError
+from .log_probs import log_softmax
 from .plain_decoder import PlainDecoder
 from .plain_masked_decoder import PlainMaskedDecoder
 from .reference import Reference
@@ -169,15 +170,9 @@ def _mean_kl_divergence(expected: NDArray[np.float32], actual: NDArray[np.float3
     """Mean over positions of sum p log(p / q), p and q the softmax of the two rows of logits; in nats."""
     total = 0.0
     for row_expected, row_actual in zip(expected, actual, strict=True):
-        log_p, log_q = _log_softmax(row_expected), _log_softmax(row_actual)
+        log_p, log_q = log_softmax(row_expected), log_softmax(row_actual)
         total += float((np.exp(log_p) * (log_p - log_q)).sum())
     return total / len(expected)
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max()
-    log_softmax: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
-    return log_softmax
 
 
 def _shared_length(ours: list[int], theirs: list[int]) -> int:

@@ -45,5 +45,8 @@ class WeightFormat(Protocol):
         """As `tied_head`, of x [batch, n, width], for other runtimes than onnxruntime where the format
         allows: standard operators only."""
 
+    def storage(self, matrix: Matrix) -> tuple[str, int | None]:
+        """The element type (float16, int4 ...) and how many weights share a scale (None: there is none)."""
+
     def restored(self, matrix: Matrix) -> Array:
         """The values, float32 [outputs, inputs], that products with this matrix compute with."""

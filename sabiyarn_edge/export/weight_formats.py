@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..config import GPTJXConfig
 from ..errors import InvalidInputError
@@ -12,7 +12,15 @@ from .float_weights import FloatWeights
 from .quantized_weights import QuantizedWeights
 from .weight_format import WeightFormat
 
-__all__ = ["DEFAULT_DTYPE", "DTYPES", "check_weight_options", "make_weight_format", "product_bound"]
+__all__ = [
+    "DEFAULT_DTYPE",
+    "DTYPES",
+    "ROUNDINGS",
+    "WeightOptions",
+    "check_weight_options",
+    "make_weight_format",
+    "product_bound",
+]
 
 DEFAULT_DTYPE = "int8"
 
@@ -22,12 +30,31 @@ _BITS = {"int8": 8, "int4": 4}
 DTYPES = (*_FLOATS, *_BITS)
 """The values that `dtype` of export_model takes."""
 
-KEPT_IN_INT8 = ("lm_head", "wpe")
+ROUNDINGS = ("nearest", "search", "gptq")
+"""Of int4, by rising quality and time."""
+
+KEPT_IN_INT8 = ("lm_head", "wpe", "first")
 """What int4 keeps in 8 bits unless told otherwise."""
 
 
-def check_weight_options(dtype: str, block_size: int | None, keep_int8: Sequence[str] | None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class WeightOptions:
+    """How the matrices of an export are stored; see export_model for what each value means."""
+
+    dtype: str = DEFAULT_DTYPE
+    block_size: int | None = None
+    keep_int8: tuple[str, ...] | None = None
+    rounding: str | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether rounding looks at what the products' inputs are like."""
+        return self.dtype == "int4" and self.rounding in (None, "gptq")
+
+
+def check_weight_options(options: WeightOptions) -> None:
     """Raise InvalidInputError for options that suit no checkpoint."""
+    dtype, block_size, keep_int8 = options.dtype, options.block_size, options.keep_int8
     if dtype not in DTYPES:
         raise InvalidInputError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
     if block_size is not None:
@@ -44,23 +71,32 @@ def check_weight_options(dtype: str, block_size: int | None, keep_int8: Sequence
             f"keep_int8 ({', '.join(keep_int8)}) was given, but dtype is {dtype}: only int4 has matrices "
             "to keep in 8 bits."
         )
+    if options.rounding is not None:
+        if options.rounding not in ROUNDINGS:
+            raise InvalidInputError(
+                f"rounding is {options.rounding!r}; it must be one of {', '.join(ROUNDINGS)}."
+            )
+        if dtype != "int4":
+            raise InvalidInputError(
+                f"rounding ({options.rounding}) was given, but dtype is {dtype}: only for int4 it makes a difference. "
+                "Leave it out."
+            )
 
 
-def make_weight_format(
-    dtype: str, config: GPTJXConfig, block_size: int | None, keep_int8: Sequence[str] | None
-) -> WeightFormat:
+def make_weight_format(options: WeightOptions, config: GPTJXConfig) -> WeightFormat:
     """The format for a model of this shape, from options that check_weight_options() has allowed.
 
     Raises:
         InvalidInputError: a rule of keep_int8 matches no matrix.
         ExportError: the widths are no multiples of the block.
     """
+    dtype = options.dtype
     if dtype in _FLOATS:
         return FloatWeights(dtype, _FLOATS[dtype])
-    rules = (KEPT_IN_INT8 if keep_int8 is None else tuple(keep_int8)) if dtype == "int4" else ()
-    plan = BlockPlan(dtype, _BITS[dtype], block_size, rules)
+    kept = KEPT_IN_INT8 if options.keep_int8 is None else options.keep_int8
+    plan = BlockPlan(dtype, _BITS[dtype], options.block_size, kept if dtype == "int4" else ())
     plan.check(config)
-    return QuantizedWeights(plan, config)
+    return QuantizedWeights(plan, config, "nearest" if options.rounding == "nearest" else "search")
 
 
 def product_bound(dtype: str) -> float:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import shutil
 import sys
 import types
@@ -31,13 +32,21 @@ def test_an_export_is_summed_up(run, checkpoint, tmp_path):
         "export", checkpoint, tmp_path / "out", "--max-length", "32", "--kv-cache-dtype", "float32", "--quiet"
     )
     assert (ran.code, ran.err) == (0, "")
-    size, shape, check, *notes = ran.out.splitlines()
+    size, shape, accuracy, roughest, check, *notes = ran.out.splitlines()
     assert size.startswith(f"{tmp_path / 'out'}: ")
     assert "MiB (config.json 0.0, " in size
     assert shape.endswith(
         " parameters as int8; 32 positions, cut from 64; KV cache float32, 256 bytes per token"
     )
-    assert check.startswith("compared with torch: largest logit difference ")
+    assert re.match(
+        r"compared with float32 on 8 pieces of 32 tokens that the model wrote: perplexity \S+ instead of \S+ \(.*%\), "
+        r"mean KL divergence \S+ nats, same likeliest token after \S+% of 256 tokens$",
+        accuracy,
+    )
+    assert re.match(
+        r"roughest matrix: transformer\.\S+ \(int8\), off by \S+% of its size and at most", roughest
+    )
+    assert check.startswith("compared with torch on the same weights: largest logit difference ")
     assert "greedy choice agrees for " in check
     assert all(note.startswith("note: ") for note in notes)
     assert run("generate", "--model", tmp_path / "out", "ab", "--max-new-tokens", "2").code == 0
@@ -77,10 +86,24 @@ def test_progress_goes_to_stderr(run, checkpoint, tmp_path):
             "kv_cache_dtype is 'int4'; it must be one of float16, float32, int8",
         ),
         (
-            ["--calibration", "text.txt"],
+            ["--dtype", "int4", "--rounding", "up"],
             2,
-            "kv_cache_dtype is 'float16'. Ask for int8 (--kv-cache-dtype int8)",
+            "rounding is 'up'; it must be one of nearest, search, gptq",
         ),
+        (["--rounding", "gptq"], 2, "rounding (gptq) was given, but dtype is int8"),
+        (["--calibration", "a.txt"], 2, "a calibration text (a.txt) was given, but nothing looks at one"),
+        (
+            ["--dtype", "int4", "--rounding", "search", "--calibration", "a.txt"],
+            2,
+            "a calibration text (a.txt) was given, but nothing looks at one",
+        ),
+        (
+            ["--dtype", "int4", "--calibration", "absent.txt"],
+            2,
+            "cannot read the calibration text absent.txt",
+        ),
+        (["--kv-cache-dtype", "int8", "--calibration", "absent.txt"], 2, "cannot read the calibration text"),
+        (["--evaluate", "absent.txt"], 2, "cannot read the evaluation text absent.txt: No such file"),
         (["--max-length", "0"], 2, "max_length is 0"),
         (["--max-length", "65"], 1, "max_length is 65, but block_size is 64"),
         (["--max-length", "many"], 2, "argument --max-length: invalid int value: 'many'"),

@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 
 import sabiyarn_edge
+from tests.export.models import export_tiny
 
 from .conftest import BLOCK_SIZE, VOCAB_SIZE
 
@@ -28,6 +29,10 @@ def test_json_holds_shape_sizes_and_memory(run, text_model):
     assert facts["kv_bytes_per_token"] == 2 * 2 * 16 * 4  # key and value, layers, width, bytes
     assert facts["kv_bytes_at_full_length"] == BLOCK_SIZE * 256
     assert facts["files"] == {path.name: path.stat().st_size for path in text_model.iterdir()}
+    assert facts["blocks"] == []  # float32
+    decoder = facts["graphs"]["decoder"]
+    assert decoder["nodes"] == sum(decoder["operators"].values())
+    assert decoder["operators"]["GroupQueryAttention"] == len(decoder["nodes_per_layer"]) == 2
     assert facts["providers"] == onnxruntime.get_available_providers()
     assert facts["versions"]["sabiyarn_edge"] == sabiyarn_edge.__version__
     assert facts["versions"]["onnxruntime"] == onnxruntime.__version__
@@ -41,6 +46,35 @@ def test_the_text_says_the_same(run, text_model):
     assert "weights.bin" in out
     assert "MiB" in out
     assert "CPUExecutionProvider" in out
+
+
+def test_how_matrices_are_stored_and_how_many_nodes_there_are(run, tmp_path):
+    shape = {"n_layer": 12, "n_embd": 64}
+    folder = export_tiny(
+        tmp_path, shape, dtype="int4", rounding="nearest", weight_block_size=32, verify=False
+    ).folder
+    facts = json.loads(run("info", folder, "--json").out)
+    four, eight = facts["blocks"]
+    assert (four["bits"], four["block_size"], len(four["matrices"])) == (4, 32, 44)
+    assert (eight["bits"], eight["block_size"]) == (8, 32)
+    assert set(eight["matrices"]) == {
+        "wte", "wpe", "h.0.attn.c_attn", "h.0.attn.c_proj", "h.0.mlp.c_fc", "h.0.mlp.c_proj"
+    }  # fmt: skip
+    out = run("info", folder).out
+    assert "blocks of 32, 6 matrices: h.0, wte, wpe\n" in out
+    assert "blocks of 32, 44 matrices: h.1, h.2, h.3, h.4, h.5, h.6, h.7, h.8, h.9, h.10, h.11\n" in out
+    counts = facts["graphs"]["decoder"]["nodes_per_layer"]
+    total, usual = facts["graphs"]["decoder"]["nodes"], counts[0]
+    row = f"{total} nodes: {usual} in each of 11 layers, {usual + 3} in layer 11, {total - sum(counts)} around them"
+    assert row in out
+
+
+def test_a_damaged_graph_is_told(run, model):
+    data = (model / "decoder.onnx").read_bytes()
+    (model / "decoder.onnx").write_bytes(data[: len(data) // 2])
+    ran = run("info", model)
+    assert ran.code == 1
+    assert "decoder.onnx is damaged" in ran.error
 
 
 def test_a_folder_without_a_report_has_no_count(run, model):

@@ -41,7 +41,7 @@ class Exported:
     report: ExportReport
     shape: dict[str, Any]
     tensors: dict[str, Array]
-    int8_names: tuple[str, ...] = ("wte", "wpe")
+    int8_names: tuple[str, ...] = ("wte", "wpe", "h.0")
     """Parts of the names of matrices that an int4 export keeps in 8 bits."""
 
     def dtype_of(self, name: str) -> str:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sabiyarn_edge.errors import CheckpointError, InvalidInputError
 from sabiyarn_edge.export import export_model
 from sabiyarn_edge.export.kv_scales import (
     MAX_PIECES,
-    OWN_TEXTS,
     PIECE_TOKENS,
     calibration_pieces,
     measure_scales,
-    write_text,
 )
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
@@ -78,17 +74,6 @@ def test_pieces_reach_over_the_text_and_the_positions(tokens: int, block_size: i
     assert max(texts) >= tokens * (1 - 2 / len(texts)) - 1  # the end is read, or nearly
 
 
-def test_the_model_writes_the_same_text_each_time(tmp_path: Path) -> None:
-    model = GPTJXForCausalLM.from_pretrained(make_tiny_checkpoint(tmp_path), max_batch_size=OWN_TEXTS)
-    written: list[int] = []
-    tokens = write_text(model, 64, progress=written.append)
-    assert len(tokens) == OWN_TEXTS * 64
-    assert sum(written) == OWN_TEXTS * 63
-    assert len(set(tokens)) > 20
-    assert write_text(model, 64, progress=written.append) == tokens
-    assert model.kv_cache.nbytes == 0
-
-
 def test_a_text_of_ones_own(checkpoint: Path, tmp_path: Path) -> None:
     """Other scales are another model: sessions of the one do not load in the other."""
     text = tmp_path / "text.txt"
@@ -96,50 +81,15 @@ def test_a_text_of_ones_own(checkpoint: Path, tmp_path: Path) -> None:
     own = export(checkpoint, tmp_path / "own")
     given = export(checkpoint, tmp_path / "given", calibration=text)
     again = export(checkpoint, tmp_path / "again", calibration=str(text))
-    assert own.kv_calibration == "the model's own text"
-    assert (given.kv_calibration, given.kv_calibration_tokens) == (str(text), again.kv_calibration_tokens)
+    assert own.calibration == "the model's own text"
+    assert (given.calibration, given.calibration_tokens) == (str(text), again.calibration_tokens)
     assert given.weights_hash == again.weights_hash != own.weights_hash
     assert own.sizes_mib["weights.bin"] == given.sizes_mib["weights.bin"]
 
 
 def test_float_caches_have_no_calibration(checkpoint: Path, tmp_path: Path) -> None:
     report = export(checkpoint, tmp_path / "model", kv_cache_dtype="float16")
-    assert (report.kv_calibration, report.kv_calibration_tokens) == (None, 0)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, r"cannot read the calibration text .*text.txt: No such file"),
-        (b"", "is empty. Give some thousand words"),
-        (b"\xff\xfe", "is not UTF-8"),
-    ],
-)
-def test_texts_that_cannot_be_used(
-    checkpoint: Path, tmp_path: Path, content: bytes | None, message: str
-) -> None:
-    text = tmp_path / "text.txt"
-    if content is not None:
-        text.write_bytes(content)
-    with pytest.raises(InvalidInputError, match=message):
-        export(checkpoint, tmp_path / "model", calibration=text)
-    assert not (tmp_path / "model").exists()
-
-
-def test_a_text_needs_a_tokenizer(checkpoint: Path, tmp_path: Path) -> None:
-    (checkpoint / "tokenizer.json").unlink()
-    text = Path(shutil.copy(__file__, tmp_path / "text.txt"))
-    with pytest.raises(
-        CheckpointError, match=r"has no tokenizer.json, so the calibration text cannot be split"
-    ):
-        export(checkpoint, tmp_path / "model", calibration=text)
-
-
-def test_a_text_needs_an_int8_cache(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        InvalidInputError, match="gives the scales of an int8 KV cache, but kv_cache_dtype is 'float16'"
-    ):
-        export(checkpoint, tmp_path / "model", kv_cache_dtype="float16", calibration="text.txt")
+    assert (report.calibration, report.calibration_tokens) == (None, 0)
 
 
 def export(checkpoint: Path, out: Path, **options: Any) -> Any:

@@ -23,19 +23,25 @@ TOKENS = np.random.default_rng(5).integers(97, size=(1, 40))
 
 VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "int8": ({"dtype": "int8"}, ()),
-    "int4": ({"dtype": "int4"}, ("wte", "wpe")),
-    "int4-all": ({"dtype": "int4", "keep_int8": []}, ()),
+    "int4": ({"dtype": "int4", "rounding": "nearest"}, ("wte", "wpe", "h.0")),
+    "int4-all": ({"dtype": "int4", "rounding": "nearest", "keep_int8": []}, ()),
     "int4-mixed": (
-        {"dtype": "int4", "keep_int8": ["first", "mlp.c_proj", "lm_head"]},
+        {"dtype": "int4", "rounding": "nearest", "keep_int8": ["first", "mlp.c_proj", "lm_head"]},
         ("h.0", "mlp.c_proj", "wte"),
     ),
 }
 """Options of the export, and what has 8 bits then."""
 
 
-@pytest.fixture(
-    scope="module", params=[(shape, variant) for shape in SHAPES for variant in VARIANTS], ids="-".join
-)
+CASES = [
+    (shape, variant)
+    for shape in SHAPES
+    for variant in VARIANTS
+    if shape == "wide" or variant in ("int8", "int4-mixed")
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     shape, variant = request.param
     options, int8_names = VARIANTS[variant]
@@ -128,7 +134,8 @@ def test_sizes_and_distances_are_in_order(tmp_path: Path) -> None:
 def test_the_graph_is_held_to_the_weights_that_it_stores(tmp_path: Path, dtype: str) -> None:
     """A checkpoint of rounded weights has the same verification: rounding them is no part of the difference."""
     shape = SHAPES["wide"]
-    first = export_tiny(tmp_path / "first", shape, dtype=dtype, kv_cache_dtype="float32")
+    rounding = "nearest" if dtype == "int4" else None  # what the twin does
+    first = export_tiny(tmp_path / "first", shape, dtype=dtype, rounding=rounding, kv_cache_dtype="float32")
     state = load_file(tmp_path / "first" / "checkpoint" / "model.safetensors")
     for name, values in first.oracle_tensors().items():
         state[name] = torch.from_numpy(np.ascontiguousarray(values, np.float32))

@@ -1,0 +1,15 @@
+"""Log-probabilities in double precision, for comparisons."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["log_softmax"]
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Natural logarithm of the softmax of one row."""
+    shifted = logits.astype(np.float64) - logits.max()
+    log_probs: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
+    return log_probs

@@ -1,0 +1,95 @@
+"""The stages of an export that run the model over text: calibration before weights are written, evaluation after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import ModelConfig
+from .accuracy import Accuracy, measure_accuracy
+from .calibration import LINEAR, calibrate
+from .kv_scales import KvScales, calibration_pieces, measure_scales
+from .progress import Progress
+from .quantized_weights import QuantizedWeights
+from .source_checkpoint import Checkpoint, OwnText
+from .text_ids import evenly_spaced
+from .weight_format import WeightFormat
+
+__all__ = ["Calibration", "run_calibration", "run_evaluation"]
+
+CALIBRATION_TOKENS = 16384
+"""Of a text that was given, the most that GPTQ looks at: a minute for SabiYarn-125M on two cores."""
+
+OWN_CALIBRATION = OwnText(rows=32, length=128, seed=1)
+OWN_EVALUATION = OwnText(rows=8, length=64, seed=2)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was found in a text. Without arguments: of an export that needs none."""
+
+    kv_scales: Sequence[KvScales] = ()
+    """Of each layer; empty for a float cache."""
+    text: str | None = None
+    """The file, or how else the text came about."""
+    tokens: int = 0
+
+
+def run_calibration(
+    checkpoint: Checkpoint,
+    weights: WeightFormat | None,
+    path: Path | None,
+    text: str | None,
+    *,
+    kv_cache: bool,
+    stages: Progress,
+) -> Calibration:
+    """Run the torch model over `text`, which came from `path`, or over the model's own.
+
+    Args:
+        weights: gets the blocks' matrices, rounded by GPTQ; None: not wanted.
+        kv_cache: whether scales of an int8 cache are wanted.
+    """
+    own = OWN_CALIBRATION
+    with stages.stage("reading text" if text else "writing text", own.rows * own.length, "token") as advance:
+        texts = checkpoint.texts(text, own, advance)
+    if weights is not None:
+        assert isinstance(weights, QuantizedWeights)
+        rows = evenly_spaced(texts, CALIBRATION_TOKENS)
+        matrices = len(LINEAR) * checkpoint.config.n_layer
+        with stages.stage("rounding weights", matrices, "matrix") as advance:
+            calibrate(checkpoint.model, checkpoint.parameters(), weights, rows, progress=advance)
+    tokens = [int(token) for piece in texts for token in piece.flatten()]
+    scales = _kv_scales(checkpoint, tokens, stages) if kv_cache else ()
+    return Calibration(scales, str(path) if path else "the model's own text", len(tokens))
+
+
+def _kv_scales(checkpoint: Checkpoint, tokens: Sequence[int], stages: Progress) -> Sequence[KvScales]:
+    pieces = calibration_pieces(tokens, checkpoint.config.block_size)
+    with stages.stage("calibrating KV cache", sum(len(piece) for _, piece in pieces), "token") as advance:
+        return measure_scales(checkpoint.model, pieces, advance)
+
+
+def run_evaluation(
+    checkpoint: Checkpoint,
+    folder: Path,
+    config: ModelConfig,
+    path: Path | None,
+    text: str | None,
+    stages: Progress,
+) -> Accuracy | None:
+    """Compare decoder.onnx with the checkpoint in float32 on `text`, which came from `path`, or on the model's own.
+
+    Returns:
+        None if the model has room for one token only.
+    """
+    own = OWN_EVALUATION
+    if checkpoint.config.block_size < 2:
+        return None
+    texts = [row[None] for piece in checkpoint.texts(text, own) for row in piece]
+    source = (
+        f"{own.rows} pieces of {texts[0].shape[1]} tokens that the model wrote" if path is None else str(path)
+    )
+    with stages.stage("measuring accuracy", sum(piece.shape[1] for piece in texts), "token") as advance:
+        return measure_accuracy(checkpoint.model, folder, config, texts, source, progress=advance)

@@ -1,0 +1,90 @@
+"""What an ONNX file computes, node by node, read without onnx: for people who want to see what runs.
+
+Field numbers are those of onnx.proto: `ModelProto.graph.node[]`, and of a node its inputs, outputs, name, op_type and
+integer attributes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from .protobuf import messages, number_in, text
+
+__all__ = ["GraphNode", "StoredMatrix", "nodes_per_layer", "read_nodes", "stored_matrices"]
+
+_GRAPH, _NODE, _INPUT, _OUTPUT, _NAME, _OP_TYPE, _ATTRIBUTE = 7, 1, 1, 2, 3, 4, 5
+_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER = 1, 3
+
+_LAYER = re.compile(r"(?:transformer\.)?(?:h|past_key_values|present)\.(\d+)\.")
+"""How names of nodes begin that belong to a layer: they are those of the parameters and of the cache."""
+
+
+@dataclass(frozen=True)
+class GraphNode:
+    """One operation."""
+
+    name: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    integers: dict[str, int]
+    """Its attributes that are integers; those of another type stand here as 0."""
+
+    @property
+    def layer(self) -> int | None:
+        """The transformer block that it belongs to; None: to none."""
+        found = _LAYER.match(self.name)
+        return int(found[1]) if found else None
+
+
+@dataclass(frozen=True)
+class StoredMatrix:
+    """A matrix that is stored in blocks of few bits."""
+
+    name: str
+    bits: int
+    block_size: int
+
+
+def read_nodes(model: bytes) -> list[GraphNode]:
+    """The nodes of an ONNX file in their order.
+
+    Raises:
+        ValueError: the bytes are not an ONNX model.
+    """
+    return [
+        GraphNode(
+            name=text(node, _NAME),
+            operator=text(node, _OP_TYPE),
+            inputs=tuple(part.decode() for part in messages(node, _INPUT)),
+            outputs=tuple(part.decode() for part in messages(node, _OUTPUT)),
+            integers={
+                text(attribute, _ATTRIBUTE_NAME): number_in(attribute, _ATTRIBUTE_INTEGER)
+                for attribute in messages(node, _ATTRIBUTE)
+            },
+        )
+        for graph in messages(model, _GRAPH)
+        for node in messages(graph, _NODE)
+    ]
+
+
+def nodes_per_layer(nodes: list[GraphNode]) -> list[int]:
+    """Number of nodes of each layer; those of none are left out."""
+    counts = Counter(node.layer for node in nodes)
+    layers = [layer for layer in counts if layer is not None]
+    return [counts[layer] for layer in range(max(layers, default=-1) + 1)]
+
+
+def stored_matrices(nodes: list[GraphNode]) -> list[StoredMatrix]:
+    """Each matrix in blocks that nodes read, by its parameter's name without "transformer." and ".weight"."""
+    found = {}
+    for node in nodes:
+        place = {"MatMulNBits": 1, "GatherBlockQuantized": 0}.get(node.operator)
+        if place is not None:
+            name = (
+                node.inputs[place].removeprefix("transformer.").removesuffix(".rows").removesuffix(".weight")
+            )
+            found[name] = StoredMatrix(name, node.integers["bits"], node.integers["block_size"])
+    return list(found.values())
