@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import platform
 import re
+import runpy
 import shutil
 import subprocess
+import sys
 import tomllib
+import types
 import zlib
 from pathlib import Path
 
@@ -34,6 +37,19 @@ def test_a_32_bit_system_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert "needs a 64-bit system, and this compiler makes 32-bit programs" in message
     assert re.search("onnxruntime, .* has no packages for 32-bit systems", message)
     assert "install the 64-bit Raspberry Pi OS" in message
+
+
+def test_pip_learns_the_reason_before_it_looks_for_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]
+    backend = REPOSITORY / project["backend-path"][0] / f"{project['build-backend']}.py"
+    hooks = types.ModuleType("scikit_build_core.build")
+    hooks.__dict__["build_wheel"] = print
+    monkeypatch.setitem(sys.modules, "scikit_build_core", types.ModuleType("scikit_build_core"))
+    monkeypatch.setitem(sys.modules, "scikit_build_core.build", hooks)
+    assert runpy.run_path(str(backend))["build_wheel"] is print  # a 64-bit Python gets the hooks
+    monkeypatch.setattr(sys, "maxsize", 2**31 - 1)
+    with pytest.raises(SystemExit, match=r"needs a 64-bit system.* install the 64-bit Raspberry Pi OS"):
+        runpy.run_path(str(backend))
 
 
 def test_wheels_are_built_for_every_python_that_is_promised() -> None:

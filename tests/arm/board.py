@@ -79,11 +79,20 @@ class Board:
     def make(cls, cache: Path, release: str) -> Board:
         """Make the root file system, unless the cache has it."""
         board = cls(cache / release, release)
-        if not board.root.exists():
+        if not (board.root / "usr/bin/python3").is_symlink():
+            shutil.rmtree(board.root, ignore_errors=True)
             partial = cache / f"{release}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             cache.mkdir(parents=True, exist_ok=True)
-            command = ["debootstrap", "--arch=arm64", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+            # A mount namespace of its own: when it is killed, the mounts that it made end too.
+            command = [
+                "unshare",
+                "--mount",
+                "debootstrap",
+                "--arch=arm64",
+                "--variant=minbase",
+                f"--include={','.join(PACKAGES)}",
+            ]
             run([*command, release, str(partial), debian_mirror()])
             partial.rename(board.root)
         return board
@@ -105,10 +114,11 @@ class Board:
         command += [f"--platform={tag}" for tag in WHEEL_PLATFORMS]
         run([*command, *options, *requirements])
 
-    def run(
-        self, command: Sequence[str], *, cpu: str, folder: str = "/", **variables: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command on the board, as one of CPUS. Its mounts end with it."""
+    def run(self, command: Sequence[str], log: Path, *, cpu: str, folder: str = "/", **variables: str) -> int:
+        """Run a command on the board, as one of CPUS; what it prints goes to `log`. Returns its exit code.
+
+        Its mounts end with it.
+        """
         write_sysfs(self.root)
         cpuinfo = self.root / f"tmp/cpuinfo-{cpu}"
         cpuinfo.write_text(CPUS[cpu].cpuinfo(), encoding="ascii")
@@ -119,14 +129,19 @@ class Board:
             f"mount --bind {shlex.quote(str(cpuinfo))} {root}/proc/cpuinfo",
             f"exec chroot {root} /bin/sh -c {shlex.quote(f'cd {folder} && exec {shlex.join(command)}')}",
         ]
-        return subprocess.run(
-            ["unshare", "--mount", "sh", "-c", " && ".join(steps)],
-            env={"PATH": os.defpath + ":/usr/sbin:/sbin", "HOME": "/root", "LANG": "C.UTF-8", "QEMU_CPU": cpu}
-            | variables,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        environment = {
+            "PATH": os.defpath + ":/usr/sbin:/sbin",
+            "HOME": "/root",
+            "LANG": "C.UTF-8",
+            "QEMU_CPU": cpu,
+        }
+        with log.open("w", encoding="utf-8") as output:
+            return subprocess.run(
+                ["unshare", "--mount", "sh", "-c", " && ".join(steps)],
+                env=environment | variables,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            ).returncode
 
 
 def debian_mirror() -> str:
