@@ -9,6 +9,7 @@ BENCHMARKS = {
     "rivals": "this package beside llama.cpp, CTranslate2, onnxruntime-genai, transformers and plain onnxruntime",
     "memory": "the memory plan beside what is measured: weights, KV cache, scratch, peak",
     "threads": "how threads wait: time and CPU seconds per token, and CPU seconds while idle",
+    "overflow": "texts past the last position: sliding beside cropping at every token",
     "kv_cache_accuracy": "perplexity and divergence with a KV cache of each type, beside its memory",
     "small_board": "a full-shape random SabiYarn-125M under a memory limit of 512 and 300 MiB (as root)",
     "selection": "one step of greedy, sampling and beam search at 52050 entries, beside NumPy and transformers",

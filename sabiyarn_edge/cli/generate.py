@@ -257,6 +257,7 @@ def _speed(result: GenerationResult) -> str:
         f"first token after {timings.time_to_first_token * 1000:.0f} ms",
         f"{sum(map(len, result.generated))} tokens",
         f"{timings.decode_tokens_per_second:.1f} tokens/s",
+        *([f"{timings.reruns} slides took {timings.rerun_seconds:.2f} s"] if timings.reruns else []),
         f"ended by {', '.join(dict.fromkeys(result.finish_reasons))}",
     ]
     return f"[{'; '.join(parts)}]"

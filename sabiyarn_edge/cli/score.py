@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -71,9 +73,9 @@ def run(arguments: argparse.Namespace) -> None:
             overflow=arguments.overflow,
             weight_cache=False if arguments.no_cache else None,
         )
-        progress = _Progress(show=not arguments.quiet and sys.stderr.isatty())
+        progress = _Progress(_size(file), show=not arguments.quiet and sys.stderr.isatty())
         numbers: list[int] = []  # of the line at hand
-        for score in generator.score(_lines(file, numbers)):
+        for score in generator.score(_lines(file, numbers, progress)):
             progress.hide()
             print(
                 _as_json(numbers[-1], score) if arguments.json else _as_columns(numbers[-1], score),
@@ -95,9 +97,19 @@ def _opened(name: str) -> BinaryIO:
         raise InvalidInputError(f"cannot read {name}: {error.strerror or error}.") from error
 
 
-def _lines(file: BinaryIO, numbers: list[int]) -> Iterator[str]:
+def _size(file: BinaryIO) -> int:
+    """Bytes of a file; 0 of a pipe or a terminal, whose end nobody knows."""
+    try:
+        status = os.fstat(file.fileno())
+    except OSError:  # not a real file, as in tests
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+def _lines(file: BinaryIO, numbers: list[int], progress: _Progress) -> Iterator[str]:
     """The lines that are not empty; the number of the one given last is appended to `numbers`."""
     for number, line in enumerate(file, start=1):
+        progress.bytes_read += len(line)
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
@@ -128,9 +140,14 @@ def _as_json(number: int, score: Score) -> str:
 
 
 class _Progress:
-    """One line on the terminal that is written over, and the sums for the last one."""
+    """One line on the terminal that is written over, and the sums for the last one.
 
-    def __init__(self, *, show: bool) -> None:
+    Args:
+        total_bytes: of the file, for the bar; 0: unknown, no bar.
+    """
+
+    def __init__(self, total_bytes: int, *, show: bool) -> None:
+        self._total_bytes, self.bytes_read = total_bytes, 0
         self._show, self._shown_at, self._shown = show, 0.0, False
         self._started = time.perf_counter()
         self._texts = self._tokens = self._scored = 0
@@ -143,7 +160,7 @@ class _Progress:
         self._scored += len(score.log_probs)
         self._total += score.total
         if self._show and time.perf_counter() - self._shown_at > 0.2:  # seconds
-            sys.stderr.write(self.summary())
+            sys.stderr.write(self.bar() + self.summary())
             sys.stderr.flush()
             self._shown_at, self._shown = time.perf_counter(), True
 
@@ -153,6 +170,13 @@ class _Progress:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
             self._shown = False
+
+    def bar(self) -> str:
+        """How much of the file is read: 20 signs and the percentage."""
+        if self._total_bytes == 0:
+            return ""
+        done = min(self.bytes_read / self._total_bytes, 1.0)
+        return f"|{'#' * int(20 * done):<20}| {100 * done:3.0f} % "
 
     def summary(self) -> str:
         """What was scored so far."""

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 
 from sabiyarn_edge import EdgeGenerator
+from sabiyarn_edge.cli import score
 
 
 @pytest.fixture
@@ -26,6 +30,19 @@ def test_columns_are_the_scores_of_the_lines(run, text_model, corpus):
     tokens = sum(len(score.token_ids) for score in scores)
     mean = sum(score.total for score in scores) / (tokens - 2)
     assert f"[2 texts; {tokens} tokens; perplexity {math.exp(-mean):.4f} over all" in ran.err
+
+
+def test_a_terminal_shows_how_much_of_the_file_is_done(run, text_model, tmp_path, monkeypatch):
+    path = tmp_path / "corpus.txt"
+    path.write_text("word\n" * 10)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    clock = itertools.count()
+    monkeypatch.setattr(score, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    shown = run("score", path, "--model", text_model).err.split("\r\x1b[K")
+    assert len(shown) == 11  # the line after each text, and the last one
+    assert shown[0].startswith("|##                  |  10 % [1 texts; ")
+    assert shown[9].startswith("|####################| 100 % [10 texts; ")
+    assert shown[10].startswith("[10 texts; ")
 
 
 def test_json_holds_every_token(run, text_model, corpus):
