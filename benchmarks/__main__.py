@@ -8,6 +8,8 @@ import sys
 BENCHMARKS = {
     "rivals": "this package beside llama.cpp, CTranslate2, onnxruntime-genai, transformers and plain onnxruntime",
     "memory": "the memory plan beside what is measured: weights, KV cache, scratch, peak",
+    "growth": "time and memory against the length of the text, up to 32768 tokens, and against the batch",
+    "publish": "the tables of the README and the pictures, from the committed results",
     "threads": "how threads wait: time and CPU seconds per token, and CPU seconds while idle",
     "overflow": "texts past the last position: sliding beside cropping at every token",
     "kv_cache_accuracy": "perplexity and divergence with a KV cache of each type, beside its memory",

@@ -6,6 +6,7 @@ take CPU time from another's turn, and so that its memory and CPU seconds are it
 
 from __future__ import annotations
 
+import ctypes
 import json
 import signal
 import subprocess
@@ -33,6 +34,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            preexec_fn=_die_with_parent,
         )
         self.hello = self._read()
 
@@ -63,3 +65,10 @@ class Child:
         self._process.send_signal(signal.SIGSTOP)
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def _die_with_parent() -> None:
+    """Have the system end this process when the benchmark is killed: a stopped child cannot see that by itself."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
+    with suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)

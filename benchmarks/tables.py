@@ -1,0 +1,326 @@
+"""Tables in Markdown, made from the committed results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["DEVICE", "RESULTS", "blocks", "load_results", "replaced", "where"]
+
+RESULTS = Path(__file__).parent / "results"
+DEVICE = "epyc"
+"""Whose results the README shows."""
+
+MIB = 2**20
+OURS = "sabiyarn_edge"
+
+Result = dict[str, Any]
+
+
+def load_results(device: str = DEVICE) -> dict[str, Result]:
+    """Benchmark -> result, of one device: results/DEVICE_BENCHMARK.json."""
+    paths = sorted(RESULTS.glob(f"{device}_*.json"))
+    return {
+        path.stem.removeprefix(f"{device}_"): json.loads(path.read_text(encoding="utf-8")) for path in paths
+    }
+
+
+def where(result: Result) -> str:
+    """Device and date in one phrase."""
+    machine = result["machine"]
+    threads = f", {result['threads']} threads" if "threads" in result else ""
+    return f"{machine['cpu']}, {machine['cpus']} CPUs{threads}, {machine['date']}"
+
+
+def blocks(results: dict[str, Result]) -> dict[str, str]:
+    """Name of each generated block -> its Markdown."""
+    found = {}
+    if "rivals" in results:
+        found["rivals"] = _overview(results["rivals"])
+        found["rivals-picture"] = _picture("rivals", "results")
+        found["rivals-speed"] = _speed(results["rivals"])
+        found["rivals-memory"] = _memory(results["rivals"])
+        found["rivals-accuracy"] = _accuracy(results["rivals"])
+        found["rivals-differences"] = _differences(results["rivals"])
+    if "selection" in results:
+        found["selection"] = _selection(results["selection"])
+    if "growth" in results:
+        found["growth-picture"] = _picture("growth", "results")
+        found["growth-length"] = _growth_length(results["growth"])
+        found["growth-batch"] = _growth_batch(results["growth"])
+    return found
+
+
+def replaced(text: str, generated: dict[str, str]) -> str:
+    """`text` with what stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->` made anew."""
+    for name, block in generated.items():
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            _, _, after = rest.partition(end)
+            text = f"{before}{begin}{block}\n{end}{after}"
+    return text
+
+
+def _overview(result: Result) -> str:
+    versions = result["machine"]["versions"]
+    named = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "sabiyarn-edge")
+    shape = result["model"]
+    lines = [
+        f"A random model of SabiYarn-125M's shape ({shape['n_layer']} layers, width {shape['n_embd']}, "
+        f"{shape['vocab_size']} tokens) on {where(result)}. Memory reads at {_gb(result)} GB/s. {named}.",
+        "",
+        *_table(
+            [
+                "engine, weights",
+                "ms per token after 128",
+                "1024",
+                "4000 tokens",
+                "prefill of 1024, tokens/s",
+                "4000",
+                "own memory, MiB",
+                "load, s",
+            ],
+            (
+                [
+                    _name(name),
+                    *(_decode(engine, length) for length in ("128", "1024", "4000")),
+                    *(_prefill(engine, length) for length in ("1024", "4000")),
+                    f"{_own_mib(engine):.0f}",
+                    f"{engine['load_seconds']['median']:.2f}",
+                ]
+                for name, engine in result["engines"].items()
+            ),
+        ),
+    ]
+    return (
+        "\n".join(lines)
+        + _skipped(result)
+        + '\n\nMedians of interleaved turns. "Own" is anonymous memory after 256 tokens, above the imports; mapped '
+        "weights come on top,\nare shared and can be dropped.\n\n" + _picture("rivals", "benchmarks/results")
+    )
+
+
+def _speed(result: Result) -> str:
+    lengths = sorted({int(n) for engine in result["engines"].values() for n in engine["lengths"]})
+    rows = []
+    for name, engine in result["engines"].items():
+        for length in map(str, lengths):
+            if length not in engine["lengths"]:
+                continue
+            figures = engine["lengths"][length]
+            decode, beams = figures["decode_ms"], engine.get("beams", {})
+            at_beams = length == str(beams.get("prompt_tokens"))
+            rows.append(
+                [
+                    _name(name),
+                    length,
+                    f"{decode['median']:.2f}",
+                    f"{decode['p10']:.2f} - {decode['p90']:.2f}",
+                    f"{figures['fraction_of_bandwidth']:.0%}",
+                    f"{figures['cpu_seconds_per_100_tokens']:.2f}",
+                    f"{figures['first_token_ms']['median']:.0f}",
+                    f"{figures['prefill_tokens_per_second']:.0f}",
+                    f"{beams['step_ms']['median']:.1f}" if at_beams else "",
+                ]
+            )
+    return "\n".join(
+        _table(
+            [
+                "engine, weights",
+                "prompt, tokens",
+                "ms per token",
+                "p10 - p90",
+                "of the bandwidth",
+                "CPU s per 100 tokens",
+                "first token, ms",
+                "prefill, tokens/s",
+                "5 beams, ms per step",
+            ],
+            rows,
+        )
+    )
+
+
+def _memory(result: Result) -> str:
+    rows = []
+    for name, engine in result["engines"].items():
+        memory = engine["memory"]
+        base, loaded, after = memory["imported"], memory["loaded"], memory["after_256_tokens"]
+        longest = list(memory.values())[-1]
+        rows.append(
+            [
+                _name(name),
+                f"{engine['disk_bytes'] / MIB:.0f}",
+                f"{engine['import_seconds']['median']:.2f}",
+                f"{engine['load_seconds']['median']:.2f}",
+                f"{(loaded['anonymous'] - base['anonymous']) / MIB:.0f}",
+                f"{_own_mib(engine):.0f}",
+                f"{(after['mapped'] - base['mapped']) / MIB:.0f}",
+                f"{loaded['peak'] / MIB:.0f}",
+                f"{longest['peak'] / MIB:.0f}",
+            ]
+        )
+    longest_name = list(next(iter(result["engines"].values()))["memory"])[-1].replace("_", " ")
+    return "\n".join(
+        _table(
+            [
+                "engine, weights",
+                "on disk, MiB",
+                "import, s",
+                "load, s",
+                "own after load, MiB",
+                "own after 256 tokens",
+                "mapped",
+                "peak of loading",
+                f"peak {longest_name}",
+            ],
+            rows,
+        )
+    )
+
+
+def _accuracy(result: Result) -> str:
+    measured = {name: e["accuracy"] for name, e in result["engines"].items() if "accuracy" in e}
+    rows = [
+        [_name(name), f"{a['mean_kl_divergence']:.2g}", f"{a['top1_agreement']:.1%}"]
+        for name, a in measured.items()
+    ]
+    return "\n".join(_table(["weights", "mean KL divergence from float32, nats", "same greedy choice"], rows))
+
+
+def _differences(result: Result) -> str:
+    lines = [f"- not in any figure: {result['excluded']}"]
+    seen: dict[str, list[str]] = {}
+    for name, engine in result["engines"].items():
+        seen.setdefault(engine["excluded"], []).append(name)
+    lines += [f"- {', '.join(names)}: {difference}" for difference, names in seen.items() if difference]
+    kv: dict[str, list[str]] = {}
+    for name, engine in result["engines"].items():
+        kv.setdefault(engine["kv_cache_dtype"], []).append(name)
+    lines += [f"- keys and values in {dtype}: {', '.join(names)}" for dtype, names in kv.items()]
+    return "\n".join(lines) + _skipped(result)
+
+
+def _selection(result: Result) -> str:
+    labels = {
+        "greedy": "greedy",
+        "sample": "top-k 50, top-p 0.9, repetition penalty over 512 ids",
+        "beams": "one step of 5-beam search",
+    }
+    rows = (
+        [label, *(f"{result[case][engine]:.0f} us" for engine in (OURS, "numpy", "transformers"))]
+        for case, label in labels.items()
+    )
+    header = [
+        f"choosing a token among {result['vocab_size']}, one core",
+        "this package",
+        "NumPy",
+        "transformers",
+    ]
+    return "\n".join(_table(header, rows))
+
+
+def _growth_length(result: Result) -> str:
+    rows = []
+    for name, curves in result["curves"].items():
+        prefills = curves["prefill"]
+        for point in curves["decode"]:
+            # The longest past leaves room for the steps, so it is a few tokens shorter than the longest prompt.
+            near = [p for p in prefills if abs(p["length"] - point["past"]) < 32]
+            rows.append(
+                [
+                    name,
+                    str(point["past"]),
+                    f"{point['step_ms']['median']:.1f}",
+                    f"{point['floor_ms']:.1f}",
+                    f"{point['kv_cache_bytes'] / MIB:.0f}",
+                    f"{near[0]['seconds']:.1f}" if near else "",
+                    f"{near[0]['tokens_per_second']:.0f}" if near else "",
+                    f"{near[0]['peak_bytes_above_loaded'] / MIB:.0f}" if near else "",
+                ]
+            )
+    return "\n".join(
+        _table(
+            [
+                "weights",
+                "past, tokens",
+                "ms per token",
+                "floor, ms",
+                "KV cache, MiB",
+                "prefill of so many, s",
+                "tokens/s",
+                "its peak above the loaded model, MiB",
+            ],
+            rows,
+        )
+    )
+
+
+def _growth_batch(result: Result) -> str:
+    rows = []
+    for name, curves in result["curves"].items():
+        single = curves["batch"][0]["step_ms"]["median"] / curves["batch"][0]["rows"]
+        for point in curves["batch"]:
+            step = point["step_ms"]["median"]
+            rows.append(
+                [
+                    name,
+                    str(point["rows"]),
+                    f"{step:.1f}",
+                    f"{1e3 * point['rows'] / step:.0f}",
+                    f"{single * point['rows'] / step:.2f}",
+                    f"{point['kv_cache_bytes'] / MIB:.0f}",
+                ]
+            )
+    return "\n".join(
+        _table(["weights", "rows", "ms per step", "tokens/s", "times one row", "KV cache, MiB"], rows)
+    )
+
+
+def _picture(benchmark: str, folder: str) -> str:
+    labels = {
+        "rivals": "Decode, prefill and memory of each engine",
+        "growth": "Decode, prefill, memory and batch",
+    }
+    return f"![{labels[benchmark]}]({folder}/{DEVICE}_{benchmark}.svg)"
+
+
+def _table(header: list[str], rows: Iterable[list[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(header)} |",
+        f"|---{'|---:' * (len(header) - 1)}|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _name(name: str) -> str:
+    return f"**{name}**" if name.startswith(OURS) else name
+
+
+def _decode(engine: Result, length: str) -> str:
+    figures = engine["lengths"].get(length)
+    return f"{figures['decode_ms']['median']:.1f}" if figures else ""
+
+
+def _prefill(engine: Result, length: str) -> str:
+    figures = engine["lengths"].get(length)
+    return f"{figures['prefill_tokens_per_second']:.0f}" if figures else ""
+
+
+def _own_mib(engine: Result) -> float:
+    """Anonymous memory after 256 tokens above what importing the engine's packages takes."""
+    memory = engine["memory"]
+    return float((memory["after_256_tokens"]["anonymous"] - memory["imported"]["anonymous"]) / MIB)
+
+
+def _gb(result: Result) -> str:
+    return f"{result['bandwidth']['best'] / 1e9:.0f}"
+
+
+def _skipped(result: Result) -> str:
+    if not result["skipped"]:
+        return ""
+    return "\n\nSkipped: " + "; ".join(f"{name} ({why})" for name, why in result["skipped"].items()) + "."
