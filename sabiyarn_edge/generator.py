@@ -10,11 +10,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ._core import DecodeState
 from .attention_masks import CallMasks, PromptMask
 from .callbacks import Callbacks
 from .config import ModelConfig
 from .decode_options import DEFAULT_MAX_NEW_TOKENS, decode_options
+from .embedding import Pooling, check_pooling, embed_tokens
 from .errors import InvalidInputError, ModelFolderError
 from .generation_config import GenerationConfig
 from .memory import process_memory, return_free_memory
@@ -372,6 +376,43 @@ class EdgeGenerator:
             with self._reserved():
                 score = score_tokens(self._session, ids, context)
             yield score
+
+    def embed(
+        self, inputs: Any, *, pooling: Pooling = "mean", normalize: bool = False
+    ) -> NDArray[np.float32]:
+        """Texts as vectors: the hidden states behind the model's last layer norm.
+
+        Args:
+            inputs: a string, a list of strings, token ids or a list of those; rows may differ in length. Each has at most
+                `max_length` tokens.
+            pooling: "mean" of all tokens' hidden states, or the "last" token's, which has seen all the others. "mean"
+                takes up to half as long again as reading a prompt, since the logits of all tokens are computed too.
+            normalize: give vectors of length 1, so that a product of two is their cosine.
+
+        Returns:
+            float32 [n_embd] for one text, [texts, n_embd] for a list. Texts are run one by one: memory is that of a
+            prompt as long as the longest.
+
+        Raises:
+            InvalidInputError: an input is empty or too long, or an option is not one of those allowed.
+            ModelFolderError: the model folder was exported before hidden states were part of the graph.
+            NumericalError: the model gave NaN or infinity.
+        """
+        check_pooling(pooling)
+        flag("normalize", normalize)
+        prompts = read_prompts(
+            inputs, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size, max_length=None
+        )
+        for index, ids in enumerate(prompts.ids):
+            if len(ids) > self.max_length:
+                raise InvalidInputError(
+                    f"text {index} has {len(ids)} tokens, but there are {self.max_length} positions. Embed pieces of it."
+                )
+        with self._reserved():
+            vectors = np.array([embed_tokens(self._session, ids, pooling) for ids in prompts.ids])
+        if normalize:
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors if prompts.is_batch else vectors[0]
 
     def cancel(self) -> None:
         """End the call that is running in another thread, if there is one, within a step of the model.

@@ -123,6 +123,8 @@ class DecoderSession:
             num_sink_tokens=num_sink_tokens,
         )
         self.buffers = StepBuffers(shape.vocab_size)
+        self.prefill_options = _shrinking_run_options()
+        """`onnxruntime.RunOptions` for runs whose scratch memory is not needed again."""
         self.runner = self._make_runner(self._session)
         self.text = HeldText(self.kv_cache, shape.n_layer, PrefixPool(prefix_pool_bytes))
         self.reused_tokens = 0
@@ -143,6 +145,11 @@ class DecoderSession:
             prefill_options=_shrinking_run_options(),
             after_prefill_run=return_free_memory,
         )
+
+    @property
+    def graph(self) -> Any:
+        """decoder.onnx's `onnxruntime.InferenceSession`."""
+        return self._session
 
     @property
     def masked_runner(self) -> MaskedRunner:

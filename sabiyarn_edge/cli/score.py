@@ -9,14 +9,12 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..errors import InvalidInputError
 from .generate import DEFAULT_MODEL
 from .parser import Parser
 from .terminal import PROGRAM
+from .text_lines import lines_of, opened
 
 if TYPE_CHECKING:
     from ..scoring import Score
@@ -66,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     from ..generator import EdgeGenerator
 
-    with _opened(arguments.file) as file:
+    with opened(arguments.file) as file:
         generator = EdgeGenerator.from_pretrained(
             arguments.model,
             num_threads=arguments.threads,
@@ -75,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
         progress = _Progress(_size(file), show=not arguments.quiet and sys.stderr.isatty())
         numbers: list[int] = []  # of the line at hand
-        for score in generator.score(_lines(file, numbers, progress)):
+        for score in generator.score(lines_of(file, numbers, progress.read)):
             progress.hide()
             print(
                 _as_json(numbers[-1], score) if arguments.json else _as_columns(numbers[-1], score),
@@ -88,15 +86,6 @@ def run(arguments: argparse.Namespace) -> None:
         print(progress.summary(), file=sys.stderr)
 
 
-def _opened(name: str) -> BinaryIO:
-    if name == "-":
-        return sys.stdin.buffer
-    try:
-        return Path(name).open("rb")
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {name}: {error.strerror or error}.") from error
-
-
 def _size(file: BinaryIO) -> int:
     """Bytes of a file; 0 of a pipe or a terminal, whose end nobody knows."""
     try:
@@ -104,22 +93,6 @@ def _size(file: BinaryIO) -> int:
     except OSError:  # not a real file, as in tests
         return 0
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
-
-
-def _lines(file: BinaryIO, numbers: list[int], progress: _Progress) -> Iterator[str]:
-    """The lines that are not empty; the number of the one given last is appended to `numbers`."""
-    for number, line in enumerate(file, start=1):
-        progress.bytes_read += len(line)
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise InvalidInputError(
-                f"line {number} is not UTF-8: byte {error.start} is {line[error.start]:#04x}. Convert the file to "
-                "UTF-8."
-            ) from None
-        if text:
-            numbers.append(number)
-            yield text
 
 
 def _as_columns(number: int, score: Score) -> str:
@@ -147,11 +120,15 @@ class _Progress:
     """
 
     def __init__(self, total_bytes: int, *, show: bool) -> None:
-        self._total_bytes, self.bytes_read = total_bytes, 0
+        self._total_bytes, self._bytes_read = total_bytes, 0
         self._show, self._shown_at, self._shown = show, 0.0, False
         self._started = time.perf_counter()
         self._texts = self._tokens = self._scored = 0
         self._total = 0.0
+
+    def read(self, nbytes: int) -> None:
+        """Count bytes of the file."""
+        self._bytes_read += nbytes
 
     def add(self, score: Score) -> None:
         """Count a text."""
@@ -175,7 +152,7 @@ class _Progress:
         """How much of the file is read: 20 signs and the percentage."""
         if self._total_bytes == 0:
             return ""
-        done = min(self.bytes_read / self._total_bytes, 1.0)
+        done = min(self._bytes_read / self._total_bytes, 1.0)
         return f"|{'#' * int(20 * done):<20}| {100 * done:3.0f} % "
 
     def summary(self) -> str:

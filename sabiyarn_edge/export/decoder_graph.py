@@ -23,6 +23,9 @@ from .weight_format import Matrix, WeightFormat
 
 __all__ = ["LAYER_NORM_EPSILON", "DecoderGraph", "Parameters", "build_decoder"]
 
+HIDDEN_STATES = "hidden_states"
+"""Output of decoder.onnx: what the head makes logits of, [batch, n, n_embd]."""
+
 LAYER_NORM_EPSILON = 1e-5
 """As in GPTJX, and torch's default."""
 
@@ -93,7 +96,13 @@ class DecoderGraph:
         for i in range(self.config.n_layer):
             for side in ("key", "value"):
                 self.graph.output(f"present.{i}.{side}", self.kv_cache_dtype, self._present_shape())
+        self._declare_hidden_states(final)
         return self.graph
+
+    def _declare_hidden_states(self, final: str) -> None:
+        # A value that every step computes anyway: it costs nothing where it is not asked for.
+        assert final == HIDDEN_STATES
+        self.graph.output(final, "float32", ["batch", "n", self.config.n_embd])
 
     def _head(self, final: str, table: Matrix) -> None:
         self.weight_format.tied_head(self.graph, final, table, "logits")
@@ -213,7 +222,7 @@ class DecoderGraph:
         inputs = [x, branch, weight, *(beta or [""]), self.graph.tensor(branch_bias) if branch_bias else ""]
         while not inputs[-1]:
             inputs.pop()
-        outputs = [short] if last else [short, "", "", f"{short}.sum"]
+        outputs = [HIDDEN_STATES] if last else [short, "", "", f"{short}.sum"]
         self.graph.node(
             "SkipLayerNormalization",
             inputs,
@@ -222,7 +231,7 @@ class DecoderGraph:
             domain=MICROSOFT,
             epsilon=LAYER_NORM_EPSILON,
         )
-        return short, outputs[-1]
+        return outputs[0], outputs[-1]
 
     def _norm_parameters(self, name: str) -> list[str]:
         """Scale and, if the checkpoint has one, shift: released ones have j.bias although bias is false."""

@@ -83,6 +83,9 @@ class _MaskedDecoderGraph(DecoderGraph):
     def _head(self, final: str, table: Matrix) -> None:
         self.weight_format.portable_head(self.graph, final, table, "logits")
 
+    def _declare_hidden_states(self, final: str) -> None:
+        pass  # this graph gives logits only
+
     def _attention(self, i: int, qkv: str) -> str:
         graph, name = self.graph, f"h.{i}.attn"
         packed = [f"{name}.{part}_packed" for part in "qkv"]

@@ -125,6 +125,7 @@ def test_inputs_and_outputs_are_the_contract(exported: Exported) -> None:
     assert [(o.name, o.type, o.shape) for o in session.get_outputs()] == [
         ("logits", "tensor(float)", ["batch", "n", shape["vocab_size"]]),
         *((f"present.{i}.{side}", cache_type, cache_shape) for i in layers for side in ("key", "value")),
+        ("hidden_states", "tensor(float)", ["batch", "n", shape["n_embd"]]),
     ]
     assert session.get_modelmeta().custom_metadata_map == {
         "weights_hash": exported.report.weights_hash,
