@@ -95,4 +95,5 @@ def _run(session: DecoderSession, tokens: NDArray[np.int64], num_wanted: int) ->
             binding.bind_output(f"present.{layer}.{side}", *place)
     binding.bind_output(OUTPUT, "cpu", 0, np.float32, hidden.shape, hidden.ctypes.data)
     session.graph.run_with_iobinding(binding, session.prefill_options)
-    return hidden[0]
+    states: NDArray[np.float32] = hidden[0]
+    return states

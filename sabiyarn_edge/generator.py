@@ -383,8 +383,7 @@ class EdgeGenerator:
         """Texts as vectors: the hidden states behind the model's last layer norm.
 
         Args:
-            inputs: a string, a list of strings, token ids or a list of those; rows may differ in length. Each has at most
-                `max_length` tokens.
+            inputs: a string, a list of strings, token ids or a list of those; each of at most `max_length` tokens.
             pooling: "mean" of all tokens' hidden states, or the "last" token's, which has seen all the others. "mean"
                 takes up to half as long again as reading a prompt, since the logits of all tokens are computed too.
             normalize: give vectors of length 1, so that a product of two is their cosine.
@@ -406,7 +405,8 @@ class EdgeGenerator:
         for index, ids in enumerate(prompts.ids):
             if len(ids) > self.max_length:
                 raise InvalidInputError(
-                    f"text {index} has {len(ids)} tokens, but there are {self.max_length} positions. Embed pieces of it."
+                    f"text {index} has {len(ids)} tokens, but there are {self.max_length} positions. Embed pieces of "
+                    "it."
                 )
         with self._reserved():
             vectors = np.array([embed_tokens(self._session, ids, pooling) for ids in prompts.ids])

@@ -61,6 +61,17 @@ def test_gives_the_article_in_another_language(nano, english, language, article)
     assert result.finish_reasons == ["eos"]
 
 
+def test_gives_vectors_that_know_what_a_text_is_about(nano):
+    texts = [
+        "<eng> Everyone has the right to life",
+        "<eng> Everyone has the right to liberty",
+        "<yor> Gbogbo ènìyàn",
+    ]
+    vectors = nano.embed(texts, normalize=True)
+    assert vectors.shape == (3, 128)
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
+
+
 def test_takes_at_most_3_mb():
     files = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert {"config.json", "decoder.onnx", "tokenizer.json", "README.md"} <= {path.name for path in files}
