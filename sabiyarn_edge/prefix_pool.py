@@ -7,6 +7,7 @@ nothing else, so a block is right for every text that comes to it on the same wa
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from weakref import WeakSet
@@ -31,7 +32,10 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 class Claim:
-    """Says that the keys and values of `tokens` are wanted for as long as this object lives."""
+    """Says that the keys and values of `tokens` are wanted for as long as this object lives.
+
+    The list is replaced, not changed: another thread may be reading it.
+    """
 
     def __init__(self, tokens: Sequence[int] = ()) -> None:
         self.tokens = list(tokens)
@@ -57,6 +61,7 @@ class PrefixPool:
         self.limit_bytes = limit_bytes
         self._roots: list[_Block] = []
         self._claims: WeakSet[Claim] = WeakSet()
+        self._claims_lock = threading.Lock()  # a thread may make a session while another one generates
         self._uses = 0  # a clock that ticks with every text
 
     @property
@@ -67,14 +72,15 @@ class PrefixPool:
     def claim(self, tokens: Sequence[int] = ()) -> Claim:
         """A new claim; it ends with the object's life."""
         claim = Claim(tokens)
-        self._claims.add(claim)
+        with self._claims_lock:
+            self._claims.add(claim)
         return claim
 
     def wants(self, tokens: Sequence[int]) -> int:
         """How many leading tokens of a text are worth adding: all, or what the longest claim says."""
         if self.limit_bytes > 0:
             return len(tokens)
-        return max((common_prefix(claim.tokens, tokens) for claim in list(self._claims)), default=0)
+        return max((common_prefix(claim.tokens, tokens) for claim in self._living()), default=0)
 
     def add(self, tokens: Sequence[int], read: Callable[[int, int], Sides]) -> None:
         """Keep a text's keys and values, as far as they are wanted; then drop what is too much.
@@ -109,7 +115,7 @@ class PrefixPool:
 
     def trim(self) -> None:
         """Drop unclaimed blocks, the least recently used first, until the rest keeps to the limit."""
-        claimed = {id(block) for claim in list(self._claims) for block, _ in self._path(claim.tokens)}
+        claimed = {id(block) for claim in self._living() for block, _ in self._path(claim.tokens)}
         free = [(block, siblings) for block, siblings in self._all() if id(block) not in claimed]
         surplus = sum(block.sides.nbytes for block, _ in free) - self.limit_bytes
         free.reverse()  # a block is used whenever one behind it is: of equally old ones, the one behind goes first
@@ -122,6 +128,10 @@ class PrefixPool:
     def clear(self) -> None:
         """Drop everything; claims stay, for what is added later."""
         self._roots.clear()
+
+    def _living(self) -> list[Claim]:
+        with self._claims_lock:
+            return list(self._claims)
 
     def _path(self, tokens: Sequence[int]) -> Iterator[tuple[_Block, int]]:
         """The blocks that hold the longest known beginning, with how many of their tokens belong to it."""

@@ -120,7 +120,7 @@ class Session:
                 f"{len(self._tokens)}."
             )
         del self._tokens[num_tokens:]
-        del self._claim.tokens[common_prefix(self._claim.tokens, self._tokens) :]
+        self._claim.tokens = self._claim.tokens[: common_prefix(self._claim.tokens, self._tokens)]
 
     def save(self, path: str | Path) -> None:
         """Write the text with its keys and values to a file: 36 KiB per token for SabiYarn-125M in float16.

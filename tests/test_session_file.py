@@ -99,6 +99,28 @@ def test_the_file_is_what_its_description_says(model: Path, text: list[int], sav
     assert len(content) == start + 4 * 50 + sides.nbytes + 32
 
 
+def test_forks_give_back_bit_for_bit_what_was_loaded(model: Path, saved: Path) -> None:
+    generator = generator_of(model)
+    session = generator.load_session(saved)
+    forks = [session.fork(), session.fork()]
+
+    def held() -> np.ndarray:
+        cache = generator._session.kv_cache
+        layers = range(generator.config.gptjx.n_layer)
+        return np.array(
+            [cache.buffer(layer, side)[0, :, :25] for layer in layers for side in ("key", "value")]
+        )
+
+    loaded = held()
+    reused = []
+    for turn in range(3):
+        for i, fork in enumerate(forks):  # each takes the other's place in the KV cache
+            reused.append(fork.generate([10 * i + turn], max_new_tokens=2).timings.reused_tokens)
+            np.testing.assert_array_equal(held(), loaded)
+    assert reused == [25, 25, 27, 27, 30, 30]
+    assert generator.memory_usage()["prefix_pool"] > 0
+
+
 def test_an_unrelated_prompt_after_loading_is_computed(model: Path, saved: Path) -> None:
     generator = generator_of(model)
     generator.load_session(saved)
