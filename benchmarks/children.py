@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import select
 import signal
 import subprocess
 import sys
@@ -26,7 +27,12 @@ class ChildFailed(Exception):
 class Child:
     """A process that runs `python -m MODULE ARGUMENTS...`: greets with one JSON line, and answers each with one."""
 
-    def __init__(self, module: str, arguments: Sequence[str]) -> None:
+    def __init__(self, module: str, arguments: Sequence[str], patience: float | None = None) -> None:
+        """
+        Args:
+            patience: seconds that an answer may take; None: any time.
+        """
+        self._patience = patience
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -54,6 +60,11 @@ class Child:
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout
+        if not select.select([self._process.stdout], [], [], self._patience)[0]:
+            self._process.kill()
+            self._process.communicate()
+            self._errors.close()
+            raise ChildFailed(f"no answer within {self._patience:.0f} s")
         line = self._process.stdout.readline()
         if not line:
             with suppress(BrokenPipeError):  # what it was not able to read

@@ -16,10 +16,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from benchmarks import models
 from benchmarks.children import Child, ChildFailed
@@ -67,12 +67,20 @@ def _ours(name: str, module: str, export: str, label: str = "", **options: Any) 
     return Contestant(f"{name} {label or export}", module, make)
 
 
-ALL_INT4 = {"dtype": "int4", "keep_int8": ["wpe"]}
+ALL_INT4 = {"dtype": "int4", "keep_int8": ["wpe"], "rounding": "search"}
 
 CONTESTANTS = (
     _ours("sabiyarn_edge", "sabiyarn", "float32", dtype="float32"),
     _ours("sabiyarn_edge", "sabiyarn", "float16-weights", dtype="float16-weights"),
     _ours("sabiyarn_edge", "sabiyarn", "int8", dtype="int8"),
+    _ours(
+        "sabiyarn_edge",
+        "sabiyarn",
+        "int8-kv8",
+        "int8, keys and values too",
+        dtype="int8",
+        kv_cache_dtype="int8",
+    ),
     _ours("sabiyarn_edge", "sabiyarn", "int4", dtype="int4"),
     _ours("sabiyarn_edge", "sabiyarn", "int4-all", **ALL_INT4),
     Contestant("llama.cpp F32", "llama_cpp", lambda w, s: models.gguf_file(w, s, "F32")),
@@ -81,7 +89,14 @@ CONTESTANTS = (
     Contestant("CTranslate2 int8", "ctranslate2", models.ctranslate2_model),
     _ours("onnxruntime-genai", "genai", "int8", dtype="int8"),
     _ours("onnxruntime-genai", "genai", "int4-all", **ALL_INT4),
-    _ours("onnxruntime-genai", "genai", "int4-32", "int4, blocks of 32", weight_block_size=32, **ALL_INT4),
+    _ours(
+        "onnxruntime-genai",
+        "genai",
+        "int4-32",
+        "int4, blocks of 32",
+        weight_block_size=32,
+        **{**ALL_INT4, "rounding": "nearest"},
+    ),
     Contestant("transformers float32", "transformers", models.gpt2_folder),
     _ours("onnxruntime, concatenating", "concatenation", "int8", dtype="int8"),
 )
@@ -124,7 +139,7 @@ class Run:
                     arguments = [
                         contestant.module, str(self.paths[name]), str(self.threads), str(self.positions)
                     ]  # fmt: skip
-                    child = Child("benchmarks.engines.serve", arguments)
+                    child = Child("benchmarks.engines.serve", arguments, self.args.patience)
                     self.starts.setdefault(name, []).append(child.hello)
                     if start == self.args.loads - 1:
                         self.children[name] = child
@@ -236,10 +251,14 @@ class Run:
             if facts[key] != value:
                 raise ChildFailed(f"{key} is {facts[key]}, not {value}")
 
-    def _chosen(self) -> Iterator[Contestant]:
-        for contestant in CONTESTANTS:
-            if not self.args.only or any(word in contestant.name for word in self.args.only):
-                yield contestant
+    def _chosen(self) -> list[Contestant]:
+        names = {contestant.name for contestant in CONTESTANTS}
+
+        def is_meant(word: str, name: str) -> bool:
+            return word == name if word in names else word in name
+
+        only = self.args.only or [""]
+        return [one for one in CONTESTANTS if any(is_meant(word, one.name) for word in only)]
 
     def _failing(self, name: str) -> _Failing:
         return _Failing(self, name)
@@ -286,8 +305,9 @@ def main() -> int:
     add("--long-rounds", type=int, default=2, help=f"rounds with prompts from {LONG} tokens on (2)")
     add("--minutes", type=float, default=11.0, help="begin no round that would end after so long (11)")
     add("--loads", type=int, default=3, help="starts of each engine (3)")
+    add("--patience", type=float, default=120.0, help="leave out an engine whose turn takes longer, s (120)")
     add("--threads", type=int, help="of each engine; default: all CPUs this process may use")
-    add("--only", nargs="+", metavar="WORD", help="engines whose names contain one of these")
+    add("--only", nargs="+", metavar="WORD", help="engines of one of these names, or whose names contain it")
     add("--prepare", action="store_true", help="make the models and stop")
     add("--out", type=Path, help="write the result as JSON")
     args = parser.parse_args()
@@ -306,10 +326,15 @@ def main() -> int:
         result = run.result()
     finally:
         run.close()
+    _write(result, args.out)  # what took long is safe now
     run.add_accuracy(result)
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
+    _write(result, args.out or sys.stdout)
     return 0
+
+
+def _write(result: dict[str, Any], out: Path | TextIO | None) -> None:
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    if isinstance(out, Path):
+        out.write_text(text, encoding="utf-8")
+    elif out:
+        out.write(text)

@@ -15,6 +15,8 @@ import json, sys, time
 print(json.dumps({"ready": True}), flush=True)
 for line in sys.stdin:
     request = json.loads(line)
+    if request["do"] == "sleep":
+        time.sleep(60)
     if request["do"] == "fail":
         raise ValueError("no such thing")
     print(json.dumps({"twice": 2 * request["number"], "cpu": time.process_time()}), flush=True)
@@ -57,3 +59,9 @@ def test_a_child_that_fails_says_why(module: str) -> None:
 def test_a_child_that_does_not_start_says_why() -> None:
     with pytest.raises(ChildFailed, match="No module named"):
         Child("no_such_module_here", [])
+
+
+def test_a_child_that_takes_too_long_is_ended(module: str) -> None:
+    child = Child(module, [], patience=5)
+    with pytest.raises(ChildFailed, match="no answer within 5 s"):
+        child.ask(do="sleep")
