@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import sabiyarn_edge.masked_runner as masked_runner_module
 import sabiyarn_edge.session as session_module
 from sabiyarn_edge import EdgeGenerator, document_mask, prefix_mask, sliding_window_mask
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
@@ -166,6 +167,26 @@ def test_the_kv_cache_grows_on_the_way(tmp_path: Path) -> None:
     result = generator.generate(ids, attn_mask=mask, max_new_tokens=20)
     assert result.sequences.tolist() == expected(model, ids, mask, max_new_tokens=20)
     assert generator.memory_usage()["kv_cache"] == 2 * 400 * generator.memory_usage()["kv_bytes_per_position"]
+
+
+def test_the_graph_is_given_the_rows_of_the_chunk_at_hand_only(
+    text_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "prefill_chunk", lambda *_: 4)
+    shapes = []
+    run = masked_runner_module._Step.run
+
+    def spy(step: Any, options: Any) -> None:
+        shapes.append(step.mask.shape)
+        run(step, options)
+
+    monkeypatch.setattr(masked_runner_module._Step, "run", spy)
+    generator = EdgeGenerator.from_pretrained(text_model, num_threads=1)
+    generator.generate([IDS, IDS[:6]], attn_mask=[MASKS["window"], None], max_new_tokens=3)
+    capacity = generator._session.kv_cache.capacity
+    first, later, decoding = (1, 1, 4, 4), (1, 1, 4, capacity + 4), (2, 1, 1, capacity + 1)
+    assert shapes == [first, *[later] * 5, first, (1, 1, 2, capacity + 2), decoding, decoding]
+    assert generator.memory_usage()["mask_cache"] == 64 * 64  # of the causal prompt; a mask given is not kept
 
 
 # --- padding
