@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import describe
 from benchmarks.nano_checkpoint import unpack_nano
+from sabiyarn_edge.bench.machine import describe_machine
 
 CHUNK = 64  # tokens per run: bounds the logits
 JOINED = 6
@@ -110,14 +110,14 @@ def main() -> int:
         figures = {what: compare(sessions, some) for what, some in texts.items()}
         result = {
             "benchmark": "kv_cache_accuracy",
-            "machine": describe(),
+            "machine": describe_machine(("sabiyarn-edge", "onnxruntime", "numpy", "torch")),
             "model": str(args.checkpoint or "nano"),
             "weights": "float32",
             "positions": {what: sum(map(len, some)) for what, some in texts.items()},
             "caches": {
                 name: {
                     "bytes_per_token": reports[name].kv_bytes_per_token,
-                    "calibration_tokens": reports[name].kv_calibration_tokens,
+                    "calibration_tokens": reports[name].calibration_tokens,
                     **{what: figures[what][name] for what in texts},
                 }
                 for name in variants

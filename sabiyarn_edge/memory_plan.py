@@ -359,11 +359,11 @@ def _scratch(config: ModelConfig, tokens: int, length: int) -> int:
     what is not written takes no memory), and onnxruntime's arena as much again: it takes such a block from the
     system, cuts a piece off it for a small tensor, and then the next layer's does not fit. Hidden states
     [tokens, 4 * n_embd] float32 lie there about 3.5 times: before and after Gelu, and the residual stream, queries,
-    keys, values and norms. A float32 cache is read tile by tile and takes no such
+    keys, values and norms. A float32 or int8 cache is read tile by tile and takes no such
     scores, but hidden states lie there 4.25 times, since no scores leave room for them.
     """
     shape = config.gptjx
-    scores = 2 * 4 * shape.n_heads * tokens * length if config.kv_cache_dtype != "float32" else 0
+    scores = 2 * 4 * shape.n_heads * tokens * length if config.kv_cache_dtype == "float16" else 0
     hidden = 4 * tokens * 4 * shape.n_embd
     return scores + (hidden * 7 // 2 if scores else hidden * 17 // 4)
 

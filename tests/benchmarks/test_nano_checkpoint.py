@@ -1,0 +1,34 @@
+"""The bundled model unpacked: exporting it again must give the bundled model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+import benchmarks.kv_cache_accuracy as kv_cache_accuracy
+from benchmarks.nano_checkpoint import NANO, unpack_nano
+from sabiyarn_edge.export import export_model
+
+
+def test_nano_unpacked_and_exported_is_nano(tmp_path: Path) -> None:
+    """Its graphs can be made anew from its weights."""
+    checkpoint = unpack_nano(tmp_path / "checkpoint")
+    export_model(
+        checkpoint, tmp_path / "nano", dtype="float16-weights", verify=False, evaluate=None, progress=False
+    )
+    made = tmp_path / "nano"
+    assert (made / "weights.bin").read_bytes() == (NANO / "weights.bin").read_bytes()
+    for name in ("decoder.onnx", "decoder_masked.onnx"):
+        new, bundled = (onnx.load(folder / name, load_external_data=False) for folder in (made, NANO))
+        assert new.graph.SerializeToString(deterministic=True) == bundled.graph.SerializeToString(
+            deterministic=True
+        )
+
+
+def test_joined_documents_are_all_there_in_another_order() -> None:
+    documents = [[i] * (i + 1) for i in range(20)]
+    joined = kv_cache_accuracy.joined(documents)
+    assert len(joined) == 4
+    assert sorted(sum(joined, [])) == sorted(sum(documents, []))
+    assert sum(joined, []) != sum(documents, [])
