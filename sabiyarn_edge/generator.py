@@ -22,7 +22,7 @@ from .embedding import Pooling, check_pooling, embed_tokens
 from .errors import InvalidInputError, ModelFolderError
 from .generation_config import GenerationConfig
 from .memory import process_memory, return_free_memory
-from .memory_plan import MemoryFitWarning, MemoryPlan, fit_to_limit, plan_memory
+from .memory_plan import MemoryFitWarning, MemoryPlan, check_call, fit_to_limit, plan_memory
 from .option_checks import flag
 from .overflow import Overflow, SlidingContext, cut_prompt
 from .prefix_pool import Claim
@@ -60,6 +60,7 @@ class EdgeGenerator:
         overflow: str = "error",
         keep_tokens: int = 0,
         reuse_prefix: bool = True,
+        memory_limit_mb: float | None = None,
     ) -> None:
         block_size = session.config.gptjx.block_size
         if max_length is not None and not 2 <= max_length <= block_size:
@@ -73,6 +74,7 @@ class EdgeGenerator:
         self.generation_config = generation_config
         self.max_length = max_length or block_size
         self.max_batch_size = max_batch_size
+        self.memory_limit_mb = memory_limit_mb
         self.overflow = Overflow(overflow, keep_tokens)
         self.reuse_prefix = reuse_prefix
         if self.overflow.mode == "slide":
@@ -127,8 +129,9 @@ class EdgeGenerator:
             prefix_pool_mb: MiB for the keys and values of earlier texts (system prompts, examples at the head of
                 prompts), the least recently used of which are dropped; 0: only the last call's are held, and those of
                 living sessions. It comes on top of memory_limit_mb.
-            memory_limit_mb: most memory that the process may take above `import onnxruntime`, MiB, for max_batch_size
-                rows (None: one) of max_length positions; None: no limit. See `plan`.
+            memory_limit_mb: most memory that the process may take above `import onnxruntime`, MiB: now for
+                max_batch_size rows (None: one) of max_length positions, and later for each call; None: no limit. See
+                `plan`.
             fit: where that is not enough, take a smaller prefill chunk and then a smaller kv_window, and say so in a
                 MemoryFitWarning, instead of refusing.
 
@@ -183,6 +186,7 @@ class EdgeGenerator:
             overflow=overflow,
             keep_tokens=keep_tokens,
             reuse_prefix=reuse_prefix,
+            memory_limit_mb=memory_limit_mb,
         )
 
     @staticmethod
@@ -501,6 +505,8 @@ class EdgeGenerator:
                 f"max_batch_size is {self.max_batch_size}. Give fewer prompts at once, or load with a larger "
                 "max_batch_size."
             )
+        if self.memory_limit_mb is not None:
+            self._check_memory(self.memory_limit_mb, prompts, rows_each, config)
         native = decode_options(
             config,
             prompts=prompts.ids,
@@ -524,6 +530,23 @@ class EdgeGenerator:
             reuse_prefix=reuse_prefix,
             started=started,
             masks=masks,
+        )
+
+    def _check_memory(self, limit: float, prompts: Prompts, rows_each: int, config: GenerationConfig) -> None:
+        longest = min(max(map(len, prompts.ids)), self.max_length - 1)
+        new_tokens = config.max_new_tokens
+        if new_tokens is None:
+            new_tokens = config.max_length - longest if config.max_length else DEFAULT_MAX_NEW_TOKENS
+        check_call(
+            self._session.folder,
+            limit,
+            max_length=min(longest + max(new_tokens, 1), self.max_length),
+            prompt_length=longest,
+            batch=len(prompts.ids),
+            beams=rows_each,
+            kv_window=self._session.window,
+            weight_cache=self._session.weight_cache,
+            max_prefill_chunk=self._session.max_prefill_chunk,
         )
 
     def _sliding_context(self, overflow: Overflow) -> SlidingContext:

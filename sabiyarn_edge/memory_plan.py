@@ -24,7 +24,7 @@ from .graph_nodes import read_nodes
 from .session import MAX_PREFILL_CHUNK, MIN_PREFILL_CHUNK, caches_weights, prefill_chunk
 from .weight_cache import is_cached
 
-__all__ = ["MIB", "MemoryFitWarning", "MemoryPlan", "fit_to_limit", "plan_memory"]
+__all__ = ["MIB", "MemoryFitWarning", "MemoryPlan", "check_call", "fit_to_limit", "plan_memory"]
 
 MIB = 2**20
 MIN_CAPACITY = 256  # positions: the KV cache's first allocation
@@ -69,8 +69,10 @@ class MemoryPlan:
     loading: int
     """What loading takes and gives back: the packed copy of the largest matrix; all of them when the weight cache
     is made."""
+    running: int
+    """The most memory once it is loaded: at the end of the prompt, or at the end of the call."""
     peak: int
-    """The most memory at any time: while loading, at the end of the prompt, or at the end of the call."""
+    """The most memory at any time: while loading, or running."""
 
     @property
     def peak_mib(self) -> float:
@@ -160,6 +162,7 @@ def plan_memory(
     )
     runtime = _runtime(folder, shape)
     held = runtime + weights.anonymous
+    running = held + logits + max(prompt_kv + prefill_scratch, kv_cache + decode_scratch)
     return MemoryPlan(
         max_length=length,
         prompt_length=prompt,
@@ -174,11 +177,8 @@ def plan_memory(
         logits=logits,
         scratch=max(prefill_scratch, decode_scratch),
         loading=weights.loading,
-        peak=max(
-            held + weights.loading,
-            held + logits + prompt_kv + prefill_scratch,
-            held + logits + kv_cache + decode_scratch,
-        ),
+        running=running,
+        peak=max(held + weights.loading, running),
     )
 
 
@@ -213,6 +213,24 @@ def fit_to_limit(
     if plan.kv_window < wanted.kv_window:
         chosen.append(f"kv_window {plan.kv_window} instead of {wanted.kv_window}")
     return plan, chosen
+
+
+def check_call(folder: Path, limit_mib: float, **options: Any) -> None:
+    """Refuse a call of generate, with a model that is loaded, whose plan is above the limit.
+
+    Args:
+        options: as for `plan_memory`.
+
+    Raises:
+        InvalidInputError: the call needs more, with both numbers.
+    """
+    plan = plan_memory(folder, **options)
+    if plan.running > limit_mib * MIB:
+        raise InvalidInputError(
+            f"this call needs {plan.running / MIB:.1f} MiB for {plan.batch} prompt(s), {plan.beams} row(s) each, of "
+            f"{plan.max_length} positions, but memory_limit_mb is {limit_mib:g}. Give fewer prompts or beams at once, "
+            "or fewer new tokens."
+        )
 
 
 def _advice(plan: MemoryPlan, limit_mib: float, fit: bool) -> str:

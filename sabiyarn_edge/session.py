@@ -111,8 +111,8 @@ class DecoderSession:
         self.max_prefill_chunk = max_prefill_chunk
         self.num_sink_tokens = num_sink_tokens
 
-        self._folder = Path(folder)
-        self._weight_cache = caches_weights(self.config, weight_cache)
+        self.folder = Path(folder)
+        self.weight_cache = caches_weights(self.config, weight_cache)
         self._session = self._open("decoder")
         self.kv_cache = KvCache(
             num_layers=shape.n_layer,
@@ -161,7 +161,7 @@ class DecoderSession:
         if self._masked is None:
             if "decoder_masked" not in self.config.graphs:
                 raise ModelFolderError(
-                    f"{self._folder} has no graph for masks: it was exported by an earlier version. Export the "
+                    f"{self.folder} has no graph for masks: it was exported by an earlier version. Export the "
                     "checkpoint again, or leave attn_mask out."
                 )
             before = process_memory().get("process_anonymous", 0)
@@ -194,7 +194,7 @@ class DecoderSession:
     def _open(self, role: str) -> Any:
         """The graph of that role in an onnxruntime session, checked against the folder's other files."""
         graph = self._find(role)
-        weights = self._folder / self.config.weights_file
+        weights = self.folder / self.config.weights_file
         header = WeightsHeader.read(weights)
         if header.weights_hash != self.config.weights_hash:
             raise ModelFolderError(
@@ -202,7 +202,7 @@ class DecoderSession:
                 f"says {self.config.weights_hash[:12]}.... Copy the whole model folder again."
             )
         session = None
-        if self._weight_cache:
+        if self.weight_cache:
             session = open_cached(graph, weights, self.config.weights_hash, self._load, self._load)
         if session is None:
             session = self._load(graph)
@@ -211,7 +211,7 @@ class DecoderSession:
         return session
 
     def _find(self, role: str) -> Path:
-        graph = self._folder / self.config.graphs[role]
+        graph = self.folder / self.config.graphs[role]
         if not graph.is_file():
             raise ModelFolderError(
                 f"{graph} is missing. Copy the model folder again, or export the checkpoint again."

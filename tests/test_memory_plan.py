@@ -171,6 +171,19 @@ def test_fit_takes_a_smaller_chunk_and_then_a_smaller_window(medium: Path) -> No
     assert generator.memory_usage()["kv_cache"] == 256 * 3072
 
 
+def test_a_call_above_the_limit_is_refused_and_a_smaller_one_is_not(medium: Path) -> None:
+    limit = EdgeGenerator.plan(medium, max_length=320).peak_mib + 1
+    generator = EdgeGenerator.from_pretrained(medium, max_length=320, memory_limit_mb=limit)
+    call = {"max_new_tokens": 20, "eos_token_id": None}
+    needed = EdgeGenerator.plan(medium, max_length=320, prompt_length=300, batch=8).running / 2**20
+    with pytest.raises(
+        InvalidInputError, match=rf"this call needs {needed:.1f} MiB for 8 prompt\(s\), 1 row"
+    ):
+        generator.generate([list(range(300))] * 8, **call)
+    assert generator.memory_usage()["kv_cache"] == 0
+    assert len(generator.generate([1, 2, 3], **call).sequences) == 1
+
+
 def test_the_command_prints_the_plan(medium: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = EdgeGenerator.plan(medium, max_length=700, batch=2, beams=3, prompt_length=300)
     arguments = ["plan", str(medium), "--max-length", "700", "--batch", "2", "--beams", "3"]
