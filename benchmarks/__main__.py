@@ -13,6 +13,7 @@ BENCHMARKS = {
     "threads": "how threads wait: time and CPU seconds per token, and CPU seconds while idle",
     "overflow": "texts past the last position: sliding beside cropping at every token",
     "kv_cache_accuracy": "perplexity and divergence with a KV cache of each type, beside its memory",
+    "weight_accuracy": "perplexity and divergence with weights stored in each way, beside their size",
     "small_board": "a full-shape random SabiYarn-125M under a memory limit of 512 and 300 MiB (as root)",
     "selection": "one step of greedy, sampling and beam search at 52050 entries, beside NumPy and transformers",
 }

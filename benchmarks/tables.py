@@ -46,6 +46,8 @@ def blocks(results: dict[str, Result]) -> dict[str, str]:
         found["rivals-differences"] = _differences(results["rivals"])
     if "selection" in results:
         found["selection"] = _selection(results["selection"])
+    if "weight_accuracy" in results:
+        found["weight_accuracy"] = _weights(results["weight_accuracy"])
     if "growth" in results:
         found["growth-picture"] = _picture("growth", "results")
         found["growth-length"] = _growth_length(results["growth"])
@@ -202,6 +204,29 @@ def _differences(result: Result) -> str:
         kv.setdefault(engine["kv_cache_dtype"], []).append(name)
     lines += [f"- keys and values in {dtype}: {', '.join(names)}" for dtype, names in kv.items()]
     return "\n".join(lines) + _skipped(result)
+
+
+def _weights(result: Result) -> str:
+    exact = result["weights"]["float32"]["perplexity"]
+    rows = [
+        [
+            name,
+            f"{found['sabiyarn_125m_mib']:.0f}",
+            f"{found['mean_kl_divergence']:.3f}",
+            f"{found['perplexity']:.2f} ({found['perplexity'] / exact - 1:+.1%})",
+            f"{found['top1_agreement']:.1%}",
+        ]
+        for name, found in result["weights"].items()
+        if name != "float32"
+    ]
+    head = [
+        "weights",
+        "SabiYarn-125M, MiB",
+        "mean KL divergence, nats",
+        f"perplexity (float32: {exact:.2f})",
+        "same likeliest token",
+    ]
+    return "\n".join(_table(head, rows))
 
 
 def _selection(result: Result) -> str:
