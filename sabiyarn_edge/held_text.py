@@ -49,6 +49,8 @@ class HeldText:
         tokens, self._tokens = self._tokens, []
         if len(tokens) > kept and not self.wrapped:
             self.pool.add(tokens, self.read)
+        else:
+            self.pool.trim()  # of what sessions held that have ended since
 
     def forget(self) -> None:
         """Know nothing any more, neither of the row nor in the pool."""

@@ -50,6 +50,11 @@ class Session:
             InvalidInputError: ids outside the vocabulary, or a string and no tokenizer.
         """
         self._tokens = self._with(inputs)
+        claimed = self._claim.tokens
+        if common_prefix(claimed, self._tokens) == len(
+            claimed
+        ):  # else the text has slid, and lost its beginning
+            self._claim.tokens = list(self._tokens)
 
     def generate(
         self,

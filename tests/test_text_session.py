@@ -75,6 +75,10 @@ def test_what_forks_share_is_held_once(generator: EdgeGenerator) -> None:
     del fork
     gc.collect()
     generator.generate([1], max_new_tokens=1)
+    assert generator.memory_usage()["prefix_pool"] == 64 * per_token  # the root's
+    assert root.generate(max_new_tokens=1).timings.reused_tokens == 63
+    del root
+    generator.generate([1], max_new_tokens=1)
     assert generator.memory_usage()["prefix_pool"] == 0
 
 
