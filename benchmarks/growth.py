@@ -118,6 +118,11 @@ def serve(folder: Path, threads: int) -> None:
         print(json.dumps(getattr(grower, request["do"])(request["size"])), flush=True)
 
 
+def _options(dtype: str) -> dict[str, str]:
+    """Of the export; GPTQ would take minutes and change no time."""
+    return {"dtype": dtype, **({"rounding": "search"} if dtype == "int4" else {})}
+
+
 def _say(message: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
@@ -188,7 +193,7 @@ def main() -> int:
     Path(os.environ["SABIYARN_EDGE_CACHE"]).mkdir(mode=0o700, parents=True, exist_ok=True)
     positions = models.SHAPES[args.shape]["block_size"]
     lengths = sorted({min(length, positions) for length in args.lengths})
-    folders = {dtype: models.export(args.work, args.shape, dtype, dtype=dtype) for dtype in args.dtypes}
+    folders = {dtype: models.export(args.work, args.shape, dtype, **_options(dtype)) for dtype in args.dtypes}
     began = time.perf_counter()  # making models does not count
     children = {}
     for dtype, folder in folders.items():
