@@ -8,6 +8,7 @@ __all__ = [
     "InvalidInputError",
     "ModelFolderError",
     "NumericalError",
+    "OutOfMemoryError",
     "SabiYarnError",
     "SessionFileError",
 ]
@@ -23,6 +24,10 @@ class InvalidInputError(SabiYarnError, ValueError):
 
 class ModelFolderError(SabiYarnError):
     """A model folder lacks a file, or its files are damaged or do not belong together."""
+
+
+class OutOfMemoryError(SabiYarnError, MemoryError):
+    """The machine or the control group has not the memory that loading a model takes; nothing was loaded."""
 
 
 class CheckpointError(SabiYarnError):

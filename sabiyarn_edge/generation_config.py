@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from . import option_checks as check
 from .config import read_json_object
+from .durable import new_file
 from .errors import InvalidInputError, ModelFolderError
 from .huggingface_options import NO_EFFECT, NOT_HERE
 from .option_conflicts import contradictions, reasons_to_be_unused
@@ -225,7 +226,8 @@ class GenerationConfig:
     def save(self, folder: str | Path) -> None:
         """Write folder/generation_config.json. The folder must exist."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        (Path(folder) / GENERATION_CONFIG_FILE).write_text(text, encoding="utf-8")
+        with new_file(Path(folder) / GENERATION_CONFIG_FILE) as file:
+            file.write(text.encode())
 
     # --- what the options come to ---
 

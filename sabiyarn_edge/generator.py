@@ -22,7 +22,7 @@ from .embedding import Pooling, check_pooling, embed_tokens
 from .errors import InvalidInputError, ModelFolderError
 from .generation_config import GenerationConfig
 from .memory import process_memory, return_free_memory
-from .memory_plan import MemoryFitWarning, MemoryPlan, check_call, fit_to_limit, plan_memory
+from .memory_plan import MemoryFitWarning, MemoryPlan, check_call, check_room, fit_to_limit, plan_memory
 from .option_checks import flag
 from .overflow import Overflow, SlidingContext, cut_prompt
 from .prefix_pool import Claim
@@ -139,6 +139,7 @@ class EdgeGenerator:
             ModelFolderError: a file is missing or damaged, or files do not belong together.
             InvalidInputError: an argument is out of range, or memory_limit_mb is less than what the model needs;
                 nothing was loaded.
+            OutOfMemoryError: without memory_limit_mb: the machine or the control group has less than loading takes.
         """
         folder = find_model(path)
         if max_length is not None and kv_window is None:
@@ -148,7 +149,9 @@ class EdgeGenerator:
                 f"prefix_pool_mb is {prefix_pool_mb!r}; it must be an integer of at least 0, in MiB."
             )
         chunk = MAX_PREFILL_CHUNK
-        if memory_limit_mb is not None:
+        if memory_limit_mb is None:
+            check_room(folder, weight_cache=weight_cache)
+        else:
             plan, chosen = fit_to_limit(
                 folder,
                 memory_limit_mb,

@@ -17,17 +17,28 @@ from pathlib import Path
 from typing import Any
 
 from ._core import KvCache
+from .available_memory import AvailableMemory
 from .config import GPTJXConfig, ModelConfig
-from .errors import InvalidInputError, ModelFolderError
+from .errors import InvalidInputError, ModelFolderError, OutOfMemoryError
 from .external_tensors import read_external_tensors
 from .graph_nodes import read_nodes
 from .session import MAX_PREFILL_CHUNK, MIN_PREFILL_CHUNK, caches_weights, prefill_chunk
 from .weight_cache import is_cached
 
-__all__ = ["MIB", "MemoryFitWarning", "MemoryPlan", "check_call", "fit_to_limit", "plan_memory"]
+__all__ = [
+    "MIB",
+    "MemoryFitWarning",
+    "MemoryPlan",
+    "check_call",
+    "check_room",
+    "fit_to_limit",
+    "plan_memory",
+]
 
 MIB = 2**20
 MIN_CAPACITY = 256  # positions: the KV cache's first allocation
+_CERTAINLY_ENOUGH = 4  # times the weights: float16 ones are widened, and held twice while they are packed
+_CERTAINLY_ENOUGH_BESIDES = 256 * MIB
 MIN_WINDOW = 64  # positions: fit_to_limit goes no lower
 
 # Nodes whose matrix (their second input) onnxruntime packs: it then holds the packed copy instead of the file's.
@@ -230,6 +241,34 @@ def check_call(folder: Path, limit_mib: float, **options: Any) -> None:
             f"this call needs {plan.running / MIB:.1f} MiB for {plan.batch} prompt(s), {plan.beams} row(s) each, of "
             f"{plan.max_length} positions, but memory_limit_mb is {limit_mib:g}. Give fewer prompts or beams at once, "
             "or fewer new tokens."
+        )
+
+
+def check_room(folder: Path, *, weight_cache: bool | None, root: Path = Path("/")) -> None:
+    """Refuse to load a model for which there is no memory, rather than have the system kill the process.
+
+    Args:
+        folder, weight_cache: as for `plan_memory`.
+        root: where /proc and /sys are.
+
+    Raises:
+        OutOfMemoryError: loading takes more than the machine or the control group has left, swap included.
+    """
+    memory = AvailableMemory.read(root)
+    if memory.here is None:
+        return
+    left = memory.here + memory.free_swap
+    if left > _CERTAINLY_ENOUGH * ModelConfig.load(folder).weights_bytes + _CERTAINLY_ENOUGH_BESIDES:
+        return  # by far the usual case, which need not read the graph
+    needed = plan_memory(folder, max_length=2, prompt_length=1, weight_cache=weight_cache).peak
+    if needed > left:
+        limit = (
+            f" (its control group's limit is {memory.group_limit / MIB:.0f})" if memory.group_limit else ""
+        )
+        raise OutOfMemoryError(
+            f"loading {folder} takes {needed / MIB:.0f} MiB, and this process can take {left / MIB:.0f} more{limit}. "
+            "End other programs, add swap, raise the limit, or export it with fewer bits. "
+            "`sabiyarn-edge plan` tells more; memory_limit_mb (--memory-limit) puts a number of yours in place of this."
         )
 
 

@@ -243,7 +243,14 @@ class _Entry:
                 same_model = record["key"]["model"] == key["model"] or record["source"] == source
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-            if same_cpu and same_graph and same_model and record_file.parent != self.folder:
+            being_made = record_file.parent.name.startswith(".")
+            if (
+                same_cpu
+                and same_graph
+                and same_model
+                and not being_made
+                and record_file.parent != self.folder
+            ):
                 shutil.rmtree(record_file.parent, ignore_errors=True)
 
     def _check_space(self) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ..available_memory import AvailableMemory
 from ..config import ModelConfig
 from ..errors import SabiYarnError
 from .finding import Finding
-from .limits import available_bytes
 from .system import MIB, System
 
 __all__ = ["examine_model"]
@@ -41,7 +41,7 @@ def examine_model(system: System, model: str) -> Finding:
     except SabiYarnError as error:
         return Finding("model", "problem", str(error), "Copy or export the model again.")
     own, mapped = BASE + plan.peak, plan.weights_mapped
-    available = available_bytes(system)
+    available = AvailableMemory.read(system.root).here
     facts = {
         "folder": str(folder),
         "plan": plan.to_dict(),

@@ -35,10 +35,3 @@ class System:
             return (self.root / path).read_text(encoding="utf-8", errors="replace").strip("\0\n ")
         except OSError:
             return ""
-
-    def number(self, path: Path) -> int | None:
-        """The number in a file; None if there is none ("max")."""
-        try:
-            return int(path.read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            return None

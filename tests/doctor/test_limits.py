@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sabiyarn_edge.doctor.limits import available_bytes, examine_memory, examine_threads
+from sabiyarn_edge.available_memory import AvailableMemory
+from sabiyarn_edge.doctor.limits import examine_memory, examine_threads
 from tests.doctor.boards import MIB, PI_4, board
 
 SERVICE = {"proc/self/cgroup": "0::/system.slice/ours.service\n"}
@@ -17,7 +18,7 @@ GROUP = "sys/fs/cgroup/system.slice/ours.service"
 def test_a_board_with_room(tmp_path: Path) -> None:
     found = examine_memory(board(tmp_path))
     assert (found.status, found.text) == ("ok", "1496 of 1845 MiB available, swap 200 MiB")
-    assert found.facts["available_here"] == found.facts["available"] == 1532000 * 1024
+    assert found.facts["here"] == found.facts["available"] == 1532000 * 1024
 
 
 def test_a_board_without_room(tmp_path: Path) -> None:
@@ -68,12 +69,12 @@ def test_control_groups(tmp_path: Path, files: dict[str, str], left: int | None)
     found = examine_memory(system)
     if left is None:
         assert found.status == "ok"
-        assert available_bytes(system) == 1532000 * 1024
+        assert AvailableMemory.read(tmp_path).here == 1532000 * 1024
     else:
         assert found.status == "warning"  # each of them is below 256 MiB
         assert f"{left} are left" in found.text
         assert "MemoryMax" in found.remedy
-        assert available_bytes(system) == left * MIB
+        assert AvailableMemory.read(tmp_path).here == left * MIB
 
 
 def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
