@@ -90,6 +90,7 @@ def test_the_library_opens_no_socket(clean: dict[str, str], tmp_path: Path) -> N
 COMMANDS: dict[str, Callable[[Path], list[str | Path]]] = {
     "generate": lambda folder: ["--max-new-tokens", "5", "<yor> Gbogbo"],
     "score": lambda folder: [text_in(folder)],
+    "embed": lambda folder: [text_in(folder)],
     "info": lambda folder: ["nano"],
     "plan": lambda folder: ["nano"],
     "doctor": lambda folder: ["nano"],
