@@ -36,15 +36,17 @@ RUN_TIME = ["numpy", "onnxruntime", "tokenizers"]
 TEST_TOOLS = ["pytest", "hypothesis", "regex"]
 ABSENT = frozenset({"torch", "onnx", "safetensors", "transformers"})
 """What the board does not have, of what tests import."""
-ONE_CPU_IS_ENOUGH = (
+SYSTEM_TESTS = (
     "tests/cli/test_process.py",
     "tests/modeling/test_imports.py",
     "tests/test_device.py",
     "tests/test_imports.py",
+    "tests/test_no_sockets.py",
+    "tests/test_soak.py",
     "tests/test_telemetry.py",
 )
-"""Tests of the system, not of computing: they start about a hundred Pythons, which is most of the time under
-emulation. The first CPU model runs them; all run the same commands in one process, and SMOKE as a process."""
+"""What the CPU does not change: they start about a hundred Pythons, which is most of the time under emulation. The
+first CPU model runs them, last; all run the same commands in one process, and SMOKE as a process."""
 SMOKE = ["-m", "sabiyarn_edge", "generate", "--quiet", "--max-new-tokens", "16", "<yor> Gbogbo ènìyàn"]
 
 
@@ -70,7 +72,20 @@ def main() -> int:
     )
     parser.add_argument("--cpu", choices=CPUS, nargs="+", default=list(CPUS), help="qemu's CPU models")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="CPU models that are tried at once")
-    parser.add_argument("--result", type=Path, help="JSON file to write the outcome to")
+    parser.add_argument(
+        "--part",
+        choices=["cpu", "system", "all"],
+        default="all",
+        help="cpu: without SYSTEM_TESTS; system: these",
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="take the wheel, models and tests of the last run from the cache"
+    )
+    parser.add_argument(
+        "--result",
+        type=Path,
+        help="JSON file to write the outcome to, after each part; what was not tried now stays in it",
+    )
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     parser.add_argument("--cache", type=Path, default=home / "sabiyarn-edge-board", help="1 GB is kept here")
     parser.add_argument("pytest", nargs="*", help="options for pytest, behind --")
@@ -80,14 +95,18 @@ def main() -> int:
     except BoardError as error:
         print(f"tests.arm: {error}", file=sys.stderr)
         return 2
-    if options.result is not None:
-        options.result.write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(outcome, indent=2))
-    passed = all(
-        not found["failed"] and not found["exit_code"] and found["continues_as_x86_64"]
-        for found in outcome["cpus"].values()
+    return 0 if all_passed(outcome) else 1
+
+
+def all_passed(outcome: dict[str, Any]) -> bool:
+    tried = [*outcome["cpus"].values(), *([outcome["system_tests"]] if "system_tests" in outcome else [])]
+    passed = all(not found["failed"] and not found["exit_code"] for found in tried)
+    return (
+        passed
+        and all(found["continues_as_x86_64"] for found in outcome["cpus"].values())
+        and not outcome["instructions_beyond_armv8_a"]
     )
-    return 1 if not passed or outcome["instructions_beyond_armv8_a"] else 0
 
 
 def try_board(options: argparse.Namespace) -> dict[str, Any]:
@@ -97,34 +116,21 @@ def try_board(options: argparse.Namespace) -> dict[str, Any]:
     enable_emulation()
     with stage("root file system"):
         board = Board.make(options.cache, options.release)
-    with stage("wheel"):
-        wheel = build_wheel(board, options.cache)
+    if options.again:
+        wheel = next((options.cache / f"wheel-{board.release}").glob("*.whl"))
+    else:
+        with stage("wheel"):
+            wheel = build_wheel(board, options.cache)
+        with stage("install"):
+            if not (board.site_packages / "onnxruntime").exists():
+                board.install([*RUN_TIME, *TEST_TOOLS])
+            board.install([str(wheel)], "--no-deps")
+        with stage("models"):
+            exports = make_exports(options.cache)
+        copy_tests(board, exports)
     with stage("instructions"):
         beyond = instructions_beyond(wheel, options.cache)
-    with stage("install"):
-        if not (board.site_packages / "onnxruntime").exists():
-            board.install([*RUN_TIME, *TEST_TOOLS])
-        board.install([str(wheel)], "--no-deps")
-    with stage("models"):
-        exports = make_exports(options.cache)
-    folder = fresh_folder(board.root / "board")
-    for name in ("tests", "csrc", "build_support"):
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPOSITORY / "pyproject.toml", folder)
-    shutil.copytree(exports, folder / "exports")
-    spoken = subprocess.run([sys.executable, *SMOKE], check=True, capture_output=True, text=True).stdout
-
-    def try_cpu(cpu: str) -> dict[str, Any]:
-        left_out = () if cpu == options.cpu[0] else ONE_CPU_IS_ENOUGH
-        tried = run_tests(board, cpu, [*options.pytest, *(f"--ignore={file}" for file in left_out)])
-        said = board.root / f"board/{cpu}.said"
-        exit_code = board.run(["python3", *SMOKE], said, cpu=cpu)
-        return {**tried, "continues_as_x86_64": exit_code == 0 and spoken in said.read_text(encoding="utf-8")}
-
-    before = cpu_seconds_of_children()
-    with stage("tests"), ThreadPoolExecutor(options.jobs) as pool:
-        cpus = dict(zip(options.cpu, pool.map(try_cpu, options.cpu), strict=True))
-    return {
+    outcome: dict[str, Any] = {
         "device": f"emulated by qemu-user on {platform.machine()}; times say nothing about a board",
         "date": datetime.now(UTC).date().isoformat(),
         "debian": board.release,
@@ -134,9 +140,48 @@ def try_board(options: argparse.Namespace) -> dict[str, Any]:
         "wheel_bytes": wheel.stat().st_size,
         "instructions_beyond_armv8_a": beyond,
         "seconds": stage.seconds,
-        "cpu_seconds_of_tests": round(cpu_seconds_of_children() - before),
-        "cpus": cpus,
     }
+    earlier = options.result is not None and options.result.exists()
+    kept = json.loads(options.result.read_text(encoding="utf-8")) if earlier else {}
+    outcome["cpus"] = kept.get("cpus", {})
+    if "system_tests" in kept:
+        outcome["system_tests"] = kept["system_tests"]
+
+    def save() -> None:
+        if options.result is not None:
+            options.result.write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
+
+    def try_cpu(cpu: str) -> None:
+        tried = run_tests(board, cpu, [*(f"--ignore={file}" for file in SYSTEM_TESTS), *options.pytest])
+        outcome["cpus"][cpu] = {**tried, "continues_as_x86_64": continues_as_x86_64(board, cpu)}
+        save()
+
+    if options.part != "system":
+        with stage("tests"), ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(try_cpu, options.cpu))
+    if options.part != "cpu":
+        with stage("system tests"):
+            outcome["system_tests"] = run_tests(board, options.cpu[0], [*SYSTEM_TESTS, *options.pytest])
+    outcome["cpu_seconds"] = round(cpu_seconds_of_children())
+    save()
+    return outcome
+
+
+def copy_tests(board: Board, exports: Path) -> None:
+    """Put the tests and the models that they use on the board."""
+    folder = fresh_folder(board.root / "board")
+    for name in ("tests", "csrc", "build_support"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", folder)
+    shutil.copytree(exports, folder / "exports")
+
+
+def continues_as_x86_64(board: Board, cpu: str) -> bool:
+    """Whether the bundled model says on this CPU what it says here."""
+    here = subprocess.run([sys.executable, *SMOKE], check=True, capture_output=True, text=True).stdout
+    log = board.root / f"board/{cpu}.said"
+    exit_code = board.run(["python3", *SMOKE], log, cpu=cpu)
+    return exit_code == 0 and here in log.read_text(encoding="utf-8")
 
 
 def instructions_beyond(wheel: Path, cache: Path) -> list[str]:
@@ -209,6 +254,7 @@ def run_tests(board: Board, cpu: str, pytest_options: list[str]) -> dict[str, An
         "skipped": found["skipped"],
         "exit_code": exit_code,
         "seconds": round(time.monotonic() - start, 1),
+        "date": datetime.now(UTC).date().isoformat(),
     }
 
 

@@ -55,9 +55,9 @@ CASES: dict[str, dict[str, Any]] = {
 BY_ORACLE = [name for name, case in CASES.items() if name.startswith("greedy") and "options" not in case]
 
 
-def golden_model(folder: Path, dtype: str = "float32") -> Exported:
-    """The model of all cases, exported into `folder`."""
-    return export_tiny(folder, SHAPE, dtype=dtype, kv_cache_dtype="float32")
+def golden_model(folder: Path, **options: Any) -> Exported:
+    """The model of all cases, exported into `folder`; in float32 where `options` say nothing else."""
+    return export_tiny(folder, SHAPE, **{"kv_cache_dtype": "float32", **options})
 
 
 def prompts_of(name: str) -> list[list[int]]:
