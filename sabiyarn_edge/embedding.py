@@ -7,19 +7,18 @@ are handed out only when a run asks for them. Such a run computes the logits of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InvalidInputError, ModelFolderError, NumericalError
+from .pooling import POOLINGS, Pooling
 from .scoring import SCORE_LOGITS_BYTES
 from .session import DecoderSession
 
-__all__ = ["POOLINGS", "Pooling", "check_pooling", "embed_tokens"]
+__all__ = ["check_pooling", "embed_tokens"]
 
-Pooling = Literal["mean", "last"]
-POOLINGS: tuple[Pooling, ...] = ("mean", "last")
 OUTPUT = "hidden_states"
 
 

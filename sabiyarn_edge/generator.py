@@ -18,13 +18,14 @@ from .attention_masks import CallMasks, PromptMask
 from .callbacks import Callbacks
 from .config import ModelConfig
 from .decode_options import DEFAULT_MAX_NEW_TOKENS, decode_options
-from .embedding import Pooling, check_pooling, embed_tokens
+from .embedding import check_pooling, embed_tokens
 from .errors import InvalidInputError, ModelFolderError
 from .generation_config import GenerationConfig
 from .memory import process_memory, return_free_memory
 from .memory_plan import MemoryFitWarning, MemoryPlan, check_call, check_room, fit_to_limit, plan_memory
 from .option_checks import flag
 from .overflow import Overflow, SlidingContext, cut_prompt
+from .pooling import Pooling
 from .prefix_pool import Claim
 from .prompts import Prompts, read_prompts
 from .result import GenerationResult

@@ -266,7 +266,7 @@ def check_room(folder: Path, *, weight_cache: bool | None, root: Path = Path("/"
             f" (its control group's limit is {memory.group_limit / MIB:.0f})" if memory.group_limit else ""
         )
         raise OutOfMemoryError(
-            f"loading {folder} takes {needed / MIB:.0f} MiB, and this process can take {left / MIB:.0f} more{limit}. "
+            f"loading {folder} takes {needed / MIB:.1f} MiB, and this process can take {left / MIB:.1f} more{limit}. "
             "End other programs, add swap, raise the limit, or export it with fewer bits. "
             "`sabiyarn-edge plan` tells more; memory_limit_mb (--memory-limit) puts a number of yours in place of this."
         )

@@ -52,14 +52,14 @@ def test_what_the_system_does_not_tell_is_no_reason(tmp_path: Path) -> None:
 def test_too_little(tmp_path: Path, needed: int) -> None:
     with pytest.raises(OutOfMemoryError) as caught:
         check_room(NANO, weight_cache=None, root=machine(tmp_path, 3 * MIB))
-    for part in (f"takes {needed / MIB:.0f} MiB", "can take 3 more", "plan", "memory_limit_mb"):
+    for part in (f"takes {needed / MIB:.1f} MiB", "can take 3.0 more", "plan", "memory_limit_mb"):
         assert part in str(caught.value)
     assert isinstance(caught.value, SabiYarnError) and isinstance(caught.value, MemoryError)
 
 
 def test_too_little_in_a_group(tmp_path: Path, needed: int) -> None:
     root = group(machine(tmp_path, 100 * needed), 64 * MIB, 60 * MIB)
-    with pytest.raises(OutOfMemoryError, match=r"can take 4 more \(its control group's limit is 64\)"):
+    with pytest.raises(OutOfMemoryError, match=r"can take 4.0 more \(its control group's limit is 64\)"):
         check_room(NANO, weight_cache=None, root=root)
 
 

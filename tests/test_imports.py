@@ -82,8 +82,9 @@ def test_the_core_knows_neither_python_nor_onnxruntime() -> None:
             assert f'#include "{foreign}' not in text, path
 
 
-def test_importing_the_package_loads_nothing_big() -> None:
-    loaded = run_python("import sys, sabiyarn_edge; print(*sys.modules)").split()
+@pytest.mark.parametrize("module", ["sabiyarn_edge", "sabiyarn_edge.cli", "sabiyarn_edge.doctor"])
+def test_importing_the_package_loads_nothing_big(module: str) -> None:
+    loaded = run_python(f"import sys, {module}; print(*sys.modules)").split()
     assert not {*HEAVY, "onnxruntime", "numpy", "tokenizers"} & set(loaded)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..embedding import POOLINGS
+from ..pooling import POOLINGS
 from .generate import DEFAULT_MODEL
 from .parser import Parser
 from .terminal import PROGRAM
