@@ -67,10 +67,10 @@ def checkpoint(work: Path, shape: str) -> Path:
 
 
 def export(work: Path, shape: str, name: str, **options: Any) -> Path:
-    """Our export of the checkpoint, made anew when the exporter has changed."""
+    """Our export of the checkpoint, made anew when the exporter or the options have changed."""
     out = work / f"sabiyarn-{shape}-{name}"
     stamp = work / f"{out.name}.exporter"
-    current = _exporter_version()
+    current = _exporter_version() + json.dumps(options, sort_keys=True)
     if not out.is_dir() or not stamp.is_file() or stamp.read_text(encoding="ascii") != current:
         export_model(checkpoint(work, shape), out, verify=False, force=True, progress=False, **options)
         stamp.write_text(current, encoding="ascii")
