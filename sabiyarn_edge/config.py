@@ -122,7 +122,7 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; [[[[...
         raise InvalidInputError(
             f"{path} is not valid JSON ({error}). If it is truncated, copy it again."
         ) from error
@@ -213,7 +213,7 @@ class ModelConfig:
             raise InvalidInputError(f'graphs is {self.graphs!r}; it must name at least the graph "decoder".')
         for name in (self.weights_file, *self.graphs.values()):
             # A folder may come from anywhere: its config must not make us open files outside it.
-            if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\\" in name:
+            if not _is_file_name(name):
                 raise InvalidInputError(f"{name!r} is not a plain file name inside the model folder.")
 
     def to_dict(self) -> dict[str, Any]:
@@ -226,3 +226,14 @@ class ModelConfig:
         self._check()
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
         (Path(folder) / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def _is_file_name(name: Any) -> bool:
+    """Whether every system takes it as the name of a file in a folder at hand: 255 bytes at most, none of them NUL."""
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and not {"/", "\\"} & {*name}
+        and name.isprintable()
+        and len(name.encode()) <= 255
+    )

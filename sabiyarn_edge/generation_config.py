@@ -24,6 +24,9 @@ GENERATION_CONFIG_FILE = "generation_config.json"
 CALLABLE_OPTIONS = ("logits_processor", "prefix_allowed_tokens_fn", "stopping_criteria")
 """Options of a call that are functions: given to generate(), never part of a GenerationConfig."""
 MAX_BEAMS = 64
+MAX_RETURNS = 4096
+"""More rows than any device holds; a slip of the pen would fill its memory instead of being refused."""
+MAX_GUESSES = 512
 
 
 class OptionWarning(UserWarning):
@@ -85,7 +88,7 @@ class GenerationConfig:
     """Draw each token by its probability (True) or take the best one (False)."""
     num_beams: int = _option(1, check.whole(at_least=1, at_most=MAX_BEAMS))
     """Hypotheses that are followed at once (beam search). 1: none."""
-    num_return_sequences: int = _option(1, check.whole(at_least=1))
+    num_return_sequences: int = _option(1, check.whole(at_least=1, at_most=MAX_RETURNS))
     """Outputs for each prompt: draws when sampling, the best hypotheses with beams."""
     early_stopping: bool | Literal["never"] = _option(False, check.choice(True, False, "never"))
     """With beams: True ends as soon as num_beams outputs are finished, False when no better one is likely,
@@ -96,7 +99,7 @@ class GenerationConfig:
     seed: int | Sequence[int] | None = _option(None, check.one_or_many(check.whole(at_most=check.MAX_SEED)))
     """Seed of the draws, or one for each prompt: the same draws on every machine. None: another one for each
     call. Hugging Face has no such option, it uses torch's global state."""
-    prompt_lookup_num_tokens: int | None = _option(None, check.whole(at_least=1))
+    prompt_lookup_num_tokens: int | None = _option(None, check.whole(at_least=1, at_most=MAX_GUESSES))
     """Greedy only: tokens guessed at once by copying from prompt and output. Changes speed, never the output.
     """
     max_matching_ngram_size: int | None = _option(None, check.whole(at_least=1))

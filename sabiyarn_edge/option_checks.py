@@ -28,27 +28,27 @@ __all__ = [
 Check = Callable[[str, Any], Any]
 
 MAX_SEED = 2**64 - 1
+LARGEST = 2**31 - 1
+"""Token ids and counts above this are nobody's: the core keeps ids in 32 bits."""
 
 
 def _refuse(name: str, value: Any, allowed: str, hint: str = "") -> InvalidInputError:
     return InvalidInputError(f"{name} is {value!r}, but must be {allowed}.{' ' + hint if hint else ''}")
 
 
-def whole(*, at_least: int = 0, at_most: int | None = None, hint: str = "") -> Check:
+def whole(*, at_least: int = 0, at_most: int = LARGEST, hint: str = "") -> Check:
     """An integer in [at_least, at_most]."""
-    allowed = (
-        f"an integer from {at_least} to {at_most}"
-        if at_most is not None
-        else f"an integer of at least {at_least}"
-    )
+    allowed = f"an integer of at least {at_least}"
 
     def check(name: str, value: Any) -> int:
         try:
             number = None if isinstance(value, bool) else operator.index(value)
         except TypeError:
             number = None
-        if number is None or number < at_least or (at_most is not None and number > at_most):
-            raise _refuse(name, value, allowed, hint)
+        if number is None or number < at_least or number > at_most:
+            too_large = at_most != LARGEST or (number is not None and number > at_most)
+            span = f"an integer from {at_least} to {at_most}"
+            raise _refuse(name, value, span if too_large else allowed, hint)
         return number
 
     return check

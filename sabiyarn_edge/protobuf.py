@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 __all__ = ["fields", "messages", "number_in", "packed", "text", "with_messages"]
 
 _BYTES = 2  # wire type: length, then bytes
+_MOST_VARINT_BITS = 70  # ten bytes of seven bits each hold 64
 
 
 def text(message: bytes, wanted: int) -> str:
@@ -71,6 +72,8 @@ def varint(message: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
+        if shift >= _MOST_VARINT_BITS:
+            raise ValueError(f"not an ONNX model: a number of more than 64 bits ends at byte {at}")
     raise ValueError("not an ONNX model: it ends inside a number")
 
 

@@ -70,7 +70,7 @@ class Run:
         elif config.prompt_lookup_num_tokens is not None:
             backend = LookupRunner(
                 session.runner,
-                max_guesses=config.prompt_lookup_num_tokens,
+                max_guesses=min(config.prompt_lookup_num_tokens, context.positions),
                 max_ngram=config.max_matching_ngram_size or DEFAULT_LOOKUP_NGRAM,
                 max_positions=context.positions,
             )

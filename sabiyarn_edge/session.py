@@ -237,12 +237,25 @@ class DecoderSession:
             options.optimized_model_filepath = str(optimized)
             options.log_severity_level = 3  # errors; it warns that the file suits this machine only
         try:
-            return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(
+                str(graph),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # it prints, and tries the same provider again
+            )
         except Exception as error:  # onnxruntime's exceptions share no base class but this
             raise ModelFolderError(f"onnxruntime cannot load {graph}: {_first_line(error)}") from error
 
     def _check(self, session: Any, graph: Path) -> None:
         """Hold the graph against config.json."""
+        try:
+            self._compare(session, graph)
+        except (ValueError, IndexError, TypeError) as error:  # no UTF-8, no number, fewer dimensions
+            raise ModelFolderError(
+                f"{graph} is damaged: {_first_line(error)}. Copy the whole model folder again."
+            ) from error
+
+    def _compare(self, session: Any, graph: Path) -> None:
         metadata = session.get_modelmeta().custom_metadata_map
         found_hash = metadata.get("weights_hash")
         if found_hash != self.config.weights_hash:
@@ -254,6 +267,13 @@ class DecoderSession:
         inputs = {node.name: node for node in session.get_inputs()}
         num_layers = sum(name.endswith(".key") for name in inputs)
         past = inputs.get("past_key_values.0.key")
+        kinds = {
+            (node.type, len(node.shape), *node.shape[1::2])
+            for name, node in inputs.items()
+            if name.startswith("past_key_values.")
+        }
+        if len(kinds) > 1:
+            raise ValueError(f"its past_key_values differ from one another: {sorted(map(str, kinds))}")
         found = {
             "n_layer": num_layers,
             "n_heads": past.shape[1] if past else None,

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,10 +83,8 @@ class SessionHeader:
     def payload_bytes(self) -> int:
         """Bytes of tokens, keys and values."""
         value_bytes = np.dtype(self.kv_cache_dtype).itemsize
-        return (
-            4 * (self.num_tokens + self.num_cached)
-            + 2 * self.n_layer * int(np.prod(self.side_shape)) * value_bytes
-        )
+        positions = 4 * (self.num_tokens + self.num_cached)
+        return positions + 2 * self.n_layer * math.prod(self.side_shape) * value_bytes
 
     def to_bytes(self) -> bytes:
         """The header as it stands in the file."""
@@ -142,7 +141,7 @@ def load_session(path: str | Path, session: DecoderSession) -> list[int]:
     except OSError as error:
         raise SessionFileError(f"cannot read {path}: {error.strerror or error}.") from error
     header, start = _read_header(content, path)
-    _check_model(header, session, path)
+    header = _check_model(header, session, path)
     _check_content(content, start + header.payload_bytes, path)
     if header.num_cached > session.window:
         raise InvalidInputError(
@@ -190,7 +189,7 @@ def _read_header(content: NDArray[np.uint8], path: Path) -> tuple[SessionHeader,
     try:
         fields = json.loads(content[_PREFIX.size : end].tobytes())
         version = int(fields["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         _refuse_damaged(path, f"its header cannot be read ({error!r})")
     if version > FORMAT_VERSION:
         raise SessionFileError(
@@ -210,8 +209,12 @@ def _read_header(content: NDArray[np.uint8], path: Path) -> tuple[SessionHeader,
     return header, end + -end % _ALIGNMENT
 
 
-def _check_model(header: SessionHeader, session: DecoderSession, path: Path) -> None:
-    """Hold the header against the model at hand; the numbers of tokens are the file's own affair."""
+def _check_model(header: SessionHeader, session: DecoderSession, path: Path) -> SessionHeader:
+    """Hold the header against the model at hand; the numbers of tokens are the file's own affair.
+
+    Returns:
+        The same header from the model: the file may say 2.0 for 2.
+    """
     for name, least in (("num_tokens", 1), ("num_cached", 0)):
         count = getattr(header, name)
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
@@ -228,6 +231,7 @@ def _check_model(header: SessionHeader, session: DecoderSession, path: Path) -> 
             raise SessionFileError(
                 f"{path} does not fit this model: {field.name} is {there!r} there, {here!r} here."
             )
+    return own
 
 
 def _check_content(content: NDArray[np.uint8], end: int, path: Path) -> None:

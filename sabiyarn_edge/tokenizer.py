@@ -53,7 +53,9 @@ class Tokenizer:
             raise ModelFolderError(f"there is no file {path}. Without a tokenizer, give ids instead of text.")
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)))
-        except Exception as error:  # the library raises bare Exception, whatever is wrong
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises bare Exception, and its panics are not even that
             raise ModelFolderError(
                 f"{path} is not a tokenizer ({error}). It may be damaged: copy it again."
             ) from error
@@ -198,7 +200,7 @@ def _eos_token_in(path: Path) -> str | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         token = values.get("eos_token")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ModelFolderError(
             f"{path} cannot be read ({error}). It may be damaged: copy it again."
         ) from error

@@ -174,7 +174,7 @@ class _Entry:
             if record["key"] != self.key:
                 return False
             whole, times_match = _hold_what_was_written(folder, record)
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError):
             return False
         if whole and not times_match:  # copied, restored from a backup, or linked by another graph's entry
             with suppress(OSError):
@@ -198,7 +198,7 @@ class _Entry:
                 _use_weights_of(other, raw, self.graph, partial) for other in self._entries_of_other_graphs()
             ):
                 _put_together(raw, self.graph, self.weights, partial)
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             raise OSError(f"onnxruntime wrote a file of a kind that is not known here ({error})") from error
         shutil.rmtree(raw)
         self._write_record(partial, self.key)
@@ -207,7 +207,7 @@ class _Entry:
         """Folders of whole entries that differ from this one in nothing but the graph."""
         for record_file in self.root.glob(f"{self.model_hash[:16]}-*/{_RECORD}"):
             folder = record_file.parent
-            with suppress(OSError, ValueError, KeyError, TypeError):
+            with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                 record = json.loads(record_file.read_text(encoding="utf-8"))
                 differs_in_graph_only = (
                     {**record["key"], "graph": self.key["graph"]} == self.key != record["key"]
@@ -241,7 +241,7 @@ class _Entry:
                 same_cpu = record["key"]["cpu"] == key["cpu"]
                 same_graph = Path(record["source"]).name == self.graph.name
                 same_model = record["key"]["model"] == key["model"] or record["source"] == source
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 continue
             being_made = record_file.parent.name.startswith(".")
             if (

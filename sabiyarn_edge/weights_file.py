@@ -80,24 +80,24 @@ class WeightsHeader:
                         f"not {MAGIC!r}. Copy the model folder again, or export the checkpoint again."
                     )
                 length = _PREFIX.unpack(prefix)[1]
+                if size < _PREFIX.size + length:  # before memory is taken for it
+                    raise ModelFolderError(_truncated(path, size, _PREFIX.size + length))
                 text = file.read(length)
         except OSError as error:
             raise ModelFolderError(f"cannot read {path}: {error.strerror or error}.") from error
-        if len(text) < length:
-            raise ModelFolderError(_truncated(path, size, _PREFIX.size + length))
         try:
             fields = json.loads(text)
             tensors = {
-                name: StoredTensor(str(t["dtype"]), tuple(t["shape"]), int(t["offset"]), int(t["nbytes"]))
+                name: StoredTensor(str(t["dtype"]), tuple(t["shape"]), _size(t["offset"]), _size(t["nbytes"]))
                 for name, t in fields["tensors"].items()
             }
             header = cls(
                 int(fields["format_version"]),
                 str(fields["weights_hash"]),
-                str(fields["inline_hash"]),
+                str(fields["inline_hash"]).encode("ascii").decode(),
                 tensors,
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ModelFolderError(
                 f"the header of {path} is damaged ({error!r}). Copy the model folder again."
             ) from error
@@ -149,6 +149,13 @@ def hash_weights_file(path: str | Path) -> str:
                 digest.update(data)
                 left -= len(data)
     return digest.finish(header.inline_hash)
+
+
+def _size(value: object) -> int:
+    """A number of bytes, as it should stand in the header."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is not a number of bytes")
+    return value
 
 
 def _truncated(path: Path, size: int, needed: int) -> str:

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <stdexcept>
+#include <string>
 
 #include "bindings/bindings.hpp"
 #include "bindings/rows.hpp"
@@ -28,12 +30,39 @@ void write_back(const Survivors& survivors, std::span<float> row) {
   }
 }
 
-// Runs a filter over the tokens above -inf of a row and writes back what is left.
+std::size_t at_least_one(std::size_t count) {
+  if (count < 1) throw std::invalid_argument("a count is 0; it must be at least 1");
+  return count;
+}
+
+const IdList& checked(const IdList& ids, std::span<const float> row) {
+  for (const TokenId id : ids) {
+    if (id < 0 || static_cast<std::size_t>(id) >= row.size()) {
+      throw std::invalid_argument("id " + std::to_string(id) + " is not in a row of " +
+                                  std::to_string(row.size()) + " scores");
+    }
+  }
+  return ids;
+}
+
+const std::vector<IdList>& checked(const std::vector<IdList>& words, std::span<const float> row) {
+  for (const IdList& ids : words) {
+    at_least_one(checked(ids, row).size());
+  }
+  return words;
+}
+
+// Runs a filter over the tokens above -inf of a row, if there are any, and writes back what is left.
 template <typename Filter>
 void on_survivors(RowArray& scores, Filter filter) {
   const auto row = as_row(scores);
+  for (const float score : row) {
+    if (!(score < std::numeric_limits<float>::infinity()))
+      throw std::invalid_argument("scores hold NaN or +inf");
+  }
   Survivors survivors;
   survivors.gather(row, 1.0f);
+  if (survivors.size() == 0) return;
   filter(survivors);
   write_back(survivors, row);
 }
@@ -45,7 +74,7 @@ void def_filter(py::module_& module, const char* name, const char* value) {
       [](RowArray& scores, double threshold, std::size_t keep) {
         on_survivors(scores, [&](Survivors& row) {
           FilterScratch scratch;
-          filter(row, threshold, keep, scratch);
+          filter(row, threshold, at_least_one(keep), scratch);
         });
       },
       py::arg("scores").noconvert(), py::arg(value), py::arg("keep") = 1);
@@ -59,7 +88,10 @@ void register_score_functions(py::module_& module) {
       [](RowArray& scores, const IdList& ids, const std::vector<std::pair<IdList, float>>& biases) {
         const auto row = as_row(scores);
         std::vector<SequenceBias> entries;
-        for (const auto& [sequence, bias] : biases) entries.push_back({sequence, bias});
+        for (const auto& [sequence, bias] : biases) {
+          at_least_one(checked(sequence, row).size());
+          entries.push_back({sequence, bias});
+        }
         IdBiases scratch(row.size(), 0.0f);
         apply_sequence_bias(row, ids, entries, scratch);
       },
@@ -69,7 +101,7 @@ void register_score_functions(py::module_& module) {
       [](RowArray& scores, const IdList& ids, float penalty, std::size_t window) {
         const auto row = as_row(scores);
         IdCounts scratch(row.size(), 0);
-        apply_repetition_penalty(row, ids, penalty, window, scratch);
+        apply_repetition_penalty(row, checked(ids, row), penalty, window, scratch);
       },
       py::arg("scores").noconvert(), py::arg("ids"), py::arg("penalty"), py::arg("window") = 0);
   module.def(
@@ -77,19 +109,21 @@ void register_score_functions(py::module_& module) {
       [](RowArray& scores, const IdList& generated, float frequency, float presence) {
         const auto row = as_row(scores);
         IdCounts scratch(row.size(), 0);
-        apply_openai_penalties(row, generated, frequency, presence, scratch);
+        apply_openai_penalties(row, checked(generated, row), frequency, presence, scratch);
       },
       py::arg("scores").noconvert(), py::arg("generated"), py::arg("frequency"), py::arg("presence"));
   module.def(
       "ban_repeated_ngrams",
       [](RowArray& scores, const IdList& ids, std::size_t ngram_size) {
-        ban_repeated_ngrams(as_row(scores), ids, ngram_size);
+        const auto row = as_row(scores);
+        ban_repeated_ngrams(row, checked(ids, row), at_least_one(ngram_size));
       },
       py::arg("scores").noconvert(), py::arg("ids"), py::arg("ngram_size"));
   module.def(
       "ban_bad_words",
       [](RowArray& scores, const IdList& ids, const std::vector<IdList>& bad_words) {
-        ban_bad_words(as_row(scores), ids, bad_words);
+        const auto row = as_row(scores);
+        ban_bad_words(row, ids, checked(bad_words, row));
       },
       py::arg("scores").noconvert(), py::arg("ids"), py::arg("bad_words"));
   module.def(
@@ -97,7 +131,7 @@ void register_score_functions(py::module_& module) {
       [](RowArray& scores, const IdList& allowed) {
         const auto row = as_row(scores);
         IdCounts scratch(row.size(), 0);
-        keep_only(row, allowed, scratch);
+        keep_only(row, checked(allowed, row), scratch);
       },
       py::arg("scores").noconvert(), py::arg("allowed"));
 
@@ -107,7 +141,7 @@ void register_score_functions(py::module_& module) {
         const auto row = as_row(scores);
         Survivors survivors;
         TopSelection selection;
-        survivors.gather_top_k(row, temperature, k, selection);
+        survivors.gather_top_k(row, temperature, at_least_one(k), selection);
         write_back(survivors, row);
       },
       py::arg("scores").noconvert(), py::arg("k"), py::arg("temperature") = 1.0f);
@@ -136,7 +170,7 @@ void register_score_functions(py::module_& module) {
       "select_top",
       [](RowArray& scores, std::size_t k) {
         TopSelection selection;
-        selection.begin(k);
+        selection.begin(at_least_one(k));
         selection.offer(as_row(scores), 0.0f, 0);
         std::vector<std::pair<float, std::int32_t>> result;
         for (const auto [score, index] : selection.finish()) result.emplace_back(score, index);

@@ -1,5 +1,6 @@
 #include "core/decode_options.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <sstream>
@@ -69,8 +70,11 @@ void validate(const DecodeOptions& o, std::int64_t vocab_size) {
     refuse("num_beams * vocab_size is ", o.num_beams, " * ", vocab_size,
            ": more candidates than 31 bits can number");
   }
-  if (o.num_beams > 1 && vocab_size <= static_cast<std::int64_t>(o.eos_token_id.size())) {
-    refuse("every one of the ", vocab_size, " ids is in eos_token_id: beam search has nothing to search");
+  // Each step weighs 2 * num_beams candidates, more with several end tokens, out of num_beams * vocab_size.
+  const auto from_each = std::max<std::int64_t>(2, 1 + static_cast<std::int64_t>(o.eos_token_id.size()));
+  if (o.num_beams > 1 && vocab_size < from_each) {
+    refuse("vocab_size is ", vocab_size, ", but beam search with ", o.eos_token_id.size(),
+           " end tokens needs at least ", from_each, " ids to search");
   }
   check_finite("length_penalty", o.length_penalty);
 

@@ -2,6 +2,7 @@
 // wanted.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <vector>
@@ -12,10 +13,10 @@ namespace sabiyarn {
 
 struct Hypothesis {
   // All memory is taken here: 4 bytes for each token of the prompt, 4 (8 with scores) for each that may
-  // follow.
+  // follow, up to kReservedTokens.
   Hypothesis(std::span<const TokenId> prompt, std::size_t max_new_tokens, bool keep_scores)
       : history(prompt, max_new_tokens), keeps_scores(keep_scores) {
-    if (keep_scores) scores.reserve(max_new_tokens);
+    if (keep_scores) scores.reserve(std::min(max_new_tokens, kReservedTokens));
   }
 
   void append(TokenId token, float score) {

@@ -7,6 +7,11 @@
 #include "core/lanes.hpp"
 
 namespace sabiyarn {
+namespace {
+
+constexpr float kFarFromSubnormal = 0x1p-100f;
+
+}  // namespace
 
 void Survivors::reserve(std::size_t vocab_size) {
   if (ids_.size() >= vocab_size) return;
@@ -58,11 +63,15 @@ void Survivors::gather_top_k(std::span<const float> scores, float temperature, s
   if (best.size() < k) return gather(scores, temperature);  // the k-th is -inf: nothing is below it
   const float kth = best.back().score;
   if (temperature == 1.0f) return collect(scores, kth);
-  // Division can round a slightly smaller score to the k-th's quotient, so scores within two units in the
-  // last place are collected as well, divided, and cut exactly.
-  collect(scores, kth - std::fabs(kth) * 0x1p-22f);
-  for (float& score : this->scores()) score /= temperature;
   const float cut = kth / temperature;
+  // Division can round a slightly smaller score to the k-th's quotient, so scores within two units in the
+  // last place are collected as well, divided, and cut exactly. Among subnormal quotients many scores meet.
+  if (std::fabs(kth) < kFarFromSubnormal || std::fabs(cut) < kFarFromSubnormal) {
+    gather(scores, temperature);
+  } else {
+    collect(scores, kth - std::fabs(kth) * 0x1p-22f);
+    for (float& score : this->scores()) score /= temperature;
+  }
   keep_if([&](std::size_t i) { return scores_[i] >= cut; });
 }
 

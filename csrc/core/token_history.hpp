@@ -1,6 +1,7 @@
 // csrc/core/token_history.hpp - the token ids of one sequence: its prompt, then what was generated.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -10,11 +11,15 @@ namespace sabiyarn {
 
 using TokenId = std::int32_t;
 
+// What a sequence's memory is made for at once: 256 KiB of ids, twice the positions of the largest model.
+inline constexpr std::size_t kReservedTokens = 65536;
+
 class TokenHistory {
  public:
-  // Memory for the prompt and `max_new_tokens` more (4 bytes each) is taken here, none later.
+  // Memory for the prompt and `max_new_tokens` more (4 bytes each) is taken here, none later; where a run may
+  // go on without end, for kReservedTokens, and more when they are used up.
   TokenHistory(std::span<const TokenId> prompt, std::size_t max_new_tokens) : prompt_length_(prompt.size()) {
-    ids_.reserve(prompt.size() + max_new_tokens);
+    ids_.reserve(prompt.size() + std::min(max_new_tokens, kReservedTokens));
     ids_.assign(prompt.begin(), prompt.end());
   }
 

@@ -108,6 +108,7 @@ class Soak:
             folder,
         )
         self._alone: list[Outcome] = []
+        self._cancellations = [0]
 
     def run(self) -> list[Phase]:
         """Alone, then by one thread, with a generator per thread, and with one that all share."""
@@ -126,7 +127,13 @@ class Soak:
         return phases
 
     def _maker(self, generator: EdgeGenerator, thread: int) -> Calls:
-        return Calls(generator, self._seed, self._folder / "kept.session", self._folder / f"{thread}.session")
+        return Calls(
+            generator,
+            self._seed,
+            self._folder / "kept.session",
+            self._folder / f"{thread}.session",
+            self._cancellations,
+        )
 
     def _open(self) -> EdgeGenerator:
         """A generator that has loaded what it loads late, and has had its largest buffers."""
@@ -177,6 +184,7 @@ class Soak:
         rng = random.Random(self._seed)
         while not done.wait(rng.expovariate(1 / CANCEL_SECONDS)):
             generator = rng.choice(generators)
+            self._cancellations[0] += 1
             generator.cancel()
             assert generator.memory_usage()["kv_cache"] >= 0
 

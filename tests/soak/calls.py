@@ -8,8 +8,8 @@ beginning of that outcome.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,9 @@ class Outcome:
     """Whether rows only ever grow (not so with beams), so that a cancelled row is the beginning of a whole one."""
     more: tuple[Any, ...] = ()
     """Errors, texts, scores."""
+    interrupted: bool = field(default=False, compare=False)
+    """Whether another thread cancelled something meanwhile. A search that was cancelled may give a sequence that had
+    ended before, so that nothing in the result tells."""
 
     def differs_from(self, alone: Outcome) -> str:
         """ "" if this is what the call gave alone; "cancelled" if it is the beginning of that, and says so; else
@@ -79,6 +82,7 @@ class Outcome:
         if self == alone:
             return ""
         cancelled = any(reason == "cancelled" for _, reason in self.rows)
+        cancelled = cancelled or (self.interrupted and not self.ids_are_certain)
         if cancelled and self.kind == alone.kind and not (self.ids_are_certain and self._leaves(alone)):
             return "cancelled"
         return f"{self} instead of {alone}"
@@ -98,9 +102,18 @@ class Calls:
     Args:
         session_file: a session that was saved with this model, to load.
         scratch: a file of this thread's own, to save sessions to.
+        cancellations: [how many times another thread has cancelled so far].
     """
 
-    def __init__(self, generator: EdgeGenerator, seed: int, session_file: Path, scratch: Path) -> None:
+    def __init__(
+        self,
+        generator: EdgeGenerator,
+        seed: int,
+        session_file: Path,
+        scratch: Path,
+        cancellations: Sequence[int] = (0,),
+    ) -> None:
+        self._cancellations = cancellations
         self._generator, self._seed = generator, seed
         self._session_file, self._scratch = session_file, scratch
         self._vocab_size = generator.config.gptjx.vocab_size
@@ -124,7 +137,9 @@ class Calls:
         """Make the call of that number."""
         rng = random.Random(f"{self._seed} {number}")
         (kind,) = rng.choices([*self._kinds], [*self._kinds.values()])
-        return kind(rng)
+        before = self._cancellations[0]
+        outcome = kind(rng)
+        return replace(outcome, interrupted=self._cancellations[0] > before)
 
     # --- what a call is made of
 
@@ -194,7 +209,11 @@ class Calls:
             del stream
         else:
             stream.close()
-        return Outcome("left stream", ((tuple(ids), reason),), options.get("num_beams", 1) == 1)
+        if (
+            options.get("num_beams", 1) > 1
+        ):  # a cancelled search ends with other beams, and this one was left unasked
+            return Outcome("left stream")
+        return Outcome("left stream", ((tuple(ids), reason),))
 
     def _stream_options(self, rng: random.Random) -> dict[str, Any]:
         options = self._options(rng)
