@@ -228,7 +228,7 @@ def main() -> int:
     print(f"seed {arguments.seed}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak(
-            arguments.model, arguments.generations // 3, arguments.threads, arguments.seed, Path(folder)
+            arguments.model, -(-arguments.generations // 3), arguments.threads, arguments.seed, Path(folder)
         )
         phases = soak.run()
     drifts = [phase.drift() or 0 for phase in phases]
