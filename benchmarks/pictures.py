@@ -148,7 +148,7 @@ def _growth(result: Result) -> Figure:
         "o-",
         color=GREY,
         markersize=4,
-        label="KV cache, one row",
+        label="room for keys and values, one row",
     )
     for axes in (decode, prefill, memory):
         axes.set_xscale("log", base=2)
