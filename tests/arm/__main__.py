@@ -140,6 +140,7 @@ def try_board(options: argparse.Namespace) -> dict[str, Any]:
         "debian": board.release,
         "python": board.python_version,
         "versions": versions_on(board),
+        "revision": (board.root / "board/revision").read_text(encoding="ascii").strip(),
         "wheel": wheel.name,
         "wheel_bytes": wheel.stat().st_size,
         "instructions_beyond_armv8_a": beyond,
@@ -178,6 +179,10 @@ def copy_tests(board: Board, exports: Path) -> None:
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "pyproject.toml", folder)
     shutil.copytree(exports, folder / "exports")
+    revision = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    (folder / "revision").write_text(revision.stdout or "unknown: not a git checkout\n", encoding="ascii")
 
 
 def continues_as_x86_64(board: Board, cpu: str) -> bool:
