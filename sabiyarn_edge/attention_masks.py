@@ -192,14 +192,16 @@ def read_attn_mask(
 
     Args:
         attn_mask: (T, S), (1|B, T, S) or (1|B, 1, T, S) with T = S = tokens of each of the B prompts; or a list of B
-            masks (T, S), None = causal, for prompts of unequal length. Bool, True = may attend; integers, 1 = may
-            attend; or floats, which are added to the scores.
+            masks (T, S), None = causal, for prompts of unequal length; or a function from a prompt's T to its mask.
+            Bool, True = may attend; integers, 1 = may attend; or floats, which are added to the scores.
         lengths: tokens of each prompt, padding included.
         real: bool [B, T], which of them are tokens; None: all.
 
     Raises:
         InvalidInputError: wrong shape, dtype or values, or a token that may see nothing.
     """
+    if callable(attn_mask):
+        attn_mask = [attn_mask(length) for length in lengths]
     if isinstance(attn_mask, list | tuple) and any(mask is None or np.ndim(mask) == 2 for mask in attn_mask):
         masks = _read_list(attn_mask, lengths)
     else:

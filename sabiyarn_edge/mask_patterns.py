@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,24 +60,34 @@ def prefix_mask(length: int, total: int | None = None) -> Mask:
     return mask
 
 
-def sliding_window_mask(window: int, total: int, *, num_sink_tokens: int = 0) -> Mask:
+@overload
+def sliding_window_mask(
+    window: int, total: None = None, *, num_sink_tokens: int = 0
+) -> Callable[[int], Mask]: ...
+@overload
+def sliding_window_mask(window: int, total: int, *, num_sink_tokens: int = 0) -> Mask: ...
+def sliding_window_mask(
+    window: int, total: int | None = None, *, num_sink_tokens: int = 0
+) -> Mask | Callable[[int], Mask]:
     """Each token sees the newest `window` tokens, itself included, and the first num_sink_tokens.
 
     Args:
         window: tokens that each sees, at least 1; the sinks do not count.
-        total: tokens of the whole prompt, T.
+        total: tokens of the whole prompt, T; None: whatever each prompt has, texts included.
         num_sink_tokens: first tokens that all later ones see.
 
     Returns:
-        bool [T, T].
+        bool [T, T]; without total a function from T to that, which attn_mask takes as well.
 
     Source: Longformer, Beltagy et al. 2020, arXiv:2004.05150; sinks: StreamingLLM, arXiv:2309.17453.
     """
-    if window < 1 or total < 1 or num_sink_tokens < 0:
+    if window < 1 or (total is not None and total < 1) or num_sink_tokens < 0:
         raise InvalidInputError(
             f"window is {window}, total {total} and num_sink_tokens {num_sink_tokens}; the first two must be at least "
             "1, the last at least 0."
         )
+    if total is None:
+        return lambda length: sliding_window_mask(window, length, num_sink_tokens=num_sink_tokens)
     query, key = np.ogrid[:total, :total]
     return np.asarray((key <= query) & ((key > query - window) | (key < num_sink_tokens)))
 

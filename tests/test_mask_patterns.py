@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sabiyarn_edge import document_mask, prefix_mask, sliding_window_mask
+from sabiyarn_edge.attention_masks import read_attn_mask
 from sabiyarn_edge.errors import InvalidInputError
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
@@ -88,6 +89,13 @@ def test_only_the_prefix_looks_ahead(model: GPTJXForCausalLM) -> None:
 def test_the_window_slides(window: int, total: int, sinks: int) -> None:
     expected = in_loops(total, lambda query, key: key <= query and (query - key < window or key < sinks))
     np.testing.assert_array_equal(sliding_window_mask(window, total, num_sink_tokens=sinks), expected)
+
+
+def test_a_window_without_total_suits_prompts_of_any_length() -> None:
+    mask = sliding_window_mask(3, num_sink_tokens=1)
+    short, long = read_attn_mask(mask, [5, 9])
+    for found, total in ((short, 5), (long, 9)):
+        np.testing.assert_array_equal(found.values, sliding_window_mask(3, total, num_sink_tokens=1))
 
 
 def test_what_left_the_window_has_no_influence(model: GPTJXForCausalLM) -> None:
