@@ -247,9 +247,10 @@ class EdgeGenerator:
             attn_mask: which prompt tokens see which, in place of causality: (T, T), (1|B, T, T) or (1|B, 1, T, T) for B
                 prompts of T tokens, a list of B masks (T, T), None = causal, or a function from a prompt's T to its
                 mask. Bool, True = may attend; integers 0 and 1; or floats, added to the scores of attention. It may let
-                tokens look ahead. New tokens see what the prompt's last token saw, and the new ones up to themselves. Where overflow drops tokens the others
-                see what is left of what they saw, or else themselves. Under a mask prompt_lookup_num_tokens makes
-                nothing faster. See document_mask, prefix_mask and sliding_window_mask.
+                tokens look ahead. New tokens see what the prompt's last token saw, and the new ones up to themselves.
+                Where overflow drops tokens the others see what is left of what they saw, or else themselves. Under a
+                mask prompt_lookup_num_tokens makes nothing faster. See document_mask, prefix_mask and
+                sliding_window_mask.
             attention_mask: key padding [B, T], 1 or True = a token. Padding, on either side, is left out of the prompt.
 
         Returns:
