@@ -14,7 +14,6 @@ int8 is exported twice: its scales come from CALIBRATION, and from the text that
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.nano_checkpoint import unpack_nano
+from benchmarks.output import put_out
 from sabiyarn_edge.bench.machine import describe_machine
 
 CHUNK = 64  # tokens per run: bounds the logits
@@ -123,8 +123,5 @@ def main() -> int:
                 for name in variants
             },
         }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    put_out(result, args.out)
     return 0

@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.output import put_out
+
 MIB = 2**20
 TOLERANCE = 0.15  # of the measured peak
 
@@ -220,8 +222,5 @@ def main() -> int:
             result["models"][name] = found
     errors = [case["error"] for found in result["models"].values() for case in found]
     result["largest_error"] = max(errors, key=abs)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    put_out(result, args.out)
     return 0 if abs(result["largest_error"]) <= TOLERANCE else 1

@@ -11,13 +11,14 @@ positions are used up, in turns with slides. Both are greedy.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.output import put_out
 
 CROPPED = 24  # tokens of one turn
 WINDOW_PART = 4  # kv_window is block_size / 4 for the prompt that is longer than it
@@ -117,8 +118,5 @@ def main() -> int:
         **figures,
         "slide_is_faster_by": figures["crop"]["ms_per_token"] / figures["slide"]["ms_per_token"],
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    put_out(result, args.out)
     return 0

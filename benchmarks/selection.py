@@ -11,7 +11,6 @@ processors and the torch calls that its generate() makes with them, without its 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from benchmarks.output import put_out
 from sabiyarn_edge._core import DecodeOptions, DecodeState
 from sabiyarn_edge.bench.machine import describe_machine
 
@@ -133,10 +133,7 @@ def main() -> int:
         "unit": "us per step, median",
     }
     result |= {case.__name__: measure(case(), args.rounds) for case in (greedy, sample, beams)}
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    put_out(result, args.out)
     return 0
 
 

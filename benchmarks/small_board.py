@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.memory_group import memory_group
+from benchmarks.output import put_out
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.bench.machine import describe_machine
 
@@ -123,10 +124,7 @@ def main() -> int:
                 runs["later"] = run_under(limit, model, packed, args.threads)
             result["limits_mib"][str(limit)] = runs
             print(f"{limit} MiB: {json.dumps(runs)}", file=sys.stderr, flush=True)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    put_out(result, args.out)
     return 0
 
 

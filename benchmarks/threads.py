@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.output import put_out
+
 PROMPT = list(range(1, 17))
 STEPS = 32
 IDLE_SECONDS = 0.2  # longer than any policy spins
@@ -90,8 +92,5 @@ def main() -> int:
     result: dict[str, Any] = {"benchmark": "threads", "machine": describe_machine(), "rounds": args.rounds}
     for name, answers in found.items():
         result[name] = {key: summary([answer[key] for answer in answers]) for key in answers[0]}
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    put_out(result, args.out)
     return 0

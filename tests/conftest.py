@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sabiyarn_edge import EdgeGenerator
 from tests.device import LACKING, needs
 from tests.export.models import export_tiny
 from tests.tiny_tokenizer import tiny_tokenizer
@@ -60,3 +61,9 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     tokenizer.save(str(exported.folder / "tokenizer.json"))
     return exported.folder
+
+
+@pytest.fixture(scope="module")
+def forgetful(text_model: Path) -> EdgeGenerator:
+    """The oracle: computes every prompt from its first token."""
+    return EdgeGenerator.from_pretrained(text_model, num_threads=1, reuse_prefix=False)

@@ -20,12 +20,6 @@ def generator(text_model: Path) -> EdgeGenerator:
     return EdgeGenerator.from_pretrained(text_model, num_threads=1)
 
 
-@pytest.fixture(scope="module")
-def forgetful(text_model: Path) -> EdgeGenerator:
-    """The oracle: computes every prompt from its first token."""
-    return EdgeGenerator.from_pretrained(text_model, num_threads=1, reuse_prefix=False)
-
-
 def test_a_conversation_pays_for_what_is_new(generator: EdgeGenerator, forgetful: EdgeGenerator) -> None:
     text: list[int] = [1, 2, 3]
     computed = []

@@ -23,12 +23,6 @@ def generator(text_model: Path) -> EdgeGenerator:
     return EdgeGenerator.from_pretrained(text_model, num_threads=1)
 
 
-@pytest.fixture(scope="module")
-def forgetful(text_model: Path) -> EdgeGenerator:
-    """The oracle: computes every prompt from its first token."""
-    return EdgeGenerator.from_pretrained(text_model, num_threads=1, reuse_prefix=False)
-
-
 def test_turns_are_computed_once(generator: EdgeGenerator, forgetful: EdgeGenerator) -> None:
     session = generator.session(SYSTEM)
     whole, computed = list(SYSTEM), []

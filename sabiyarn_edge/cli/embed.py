@@ -6,10 +6,9 @@ import argparse
 import json
 
 from ..pooling import POOLINGS
-from .generate import DEFAULT_MODEL
 from .parser import Parser
 from .terminal import PROGRAM
-from .text_lines import lines_of, opened
+from .text_lines import add_arguments, lines_of, opened
 
 __all__ = ["add_to", "run"]
 
@@ -30,10 +29,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         epilog=EPILOG,
     )
     parser.set_defaults(run=run, parser=parser)
-    parser.add_argument("file", metavar="FILE", help='texts, one in each line; "-" is standard input')
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="MODEL", help="model folder, or nano (default)"
-    )
+    add_arguments(parser)
     parser.add_argument(
         "--pooling",
         choices=POOLINGS,
@@ -41,7 +37,6 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         help="mean of all tokens' hidden states (default), or the last token's",
     )
     parser.add_argument("--normalize", action="store_true", help="vectors of length 1")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -49,7 +44,11 @@ def run(arguments: argparse.Namespace) -> None:
     from ..generator import EdgeGenerator
 
     with opened(arguments.file) as file:
-        generator = EdgeGenerator.from_pretrained(arguments.model, num_threads=arguments.threads)
+        generator = EdgeGenerator.from_pretrained(
+            arguments.model,
+            num_threads=arguments.threads,
+            weight_cache=False if arguments.no_cache else None,
+        )
         numbers: list[int] = []  # of the line at hand
         for text in lines_of(file, numbers):
             vector = generator.embed(text, pooling=arguments.pooling, normalize=arguments.normalize)

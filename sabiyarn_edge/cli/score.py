@@ -11,10 +11,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, BinaryIO
 
-from .generate import DEFAULT_MODEL
 from .parser import Parser
 from .terminal import PROGRAM
-from .text_lines import lines_of, opened
+from .text_lines import add_arguments, lines_of, opened
 
 if TYPE_CHECKING:
     from ..scoring import Score
@@ -40,10 +39,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         epilog=EPILOG,
     )
     parser.set_defaults(run=run, parser=parser)
-    parser.add_argument("file", metavar="FILE", help='texts, one in each line; "-" is standard input')
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="MODEL", help="model folder, or nano (default)"
-    )
+    add_arguments(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object per text, with each token's number"
     )
@@ -53,10 +49,6 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         choices=("error", "slide"),
         default="error",
         help="texts longer than the model's positions: refuse them (default), or forget their oldest half as needed",
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
-    parser.add_argument(
-        "--no-cache", action="store_true", help="do not keep packed weights in the cache folder"
     )
 
 

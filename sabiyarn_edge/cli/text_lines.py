@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import InvalidInputError
+from .generate import DEFAULT_MODEL
 
-__all__ = ["lines_of", "opened"]
+__all__ = ["add_arguments", "lines_of", "opened"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what commands that read such a file have in common."""
+    parser.add_argument("file", metavar="FILE", help='texts, one in each line; "-" is standard input')
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, metavar="MODEL", help="model folder, or nano (default)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
+    parser.add_argument(
+        "--no-cache", action="store_true", help="do not keep packed weights in the cache folder"
+    )
 
 
 def opened(name: str) -> BinaryIO:

@@ -2,8 +2,6 @@
 // the errors that the core documents; never in anything else. Greedy choices are those of a plain loop.
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <set>
 #include <stdexcept>
 #include <utility>
@@ -11,16 +9,11 @@
 
 #include "bytes.hpp"
 #include "core/decode_state.hpp"
+#include "require.hpp"
 
 using namespace sabiyarn;
 
 namespace {
-
-void require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "does not hold: %s\n", what);
-  std::abort();
-}
 
 std::vector<TokenId> ids(Bytes& bytes, std::size_t vocab_size, std::size_t most) {
   std::vector<TokenId> result(bytes.below(most + 1));

@@ -1,7 +1,5 @@
 // Stop strings and prompt lookup against plain loops.
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,16 +7,11 @@
 #include "bytes.hpp"
 #include "core/prompt_lookup.hpp"
 #include "core/stop_strings.hpp"
+#include "require.hpp"
 
 using namespace sabiyarn;
 
 namespace {
-
-void require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "does not hold: %s\n", what);
-  std::abort();
-}
 
 std::string text(Bytes& bytes, std::size_t most) {
   std::string result(bytes.below(most + 1), 'a');
