@@ -24,6 +24,7 @@ TOKENIZER_FILE = "tokenizer.json"
 EOS_NAMES = ("|end_of_text|", "<|end_of_text|>", "<|endoftext|>", "</s>", "<eos>", "<|eos|>", "<|im_end|>")
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_PREFIX = re.compile(rb'"continuing_subword_prefix"\s*:\s*"[^"]')
 
 
 class Tokenizer:
@@ -52,7 +53,9 @@ class Tokenizer:
         if not Path(path).is_file():
             raise ModelFolderError(f"there is no file {path}. Without a tokenizer, give ids instead of text.")
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
+            content = Path(path).read_bytes()
+            _check_merges(content)
+            return cls(tokenizers.Tokenizer.from_buffer(content))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the library raises bare Exception, and its panics are not even that
@@ -171,6 +174,22 @@ class Tokenizer:
                 if named is not None and (token_id := self.token_to_id(named)) is not None:
                     return token_id
         return next((found for name in EOS_NAMES if (found := self.token_to_id(name)) is not None), None)
+
+
+def _check_merges(content: bytes) -> None:
+    """Raise ValueError for merges that end the process: tokenizers 0.23 aborts where half a letter is cut off.
+
+    From a merge's second token it cuts as many bytes as the prefix of continued words has. Few files name a prefix.
+    """
+    if not _PREFIX.search(content):
+        return
+    model = json.loads(content)["model"]
+    cut = len(model["continuing_subword_prefix"].encode())
+    for merge in model["merges"]:
+        token = (merge.split(" ") if isinstance(merge, str) else merge)[1]
+        rest = token.encode()[cut:]
+        if rest and rest[0] & 0xC0 == 0x80:  # inside a UTF-8 sequence
+            raise ValueError(f"the merge {merge} cuts a letter of {token!r} in half")
 
 
 def _decoder_steps(decoder: Any) -> list[dict[str, Any]]:
