@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ SYSTEM_TESTS = (
     "tests/test_telemetry.py",
 )
 """What the CPU does not change, and most of the time under emulation: these start about a hundred Pythons, or try
-many texts. The first CPU model runs them, last; all run the same commands in one process, and SMOKE as a process."""
+many texts. The first CPU model alone runs them; all run the same commands in one process, and SMOKE as a process."""
 SMOKE = ["-m", "sabiyarn_edge", "generate", "--quiet", "--max-new-tokens", "16", "<yor> Gbogbo ènìyàn"]
 
 
@@ -76,7 +77,7 @@ def main() -> int:
         help="Debian release of the board: bookworm has Python 3.11, trixie 3.13",
     )
     parser.add_argument("--cpu", choices=CPUS, nargs="+", default=list(CPUS), help="qemu's CPU models")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="CPU models that are tried at once")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="test runs at once")
     parser.add_argument(
         "--part",
         choices=["cpu", "system", "all"],
@@ -160,18 +161,22 @@ def try_board(options: argparse.Namespace) -> dict[str, Any]:
             result.write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
 
     def try_cpu(cpu: str) -> None:
-        tried = run_tests(board, cpu, [*(f"--deselect={name}" for name in SYSTEM_TESTS), *options.pytest])
+        others = [f"--deselect={name}" for name in SYSTEM_TESTS]
+        tried = run_tests(board, cpu, [*others, *options.pytest], name=cpu)
         same = continues_as_x86_64(board, cpu)
         outcome["cpus"][cpu] = {**tried, "revision": revision, "continues_as_x86_64": same}
         save()
 
+    def try_system() -> None:
+        tried = run_tests(board, options.cpu[0], [*SYSTEM_TESTS, *options.pytest], name="system")
+        outcome["system_tests"] = {**tried, "revision": revision}
+        save()
+
+    jobs = [try_system] if options.part != "cpu" else []
     if options.part != "system":
-        with stage("tests"), ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(try_cpu, options.cpu))
-    if options.part != "cpu":
-        with stage("system tests"):
-            tried = run_tests(board, options.cpu[0], [*SYSTEM_TESTS, *options.pytest])
-            outcome["system_tests"] = {**tried, "revision": revision}
+        jobs += [partial(try_cpu, cpu) for cpu in options.cpu]
+    with stage("tests"), ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda job: job(), jobs))
     outcome["cpu_seconds"] = round(cpu_seconds_of_children())
     save()
     return outcome
@@ -231,10 +236,10 @@ def uses_exports(path: Path) -> bool:
     return "export" in text or "_model" in text or has_fixtures
 
 
-def run_tests(board: Board, cpu: str, pytest_options: list[str]) -> dict[str, Any]:
-    """Run pytest on the board; how many tests passed, failed and were skipped."""
+def run_tests(board: Board, cpu: str, pytest_options: list[str], *, name: str) -> dict[str, Any]:
+    """Run pytest on the board; how many tests passed, failed and were skipped. Its files have `name`."""
     start = time.monotonic()
-    report = f"/board/{cpu}.xml"
+    report = f"/board/{name}.xml"
     command = [
         "python3",
         "-m",
@@ -243,9 +248,9 @@ def run_tests(board: Board, cpu: str, pytest_options: list[str]) -> dict[str, An
         "-p",
         "no:cacheprovider",
         "--durations=25",
-        f"--basetemp=/tmp/{cpu}",
+        f"--basetemp=/tmp/{name}",
     ]
-    log = board.root / f"board/{cpu}.log"
+    log = board.root / f"board/{name}.log"
     exit_code = board.run(
         [*command, f"--junitxml={report}", *pytest_options],
         log,
@@ -255,11 +260,11 @@ def run_tests(board: Board, cpu: str, pytest_options: list[str]) -> dict[str, An
         PYTHONDONTWRITEBYTECODE="1",
         OMP_NUM_THREADS="1",
     )
-    print(f"-- {cpu} ({CPUS[cpu].board})\n{log.read_text(encoding='utf-8')[-2500:]}", flush=True)
+    print(f"-- {name} ({CPUS[cpu].board})\n{log.read_text(encoding='utf-8')[-2500:]}", flush=True)
     xml = board.root / report.removeprefix("/")
     counts = ElementTree.parse(xml).getroot().find("testsuite") if xml.exists() else None
-    names = ("tests", "failures", "errors", "skipped")
-    found = {name: int(counts.get(name, 0)) if counts is not None else 0 for name in names}
+    kinds = ("tests", "failures", "errors", "skipped")
+    found = {kind: int(counts.get(kind, 0)) if counts is not None else 0 for kind in kinds}
     failed = found["failures"] + found["errors"]
     return {
         "board": CPUS[cpu].board,

@@ -94,7 +94,8 @@ def test_a_library_that_prints(tmp_path: Path) -> None:
 def test_a_python_that_does_not_start(tmp_path: Path) -> None:
     found = examine(tmp_path, {}, python=str(tmp_path / "none"))
     assert problems(found) == ["numpy", "tokenizers", "compiled core", "onnxruntime"]
-    assert "cannot be started" in found["numpy"].text
+    # Python 3.13 starts programs with posix_spawn, whose failures qemu's user mode cannot report.
+    assert "cannot be started" in found["numpy"].text or "exit code 127" in found["numpy"].text
 
 
 def test_the_current_folder_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
