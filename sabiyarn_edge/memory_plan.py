@@ -413,16 +413,17 @@ def _scratch(config: ModelConfig, tokens: int, length: int) -> int:
     """One run of `tokens` new tokens, after which the row has `length`.
 
     GroupQueryAttention keeps float32 scores [n_heads, tokens, length] (it asks for [n_heads, tokens, capacity], but
-    what is not written takes no memory), and onnxruntime's arena as much again: it takes such a block from the
-    system, cuts a piece off it for a small tensor, and then the next layer's does not fit. Hidden states
-    [tokens, 4 * n_embd] float32 lie there about 3.5 times: before and after Gelu, and the residual stream, queries,
-    keys, values and norms. A float32 or int8 cache is read tile by tile and takes no such
-    scores, but hidden states lie there 4.25 times, since no scores leave room for them.
+    what is not written takes no memory). With a float16 cache onnxruntime's arena holds as much again: it takes such a
+    block from the system, cuts a piece off it for a small tensor, and then the next layer's does not fit. A float32
+    cache is read tile by tile, without scores (see attention_kernel.py). Hidden states [tokens, 4 * n_embd] float32
+    lie there about 3.5 times: before and after Gelu, and the residual stream, queries, keys, values and norms; 4.25
+    times where they do not fit into what scores leave.
     """
     shape = config.gptjx
-    scores = 2 * 4 * shape.n_heads * tokens * length if config.kv_cache_dtype == "float16" else 0
+    copies = {"float16": 2, "int8": 1, "float32": 0}[config.kv_cache_dtype]
+    scores = copies * 4 * shape.n_heads * tokens * length
     hidden = 4 * tokens * 4 * shape.n_embd
-    return scores + (hidden * 7 // 2 if scores else hidden * 17 // 4)
+    return scores + (hidden * 7 // 2 if copies == 2 else hidden * 17 // 4)
 
 
 def _prefill_scratch(config: ModelConfig, prompt: int, chunk: int) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ._core import DecodeState, KvCache, StepBuffers
 from ._decode import GraphRunner
+from .attention_kernel import attention_kernel
 from .attention_masks import PromptMask
 from .config import ModelConfig
 from .cpus import usable_cpus
@@ -35,8 +36,8 @@ __all__ = [
 PREFILL_SCRATCH_BYTES = 64 * 2**20
 """What one prefill run may take for attention scores, bytes."""
 
-MAX_PREFILL_CHUNK = 512
-"""Tokens; longer chunks are not faster (benchmarks/)."""
+MAX_PREFILL_CHUNK = 256
+"""Tokens; longer chunks are not faster, and take more memory."""
 MIN_PREFILL_CHUNK = 16
 """Tokens; shorter chunks are slower and save next to nothing."""
 
@@ -237,12 +238,13 @@ class DecoderSession:
             options.optimized_model_filepath = str(optimized)
             options.log_severity_level = 3  # errors; it warns that the file suits this machine only
         try:
-            return onnxruntime.InferenceSession(
-                str(graph),
-                options,
-                providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # it prints, and tries the same provider again
-            )
+            with attention_kernel(self.config.kv_cache_dtype):
+                return onnxruntime.InferenceSession(
+                    str(graph),
+                    options,
+                    providers=["CPUExecutionProvider"],
+                    enable_fallback=0,  # it prints, and tries the same provider again
+                )
         except Exception as error:  # onnxruntime's exceptions share no base class but this
             raise ModelFolderError(f"onnxruntime cannot load {graph}: {_first_line(error)}") from error
 

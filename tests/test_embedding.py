@@ -67,7 +67,7 @@ def pooled(hidden: np.ndarray, pooling: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
-@pytest.mark.parametrize("chunk", [1, 5, 512])
+@pytest.mark.parametrize("chunk", [1, 5, 256])
 def test_vectors_are_those_of_torch(
     exported: Exported,
     torch_model: GPTJXForCausalLM,

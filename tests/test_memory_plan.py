@@ -159,10 +159,10 @@ def test_enough_is_left_as_it_is(medium: Path) -> None:
 
 def test_fit_takes_a_smaller_chunk_and_then_a_smaller_window(medium: Path) -> None:
     whole = EdgeGenerator.plan(medium)
-    assert whole.prefill_chunk == 512
-    with pytest.warns(MemoryFitWarning, match="chunks of 256 tokens instead of 512: the plan is"):
+    assert whole.prefill_chunk == 256
+    with pytest.warns(MemoryFitWarning, match="chunks of 128 tokens instead of 256: the plan is"):
         generator = EdgeGenerator.from_pretrained(medium, memory_limit_mb=whole.peak_mib - 1, fit=True)
-    assert (generator._session.max_prefill_chunk, generator._session.window) == (256, 1024)
+    assert (generator._session.max_prefill_chunk, generator._session.window) == (128, 1024)
 
     least = EdgeGenerator.plan(medium, kv_window=256)
     limit = (least.weights_anonymous + least.runtime) / 2**20 + 2

@@ -1,13 +1,17 @@
 """decoder.onnx, the fast path: causal, no mask input, keys and values appended in place.
 
-Per block, with `a` the output of ln_1 and `x` the residual stream:
+Per block, with `x` the residual stream:
 
-    SkipLayerNormalization   x = x + mlp of the block before;  a = ln_1(x)
+    LayerNormalization       a = ln_1(x)
     c_attn -> GroupQueryAttention -> c_proj                    (Cast around it when the cache is float16)
     LayerNormalization       j(a)
-    Add                      x + j(a)
-    SkipLayerNormalization   x = x + j(a) + c_proj;  h = ln_2(x)
+    Add, Add                 x = x + j(a) + c_proj
+    LayerNormalization       h = ln_2(x)
     c_fc -> Gelu -> c_proj
+    Add                      x = x + c_proj
+
+onnxruntime 1.32 has SkipLayerNormalization for an addition and the norm behind it; it takes 2.5 to 5 times as long as
+these two on x86-64, and as long as them on ARM.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from .kv_scales import KvScales
 from .tensors import Array, Tensor
 from .weight_format import Matrix, WeightFormat
 
-__all__ = ["LAYER_NORM_EPSILON", "DecoderGraph", "Parameters", "build_decoder"]
+__all__ = ["DecoderGraph", "Parameters", "build_decoder"]
 
 HIDDEN_STATES = "hidden_states"
 """Output of decoder.onnx: what the head makes logits of, [batch, n, n_embd]."""
@@ -87,22 +91,21 @@ class DecoderGraph:
         token = self.weight_format.tied_embedding(self.graph, "input_ids", table, "wte")
         positions = self.parameters.matrix("transformer.wpe.weight")
         position = self.weight_format.embedding(self.graph, "position_ids", positions, "wpe")
-        x, branch, branch_bias = token, position, None
+        x = self.graph.node("Add", [token, position], "embedded")
         for i in range(self.config.n_layer):
-            x, branch, branch_bias = self._block(i, x, branch, branch_bias)
-        final, _ = self._add_and_norm(x, branch, branch_bias, "transformer.ln_f", last=True)
+            x = self._block(i, x)
+        final = self._layer_norm(x, "transformer.ln_f", HIDDEN_STATES)
         self._head(final, table)
         self.graph.output("logits", "float32", ["batch", "n", self.config.vocab_size])
         for i in range(self.config.n_layer):
             for side in ("key", "value"):
                 self.graph.output(f"present.{i}.{side}", self.kv_cache_dtype, self._present_shape())
-        self._declare_hidden_states(final)
+        self._declare_hidden_states()
         return self.graph
 
-    def _declare_hidden_states(self, final: str) -> None:
+    def _declare_hidden_states(self) -> None:
         # A value that every step computes anyway: it costs nothing where it is not asked for.
-        assert final == HIDDEN_STATES
-        self.graph.output(final, "float32", ["batch", "n", self.config.n_embd])
+        self.graph.output(HIDDEN_STATES, "float32", ["batch", "n", self.config.n_embd])
 
     def _head(self, final: str, table: Matrix) -> None:
         self.weight_format.tied_head(self.graph, final, table, "logits")
@@ -124,38 +127,25 @@ class DecoderGraph:
     def _present_shape(self) -> list[int | str]:
         return self._cache_shape()  # bound to the same memory as the past
 
-    def _block(
-        self, i: int, x: str, branch: str, branch_bias: Tensor | None
-    ) -> tuple[str, str, Tensor | None]:
-        """Emit block i.
-
-        Args:
-            x, branch, branch_bias: the residual stream is their sum, which this block's first node makes.
-
-        Returns:
-            The same three for the next block.
-        """
+    def _block(self, i: int, x: str) -> str:
+        """Emit block i, from the residual stream to the residual stream."""
         graph, block = self.graph, f"transformer.h.{i}"
-        a, x = self._add_and_norm(x, branch, branch_bias, f"{block}.ln_1")
+        a = self._layer_norm(x, f"{block}.ln_1")
         attended = self._attention(i, self._linear(f"{block}.attn.c_attn", a))
         if i == self.config.n_layer - 1:
             # From here on only the positions whose logits are wanted are computed.
             attended, a, x = (
-                graph.node("Gather", [value, "logits_index"], f"{value}.wanted", axis=1)
-                for value in (attended, a, x)
+                graph.node("Gather", [value, "logits_index"], f"h.{i}.wanted_{name}", axis=1)
+                for name, value in (("attn", attended), ("ln_1", a), ("x", x))
             )
-        projected = self._linear(f"{block}.attn.c_proj", attended, with_bias=False)
-        j = self._layer_norm(a, f"{block}.j")
-        x = graph.node("Add", [x, j], f"h.{i}.add_j")
-        attention_bias = self.parameters.optional_vector(f"{block}.attn.c_proj.bias")
-        h, x = self._add_and_norm(x, projected, attention_bias, f"{block}.ln_2")
-        h = graph.node("Gelu", [self._linear(f"{block}.mlp.c_fc", h)], f"h.{i}.mlp.gelu")
-        branch = self._linear(f"{block}.mlp.c_proj", h, with_bias=False)
-        return x, branch, self.parameters.optional_vector(f"{block}.mlp.c_proj.bias")
+        x = graph.node("Add", [x, self._layer_norm(a, f"{block}.j")], f"h.{i}.add_j")
+        x = graph.node("Add", [x, self._linear(f"{block}.attn.c_proj", attended)], f"h.{i}.add_attn")
+        h = self._linear(f"{block}.mlp.c_fc", self._layer_norm(x, f"{block}.ln_2"))
+        h = self._linear(f"{block}.mlp.c_proj", graph.node("Gelu", [h], f"h.{i}.mlp.gelu"))
+        return graph.node("Add", [x, h], f"h.{i}.add_mlp")
 
-    def _linear(self, name: str, x: str, *, with_bias: bool = True) -> str:
-        """A linear layer; its bias, if it has one, is left to the next residual addition if not with_bias."""
-        bias = self.parameters.optional_vector(f"{name}.bias") if with_bias else None
+    def _linear(self, name: str, x: str) -> str:
+        bias = self.parameters.optional_vector(f"{name}.bias")
         weight = self.parameters.matrix(f"{name}.weight")
         return self.weight_format.linear(self.graph, x, weight, bias, name.removeprefix("transformer."))
 
@@ -200,41 +190,16 @@ class DecoderGraph:
         value = Tensor(f"{name}.value_scale", "float32", scales.value.shape, lambda: scales.value)
         return graph.tensor(key), graph.tensor(value)
 
-    def _layer_norm(self, x: str, name: str) -> str:
+    def _layer_norm(self, x: str, name: str, output: str | None = None) -> str:
+        # Released checkpoints have j.bias although their other norms have none.
+        scale, bias = (
+            self.parameters.vector(f"{name}.weight"),
+            self.parameters.optional_vector(f"{name}.bias"),
+        )
         return self.graph.node(
             "LayerNormalization",
-            [x, *self._norm_parameters(name)],
-            name.removeprefix("transformer."),
+            [x, *(self.graph.tensor(tensor) for tensor in (scale, bias) if tensor is not None)],
+            output or name.removeprefix("transformer."),
             axis=-1,
             epsilon=LAYER_NORM_EPSILON,
         )
-
-    def _add_and_norm(
-        self, x: str, branch: str, branch_bias: Tensor | None, name: str, *, last: bool = False
-    ) -> tuple[str, str]:
-        """x + branch + branch_bias and its layer norm in one node.
-
-        Returns:
-            The normalized sum, and the sum (left out if `last`).
-        """
-        weight, *beta = self._norm_parameters(name)
-        short = name.removeprefix("transformer.")
-        inputs = [x, branch, weight, *(beta or [""]), self.graph.tensor(branch_bias) if branch_bias else ""]
-        while not inputs[-1]:
-            inputs.pop()
-        outputs = [HIDDEN_STATES] if last else [short, "", "", f"{short}.sum"]
-        self.graph.node(
-            "SkipLayerNormalization",
-            inputs,
-            short,
-            outputs=outputs,
-            domain=MICROSOFT,
-            epsilon=LAYER_NORM_EPSILON,
-        )
-        return outputs[0], outputs[-1]
-
-    def _norm_parameters(self, name: str) -> list[str]:
-        """Scale and, if the checkpoint has one, shift: released ones have j.bias although bias is false."""
-        bias = self.parameters.optional_vector(f"{name}.bias")
-        scale = self.parameters.vector(f"{name}.weight")
-        return [self.graph.tensor(t) for t in (scale, bias) if t is not None]

@@ -27,7 +27,7 @@ from math import sqrt
 import numpy as np
 
 from ..config import GPTJXConfig
-from .decoder_graph import LAYER_NORM_EPSILON, DecoderGraph, Parameters
+from .decoder_graph import DecoderGraph, Parameters
 from .graph_builder import GraphBuilder
 from .kv_scales import KvScales
 from .tensors import Tensor
@@ -83,7 +83,7 @@ class _MaskedDecoderGraph(DecoderGraph):
     def _head(self, final: str, table: Matrix) -> None:
         self.weight_format.portable_head(self.graph, final, table, "logits")
 
-    def _declare_hidden_states(self, final: str) -> None:
+    def _declare_hidden_states(self) -> None:
         pass  # this graph gives logits only
 
     def _attention(self, i: int, qkv: str) -> str:
@@ -153,14 +153,3 @@ class _MaskedDecoderGraph(DecoderGraph):
     def _transposed(self, keys: str) -> str:
         """onnxruntime folds this into the product."""
         return self.graph.node("Transpose", [keys], f"{keys}.transposed", perm=[0, 1, 3, 2])
-
-    def _add_and_norm(
-        self, x: str, branch: str, branch_bias: Tensor | None, name: str, *, last: bool = False
-    ) -> tuple[str, str]:
-        graph, short = self.graph, name.removeprefix("transformer.")
-        if branch_bias is not None:
-            branch = graph.node("Add", [branch, graph.tensor(branch_bias)], f"{short}.biased")
-        total = graph.node("Add", [x, branch], f"{short}.sum")
-        operands = [total, *self._norm_parameters(name)]
-        graph.node("LayerNormalization", operands, short, axis=-1, epsilon=LAYER_NORM_EPSILON)
-        return short, total
