@@ -157,7 +157,6 @@ def compare(model: Path, case: Case) -> dict[str, Any]:
         prompt_length=case.prompt_length,
         batch=case.batch,
         beams=case.beams,
-        kv_window=case.max_length,  # as from_pretrained has it for such a max_length
         weight_cache=case.weight_cache,
     )
     measured = measure(model, case)

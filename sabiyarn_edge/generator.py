@@ -110,7 +110,7 @@ class EdgeGenerator:
             num_threads: threads of the matrix products; None, and at most: the CPUs this process may use (its
                 affinity, and its container's quota).
             max_length: most positions (prompt and output) of a row; None: the model's block_size. It bounds the
-                KV cache: bytes_per_position * max_length for each row.
+                KV cache: bytes_per_position * max_length for each row, and what is left of whole pages of memory.
             max_batch_size: most rows at once (prompts * beams or returns); None: no limit.
             kv_window: most positions whose keys and values are kept; older ones are forgotten; None: all. Each token
                 sees exactly the newest so many (of prompts too, which are run token by token from there on).
@@ -144,7 +144,7 @@ class EdgeGenerator:
         """
         folder = find_model(path)
         if max_length is not None and kv_window is None:
-            kv_window = max_length
+            kv_window = _room_for(max_length, ModelConfig.load(folder).gptjx.block_size)
         if isinstance(prefix_pool_mb, bool) or not isinstance(prefix_pool_mb, int) or prefix_pool_mb < 0:
             raise InvalidInputError(
                 f"prefix_pool_mb is {prefix_pool_mb!r}; it must be an integer of at least 0, in MiB."
@@ -609,6 +609,15 @@ class EdgeGenerator:
                 if claim is not None:
                     claim.tokens = self._session.text.tokens
             yield run.result()
+
+
+_WHOLE_PAGES = 256
+"""Positions: so many fill pages of up to 16 KiB, of any head_dim."""
+
+
+def _room_for(max_length: int, block_size: int) -> int:
+    """The window for rows of max_length: a whole number of pages, since only whole pages are shared by beams."""
+    return min(-(-max_length // _WHOLE_PAGES) * _WHOLE_PAGES, block_size)
 
 
 def find_model(path: str | Path) -> Path:
