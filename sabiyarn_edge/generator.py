@@ -22,7 +22,7 @@ from .embedding import check_pooling, embed_tokens
 from .errors import InvalidInputError, ModelFolderError
 from .generation_config import GenerationConfig
 from .memory import process_memory, return_free_memory
-from .memory_plan import MemoryFitWarning, MemoryPlan, check_call, check_room, fit_to_limit, plan_memory
+from .memory_plan import MIB, MemoryFitWarning, MemoryPlan, check_call, check_room, fit_to_limit, plan_memory
 from .option_checks import flag
 from .overflow import Overflow, SlidingContext, cut_prompt
 from .pooling import Pooling
@@ -129,7 +129,7 @@ class EdgeGenerator:
                 once as far as they begin alike.
             prefix_pool_mb: MiB for the keys and values of earlier texts (system prompts, examples at the head of
                 prompts), the least recently used of which are dropped; 0: only the last call's are held, and those of
-                living sessions. It comes on top of memory_limit_mb.
+                living sessions, which may take more. memory_limit_mb counts both.
             memory_limit_mb: most memory that the process may take above `import onnxruntime`, MiB: now for
                 max_batch_size rows (None: one) of max_length positions, and later for each call; None: no limit. See
                 `plan`.
@@ -161,6 +161,7 @@ class EdgeGenerator:
                 batch=1 if max_batch_size is None else max_batch_size,
                 kv_window=kv_window,
                 weight_cache=weight_cache,
+                prefix_pool_bytes=prefix_pool_mb * MIB,
             )
             if chosen:
                 chunk, kv_window = plan.prefill_chunk, plan.kv_window
@@ -177,7 +178,7 @@ class EdgeGenerator:
             weight_cache=weight_cache,
             low_power=low_power,
             max_prefill_chunk=chunk,
-            prefix_pool_bytes=prefix_pool_mb * 2**20,
+            prefix_pool_bytes=prefix_pool_mb * MIB,
         )
         tokenizer_file = folder / "tokenizer.json"
         tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None
@@ -203,11 +204,12 @@ class EdgeGenerator:
         beams: int = 1,
         kv_window: int | None = None,
         weight_cache: bool | None = None,
+        prefix_pool_mb: int = 0,
     ) -> MemoryPlan:
         """Say what a call of generate would take, without loading the model.
 
         Args:
-            path, kv_window, weight_cache: as for `from_pretrained`.
+            path, kv_window, weight_cache, prefix_pool_mb: as for `from_pretrained`.
             max_length: positions of a row, prompt and output; None: the model's block_size.
             prompt_length: of them the prompt's; None: all but one, which takes the most.
             batch: prompts at once.
@@ -225,6 +227,7 @@ class EdgeGenerator:
             beams=beams,
             kv_window=kv_window,
             weight_cache=weight_cache,
+            prefix_pool_bytes=prefix_pool_mb * MIB,
         )
 
     @property
@@ -542,6 +545,7 @@ class EdgeGenerator:
         new_tokens = config.max_new_tokens
         if new_tokens is None:
             new_tokens = config.max_length - longest if config.max_length else DEFAULT_MAX_NEW_TOKENS
+        pool = self._session.text.pool
         check_call(
             self._session.folder,
             limit,
@@ -552,6 +556,7 @@ class EdgeGenerator:
             kv_window=self._session.window,
             weight_cache=self._session.weight_cache,
             max_prefill_chunk=self._session.max_prefill_chunk,
+            prefix_pool_bytes=max(pool.limit_bytes, pool.nbytes),  # sessions may hold more than the limit
         )
 
     def _sliding_context(self, overflow: Overflow) -> SlidingContext:

@@ -75,6 +75,8 @@ class MemoryPlan:
     """Keys and values at the end of the call."""
     logits: int
     """Scores of the vocabulary, of every row, and what choosing tokens takes."""
+    prefix_pool: int
+    """Keys and values of earlier texts: all that the pool may take."""
     scratch: int
     """What the largest run of the graph takes and gives back."""
     loading: int
@@ -101,6 +103,7 @@ class MemoryPlan:
             "runtime": (self.runtime, "graph, tokenizer, modules"),
             "KV cache": (self.kv_cache, f"{self.batch * self.beams} x {self.kept} positions"),
             "logits": (self.logits, ""),
+            **({"prefix pool": (self.prefix_pool, "earlier texts")} if self.prefix_pool else {}),
             "scratch": (self.scratch, f"up to {self.prefill_chunk} prompt tokens at once"),
             "while loading": (self.loading, "given back before the first token"),
             "peak": (self.peak, "above `import onnxruntime`"),
@@ -125,6 +128,7 @@ def plan_memory(
     kv_window: int | None = None,
     weight_cache: bool | None = None,
     max_prefill_chunk: int = MAX_PREFILL_CHUNK,
+    prefix_pool_bytes: int = 0,
 ) -> MemoryPlan:
     """Predict what a call of generate takes. Reads config.json and the graph; loads and allocates nothing.
 
@@ -136,6 +140,7 @@ def plan_memory(
         beams: beams or returned sequences of each prompt.
         kv_window, weight_cache: as for EdgeGenerator.from_pretrained.
         max_prefill_chunk: most prompt tokens to run at once.
+        prefix_pool_bytes: most that earlier texts' keys and values may take.
 
     Raises:
         ModelFolderError: a file is missing or damaged.
@@ -173,7 +178,7 @@ def plan_memory(
     )
     runtime = _runtime(folder, shape)
     held = runtime + weights.anonymous
-    running = held + logits + max(prompt_kv + prefill_scratch, kv_cache + decode_scratch)
+    running = held + logits + prefix_pool_bytes + max(prompt_kv + prefill_scratch, kv_cache + decode_scratch)
     return MemoryPlan(
         max_length=length,
         prompt_length=prompt,
@@ -186,6 +191,7 @@ def plan_memory(
         runtime=runtime,
         kv_cache=kv_cache,
         logits=logits,
+        prefix_pool=prefix_pool_bytes,
         scratch=max(prefill_scratch, decode_scratch),
         loading=weights.loading,
         running=running,
@@ -280,6 +286,8 @@ def _advice(plan: MemoryPlan, limit_mib: float, fit: bool) -> str:
             return f"{needed}: let the weight cache keep the weights, or export it with fewer bits."
         return f"{needed}, {plan.loading / MIB:.1f} of them for a moment: allow that, or export it with fewer bits."
     parts = f"{plan.kv_cache / MIB:.1f} MiB are keys and values, {plan.scratch / MIB:.1f} scratch"
+    if plan.prefix_pool:
+        parts += f", {plan.prefix_pool / MIB:.1f} the prefix pool"
     if fit:
         return f"{parts}, with the smallest prefill chunk and window: allow that, or give fewer rows."
     return f"{parts}: give a smaller max_length or fewer rows, or fit=True for a smaller prefill chunk and window."

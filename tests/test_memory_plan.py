@@ -152,6 +152,31 @@ def test_a_limit_below_the_weights_names_what_they_need(medium: Path) -> None:
         EdgeGenerator.from_pretrained(medium, memory_limit_mb=5, fit=True)
 
 
+def test_a_limit_counts_the_prefix_pool(medium: Path) -> None:
+    alone, pooled = (EdgeGenerator.plan(medium, prefix_pool_mb=pool) for pool in (0, 30))
+    assert pooled.running == alone.running + 30 * 2**20
+    assert "prefix pool" in str(pooled)
+    assert "prefix pool" not in str(alone)
+    limit = alone.peak_mib + 20
+    EdgeGenerator.from_pretrained(medium, memory_limit_mb=limit)
+    with pytest.raises(InvalidInputError, match=r"30\.0 the prefix pool"):
+        EdgeGenerator.from_pretrained(medium, memory_limit_mb=limit, prefix_pool_mb=30)
+
+
+def test_a_call_counts_what_sessions_hold(medium: Path) -> None:
+    plan = EdgeGenerator.plan(medium)
+    generator = EdgeGenerator.from_pretrained(medium, memory_limit_mb=plan.peak_mib + 1)
+    whole = {"max_new_tokens": 1, "eos_token_id": None}
+    generator.generate(list(range(1000)), **whole)
+    session = generator.session(list(range(600)))
+    session.generate(**whole)
+    generator.generate([7], **whole)  # the session's keys and values move into the pool
+    held = generator.memory_usage()["prefix_pool"]
+    assert held > 2**20
+    with pytest.raises(InvalidInputError, match="this call needs"):
+        generator.generate(list(range(1000, 2000)), **whole)
+
+
 def test_enough_is_left_as_it_is(medium: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
