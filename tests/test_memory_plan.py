@@ -167,14 +167,14 @@ def test_a_call_counts_what_sessions_hold(medium: Path) -> None:
     plan = EdgeGenerator.plan(medium)
     generator = EdgeGenerator.from_pretrained(medium, memory_limit_mb=plan.peak_mib + 1)
     whole = {"max_new_tokens": 1, "eos_token_id": None}
-    generator.generate(list(range(1000)), **whole)
+    generator.generate(list(range(1023)), **whole)
     session = generator.session(list(range(600)))
     session.generate(**whole)
     generator.generate([7], **whole)  # the session's keys and values move into the pool
     held = generator.memory_usage()["prefix_pool"]
     assert held > 2**20
     with pytest.raises(InvalidInputError, match="this call needs"):
-        generator.generate(list(range(1000, 2000)), **whole)
+        generator.generate(list(range(1000, 2023)), **whole)
 
 
 def test_enough_is_left_as_it_is(medium: Path) -> None:
