@@ -17,7 +17,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--sanitize",
         action="store_true",
-        help="also build and run the native tests with the sanitizers: addresses and undefined behaviour; threads",
+        help="also build and run the native tests with the sanitizers (addresses and undefined behaviour; threads), "
+        "and tests of the Python modules with the first two (needs GCC, pybind11 and cython)",
     )
 
 

@@ -1,7 +1,8 @@
-"""Builds the core and its C++ tests with CMake and runs them with ctest."""
+"""Builds the core and its C++ tests with CMake and runs them with ctest; with sanitizers the Python modules too."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,9 +21,19 @@ def tool(name: str) -> str:
     return found
 
 
-def run(*command: str) -> None:
-    result = subprocess.run(command, capture_output=True, text=True)
+def run(*command: str, **variables: str) -> str:
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **variables}
+    )
     assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def build(folder: Path, **options: str) -> None:
+    options |= {"CMAKE_MAKE_PROGRAM": tool("ninja")}
+    defines = [f"-D{name}={value}" for name, value in options.items()]
+    run(tool("cmake"), "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *defines)
+    run(tool("cmake"), "--build", str(folder))
 
 
 @pytest.mark.parametrize("sanitizer", ["OFF", "address", "thread"])
@@ -30,16 +41,52 @@ def test_native(sanitizer: str, request: pytest.FixtureRequest) -> None:
     sanitize = sanitizer != "OFF"
     if sanitize and not request.config.getoption("--sanitize"):
         pytest.skip("the sanitizers of addresses, undefined behaviour and threads run with --sanitize")
-    build = ROOT / "build" / (f"native-{sanitizer}" if sanitize else "native")
-    options = {
-        "CMAKE_MAKE_PROGRAM": tool("ninja"),
-        "CMAKE_BUILD_TYPE": "RelWithDebInfo" if sanitize else "Release",
-        "SABIYARN_EDGE_PYTHON": "OFF",
-        "SABIYARN_EDGE_TESTS": "ON",
-        "SABIYARN_EDGE_WERROR": "ON",
-        "SABIYARN_EDGE_SANITIZE": sanitizer,
-    }
-    defines = [f"-D{name}={value}" for name, value in options.items()]
-    run(tool("cmake"), "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *defines)
-    run(tool("cmake"), "--build", str(build))
-    run(tool("ctest"), "--test-dir", str(build), "--output-on-failure")
+    folder = ROOT / "build" / (f"native-{sanitizer}" if sanitize else "native")
+    build(
+        folder,
+        CMAKE_BUILD_TYPE="RelWithDebInfo" if sanitize else "Release",
+        SABIYARN_EDGE_PYTHON="OFF",
+        SABIYARN_EDGE_TESTS="ON",
+        SABIYARN_EDGE_WERROR="ON",
+        SABIYARN_EDGE_SANITIZE=sanitizer,
+    )
+    run(tool("ctest"), "--test-dir", str(folder), "--output-on-failure")
+
+
+MODULE_TESTS = [
+    "tests/core",
+    *(f"tests/decoding/test_{name}.py" for name in ("beam_search", "decode_state", "draws")),
+    *(f"tests/test_{name}.py" for name in ("fuzz", "generator", "prefix_reuse", "ring_schedules", "session")),
+    *(f"tests/test_{name}.py" for name in ("session_file", "sliding", "stop_hold", "text_session")),
+]
+"""Those that pass memory between Python, the two modules and onnxruntime."""
+
+
+def test_the_python_modules_with_the_sanitizers_of_addresses_and_undefined_behaviour(
+    request: pytest.FixtureRequest,
+) -> None:
+    if not request.config.getoption("--sanitize"):
+        pytest.skip("runs with --sanitize, which builds the Python modules anew")
+    pybind11 = pytest.importorskip("pybind11", reason="needs what builds the modules: pybind11 and cython")
+    pytest.importorskip("Cython", reason="needs what builds the modules: pybind11 and cython")
+    # Python is no sanitized program: what it would link with is loaded first. Both are GCC's.
+    libraries = [run("c++", f"-print-file-name={name}").strip() for name in ("libasan.so", "libstdc++.so")]
+    if not all(Path(library).is_absolute() for library in libraries):
+        pytest.skip("needs GCC as c++, with its libasan")
+    folder = ROOT / "build/native-modules"
+    build(
+        folder,
+        CMAKE_BUILD_TYPE="RelWithDebInfo",
+        SABIYARN_EDGE_PYTHON="ON",
+        SABIYARN_EDGE_SANITIZE="address",
+        Python_EXECUTABLE=sys.executable,
+        pybind11_DIR=pybind11.get_cmake_dir(),
+    )
+    plugins = ["-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "tests.sanitized_modules"]
+    run(
+        *(sys.executable, "-m", "pytest", "-q", *plugins, *MODULE_TESTS),
+        LD_PRELOAD=" ".join(libraries),
+        ASAN_OPTIONS="detect_leaks=0",  # Python itself frees little at its end
+        PYTHONMALLOC="malloc",  # Python's own allocator would hide its blocks
+        SABIYARN_EDGE_MODULES=str(folder),
+    )
