@@ -22,8 +22,8 @@ class GraphRunner:
         num_heads: int,
         head_dim: int,
         kv_dtype: DTypeLike,
-        prefill_options: Any = None,
-        after_prefill_run: Callable[[], None] | None = None,
+        shrinking_options: Any = None,
+        after_shrinking: Callable[[], None] | None = None,
     ) -> None: ...
     @property
     def logits_address(self) -> int: ...

@@ -28,28 +28,28 @@ cdef class GraphRunner:
         buffers: `_core.StepBuffers` of the model's vocabulary.
         num_layers, num_heads, head_dim: the model's shape.
         kv_dtype: NumPy dtype of the cache.
-        prefill_options: `onnxruntime.RunOptions` for prefill runs, or None.
-        after_prefill_run: called after each of these, or None.
+        shrinking_options: `onnxruntime.RunOptions` for runs that give their scratch memory back, or None.
+        after_shrinking: called after these runs, or None.
     """
 
     cdef KvCache* kv
     cdef StepBuffers* buffers
     cdef int64_t num_layers, num_heads, head_dim
-    cdef object owners, run, new_binding, kv_dtype, prefill_options, after_prefill_run
+    cdef object owners, run, new_binding, kv_dtype, shrinking_options, after_shrinking
     cdef object prefill_binding, decode_binding
     cdef tuple prefill_layout, decode_layout
     cdef list past_names, present_names
 
     def __init__(self, session, kv_cache, buffers, *, num_layers, num_heads, head_dim, kv_dtype,
-                 prefill_options=None, after_prefill_run=None):
+                 shrinking_options=None, after_shrinking=None):
         self.kv = <KvCache*>PyCapsule_GetPointer(kv_cache._capsule(), "sabiyarn_edge.KvCache")
         self.buffers = <StepBuffers*>PyCapsule_GetPointer(buffers._capsule(), "sabiyarn_edge.StepBuffers")
         self.owners = (session, kv_cache, buffers)  # the raw pointers live as long as these
         self.run = session.run_with_iobinding
         self.num_layers, self.num_heads, self.head_dim = num_layers, num_heads, head_dim
         self.kv_dtype = np.dtype(kv_dtype)
-        self.prefill_options = prefill_options
-        self.after_prefill_run = after_prefill_run
+        self.shrinking_options = shrinking_options
+        self.after_shrinking = after_shrinking
         self.new_binding = session.io_binding
         self.prefill_binding = self.new_binding()
         self.decode_binding = self.new_binding()
@@ -107,13 +107,18 @@ cdef class GraphRunner:
         """
         cdef int64_t done = 0, count, num_logits
         cdef int64_t num_tokens = tokens.shape[0]
+        cdef bint is_last
         with nogil:
             self.buffers.reserve(1, min(chunk, num_tokens), 1)
             self.buffers.reserve(num_logits_rows, 1, 1)
         while done < num_tokens:
             count = min(min(chunk, num_tokens - done), max(self.kv.free_positions(row), 1))
-            num_logits = 1 if logits_row >= 0 and done + count == num_tokens else 0
-            self.run_chunk(row, &tokens[done], count, num_logits, max(logits_row, 0))
+            is_last = done + count == num_tokens
+            num_logits = 1 if logits_row >= 0 and is_last else 0
+            # Giving scratch back after every chunk would cost a tenth of the time. But the first one's is of no use to
+            # the second, which needs blocks of twice the size.
+            self.run_chunk(row, &tokens[done], count, num_logits, max(logits_row, 0),
+                           num_tokens > 1 and (is_last or done == 0))
             done += count
             if state is not None and state.interruption():
                 return False
@@ -127,11 +132,14 @@ cdef class GraphRunner:
         cdef int64_t num_tokens = tokens.shape[0]
         with nogil:
             self.buffers.reserve(1, num_tokens, num_tokens)
-        self.run_chunk(row, &tokens[0], num_tokens, num_tokens, 0)
+        self.run_chunk(row, &tokens[0], num_tokens, num_tokens, 0, num_tokens > 1)
 
     cdef int run_chunk(self, int64_t row, const int64_t* tokens, int64_t count, int64_t num_logits,
-                       int64_t logits_row) except -1:
-        """One run of the graph for one row; the logits of the last `num_logits` tokens go to `logits_row` onwards."""
+                       int64_t logits_row, bint gives_back) except -1:
+        """One run of the graph for one row; the logits of the last `num_logits` tokens go to `logits_row` onwards.
+
+        `gives_back`: the system gets the scratch memory back afterwards.
+        """
         cdef int64_t i, length, position
         with nogil:
             position = self.kv.next_position(row)
@@ -148,9 +156,9 @@ cdef class GraphRunner:
             self.prefill_layout = None
             self.bind(self.prefill_binding, row, 1, count, num_logits, logits_row)
             self.prefill_layout = layout
-        self.run(self.prefill_binding, self.prefill_options if count > 1 else None)
-        if count > 1 and self.after_prefill_run is not None:
-            self.after_prefill_run()
+        self.run(self.prefill_binding, self.shrinking_options if gives_back else None)
+        if gives_back and self.after_shrinking is not None:
+            self.after_shrinking()
         PyErr_CheckSignals()
         return 0
 

@@ -143,8 +143,8 @@ class DecoderSession:
             num_heads=shape.n_heads,
             head_dim=shape.head_dim,
             kv_dtype=self.config.kv_cache_dtype,
-            prefill_options=_shrinking_run_options(),
-            after_prefill_run=return_free_memory,
+            shrinking_options=_shrinking_run_options(),
+            after_shrinking=return_free_memory,
         )
 
     @property
