@@ -93,6 +93,6 @@ def _run(session: DecoderSession, tokens: NDArray[np.int64], num_wanted: int) ->
             binding.bind_input(f"past_key_values.{layer}.{side}", *place)
             binding.bind_output(f"present.{layer}.{side}", *place)
     binding.bind_output(OUTPUT, "cpu", 0, np.float32, hidden.shape, hidden.ctypes.data)
-    session.graph.run_with_iobinding(binding, session.prefill_options)
+    session.graph.run_with_iobinding(binding, session.shrinking_options)
     states: NDArray[np.float32] = hidden[0]
     return states

@@ -145,10 +145,7 @@ class EdgeGenerator:
         folder = find_model(path)
         if max_length is not None and kv_window is None:
             kv_window = _room_for(max_length, ModelConfig.load(folder).gptjx.block_size)
-        if isinstance(prefix_pool_mb, bool) or not isinstance(prefix_pool_mb, int) or prefix_pool_mb < 0:
-            raise InvalidInputError(
-                f"prefix_pool_mb is {prefix_pool_mb!r}; it must be an integer of at least 0, in MiB."
-            )
+        prefix_pool_bytes = _pool_bytes(prefix_pool_mb)
         chunk = MAX_PREFILL_CHUNK
         if memory_limit_mb is None:
             check_room(folder, weight_cache=weight_cache)
@@ -161,7 +158,7 @@ class EdgeGenerator:
                 batch=1 if max_batch_size is None else max_batch_size,
                 kv_window=kv_window,
                 weight_cache=weight_cache,
-                prefix_pool_bytes=prefix_pool_mb * MIB,
+                prefix_pool_bytes=prefix_pool_bytes,
             )
             if chosen:
                 chunk, kv_window = plan.prefill_chunk, plan.kv_window
@@ -178,7 +175,7 @@ class EdgeGenerator:
             weight_cache=weight_cache,
             low_power=low_power,
             max_prefill_chunk=chunk,
-            prefix_pool_bytes=prefix_pool_mb * MIB,
+            prefix_pool_bytes=prefix_pool_bytes,
         )
         tokenizer_file = folder / "tokenizer.json"
         tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None
@@ -227,7 +224,7 @@ class EdgeGenerator:
             beams=beams,
             kv_window=kv_window,
             weight_cache=weight_cache,
-            prefix_pool_bytes=prefix_pool_mb * MIB,
+            prefix_pool_bytes=_pool_bytes(prefix_pool_mb),
         )
 
     @property
@@ -622,7 +619,15 @@ _WHOLE_PAGES = 256
 
 def _room_for(max_length: int, block_size: int) -> int:
     """The window for rows of max_length: a whole number of pages, since only whole pages are shared by beams."""
-    return min(-(-max_length // _WHOLE_PAGES) * _WHOLE_PAGES, block_size)
+    return min(-(-max(max_length, 1) // _WHOLE_PAGES) * _WHOLE_PAGES, block_size)
+
+
+def _pool_bytes(prefix_pool_mb: int) -> int:
+    if isinstance(prefix_pool_mb, bool) or not isinstance(prefix_pool_mb, int) or prefix_pool_mb < 0:
+        raise InvalidInputError(
+            f"prefix_pool_mb is {prefix_pool_mb!r}; it must be an integer of at least 0, in MiB."
+        )
+    return prefix_pool_mb * MIB
 
 
 def find_model(path: str | Path) -> Path:

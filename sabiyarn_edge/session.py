@@ -124,7 +124,7 @@ class DecoderSession:
             num_sink_tokens=num_sink_tokens,
         )
         self.buffers = StepBuffers(shape.vocab_size)
-        self.prefill_options = _shrinking_run_options()
+        self.shrinking_options = _shrinking_run_options()
         """`onnxruntime.RunOptions` for runs whose scratch memory is not needed again."""
         self.runner = self._make_runner(self._session)
         self.text = HeldText(self.kv_cache, shape.n_layer, PrefixPool(prefix_pool_bytes))
@@ -143,7 +143,7 @@ class DecoderSession:
             num_heads=shape.n_heads,
             head_dim=shape.head_dim,
             kv_dtype=self.config.kv_cache_dtype,
-            shrinking_options=_shrinking_run_options(),
+            shrinking_options=self.shrinking_options,
             after_shrinking=return_free_memory,
         )
 
@@ -174,7 +174,7 @@ class DecoderSession:
                 self.kv_cache,
                 shape=self.config.gptjx,
                 kv_dtype=self.config.kv_cache_dtype,
-                prefill_options=_shrinking_run_options(),
+                prefill_options=self.shrinking_options,
             )
         return self._masked
 

@@ -128,6 +128,9 @@ def test_max_length_bounds_the_positions(text_model: Path) -> None:
         InvalidInputError, match=r"2 tokens and max_new_tokens is 9: 11 positions, .* is 10\."
     ):
         generator.generate([1, 2], max_new_tokens=9)
+    for wrong in (-3, 0, 1, 10**6):
+        with pytest.raises(InvalidInputError, match=f"max_length is {wrong}; it must be between 2 and"):
+            EdgeGenerator.from_pretrained(text_model, max_length=wrong)
 
 
 # --- streams

@@ -159,6 +159,8 @@ def test_a_pool_keeps_heads_of_prompts(text_model: Path, forgetful: EdgeGenerato
     for wrong in (-1, 1.5, True):
         with pytest.raises(InvalidInputError, match="prefix_pool_mb is"):
             EdgeGenerator.from_pretrained(text_model, prefix_pool_mb=wrong)
+        with pytest.raises(InvalidInputError, match="prefix_pool_mb is"):
+            EdgeGenerator.plan(text_model, prefix_pool_mb=wrong)
 
 
 class Conversations(RuleBasedStateMachine):
