@@ -115,8 +115,10 @@ cdef class GraphRunner:
             count = min(min(chunk, num_tokens - done), max(self.kv.free_positions(row), 1))
             is_last = done + count == num_tokens
             num_logits = 1 if logits_row >= 0 and is_last else 0
-            # Scratch is given back after the last chunk only: after each of them it would cost a tenth of the time.
-            self.run_chunk(row, &tokens[done], count, num_logits, max(logits_row, 0), is_last and num_tokens > 1)
+            # Giving scratch back after every chunk would cost a tenth of the time. But the first one's is of no use to
+            # the second, which needs blocks of twice the size.
+            self.run_chunk(row, &tokens[done], count, num_logits, max(logits_row, 0),
+                           num_tokens > 1 and (is_last or done == 0))
             done += count
             if state is not None and state.interruption():
                 return False
