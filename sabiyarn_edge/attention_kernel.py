@@ -23,11 +23,14 @@ _making_session = threading.Lock()
 
 @contextmanager
 def attention_kernel(kv_cache_dtype: str) -> Iterator[None]:
-    """Sessions made inside take the kernel that suits the cache, unless the user has set VARIABLE."""
-    if kv_cache_dtype != "int8" or VARIABLE in os.environ:
-        yield
-        return
+    """Sessions made inside take the kernel that suits the cache, unless the user has set VARIABLE.
+
+    One thread at a time is inside: the variable is the process's, and another session would see it too.
+    """
     with _making_session:
+        if kv_cache_dtype != "int8" or VARIABLE in os.environ:
+            yield
+            return
         os.environ[VARIABLE] = "1"
         try:
             yield

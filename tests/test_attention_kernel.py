@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import pytest
 
-from sabiyarn_edge.attention_kernel import VARIABLE
+from sabiyarn_edge.attention_kernel import VARIABLE, attention_kernel
 from sabiyarn_edge.session import DecoderSession
 from tests.export.models import export_tiny
 
@@ -59,4 +60,26 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     (folder / "decoder.onnx").write_bytes(b"no graph")
     with pytest.raises(Exception, match=r"decoder\.onnx"):
         DecoderSession(folder)
+    assert VARIABLE not in os.environ
+
+
+@pytest.mark.parametrize("other", ["int8", "float16"])
+def test_threads_that_load_at_once_do_not_see_each_others_choice(
+    monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    found: list[str | None] = []
+
+    def load() -> None:
+        with attention_kernel(other):
+            found.append(os.environ.get(VARIABLE))
+
+    thread = threading.Thread(target=load)
+    with attention_kernel("int8"):
+        thread.start()
+        thread.join(0.1)  # seconds; without the lock it is inside long before
+        assert found == []
+        assert os.environ[VARIABLE] == "1"
+    thread.join()
+    assert found == ["1" if other == "int8" else None]
     assert VARIABLE not in os.environ
