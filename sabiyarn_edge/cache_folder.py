@@ -31,15 +31,15 @@ def cache_folder() -> Path | None:
     if named == "off":
         return None
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if named:
-        folder = Path(named).expanduser().absolute()
-    elif base.is_absolute():
-        folder = base / "sabiyarn_edge"
-    else:
-        try:
+    try:
+        if named:
+            folder = Path(named).expanduser().absolute()
+        elif base.is_absolute():
+            folder = base / "sabiyarn_edge"
+        else:
             folder = Path.home() / ".cache" / "sabiyarn_edge"
-        except RuntimeError as error:  # no HOME, and the user is in no password file
-            raise OSError(str(error)) from error
+    except RuntimeError as error:  # ~ of nobody; or no HOME, and the user is in no password file
+        raise OSError(str(error)) from error
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     distrusted = why_not_trusted(folder)
     if distrusted:

@@ -42,6 +42,12 @@ def test_the_variable_names_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert cache_folder() == home / "ours"
 
 
+def test_the_home_of_nobody_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SABIYARN_EDGE_CACHE", "~no.such.user/ours")
+    with pytest.raises(OSError, match="home directory"):
+        cache_folder()
+
+
 def test_off_is_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SABIYARN_EDGE_CACHE", "off")
     assert cache_folder() is None
