@@ -73,7 +73,7 @@ def main() -> int:
     from benchmarks.children import Child
     from sabiyarn_edge.bench.machine import describe_machine
     from sabiyarn_edge.bench.statistics import summary
-    from sabiyarn_edge.session import usable_cpus
+    from sabiyarn_edge.cpus import usable_cpus
 
     children = {}
     for threads in args.threads or sorted({1, usable_cpus()}):

@@ -30,7 +30,6 @@ __all__ = [
     "DecoderSession",
     "caches_weights",
     "prefill_chunk",
-    "usable_cpus",
 ]
 
 PREFILL_SCRATCH_BYTES = 64 * 2**20

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from .._core import exclusive_or
-from .machine import available_memory
+from ..available_memory import AvailableMemory
 
 __all__ = ["read_bandwidth"]
 
@@ -28,10 +28,10 @@ def read_bandwidth(threads: int, *, passes: int = PASSES, buffer_bytes: int | No
 
     Args:
         threads: that read at once.
-        buffer_bytes: None: BUFFER_BYTES, or a quarter of the memory that is left, if that is less.
+        buffer_bytes: None: BUFFER_BYTES, or a quarter of what this process can take, if that is less.
     """
     if buffer_bytes is None:
-        left = available_memory()
+        left = AvailableMemory.read().here
         buffer_bytes = BUFFER_BYTES if left is None else min(BUFFER_BYTES, left // 4)
     words = np.ones(max(buffer_bytes // 8, threads), np.uint64)  # written, so that pages are really there
     parts = np.array_split(words, threads)

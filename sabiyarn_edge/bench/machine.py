@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..session import usable_cpus
+from ..available_memory import AvailableMemory
+from ..cpus import usable_cpus
 
-__all__ = ["PACKAGES", "available_memory", "describe_machine"]
+__all__ = ["PACKAGES", "describe_machine"]
 
 PACKAGES = ("sabiyarn-edge", "onnxruntime", "numpy")
 
@@ -30,16 +31,11 @@ def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "cpu": _cpu_name(),
         "cpus": usable_cpus(),
-        "memory_bytes": _memory("MemTotal"),
+        "memory_bytes": AvailableMemory.read().total,
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "versions": versions,
     }
-
-
-def available_memory() -> int | None:
-    """Bytes that processes can still take; None where the system does not tell."""
-    return _memory("MemAvailable")
 
 
 def _cpu_name() -> str:
@@ -48,18 +44,13 @@ def _cpu_name() -> str:
         board = Path("/proc/device-tree/model").read_text(encoding="utf-8").strip("\0\n ")
     except OSError:
         board = ""
-    return board or _field("/proc/cpuinfo", "model name|Model") or platform.processor() or platform.machine()
+    return board or _model_name() or platform.processor() or platform.machine()
 
 
-def _memory(name: str) -> int | None:
-    found = _field("/proc/meminfo", name)
-    return int(found.split()[0]) * 1024 if found else None  # the kernel counts in KiB
-
-
-def _field(path: str, name: str) -> str:
+def _model_name() -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    found = re.search(rf"^(?:{name})\s*:\s*(.+)$", text, re.MULTILINE)
+    found = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
     return found[1].strip() if found else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sabiyarn_edge.available_memory import AvailableMemory
+from sabiyarn_edge.bench import bandwidth
 from sabiyarn_edge.bench.bandwidth import read_bandwidth
 from sabiyarn_edge.bench.footprint import footprint, forget_peak
 from sabiyarn_edge.bench.statistics import summary
@@ -64,6 +66,18 @@ def test_kv_bytes_are_those_of_the_cache(text_model):
 
     usage = EdgeGenerator.from_pretrained(text_model).memory_usage()
     assert kv_bytes_per_position(ModelConfig.load(text_model)) == usage["kv_bytes_per_position"]
+
+
+def test_bandwidth_is_measured_within_the_control_groups_limit(monkeypatch):
+    gib, mib = 2**30, 2**20
+    memory = AvailableMemory(
+        total=8 * gib, available=6 * gib, swap=0, free_swap=0, group_limit=300 * mib, group_left=8 * mib
+    )
+    monkeypatch.setattr(AvailableMemory, "read", lambda: memory)
+    read: list[int] = []
+    monkeypatch.setattr(bandwidth, "exclusive_or", lambda words: read.append(words.nbytes))
+    read_bandwidth(2, passes=1)
+    assert sum(read) == 2 * mib  # a quarter of 8
 
 
 def test_bandwidth_has_a_rate_for_each_pass():
