@@ -129,7 +129,7 @@ class GPTJXForCausalLM(nn.Module):
                 f"Give fewer rows, or load the model with from_pretrained(..., max_batch_size={rows})."
             )
         cache = self.kv_cache
-        if not cache.lengths:
+        if not any(cache.lengths):  # not begun, or begun by a pass that failed
             cache.start(rows, self.transformer.wte.weight.device)
         if len(cache.lengths) != rows:
             raise InvalidInputError(

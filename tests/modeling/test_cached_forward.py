@@ -106,6 +106,16 @@ def test_a_refused_step_leaves_the_cache_as_it_was():
     )
 
 
+def test_a_refused_first_step_leaves_the_number_of_rows_open():
+    model = tiny_model(max_batch_size=2)
+    with pytest.raises(InvalidInputError, match="block_size"):
+        model(torch.zeros(2, model.config.block_size + 1, dtype=torch.int64), use_cache=True)
+    ids = random_ids(model, 1, 5)
+    np.testing.assert_allclose(
+        logits_of(model, ids, use_cache=True), logits_of(model, ids), atol=FLOAT32_BOUND, rtol=0
+    )
+
+
 def test_an_interrupted_step_leaves_the_cache_as_it_was(monkeypatch):
     model = tiny_model()
     ids = random_ids(model, 1, 12)
