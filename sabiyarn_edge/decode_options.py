@@ -1,4 +1,4 @@
-"""From a GenerationConfig and the prompts of a call to the options of the compiled core."""
+"""From a GenerationConfig and the prompts of a call to a run of the compiled core."""
 
 from __future__ import annotations
 
@@ -7,15 +7,36 @@ import sys
 from collections.abc import Sequence
 from typing import cast
 
-from ._core import DecodeOptions
+from ._core import DecodeOptions, DecodeState
 from .errors import InvalidInputError
 from .generation_config import GenerationConfig
 from .tokenizer import Tokenizer
 
-__all__ = ["DEFAULT_MAX_NEW_TOKENS", "decode_options"]
+__all__ = ["DEFAULT_MAX_NEW_TOKENS", "decode_options", "decode_state"]
 
 DEFAULT_MAX_NEW_TOKENS = 256
 """Most new tokens where neither max_new_tokens nor max_length is given, nor min_new_tokens asks for more."""
+
+
+def decode_state(
+    config: GenerationConfig,
+    *,
+    prompts: Sequence[Sequence[int]],
+    vocab_size: int,
+    max_positions: int | None,
+    tokenizer: Tokenizer | None,
+) -> DecodeState:
+    """One call's run of the core, before its first step.
+
+    Args, Raises: as `decode_options`.
+    """
+    options = decode_options(
+        config, prompts=prompts, vocab_size=vocab_size, max_positions=max_positions, tokenizer=tokenizer
+    )
+    try:
+        return DecodeState(options, vocab_size, prompts)
+    except ValueError as error:  # an id outside the vocabulary: the core names the option
+        raise InvalidInputError(f"{error}.") from error
 
 
 def decode_options(

@@ -17,7 +17,7 @@ from ._core import DecodeState
 from .attention_masks import CallMasks, PromptMask
 from .callbacks import Callbacks
 from .config import ModelConfig
-from .decode_options import DEFAULT_MAX_NEW_TOKENS, decode_options
+from .decode_options import DEFAULT_MAX_NEW_TOKENS, decode_state
 from .embedding import check_pooling, embed_tokens
 from .errors import InvalidInputError, ModelFolderError
 from .generation_config import GenerationConfig
@@ -512,17 +512,13 @@ class EdgeGenerator:
             )
         if self.memory_limit_mb is not None:
             self._check_memory(self.memory_limit_mb, prompts, rows_each, config)
-        native = decode_options(
+        state = self._running = decode_state(
             config,
             prompts=prompts.ids,
             vocab_size=self.config.gptjx.vocab_size,
             max_positions=None if slides else self.max_length,
             tokenizer=self.tokenizer,
         )
-        try:
-            state = self._running = DecodeState(native, self.config.gptjx.vocab_size, prompts.ids)
-        except ValueError as error:  # an id outside the vocabulary: the core names the option
-            raise InvalidInputError(f"{error}.") from error
         return Run(
             self._session,
             state,

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._core import DecodeState
 from .._decode import DecodeLoop
 from ..callbacks import Callbacks
-from ..decode_options import decode_options
+from ..decode_options import decode_state
 from ..errors import InvalidInputError
 from ..generation_config import GenerationConfig
 from ..prompts import read_prompts
@@ -42,14 +42,13 @@ def generate(
     use_cache = model.config.use_kv_cache if use_cache is None else use_cache
     prompts, masks = _read(model, input_ids, attn_mask, attention_mask)
     _check_rows(model, len(prompts), use_cache)
-    native = decode_options(
+    state = decode_state(
         config,
         prompts=prompts,
         vocab_size=model.config.vocab_size,
         max_positions=model.config.block_size,
         tokenizer=tokenizer,
     )
-    state = DecodeState(native, model.config.vocab_size, prompts)
     rows_each = max(config.num_beams, config.num_return_sequences)
     cache = model.kv_cache if use_cache else None
     backend = TorchBackend(model, prompts, masks=masks, cache=cache, max_rows=len(prompts) * rows_each)

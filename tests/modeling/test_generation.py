@@ -312,6 +312,7 @@ def test_generation_configs():
         ([[1], [2, 3]], {"attention_mask": torch.ones(2, 2)}, "unequal length"),
         ([[1]], {"temperatur": 1.0}, "did you mean temperature"),
         ([[1]], {"max_new_tokens": 64}, "block_size|positions"),
+        ([[1]], {"eos_token_id": 97}, "eos_token_id holds 97, but the vocabulary has ids 0 to 96"),
     ],
 )
 def test_bad_input(ids, options, message):
