@@ -27,7 +27,7 @@ from .option_checks import flag
 from .overflow import Overflow, SlidingContext, cut_prompt
 from .pooling import Pooling
 from .prefix_pool import Claim
-from .prompts import Prompts, read_prompts
+from .prompts import Prompts, read_prompt, read_prompts
 from .result import GenerationResult
 from .run import Run
 from .scoring import Score, score_tokens
@@ -352,7 +352,7 @@ class EdgeGenerator:
 
         Raises:
             InvalidInputError: a text is empty, or is longer than the positions (with overflow="slide" it may be); or
-                `texts` is a single string.
+                `texts` is a single one.
             NumericalError: the model gave NaN.
         """
         overflow = self.overflow.take_from(options)
@@ -370,13 +370,7 @@ class EdgeGenerator:
         slides = overflow.mode == "slide"
         context = self._sliding_context(overflow if slides else Overflow())
         for text in texts:
-            prompts = read_prompts(
-                [text],
-                tokenizer=self.tokenizer,
-                vocab_size=self.config.gptjx.vocab_size,
-                max_length=None,
-            )
-            (ids,) = prompts.ids
+            ids = read_prompt(text, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size)
             if not slides and len(ids) > context.positions:
                 raise InvalidInputError(
                     f"the text has {len(ids)} tokens, but there are {context.positions} positions. Shorten it, or give "

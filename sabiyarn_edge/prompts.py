@@ -11,7 +11,7 @@ import numpy as np
 from .errors import InvalidInputError
 from .tokenizer import Tokenizer
 
-__all__ = ["Prompts", "read_prompts"]
+__all__ = ["Prompts", "read_prompt", "read_prompts"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_prompts(
         prompts, is_batch = [_encode(inputs, tokenizer, "the prompt")], False
     elif _is_ids(inputs):
         prompts, is_batch = [_as_ids(inputs, "the prompt")], False
-    elif isinstance(inputs, Sequence | np.ndarray) and not isinstance(inputs, bytes):
+    elif _is_list(inputs):
         if len(inputs) == 0:
             raise InvalidInputError("the list of prompts is empty. Give at least one prompt.")
         prompts, is_batch = [_read_one(item, tokenizer, f"prompt {i}") for i, item in enumerate(inputs)], True
@@ -59,22 +59,37 @@ def read_prompts(
     return Prompts(prompts, [0] * len(prompts), is_batch)
 
 
+def read_prompt(inputs: Any, *, tokenizer: Tokenizer | None, vocab_size: int) -> list[int]:
+    """The ids of one string or one list of ids, of any length.
+
+    Args, Raises: as `read_prompts`; several prompts are refused.
+    """
+    prompts = read_prompts(inputs, tokenizer=tokenizer, vocab_size=vocab_size, max_length=None)
+    if prompts.is_batch:
+        raise InvalidInputError(
+            "one string or one list of ids at a time is taken here, not several. Give them one by one."
+        )
+    return prompts.ids[0]
+
+
+def _is_list(value: Any) -> bool:
+    """Whether `value` is a list of some kind, of ids or of prompts."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
+
+
 def _is_ids(value: Any) -> bool:
-    """Whether `value` is one row of ids: a one-dimensional array, or a sequence that starts with an integer."""
+    """Whether `value` is one row of ids: a one-dimensional array, or a sequence that starts with a number."""
     if isinstance(value, np.ndarray):
         return value.ndim == 1 and value.dtype.kind in "iuf"
-    return (
-        isinstance(value, Sequence)
-        and not isinstance(value, str | bytes)
-        and len(value) > 0
-        and isinstance(value[0], int | float | np.number)
-    )
+    return _is_list(value) and len(value) > 0 and isinstance(value[0], int | float | np.number)
 
 
 def _read_one(item: Any, tokenizer: Tokenizer | None, name: str) -> list[int]:
     if isinstance(item, str):
         return _encode(item, tokenizer, name)
-    if _is_ids(item) or (isinstance(item, Sequence) and len(item) == 0):
+    if _is_ids(item) or (_is_list(item) and len(item) == 0):
         return _as_ids(item, name)
     raise InvalidInputError(f"{name} is a {type(item).__name__}; it must be a string or a list of token ids.")
 
@@ -89,7 +104,10 @@ def _encode(text: str, tokenizer: Tokenizer | None, name: str) -> list[int]:
 
 
 def _as_ids(value: Any, name: str) -> list[int]:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists among the numbers
+        array = np.empty(1, object)
     if array.size and (array.dtype.kind not in "iu" or array.ndim != 1):
         raise InvalidInputError(
             f"{name} holds values that are not integers ({array.dtype}); token ids are integers."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import InvalidInputError
 from .generation_config import GenerationConfig
 from .prefix_pool import Claim, common_prefix
-from .prompts import read_prompts
+from .prompts import read_prompt
 from .result import GenerationResult
 from .streaming import StreamedToken
 
@@ -145,12 +145,5 @@ class Session:
         if len(inputs) == 0 and self._tokens:
             return list(self._tokens)
         generator = self._generator
-        prompts = read_prompts(
-            inputs,
-            tokenizer=generator.tokenizer,
-            vocab_size=generator.config.gptjx.vocab_size,
-            max_length=None,
-        )
-        if prompts.is_batch:
-            raise InvalidInputError("a session takes one string or one list of ids at a time, not several.")
-        return [*self._tokens, *prompts.ids[0]]
+        ids = read_prompt(inputs, tokenizer=generator.tokenizer, vocab_size=generator.config.gptjx.vocab_size)
+        return [*self._tokens, *ids]

@@ -126,6 +126,10 @@ def test_bad_texts_are_refused(exported: Exported) -> None:
         list(generator.score([[1], []]))
     with pytest.raises(InvalidInputError, match="given one string"):
         generator.score("text")
+    with pytest.raises(InvalidInputError, match="is a int; it must be"):  # one text's ids, not a text each
+        list(generator.score([1, 2, 3]))
+    with pytest.raises(InvalidInputError, match="one by one"):
+        list(generator.score([[[1, 2], [3]]]))
     with pytest.raises(InvalidInputError, match="score has no option top_k"):
         generator.score([[1]], top_k=3)
 
