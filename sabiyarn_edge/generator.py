@@ -465,13 +465,13 @@ class EdgeGenerator:
                 "stream to its end or close it first, or make a second generator."
             )
         with self._lock:
-            self._owner = me
             try:
+                self._owner = me
                 yield
-            finally:
-                return_free_memory()
+            finally:  # first what must not be left out: Ctrl-C may come while memory is given back
                 self._owner = None
                 self._running = None
+                return_free_memory()
 
     def _start(self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any]) -> Run:
         started = time.perf_counter()

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tokenizers
 
+import sabiyarn_edge.generator as generator_module
 from sabiyarn_edge import EdgeGenerator, GenerationConfig
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError, NumericalError
 from tests.export.models import export_tiny
@@ -235,6 +236,22 @@ def test_ctrl_c_leaves_the_generator_usable(generator: EdgeGenerator) -> None:
         generator.generate([1, 2], max_new_tokens=60, stopping_criteria=interrupt)
     assert len(seen) <= 6  # noticed within a step
     np.testing.assert_array_equal(generator.generate([3, 4], max_new_tokens=8).sequences, expected)
+
+
+def test_ctrl_c_at_the_end_of_a_call_leaves_the_generator_usable(
+    text_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = EdgeGenerator.from_pretrained(text_model, num_threads=1)
+    expected = generator.generate("a", max_new_tokens=3).sequences.tolist()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generator_module, "return_free_memory", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            generator.generate("a", max_new_tokens=3)
+    assert generator.generate("a", max_new_tokens=3).sequences.tolist() == expected
 
 
 def test_logits_that_are_nan_are_an_error_that_names_the_row(tmp_path: Path) -> None:
