@@ -28,7 +28,7 @@ def cache_folder() -> Path | None:
         OSError: it cannot be made, or the default folder is one that others could put files into.
     """
     named = os.environ.get(ENVIRONMENT_VARIABLE, "")
-    if named == "off":
+    if named.lower() == "off":
         return None
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
@@ -47,7 +47,7 @@ def cache_folder() -> Path | None:
             raise InvalidInputError(
                 f"{ENVIRONMENT_VARIABLE} is {named}, {distrusted}. Name a folder of your own, or unset it."
             )
-        raise PermissionError(f"it is a folder {distrusted}")
+        raise PermissionError(f"{folder} is a folder {distrusted}")
     return folder
 
 

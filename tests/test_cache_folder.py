@@ -48,8 +48,9 @@ def test_the_home_of_nobody_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> N
         cache_folder()
 
 
-def test_off_is_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SABIYARN_EDGE_CACHE", "off")
+@pytest.mark.parametrize("word", ["off", "OFF"])
+def test_off_is_no_folder(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.setenv("SABIYARN_EDGE_CACHE", word)
     assert cache_folder() is None
 
 
@@ -68,7 +69,7 @@ def test_a_default_folder_that_all_may_write_to_is_an_os_error(home: Path) -> No
     folder = home / ".cache/sabiyarn_edge"
     folder.mkdir(parents=True)
     folder.chmod(0o777)
-    with pytest.raises(PermissionError, match="every user"):
+    with pytest.raises(PermissionError, match=rf"{folder} is a folder which every user"):
         cache_folder()
 
 
