@@ -19,9 +19,8 @@ from typing import Any
 from ._core import KvCache
 from .available_memory import AvailableMemory
 from .config import GPTJXConfig, ModelConfig
-from .errors import InvalidInputError, ModelFolderError, OutOfMemoryError
-from .external_tensors import read_external_tensors
-from .graph_nodes import read_nodes
+from .errors import InvalidInputError, OutOfMemoryError
+from .packed_weights import PackedWeights
 from .session import MAX_PREFILL_CHUNK, MIN_PREFILL_CHUNK, caches_weights, prefill_chunk
 from .weight_cache import is_cached
 
@@ -40,9 +39,6 @@ MIN_CAPACITY = 256  # positions: the KV cache's first allocation
 _CERTAINLY_ENOUGH = 4  # times the weights: float16 ones are widened, and held twice while they are packed
 _CERTAINLY_ENOUGH_BESIDES = 256 * MIB
 MIN_WINDOW = 64  # positions: fit_to_limit goes no lower
-
-# Nodes whose matrix (their second input) onnxruntime packs: it then holds the packed copy instead of the file's.
-_PACKING = {"MatMul", "FusedMatMul", "Gemm", "MatMulNBits"}
 
 
 class MemoryFitWarning(UserWarning):
@@ -82,6 +78,8 @@ class MemoryPlan:
     loading: int
     """What loading takes and gives back: the packed copy of the largest matrix; all of them when the weight cache
     is made."""
+    later_loading: int
+    """`loading` once the weight cache is made."""
     running: int
     """The most memory once it is loaded: at the end of the prompt, or at the end of the call."""
     peak: int
@@ -105,12 +103,18 @@ class MemoryPlan:
             "logits": (self.logits, ""),
             **({"prefix pool": (self.prefix_pool, "earlier texts")} if self.prefix_pool else {}),
             "scratch": (self.scratch, f"up to {self.prefill_chunk} prompt tokens at once"),
-            "while loading": (self.loading, "given back before the first token"),
+            "while loading": (self.loading, f"given back before the first token{self._later}"),
             "peak": (self.peak, "above `import onnxruntime`"),
         }
         return "\n".join(
             f"{name:<20}{size / MIB:9.1f} MiB  {note}".rstrip() for name, (size, note) in rows.items()
         )
+
+    @property
+    def _later(self) -> str:
+        if self.later_loading == self.loading:
+            return ""
+        return f"; {self.later_loading / MIB:.1f} MiB from the second load on"
 
     @property
     def kept(self) -> int:
@@ -194,6 +198,7 @@ def plan_memory(
         prefix_pool=prefix_pool_bytes,
         scratch=max(prefill_scratch, decode_scratch),
         loading=weights.loading,
+        later_loading=weights.later_loading,
         running=running,
         peak=max(held + weights.loading, running),
     )
@@ -282,6 +287,12 @@ def _advice(plan: MemoryPlan, limit_mib: float, fit: bool) -> str:
     loaded = plan.weights_anonymous + plan.runtime
     if loaded + plan.loading > limit_mib * MIB:
         needed = f"Loading it alone takes {(loaded + plan.loading) / MIB:.1f} MiB"
+        if plan.later_loading < plan.loading:
+            later = (loaded + plan.later_loading) / MIB
+            return (
+                f"{needed} the first time, when the weight cache is made, and {later:.1f} later: load it once without "
+                "a limit, or export it with fewer bits."
+            )
         if plan.weights_anonymous:
             return f"{needed}: let the weight cache keep the weights, or export it with fewer bits."
         return f"{needed}, {plan.loading / MIB:.1f} of them for a moment: allow that, or export it with fewer bits."
@@ -318,49 +329,33 @@ class _Weights:
     mapped: int
     anonymous: int
     loading: int
+    later_loading: int
+    """`loading` once the weight cache has them."""
 
     @classmethod
     def read(cls, folder: Path, config: ModelConfig, weight_cache: bool | None) -> _Weights:
-        graph = folder / config.graphs["decoder"]
-        try:
-            packed, widened, read_as_stored = _packed_and_read(graph.read_bytes())
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelFolderError(f"cannot read {graph}: {error}. Copy the model folder again.") from error
-        total, largest = sum(packed.values()), max(packed.values(), default=0)
-        weights = folder / config.weights_file
+        graph, weights = folder / config.graphs["decoder"], folder / config.weights_file
+        packed = PackedWeights.of(graph)
         cached = (
             is_cached(graph, weights, config.weights_hash) if caches_weights(config, weight_cache) else None
         )
         if cached is None:
-            return cls(mapped=read_as_stored, anonymous=total, loading=widened)
+            return cls(
+                mapped=packed.read_as_stored,
+                anonymous=packed.total,
+                loading=packed.float16,
+                later_loading=packed.float16,
+            )
         # One matrix is packed at a time, to be compared with what the file has.
-        one = largest + largest // 10 + 2 * MIB
+        one = packed.largest + packed.largest // 10 + 2 * MIB
+        # Until they are written, onnxruntime holds all packed matrices, and all that it made float32 of.
+        first = packed.total + 2 * packed.float16 + one
         return cls(
-            mapped=read_as_stored + total, anonymous=0, loading=one if cached else total + one + widened
+            mapped=packed.read_as_stored + packed.total,
+            anonymous=0,
+            loading=one if cached else first,
+            later_loading=one,
         )
-
-
-def _packed_and_read(model: bytes) -> tuple[dict[str, int], int, int]:
-    """(bytes of each matrix once it is packed, bytes of those that are float16 in the file, bytes of the tensors that
-    nodes read as the file has them)."""
-    lengths = {name: int(at["length"]) for name, at in read_external_tensors(model).items()}
-    widened: dict[str, str] = {}  # float16 matrices as float32: onnxruntime does that once, at load
-    packed: dict[str, int] = {}
-    read: set[str] = set()
-    for node in read_nodes(model):
-        kind, inputs = node.operator, node.inputs
-        tensors = [widened.get(name, name) for name in inputs]
-        if kind == "Cast" and tensors[0] in lengths:
-            widened[node.outputs[0]] = tensors[0]
-        elif kind in _PACKING and tensors[1] in lengths:
-            matrix = tensors[1]
-            # Of blocks: their scales too, and a sum for each block, as large as its scale.
-            scales = lengths.get(tensors[2], 0) if kind == "MatMulNBits" else 0
-            packed[matrix] = (2 if inputs[1] in widened else 1) * lengths[matrix] + 2 * scales
-        else:
-            read.update(tensors)
-    narrow = sum(lengths[matrix] for matrix in set(widened.values()) & packed.keys())
-    return packed, narrow, sum(length for name, length in lengths.items() if name in read)
 
 
 def _capacity(positions: int, window: int) -> int:

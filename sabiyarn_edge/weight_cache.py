@@ -11,7 +11,8 @@ read it again at will. The first load on a device makes this file in the cache f
 
 onnxruntime 1.32 packs again at every load and compares the bytes, one matrix at a time, and it looks for the plain
 matrix in the file that has the packed one: a hole or another file in its place is refused. So the file takes twice the
-size of the model, and half of that where the filesystem shares blocks between files (btrfs, XFS). A second graph over
+size of the model, and half of that where the filesystem shares blocks between files (btrfs, XFS); five times the size
+if weights are float16, of which onnxruntime makes float32 before it packs them. A second graph over
 the same matrices (decoder_masked.onnx) has an entry of its own, whose weights.bin is another name of the first one's.
 """
 
@@ -35,6 +36,7 @@ from .cpu_features import describe_cpu
 from .durable import new_file, new_folder, remove_leftovers
 from .errors import ModelFolderError
 from .external_tensors import Entries, read_external_tensors, replace_external_tensors
+from .packed_weights import PackedWeights
 
 __all__ = ["MIN_WEIGHTS_BYTES", "WeightCacheWarning", "is_cached", "open_cached"]
 
@@ -46,7 +48,6 @@ _GRAPH, _WEIGHTS, _RECORD = "decoder.onnx", "weights.bin", "entry.json"
 _ALIGNMENT = 4096  # bytes: onnxruntime's own for what it packs; it relies on 64
 _MIN_EXTERNAL_BYTES = 16 * 1024  # smaller tensors stay in the graph, as the export has it
 _LOCK_SECONDS = 300.0  # a Raspberry Pi 3 writes SabiYarn-125M's entry in less than a minute
-_NEEDED_SPACE = 4  # times the model: onnxruntime's own file (2.6) and the entry while it is put together
 _MIB = 2**20
 
 
@@ -91,8 +92,8 @@ def open_cached(
         reason = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
         warnings.warn(
             f"packed weights are not kept on disk: {reason}. The model runs the same, but holds "
-            f"{weights.stat().st_size / _MIB:.0f} MiB more memory of its own. Let {ENVIRONMENT_VARIABLE} name a "
-            'folder of yours with enough space, or say weight_cache=False ("off" in that variable).',
+            f"{PackedWeights.of(graph).total / _MIB:.0f} MiB more memory of its own. Let {ENVIRONMENT_VARIABLE} name a "
+            'folder of yours with enough space, or say weight_cache=False (--no-cache, or "off" in that variable).',
             WeightCacheWarning,
             stacklevel=_caller_depth(),
         )
@@ -254,13 +255,22 @@ class _Entry:
                 shutil.rmtree(record_file.parent, ignore_errors=True)
 
     def _check_space(self) -> None:
-        needed = _NEEDED_SPACE * self.weights.stat().st_size
+        entry, needed = _space(self.graph, self.weights)
         free = shutil.disk_usage(self.root).free
         if free < needed:
             raise OSError(
-                f"making them takes {needed / _MIB:.0f} MiB in {self.root} (half of it for a moment only), and "
+                f"making them takes {needed / _MIB:.0f} MiB in {self.root} ({entry / _MIB:.0f} once it is done), and "
                 f"{free / _MIB:.0f} MiB are free"
             )
+
+
+def _space(graph: Path, weights: Path) -> tuple[int, int]:
+    """Bytes on disk of an entry, and at most while it is made."""
+    packed, plain = PackedWeights.of(graph), weights.stat().st_size
+    entry = plain + packed.total + 2 * packed.float16
+    # Besides: onnxruntime's file, which is eaten up as the entry grows. For a moment both hold the largest matrix,
+    # plain and packed, and onnxruntime's may hold it under two names.
+    return entry, entry + plain + 3 * packed.largest
 
 
 def _hold_what_was_written(folder: Path, record: dict[str, Any]) -> tuple[bool, bool]:

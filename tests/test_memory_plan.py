@@ -49,6 +49,19 @@ def test_a_process_takes_what_was_planned(medium: Path, case: Case) -> None:
     assert kept == pytest.approx(measured["after_generate"], rel=0.15, abs=2), found
 
 
+@linux
+def test_the_first_load_takes_what_was_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SABIYARN_EDGE_CACHE", str(tmp_path / "cache"))
+    shape = {**MEDIUM, "vocab_size": 8000}
+    folder = export_tiny(
+        tmp_path, shape, dtype="float16-weights", kv_cache_dtype="float16", verify=False
+    ).folder
+    found = compare(folder, Case(4, 8, weight_cache=True))
+    assert any((tmp_path / "cache").iterdir())
+    planned, measured = found["planned_mib"]["peak"], found["measured_mib"]["peak"]
+    assert planned == pytest.approx(measured, rel=0.15, abs=2), found
+
+
 def test_keys_and_values_are_those_of_the_cache(medium: Path) -> None:
     # 2 sides * 3 layers * 256 wide * 2 bytes = 3072 bytes per position; 512 positions are whole pages.
     plan = EdgeGenerator.plan(medium, max_length=512, batch=3)
@@ -102,7 +115,24 @@ def test_cached_weights_are_mapped(medium: Path, tmp_path: Path, monkeypatch: py
     assert first.weights_mapped == later.weights_mapped
     largest = 4 * 4000 * 256  # lm_head: matrices are packed one at a time
     assert largest < later.loading < 1.1 * largest + 2.1 * 2**20
-    assert first.loading > later.loading
+    assert first.loading > first.later_loading == later.later_loading == later.loading
+
+
+def test_a_limit_below_the_first_load_names_what_later_ones_take(
+    medium: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SABIYARN_EDGE_CACHE", str(tmp_path / "cache"))
+    first = EdgeGenerator.plan(medium, weight_cache=True)
+    later = (first.runtime + first.later_loading) / 2**20
+    assert f"{first.later_loading / 2**20:.1f} MiB from the second load on" in str(first)
+    with pytest.raises(
+        InvalidInputError, match=rf"the first time, when the weight cache is made, and {later:.1f} later"
+    ):
+        EdgeGenerator.from_pretrained(medium, weight_cache=True, memory_limit_mb=later, fit=True)
+    EdgeGenerator.from_pretrained(medium, weight_cache=True)
+    with pytest.warns(MemoryFitWarning):
+        EdgeGenerator.from_pretrained(medium, weight_cache=True, memory_limit_mb=later + 0.1, fit=True)
+    assert "second load" not in str(EdgeGenerator.plan(medium, weight_cache=True))
 
 
 def test_a_plan_loads_nothing(medium: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -132,6 +133,26 @@ def test_the_entry_takes_the_model_and_its_packed_matrices_once(model: Path, cac
     plain = (model / "weights.bin").stat().st_size
     cached = (the_entry(cache) / "weights.bin").stat().st_size
     assert plain < cached < 2.3 * plain  # tiny matrices are padded more than large ones: those take 2.0
+
+
+def test_making_takes_no_more_disk_than_is_asked_for(
+    any_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if ModelConfig.load(any_model).dtype == "int8" and not PACKS_INT8:
+        pytest.skip("onnxruntime packs no int8 on this CPU")
+    append, seen = weight_cache._append, []
+
+    def append_and_look(*args: Any) -> int:
+        place = append(*args)
+        seen.append(sum(path.stat().st_size for path in cache.rglob("*")))
+        return place
+
+    monkeypatch.setattr(weight_cache, "_append", append_and_look)
+    logits(any_model)
+    entry, needed = weight_cache._space(any_model / "decoder.onnx", any_model / "weights.bin")
+    assert max(seen) <= needed < 1.6 * max(seen)  # the largest matrix is a third of this model
+    whole = (the_entry(cache) / "weights.bin").stat().st_size
+    assert entry == pytest.approx(whole, rel=0.1)  # tiny matrices are padded more than large ones
 
 
 def flip_byte_of_plain_weights(entry: Path) -> None:
