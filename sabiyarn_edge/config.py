@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = [
     "CONFIG_FILE",
     "EXPORTED_KV_CACHE_DTYPES",
     "FORMAT_VERSION",
+    "GRAPHS",
     "KV_CACHE_DTYPES",
     "GPTJXConfig",
     "ModelConfig",
@@ -22,6 +24,8 @@ __all__ = [
 
 CONFIG_FILE = "config.json"
 FORMAT_VERSION = 1
+GRAPHS = ("decoder", "decoder_masked")
+"""Of a model folder: the fast one, and the one that takes masks."""
 KV_CACHE_DTYPES = ("float32", "float16")
 """Of the torch model."""
 EXPORTED_KV_CACHE_DTYPES = ("float16", "float32", "int8")
@@ -143,8 +147,10 @@ class ModelConfig:
     """How weights are stored: "float32", "float16-weights" ..."""
     kv_cache_dtype: str = "float16"
     """Type of past_key_values in the graph: "float16", "float32" or "int8" (its scales are constants of the graph)."""
-    graphs: dict[str, str] = field(default_factory=lambda: {"decoder": "decoder.onnx"})
-    """Role of each graph -> its file name."""
+    graphs: dict[str, str]
+    """Each of GRAPHS -> its file name."""
+    graph_hashes: dict[str, str]
+    """Each of GRAPHS -> SHA-256 of its file, hexadecimal. Small tensors (norms, scales) stand in there."""
     weights_file: str = "weights.bin"
     """File name of the tensors outside the graphs."""
     weights_bytes: int
@@ -209,12 +215,36 @@ class ModelConfig:
             or self.weights_bytes < 0
         ):
             raise InvalidInputError(f"weights_bytes is {self.weights_bytes!r}; it must be a number of bytes.")
-        if not isinstance(self.graphs, dict) or "decoder" not in self.graphs:
-            raise InvalidInputError(f'graphs is {self.graphs!r}; it must name at least the graph "decoder".')
+        for name in ("graphs", "graph_hashes"):
+            value = getattr(self, name)
+            if not isinstance(value, dict) or value.keys() != set(GRAPHS):
+                raise InvalidInputError(f"{name} is {value!r}; it must speak of {' and '.join(GRAPHS)}.")
         for name in (self.weights_file, *self.graphs.values()):
             # A folder may come from anywhere: its config must not make us open files outside it.
             if not _is_file_name(name):
                 raise InvalidInputError(f"{name!r} is not a plain file name inside the model folder.")
+
+    def read_graph(self, folder: str | Path, role: str) -> bytes:
+        """The file of a graph, all of which was checked against its hash.
+
+        Raises:
+            ModelFolderError: it is missing, damaged or of another export.
+        """
+        path = Path(folder) / self.graphs[role]
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelFolderError(
+                f"cannot read {path}: {error.strerror or error}. Copy the model folder again, or export the "
+                "checkpoint again."
+            ) from error
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.graph_hashes[role]:
+            raise ModelFolderError(
+                f"{path} is damaged or belongs to another model: its hash is {found[:12]}..., and {CONFIG_FILE} says "
+                f"{str(self.graph_hashes[role])[:12]}.... Copy the whole model folder again."
+            )
+        return content
 
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json."""

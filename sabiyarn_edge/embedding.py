@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InvalidInputError, ModelFolderError, NumericalError
+from .errors import InvalidInputError, NumericalError
 from .pooling import POOLINGS, Pooling
 from .scoring import SCORE_LOGITS_BYTES
 from .session import DecoderSession
@@ -37,14 +37,8 @@ def embed_tokens(session: DecoderSession, tokens: Sequence[int], pooling: Poolin
         pooling: "mean" of all tokens' hidden states, or the "last" token's, which has seen all the others.
 
     Raises:
-        ModelFolderError: the graph was exported before it could do this.
         NumericalError: the model gave NaN or infinity.
     """
-    if OUTPUT not in (output.name for output in session.graph.get_outputs()):
-        raise ModelFolderError(
-            "this model folder's graph gives no hidden states: it was exported by an earlier version. Export the "
-            "checkpoint again."
-        )
     ids = np.asarray(tokens, np.int64)
     wanted = len(ids) if pooling == "mean" else 1
     most = max(SCORE_LOGITS_BYTES // (4 * session.config.gptjx.vocab_size), 1)

@@ -397,7 +397,6 @@ class EdgeGenerator:
 
         Raises:
             InvalidInputError: an input is empty or too long, or an option is not one of those allowed.
-            ModelFolderError: the model folder was exported before hidden states were part of the graph.
             NumericalError: the model gave NaN or infinity.
         """
         check_pooling(pooling)

@@ -334,6 +334,7 @@ class _Weights:
 
     @classmethod
     def read(cls, folder: Path, config: ModelConfig, weight_cache: bool | None) -> _Weights:
+        config.read_graph(folder, "decoder")  # raises if it is not what was exported
         graph, weights = folder / config.graphs["decoder"], folder / config.weights_file
         packed = PackedWeights.of(graph)
         cached = (

@@ -156,14 +156,9 @@ class DecoderSession:
         """Runs decoder_masked.onnx on the same keys and values; the graph is loaded when first asked for.
 
         Raises:
-            ModelFolderError: the folder has no such graph, or it does not belong to the others.
+            ModelFolderError: its file is missing, damaged, or does not belong to the others.
         """
         if self._masked is None:
-            if "decoder_masked" not in self.config.graphs:
-                raise ModelFolderError(
-                    f"{self.folder} has no graph for masks: it was exported by an earlier version. Export the "
-                    "checkpoint again, or leave attn_mask out."
-                )
             before = process_memory().get("process_anonymous", 0)
             session = self._open("decoder_masked")
             after = process_memory().get("process_anonymous", self.config.weights_bytes)
@@ -193,7 +188,8 @@ class DecoderSession:
 
     def _open(self, role: str) -> Any:
         """The graph of that role in an onnxruntime session, checked against the folder's other files."""
-        graph = self._find(role)
+        self.config.read_graph(self.folder, role)  # raises if it is not what was exported
+        graph = self.folder / self.config.graphs[role]
         weights = self.folder / self.config.weights_file
         header = WeightsHeader.read(weights)
         if header.weights_hash != self.config.weights_hash:
@@ -209,14 +205,6 @@ class DecoderSession:
         self._check(session, graph)
         return_free_memory()  # of parsing the graph and of packing
         return session
-
-    def _find(self, role: str) -> Path:
-        graph = self.folder / self.config.graphs[role]
-        if not graph.is_file():
-            raise ModelFolderError(
-                f"{graph} is missing. Copy the model folder again, or export the checkpoint again."
-            )
-        return graph
 
     def _load(
         self, graph: Path, entries: Mapping[str, str] | None = None, optimized: Path | None = None
@@ -258,12 +246,6 @@ class DecoderSession:
 
     def _compare(self, session: Any, graph: Path) -> None:
         metadata = session.get_modelmeta().custom_metadata_map
-        found_hash = metadata.get("weights_hash")
-        if found_hash != self.config.weights_hash:
-            raise ModelFolderError(
-                f"{graph} belongs to another model: its weights_hash is {str(found_hash)[:12]}..., and config.json "
-                f"says {self.config.weights_hash[:12]}.... Copy the whole model folder again."
-            )
         shape = self.config.gptjx
         inputs = {node.name: node for node in session.get_inputs()}
         num_layers = sum(name.endswith(".key") for name in inputs)

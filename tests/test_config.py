@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -107,7 +108,10 @@ def test_bad_files_are_named(tmp_path, content, message):
 
 
 def model_config(**values):
-    return ModelConfig(gptjx=GPTJXConfig(), **{"weights_bytes": 7, "weights_hash": "ab", **values})
+    graphs = {"decoder": "decoder.onnx", "decoder_masked": "decoder_masked.onnx"}
+    hashes = {role: hashlib.sha256(role.encode()).hexdigest() for role in graphs}
+    others = {"graphs": graphs, "graph_hashes": hashes, "weights_bytes": 7, "weights_hash": "ab"}
+    return ModelConfig(gptjx=GPTJXConfig(), **{**others, **values})
 
 
 def test_model_config_round_trip(tmp_path):
@@ -125,13 +129,18 @@ def test_model_config_round_trip(tmp_path):
     [
         ({"sabiyarn_edge": None}, "not an exported model.*sabiyarn-edge export"),
         ({"n_layer": 0}, "n_layer is 0"),
-        ({"sabiyarn_edge": {"format_version": 1}}, "lacks dtype, kv_cache_dtype, graphs, weights_file"),
+        ({"sabiyarn_edge": {"format_version": 1}}, "lacks dtype, kv_cache_dtype, graphs, graph_hashes"),
         ({"format_version": 2}, "format_version is 2, and this sabiyarn_edge reads up to 1. Upgrade"),
         ({"format_version": "1"}, "format_version is '1'"),
         ({"dtype": ""}, "dtype is ''"),
         ({"kv_cache_dtype": "int8"}, "kv_cache_dtype is 'int8'"),
-        ({"graphs": {}}, 'at least the graph "decoder"'),
-        ({"graphs": {"decoder": "../decoder.onnx"}}, "not a plain file name"),
+        ({"graphs": {}}, r"graphs is \{\}; it must speak of decoder and decoder_masked"),
+        (
+            {"graph_hashes": {"decoder": "ab"}},
+            "graph_hashes is .*; it must speak of decoder and decoder_masked",
+        ),
+        ({"graph_hashes": "ab"}, "graph_hashes is 'ab'"),
+        ({"graphs": {"decoder": "../decoder.onnx", "decoder_masked": "b"}}, "not a plain file name"),
         ({"weights_file": "/etc/passwd"}, "not a plain file name"),
         ({"weights_bytes": -1}, "weights_bytes is -1"),
         ({"weights_hash": None}, "weights_hash is None"),
@@ -145,6 +154,17 @@ def test_bad_model_configs(tmp_path, change, message):
     with pytest.raises(ModelFolderError, match=message) as caught:
         ModelConfig.load(tmp_path)
     assert str(tmp_path / "config.json") in str(caught.value)
+
+
+def test_a_graph_is_read_only_if_it_has_its_hash(tmp_path):
+    config = model_config()
+    (tmp_path / "decoder.onnx").write_bytes(b"decoder")
+    assert config.read_graph(tmp_path, "decoder") == b"decoder"
+    (tmp_path / "decoder.onnx").write_bytes(b"decodes")
+    with pytest.raises(ModelFolderError, match=r"decoder\.onnx is damaged or .*Copy the whole model folder"):
+        config.read_graph(tmp_path, "decoder")
+    with pytest.raises(ModelFolderError, match=r"cannot read .*decoder_masked\.onnx: No such file"):
+        config.read_graph(tmp_path, "decoder_masked")
 
 
 def test_missing_model_folder(tmp_path):

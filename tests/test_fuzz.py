@@ -114,7 +114,7 @@ def test_a_panic_of_the_tokenizers_library_is_a_damaged_file(merge: list[str] | 
 def test_names_that_no_system_takes_are_refused(name: str, tmp_path: Path) -> None:
     config = TARGETS["config"](tmp_path)
     values = json.loads(config.whole())
-    for place in ({"weights_file": name}, {"graphs": {"decoder": name}}):
+    for place in ({"weights_file": name}, {"graphs": {"decoder": name, "decoder_masked": "b"}}):
         content = json.dumps({**values, "sabiyarn_edge": {**values["sabiyarn_edge"], **place}}).encode()
         assert outcome(config, content) == "refused: ModelFolderError"
 

@@ -19,7 +19,7 @@ import tokenizers
 import sabiyarn_edge.generator as generator_module
 from sabiyarn_edge import EdgeGenerator, GenerationConfig
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError, NumericalError
-from tests.export.models import export_tiny
+from tests.export.models import accept_graphs, export_tiny
 
 PROMPT = "Gbogbo ènìyàn"
 
@@ -275,6 +275,7 @@ def poison_position(folder: Path, position: int) -> None:
     values[position] = np.nan
     table.CopyFrom(numpy_helper.from_array(values, table.name))
     onnx.save(graph, folder / "decoder.onnx")
+    accept_graphs(folder)
 
 
 @pytest.mark.parametrize(
@@ -368,11 +369,36 @@ def test_missing_and_damaged_files_are_named(model_copy: Path) -> None:
     damaged("weights.bin", None, r"cannot read .*weights\.bin: No such file")
     damaged("weights.bin", weights[:-1000], r"weights\.bin is truncated")
     damaged("weights.bin", b"GGUF" + weights[4:], r"weights\.bin is not a weights file")
-    damaged("decoder.onnx", None, r"decoder\.onnx is missing")
-    damaged("decoder.onnx", graph[: len(graph) // 2], r"onnxruntime cannot load .*decoder\.onnx")
+    damaged("decoder.onnx", None, r"cannot read .*decoder\.onnx: No such file")
+    damaged("decoder.onnx", graph[: len(graph) // 2], r"decoder\.onnx is damaged")
     damaged("tokenizer.json", b"{}", r"tokenizer\.json is not a tokenizer")
     damaged("generation_config.json", b'{"top_p": 7}', r"top_p is 7")
     EdgeGenerator.from_pretrained(model_copy)
+
+
+def test_a_flipped_bit_of_a_norm_in_the_graph_is_told(model_copy: Path) -> None:
+    """onnxruntime loads such a graph and computes with the wrong number."""
+    onnx = pytest.importorskip("onnx")
+    path = model_copy / "decoder.onnx"
+    graph = path.read_bytes()
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    norm = next(tensor.raw_data for tensor in tensors if tensor.name == "transformer.ln_f.weight")
+    at = graph.index(norm) + 2  # in the mantissa of its first number
+    flipped = graph[:at] + bytes([graph[at] ^ 0x40]) + graph[at + 1 :]
+    path.write_bytes(flipped)
+    with pytest.raises(
+        ModelFolderError, match=r"decoder\.onnx is damaged.*Copy the whole model folder again"
+    ):
+        EdgeGenerator.from_pretrained(model_copy)
+    accept_graphs(model_copy)
+    EdgeGenerator.from_pretrained(model_copy)  # nothing but the hash could tell
+
+
+def test_a_graph_that_onnxruntime_refuses_is_named(model_copy: Path) -> None:
+    (model_copy / "decoder.onnx").write_bytes(b"no graph")
+    accept_graphs(model_copy)
+    with pytest.raises(ModelFolderError, match=r"onnxruntime cannot load .*decoder\.onnx"):
+        EdgeGenerator.from_pretrained(model_copy)
 
 
 def test_files_of_different_models_are_told_apart(model_copy: Path, tmp_path: Path) -> None:
@@ -382,7 +408,9 @@ def test_files_of_different_models_are_told_apart(model_copy: Path, tmp_path: Pa
     for name in ("weights.bin", "decoder.onnx"):
         original = (model_copy / name).read_bytes()
         shutil.copy(other / name, model_copy / name)
-        with pytest.raises(ModelFolderError, match=f"{re.escape(name)} belongs to another model"):
+        with pytest.raises(
+            ModelFolderError, match=rf"{re.escape(name)} (is damaged or )?belongs to another model"
+        ):
             EdgeGenerator.from_pretrained(model_copy)
         (model_copy / name).write_bytes(original)
 

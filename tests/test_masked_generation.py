@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -346,18 +345,10 @@ def test_refusals_come_before_anything_runs(text_model: Path, options: dict[str,
     assert usage["masked_graph"] == usage["kv_cache"] == 0
 
 
-def test_folders_without_the_graph(text_model: Path, tmp_path: Path) -> None:
+def test_a_folder_without_the_file_generates_without_masks(text_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(text_model, tmp_path / "model"))
     (folder / "decoder_masked.onnx").unlink()
     generator = EdgeGenerator.from_pretrained(folder, num_threads=1)
-    with pytest.raises(ModelFolderError, match=r"decoder_masked\.onnx is missing"):
-        generator.generate(IDS, attn_mask=MASKS["any"])
-    config = json.loads((folder / "config.json").read_text())
-    del config["sabiyarn_edge"]["graphs"]["decoder_masked"]
-    (folder / "config.json").write_text(json.dumps(config))
-    generator = EdgeGenerator.from_pretrained(folder, num_threads=1)
-    with pytest.raises(
-        ModelFolderError, match="has no graph for masks: it was exported by an earlier version"
-    ):
+    with pytest.raises(ModelFolderError, match=r"cannot read .*decoder_masked\.onnx"):
         generator.generate(IDS, attn_mask=MASKS["any"])
     assert generator.generate(IDS, max_new_tokens=3).lengths == [P + 3]

@@ -53,11 +53,8 @@ def describe(folder: Path) -> dict[str, Any]:
         ModelFolderError: a file is missing or damaged.
     """
     config = ModelConfig.load(folder)
-    for name in config.graphs.values():
-        if not (folder / name).is_file():
-            raise ModelFolderError(f"{folder / name} is missing. Copy the model folder again.")
     WeightsHeader.read(folder / config.weights_file)  # raises if it is not whole
-    nodes = {role: _nodes(folder / name) for role, name in config.graphs.items()}
+    nodes = {role: _nodes(config, folder, role) for role in config.graphs}
     shape = config.gptjx
     kv_width = {"int8": 1, "float16": 2, "float32": 4}[config.kv_cache_dtype]
     kv_bytes = (
@@ -92,11 +89,13 @@ def describe(folder: Path) -> dict[str, Any]:
     }
 
 
-def _nodes(path: Path) -> list[GraphNode]:
+def _nodes(config: ModelConfig, folder: Path, role: str) -> list[GraphNode]:
     """As written in the file; onnxruntime merges and drops some when it loads it."""
+    content = config.read_graph(folder, role)
     try:
-        return read_nodes(path.read_bytes())
+        return read_nodes(content)
     except (ValueError, KeyError) as error:
+        path = folder / config.graphs[role]
         raise ModelFolderError(f"{path} is damaged ({error}). Copy the model folder again.") from error
 
 

@@ -29,11 +29,8 @@ def examine_model(system: System, model: str) -> Finding:
     try:
         folder = find_model(model)
         config = ModelConfig.load(folder)
-        for name in config.graphs.values():
-            if not (folder / name).is_file():
-                return Finding(
-                    "model", "problem", f"{folder / name} is missing", "Copy the model folder again."
-                )
+        for role in config.graphs:
+            config.read_graph(folder, role)
         WeightsHeader.read(folder / config.weights_file)
         positions = min(POSITIONS, config.gptjx.block_size)
         plan = plan_memory(folder, max_length=positions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
-from ..config import GPTJXConfig, ModelConfig
+from ..config import FORMAT_VERSION, GPTJXConfig, ModelConfig
 from .accuracy import weight_errors
 from .decoder_graph import build_decoder
 from .graph_builder import GraphBuilder
@@ -199,27 +200,29 @@ def _write_model(
     layout = plan_weights(graphs["decoder"].tensors.values())
     with stages.stage("writing weights", layout.nbytes, "B") as advance:
         header = write_weights(layout, folder / WEIGHTS_FILE, progress=advance)
-    model_config = ModelConfig(
-        gptjx=config,
-        dtype=dtype,
-        kv_cache_dtype=kv_cache_dtype,
-        graphs=dict(GRAPH_FILES),
-        weights_file=WEIGHTS_FILE,
-        weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
-        weights_hash=header.weights_hash,
-    )
     metadata = {
         "weights_hash": header.weights_hash,
-        "format_version": str(model_config.format_version),
+        "format_version": str(FORMAT_VERSION),
         "kv_cache_dtype": kv_cache_dtype,
-        "block_size": str(model_config.gptjx.block_size),  # no input of the graph shows it
+        "block_size": str(config.block_size),  # no input of the graph shows it
     }
+    hashes = {}
     with stages.stage("writing graphs", len(graphs)) as advance:
         for name, graph in graphs.items():
             model = make_model(graph, name, WEIGHTS_FILE, header.tensors, metadata)
             write_onnx(model, folder / GRAPH_FILES[name])
+            hashes[name] = hashlib.sha256((folder / GRAPH_FILES[name]).read_bytes()).hexdigest()
             advance(1)
-    return model_config
+    return ModelConfig(
+        gptjx=config,
+        dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
+        graphs=dict(GRAPH_FILES),
+        graph_hashes=hashes,
+        weights_file=WEIGHTS_FILE,
+        weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+        weights_hash=header.weights_hash,
+    )
 
 
 def _verify(
