@@ -24,9 +24,9 @@ class Accuracy:
     """decoder.onnx beside the checkpoint in float32, on the same text."""
 
     text: str
-    """The file, or how else the text came about."""
+    """The file, or how else the text came about, and how long the pieces are that it was cut into."""
     tokens: int
-    """Of the text; perplexities are over all but the first of each piece that the text was cut into."""
+    """Of the text; perplexities are over all but the first of each piece."""
     perplexity_float32: float
     """exp(mean negative log-probability) by the checkpoint in float32."""
     perplexity: float

@@ -138,6 +138,7 @@ def export_model(
     with atomic_folder(out) as partial:
         notes = copy_tokenizer(folder, partial, config.vocab_size)
         notes += write_generation_config(folder, partial, config.vocab_size)
+        notes += calibrated.notes(weight_options, config)
         model_config = _write_model(graphs, partial, config, dtype, kv_cache_dtype, stages)
         model_config.save(partial)
         weights = weight_errors(checkpoint.matrices(), weight_format)

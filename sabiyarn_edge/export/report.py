@@ -33,9 +33,10 @@ class ExportReport:
     kv_cache_dtype: str
     """How keys and values are stored."""
     calibration: str | None
-    """The text that the scales of an int8 KV cache come from; None of other caches."""
+    """The text that gptq and the scales of an int8 KV cache look at, a file or "the model's own text"; None if neither
+    does."""
     calibration_tokens: int
-    """Tokens that were run for it."""
+    """Of that text. At most 16,384 of them are run, from all over it."""
     block_size: int
     """Positions of the exported table."""
     source_block_size: int

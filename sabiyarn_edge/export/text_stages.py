@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import ModelConfig
+from ..config import GPTJXConfig, ModelConfig
 from .accuracy import Accuracy, measure_accuracy
 from .calibration import LINEAR, calibrate
 from .kv_scales import KvScales, calibration_pieces, measure_scales
@@ -15,12 +15,14 @@ from .quantized_weights import QuantizedWeights
 from .source_checkpoint import Checkpoint, OwnText
 from .text_ids import evenly_spaced
 from .weight_format import WeightFormat
+from .weight_formats import WeightOptions
 
 __all__ = ["Calibration", "run_calibration", "run_evaluation"]
 
 CALIBRATION_TOKENS = 16384
 """Of a text that was given, the most that GPTQ looks at: a minute for SabiYarn-125M on two cores."""
 
+OWN_TEXT = "the model's own text"
 OWN_CALIBRATION = OwnText(rows=32, length=128, seed=1)
 OWN_EVALUATION = OwnText(rows=8, length=64, seed=2)
 
@@ -34,6 +36,16 @@ class Calibration:
     text: str | None = None
     """The file, or how else the text came about."""
     tokens: int = 0
+
+    def notes(self, weight_options: WeightOptions, config: GPTJXConfig) -> list[str]:
+        """What the user should know of the text."""
+        widest = 4 * config.n_embd  # inputs of mlp.c_proj: fewer tokens cannot tell how they go together
+        if not weight_options.calibrated or self.text in (None, OWN_TEXT) or self.tokens >= widest:
+            return []
+        return [
+            f"{self.text} has {self.tokens} tokens, too few for gptq: give some thousands (at least {widest}), or "
+            "leave --calibration out for a text that the model writes."
+        ]
 
 
 def run_calibration(
@@ -62,7 +74,7 @@ def run_calibration(
             calibrate(checkpoint.model, checkpoint.parameters(), weights, rows, progress=advance)
     tokens = [int(token) for piece in texts for token in piece.flatten()]
     scales = _kv_scales(checkpoint, tokens, stages) if kv_cache else ()
-    return Calibration(scales, str(path) if path else "the model's own text", len(tokens))
+    return Calibration(scales, str(path) if path else OWN_TEXT, len(tokens))
 
 
 def _kv_scales(checkpoint: Checkpoint, tokens: Sequence[int], stages: Progress) -> Sequence[KvScales]:
@@ -88,8 +100,11 @@ def run_evaluation(
     if checkpoint.config.block_size < 2:
         return None
     texts = [row[None] for piece in checkpoint.texts(text, own) for row in piece]
+    length = texts[0].shape[1]  # what stands before a token makes it likelier: perplexity depends on this
     source = (
-        f"{own.rows} pieces of {texts[0].shape[1]} tokens that the model wrote" if path is None else str(path)
+        f"{own.rows} pieces of {length} tokens that the model wrote"
+        if path is None
+        else f"{path}, in pieces of {length} tokens"
     )
     with stages.stage("measuring accuracy", sum(piece.shape[1] for piece in texts), "token") as advance:
         return measure_accuracy(checkpoint.model, folder, config, texts, source, progress=advance)

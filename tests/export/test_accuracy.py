@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_equals_the_oracle(checkpoint: Path, text_file: Path, tmp_path: Path) ->
         agreed += (log_p.argmax(axis=-1) == log_q.argmax(axis=-1)).tolist()
     accuracy = report.accuracy
     assert accuracy is not None
-    assert (accuracy.text, accuracy.tokens) == (str(text_file), len(ids))
+    assert (accuracy.text, accuracy.tokens) == (f"{text_file}, in pieces of 48 tokens", len(ids))
     expected = np.exp(losses.mean(axis=1))
     # float32 logits of about 3 have steps of 2e-7; thousands of additions make that 1e-5 at most
     assert accuracy.perplexity_float32 == pytest.approx(expected[0], rel=1e-5)
@@ -119,6 +120,32 @@ def test_the_same_export_again_is_the_same(checkpoint: Path, text_file: Path, tm
         for name, text in (("a", None), ("b", None), ("c", text_file))
     ]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_text_too_short_for_gptq_is_noted(checkpoint: Path, text_file: Path, tmp_path: Path) -> None:
+    def notes(text: str, **options: Any) -> list[str]:
+        path = tmp_path / "text.txt"
+        path.write_text(text, encoding="utf-8")
+        return export_model(
+            checkpoint,
+            tmp_path / "model",
+            calibration=path,
+            force=True,
+            verify=False,
+            progress=False,
+            **options,
+        ).notes
+
+    widest = 4 * json.loads((checkpoint / "config.json").read_text())["n_embd"]
+    many = text_file.read_text(encoding="utf-8")
+    while len(tiny_tokenizer().encode(many).ids) < widest:
+        many *= 2
+    usual = notes(many, dtype="int4")
+    few = len(tiny_tokenizer().encode(many[:20]).ids)
+    noted = notes(many[:20], dtype="int4")
+    assert noted[: len(usual)] == usual
+    assert f"has {few} tokens, too few for gptq" in noted[-1] and f"at least {widest}" in noted[-1]
+    assert notes(many[:20], dtype="int8", kv_cache_dtype="int8") == usual
 
 
 def test_one_position_leaves_nothing_to_measure(tmp_path: Path) -> None:
