@@ -18,6 +18,8 @@ BENCHMARKS = {
     "selection": "one step of greedy, sampling and beam search at 52050 entries, beside NumPy and transformers",
 }
 
+ERROR = "error: "
+
 
 def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
@@ -25,9 +27,21 @@ def main() -> int:
         for name, what in BENCHMARKS.items():
             print(f"  {name:18} {what}")
         return 0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2
-    module = importlib.import_module(f"benchmarks.{sys.argv[1]}")
-    sys.argv[:2] = [f"python -m benchmarks {sys.argv[1]}"]
-    return int(module.main())
+    from benchmarks.children import ChildFailed
+    from sabiyarn_edge.errors import SabiYarnError
+
+    try:
+        module = importlib.import_module(f"benchmarks.{sys.argv[1]}")
+        sys.argv[:2] = [f"python -m benchmarks {sys.argv[1]}"]
+        return int(module.main())
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(("benchmarks", "sabiyarn_edge")):
+            raise
+        reason = f'the package {error.name} is not installed. Run: pip install -e ".[benchmarks]"'
+    except (SabiYarnError, ChildFailed) as error:
+        reason = str(error).removeprefix(ERROR)  # a child's, which is one of us
+    print(f"{ERROR}{reason}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

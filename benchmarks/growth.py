@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arguments import count, out_file
 from benchmarks.children import Child
 from sabiyarn_edge.bench.bandwidth import read_bandwidth
 from sabiyarn_edge.bench.engine import Engine, random_prompt
@@ -164,19 +165,25 @@ def main() -> int:
     )
     add = parser.add_argument
     add("--work", type=Path, help="folder that keeps the models and our packed weights")
-    add("--shape", default="long", help="long (default): 32768 positions; full: 4096; small, to try it")
+    add(
+        "--shape",
+        choices=("long", "full", "small"),
+        default="long",
+        help="long (default): 32768 positions; full: 4096; small, to try it",
+    )
     add(
         "--dtypes",
+        choices=("float32", "float16-weights", "int8", "int4"),
         nargs="+",
         default=["int8", "int4"],
         help="of the weights (int8 int4); prefill: of the first",
     )
-    add("--lengths", type=int, nargs="+", default=list(LENGTHS), help="of the past and of prompts, tokens")
-    add("--rows", type=int, nargs="+", default=list(ROWS), help="of the batch (1 ... 16)")
-    add("--rounds", type=int, default=3, help="of decode and batch (3)")
+    add("--lengths", type=count, nargs="+", default=list(LENGTHS), help="of the past and of prompts, tokens")
+    add("--rows", type=count, nargs="+", default=list(ROWS), help="of the batch (1 ... 16)")
+    add("--rounds", type=count, default=3, help="of decode and batch (3)")
     add("--minutes", type=float, default=8.0, help="begin no prompt that would not end within this (8)")
-    add("--threads", type=int, help="default: all CPUs this process may use")
-    add("--out", type=Path, help="write the result as JSON")
+    add("--threads", type=count, help="default: all CPUs this process may use")
+    add("--out", type=out_file, help="write the result as JSON")
     add("--serve", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     threads = args.threads or usable_cpus()

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arguments import out_file
 from benchmarks.nano_checkpoint import unpack_nano
 from benchmarks.output import put_out
 from sabiyarn_edge.bench.machine import describe_machine
@@ -79,7 +80,7 @@ def main() -> int:
     parser.add_argument("text", type=Path, help="UTF-8 file, one document per line")
     parser.add_argument("calibration", type=Path, help="UTF-8 file of other text")
     parser.add_argument("--checkpoint", type=Path, help="default: the bundled nano")
-    parser.add_argument("--out", type=Path, help="write the result as JSON to this file too")
+    parser.add_argument("--out", type=out_file, help="write the result as JSON to this file too")
     args = parser.parse_args()
 
     from sabiyarn_edge.export import export_model

@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import out_file
+from benchmarks.children import ChildFailed
 from benchmarks.output import put_out
 
 MIB = 2**20
@@ -135,7 +137,7 @@ def measure(model: Path, case: Case) -> dict[str, float]:
                 child.stdin.write("\n")
                 child.stdin.flush()
                 if not child.stdout.readline():
-                    raise RuntimeError(f"the measured process failed: {case}")
+                    raise ChildFailed(f"the measured process failed: {case}")
                 time.sleep(0.01)
                 found[f"after_{step}"] = (held(child.pid) - base) / MIB
                 found[f"peak_of_{step}"] = max(
@@ -190,7 +192,7 @@ def main() -> int:
     parser.add_argument(
         "--dtype", nargs="+", default=["float32", "int8"], help="of the random models (default float32 int8)"
     )
-    parser.add_argument("--out", type=Path, help="write the result as JSON")
+    parser.add_argument("--out", type=out_file, help="write the result as JSON")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arguments import count, out_file
 from benchmarks.output import put_out
 
 CROPPED = 24  # tokens of one turn
@@ -84,11 +85,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="nano", help="model folder (default: the bundled nano)")
-    parser.add_argument("--times", type=int, default=5, help="tokens to generate, in block_size (default 5)")
     parser.add_argument(
-        "--turns", type=int, default=3, help="turns, of which the medians are given (default 3)"
+        "--times", type=count, default=5, help="tokens to generate, in block_size (default 5)"
     )
-    parser.add_argument("--out", type=Path, help="write the result as JSON to this file too")
+    parser.add_argument(
+        "--turns", type=count, default=3, help="turns, of which the medians are given (default 3)"
+    )
+    parser.add_argument("--out", type=out_file, help="write the result as JSON to this file too")
     args = parser.parse_args()
 
     from sabiyarn_edge.bench.machine import describe_machine

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks import models
+from benchmarks.arguments import count, out_file
 from benchmarks.children import Child, ChildFailed
 from benchmarks.engines import PACKAGES
 from sabiyarn_edge.bench.bandwidth import read_bandwidth
@@ -100,6 +101,7 @@ CONTESTANTS = (
     Contestant("transformers float32", "transformers", models.gpt2_folder),
     _ours("onnxruntime, concatenating", "concatenation", "int8", dtype="int8"),
 )
+NAMES = tuple(contestant.name for contestant in CONTESTANTS)
 
 
 class Run:
@@ -119,7 +121,7 @@ class Run:
 
     def prepare(self) -> None:
         """Make the models of all engines that are installed."""
-        for contestant in self._chosen():
+        for contestant in self.chosen():
             missing = [name for name in PACKAGES[contestant.module] if importlib.util.find_spec(name) is None]
             if missing:
                 self._skip(contestant.name, f"not installed: {', '.join(missing)}")
@@ -130,7 +132,7 @@ class Run:
     def load(self) -> None:
         """Start every engine several times; the last time it stays."""
         for start in range(self.args.loads):
-            for contestant in self._chosen():
+            for contestant in self.chosen():
                 name = contestant.name
                 if name not in self.paths or name in self.skipped:
                     continue
@@ -251,11 +253,11 @@ class Run:
             if facts[key] != value:
                 raise ChildFailed(f"{key} is {facts[key]}, not {value}")
 
-    def _chosen(self) -> list[Contestant]:
-        names = {contestant.name for contestant in CONTESTANTS}
+    def chosen(self) -> list[Contestant]:
+        """Engines that --only means."""
 
         def is_meant(word: str, name: str) -> bool:
-            return word == name if word in names else word in name
+            return word == name if word in NAMES else word in name
 
         only = self.args.only or [""]
         return [one for one in CONTESTANTS if any(is_meant(word, one.name) for word in only)]
@@ -299,23 +301,30 @@ def main() -> int:
     add = parser.add_argument
     add("--work", type=Path, required=True, help="folder that keeps the models and our packed weights")
     add("--shape", choices=tuple(models.SHAPES), default="full", help="full (default), or small to try it")
-    add("--lengths", type=int, nargs="+", default=list(LENGTHS), help="prompt tokens (16 128 1024 4000)")
-    add("--steps", type=int, default=16, help="tokens timed after each prompt (16)")
-    add("--rounds", type=int, default=8, help="at most so many (8)")
+    add("--lengths", type=count, nargs="+", default=list(LENGTHS), help="prompt tokens (16 128 1024 4000)")
+    add("--steps", type=count, default=16, help="tokens timed after each prompt (16)")
+    add("--rounds", type=count, default=8, help="at most so many (8)")
     add("--long-rounds", type=int, default=2, help=f"rounds with prompts from {LONG} tokens on (2)")
     add("--minutes", type=float, default=11.0, help="begin no round that would end after so long (11)")
-    add("--loads", type=int, default=3, help="starts of each engine (3)")
+    add("--loads", type=count, default=3, help="starts of each engine (3)")
     add("--patience", type=float, default=120.0, help="leave out an engine whose turn takes longer, s (120)")
-    add("--threads", type=int, help="of each engine; default: all CPUs this process may use")
+    add("--threads", type=count, help="of each engine; default: all CPUs this process may use")
     add("--only", nargs="+", metavar="WORD", help="engines of one of these names, or whose names contain it")
     add("--prepare", action="store_true", help="make the models and stop")
-    add("--out", type=Path, help="write the result as JSON")
+    add("--out", type=out_file, help="write the result as JSON")
     args = parser.parse_args()
+    run = Run(args)
+    if not run.chosen():
+        parser.error(f"--only {' '.join(args.only)}: no engine is called so. There are: {', '.join(NAMES)}")
+    fitting = [n for n in sorted(set(args.lengths)) if n + args.steps + 1 <= run.positions]
+    if not fitting:
+        parser.error(
+            f"--lengths: prompts and {args.steps} tokens more do not fit the model's {run.positions} positions"
+        )
+    args.lengths = fitting
     args.work.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("SABIYARN_EDGE_CACHE", str(args.work.resolve() / "cache"))
     Path(os.environ["SABIYARN_EDGE_CACHE"]).mkdir(mode=0o700, parents=True, exist_ok=True)
-    run = Run(args)
-    args.lengths = [n for n in sorted(set(args.lengths)) if n + args.steps + 1 <= run.positions]
     run.prepare()
     if args.prepare:
         return 0
@@ -329,7 +338,7 @@ def main() -> int:
     _write(result, args.out)  # what took long is safe now
     run.add_accuracy(result)
     _write(result, args.out or sys.stdout)
-    return 0
+    return 0 if result["engines"] else 1
 
 
 def _write(result: dict[str, Any], out: Path | TextIO | None) -> None:

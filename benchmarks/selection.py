@@ -14,7 +14,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -26,6 +25,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from benchmarks.arguments import count, out_file
 from benchmarks.output import put_out
 from sabiyarn_edge._core import DecodeOptions, DecodeState
 from sabiyarn_edge.bench.machine import describe_machine
@@ -121,9 +121,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--rounds", type=int, default=300, help="steps of which the median is taken (default 300)"
+        "--rounds", type=count, default=300, help="steps of which the median is taken (default 300)"
     )
-    parser.add_argument("--out", type=Path, help="write the result as JSON")
+    parser.add_argument("--out", type=out_file, help="write the result as JSON")
     args = parser.parse_args()
     torch.set_num_threads(1)
     result = {

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import out_file
 from benchmarks.memory_group import memory_group
 from benchmarks.output import put_out
 from sabiyarn_edge import EdgeGenerator
@@ -98,7 +99,7 @@ def main() -> int:
     parser.add_argument("--limits", type=int, nargs="+", default=[512, 300], metavar="MIB")
     parser.add_argument("--dtype", default="int8", help="of the random model's weights (default int8)")
     parser.add_argument("--threads", type=int, help="default: all CPUs this process may use")
-    parser.add_argument("--out", type=Path, help="write the result as JSON")
+    parser.add_argument("--out", type=out_file, help="write the result as JSON")
     parser.add_argument("--part", choices=("generate",), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:

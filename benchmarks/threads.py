@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import count, out_file
 from benchmarks.output import put_out
 
 PROMPT = list(range(1, 17))
@@ -60,10 +61,10 @@ def main() -> int:
     )
     parser.add_argument("--model", type=Path, required=True, help="exported model folder")
     parser.add_argument(
-        "--threads", type=int, nargs="+", help="default: 1, and all CPUs this process may use"
+        "--threads", type=count, nargs="+", help="default: 1, and all CPUs this process may use"
     )
-    parser.add_argument("--rounds", type=int, default=20, help="turns of each (default 20)")
-    parser.add_argument("--out", type=Path, help="write the result as JSON")
+    parser.add_argument("--rounds", type=count, default=20, help="turns of each (default 20)")
+    parser.add_argument("--out", type=out_file, help="write the result as JSON")
     parser.add_argument("--serve", choices=POLICIES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:

@@ -5,7 +5,7 @@ Exports a checkpoint in each way and takes from its report how it does on a text
     perplexity              exp of the mean negative log-probability of each token
     mean_kl_divergence      mean over positions of float32's next-token distribution from the export's, nats
     top1_agreement          share of positions at which both find the same token likeliest
-    mib                     of weights.bin, and of SabiYarn-125M.s (1024 positions) stored in the same way
+    mib                     of weights.bin, and of SabiYarn-125M's (1024 positions) stored in the same way
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import out_file
 from benchmarks.nano_checkpoint import unpack_nano
 from sabiyarn_edge.bench.machine import describe_machine
 
@@ -87,7 +88,7 @@ def main() -> int:
     parser.add_argument("text", type=Path, help="UTF-8 file on which all are compared")
     parser.add_argument("calibration", type=Path, help="UTF-8 file of other text")
     parser.add_argument("--checkpoint", type=Path, help="default: the bundled nano")
-    parser.add_argument("--out", type=Path, help="write the result as JSON to this file too")
+    parser.add_argument("--out", type=out_file, help="write the result as JSON to this file too")
     args = parser.parse_args()
 
     from sabiyarn_edge.export import export_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +54,28 @@ def test_both_read_the_same_weights(result: dict) -> None:
     ours, plain = (result["engines"][name] for name in (OURS, PLAIN))
     assert ours["weight_bytes_per_step"] == plain["weight_bytes_per_step"]
     assert ours["kv_bytes_per_position"] == plain["kv_bytes_per_position"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--lengths", "4000"], "do not fit the model's 1024 positions"),
+        (["--lengths", "0"], "'0' is not an integer of at least 1"),
+        (["--only", "nobody"], "--only nobody: no engine is called so. There are: sabiyarn_edge float32, "),
+        (["--out", "absent/out.json"], "there is no folder absent"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_at_once(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(
+        "sys.argv", ["rivals", "--work", str(tmp_path / "work"), "--shape", "small", *options]
+    )
+    with pytest.raises(SystemExit, match="2"):
+        rivals.main()
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
