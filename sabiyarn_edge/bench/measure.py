@@ -55,14 +55,17 @@ def measure(
     positions = ModelConfig.load(folder).gptjx.block_size
     fitting = [length for length in lengths if length + steps + 1 <= positions]
     if not fitting:
+        longest = positions - steps - 1
+        hint = f"a length of at most {longest}" if longest > 0 else f"at most {positions - 2} steps"
         raise InvalidInputError(
             f"prompts of {', '.join(map(str, lengths))} tokens and {steps} more do not fit the model's {positions} "
-            f"positions. Ask for a length of at most {positions - steps - 1}."
+            f"positions. Ask for {hint}."
         )
     progress("loading")
     engine = Engine(folder, **options)
     progress(f"memory after {_MEMORY_TOKENS} tokens")
-    engine.turn(min(16, fitting[0]), min(_MEMORY_TOKENS, positions - fitting[0] - 1) - 1, seed=0)
+    prompt = min(16, fitting[0])
+    engine.turn(prompt, min(_MEMORY_TOKENS, positions - prompt - 1) - 1, seed=0)
     engine.remember_memory(f"after_{_MEMORY_TOKENS}_tokens")
     turns: dict[int, list[Turn]] = {}
     for length in fitting:

@@ -4,6 +4,8 @@ import json
 
 import onnxruntime
 
+from sabiyarn_edge.bench.engine import Engine
+
 from .conftest import BLOCK_SIZE, VOCAB_SIZE
 
 SHORT = ("--steps", 3, "--rounds", 2)
@@ -49,6 +51,26 @@ def test_lengths_that_do_not_fit_are_refused(run, text_model):
     assert ran.error == (
         "prompts of 1024 tokens and 3 more do not fit the model's 96 positions. Ask for a length of at most 92."
     )
+
+
+def test_steps_that_do_not_fit_are_refused(run, text_model):
+    assert run("bench", text_model, "--lengths", 1, "--steps", 95).error == (
+        "prompts of 1 tokens and 95 more do not fit the model's 96 positions. Ask for at most 94 steps."
+    )
+    assert run("bench", text_model, "--lengths", 1, "--steps", 94, "--rounds", 1).code == 0
+
+
+def test_memory_is_taken_after_256_tokens(run, text_model, monkeypatch):
+    """Or as many as there are positions for: the lengths that are asked for make them no fewer."""
+    turns = []
+    turn = Engine.turn
+    monkeypatch.setattr(
+        Engine,
+        "turn",
+        lambda self, length, steps, seed: turns.append((length, steps)) or turn(self, length, steps, seed),
+    )
+    assert run("bench", text_model, "--lengths", 80, *SHORT).code == 0
+    assert turns[0] == (16, BLOCK_SIZE - 16 - 2)
 
 
 def test_numbers_below_one_are_refused(run, text_model):
