@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ModelFolderError
+from ..generation_config import GENERATION_CONFIG_FILE
+from ..tokenizer import TOKENIZER_FILE, Tokenizer
 
 __all__ = ["copy_tokenizer", "write_generation_config"]
 
-TOKENIZER_FILE = "tokenizer.json"
-GENERATION_CONFIG_FILE = "generation_config.json"
 SPECIAL_TOKENS = ("bos", "eos", "pad")
 
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -34,7 +32,7 @@ def copy_tokenizer(source: Path, out: Path, vocab_size: int) -> list[str]:
     tokenizer = _read_tokenizer(source)
     if tokenizer is not None:
         shutil.copyfile(source / TOKENIZER_FILE, out / TOKENIZER_FILE)
-        tokens = tokenizer.get_vocab_size()
+        tokens = tokenizer.vocab_size
         if tokens <= vocab_size:
             return []
         return [
@@ -115,11 +113,9 @@ def _read_tokenizer(source: Path) -> Tokenizer | None:
     if not path.is_file():
         return None
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises no class of its own
-        raise CheckpointError(
-            f"{path} cannot be read as a tokenizer ({error}). Copy it again, or remove it to export without."
-        ) from error
+        return Tokenizer.from_file(path)
+    except ModelFolderError as error:
+        raise CheckpointError(f"{error} Or remove it, to export without.") from error
 
 
 def _read_object(path: Path, notes: list[str]) -> dict[str, Any]:

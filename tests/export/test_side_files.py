@@ -62,8 +62,22 @@ def test_a_tokenizer_larger_than_the_model(source: Path, out: Path) -> None:
 def test_a_damaged_tokenizer(source: Path, out: Path, content: str) -> None:
     (source / "tokenizer.json").write_text(content)
     with pytest.raises(
-        CheckpointError, match=r"tokenizer\.json cannot be read as a tokenizer .* Copy it again"
+        CheckpointError, match=r"tokenizer\.json is not a tokenizer .* copy it again.*remove it"
     ):
+        copy_tokenizer(source, out, 100)
+
+
+@pytest.mark.parametrize("second", ["b", "»"])
+def test_a_tokenizer_over_which_the_library_panics(source: Path, out: Path, second: str) -> None:
+    """Of a merge's second token it cuts off the prefix of continued words: here more than there is, or half a letter."""
+    model = {
+        "type": "BPE",
+        "vocab": {"a": 0, second: 1, f"a{second}": 2},
+        "merges": [["a", second]],
+        "continuing_subword_prefix": "##" if second == "b" else "#",
+    }
+    write(source, tokenizer={"version": "1.0", "model": model})
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is not a tokenizer"):
         copy_tokenizer(source, out, 100)
 
 
