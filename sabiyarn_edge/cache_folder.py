@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
 from .errors import InvalidInputError
@@ -56,8 +57,6 @@ def why_not_trusted(path: Path) -> str:
 
     A model that somebody else left there would be run as ours.
     """
-    if not hasattr(os, "geteuid"):
-        return ""  # Windows: a user's own folders are closed to others
     found = path.stat()
     if found.st_uid not in (os.geteuid(), 0):
         return f"which belongs to user id {found.st_uid} (we run as {os.geteuid()})"
@@ -76,12 +75,7 @@ def locked(path: Path, *, timeout: float) -> Iterator[None]:
         TimeoutError: another held it for `timeout` seconds.
         OSError: the file cannot be made, or the filesystem has no locks.
     """
-    try:
-        from fcntl import LOCK_EX, LOCK_NB, flock
-    except ImportError:  # Windows: two makers only do the same work twice
-        yield
-        return
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + timeout
         while True:

@@ -17,6 +17,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,10 +38,9 @@ def new_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
         OSError: it cannot be written; what was at `path` is still there.
     """
     remove_leftovers(path.parent, path.name)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     while True:
         partial = _partial_of(path)
-        descriptor = os.open(partial, flags, mode)
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
         if _lock(descriptor, partial):
             break
         os.close(descriptor)
@@ -49,10 +49,7 @@ def new_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            if os.name == "posix":  # while it is locked
-                partial.replace(path)
-        if os.name != "posix":  # open files cannot be renamed there
-            partial.replace(path)
+            partial.replace(path)  # while it is locked
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -122,10 +119,8 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file's bytes, or a folder's entries, to the disk, where the system can (Windows cannot for folders)."""
-    if os.name != "posix" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    """Bring a file's bytes, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -159,19 +154,16 @@ def _partial_of(path: Path) -> Path:
 
 
 def _open(path: Path) -> int | None:
-    """A descriptor to lock; None where there can be none (a symbolic link, Windows' folders, another's file)."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    """A descriptor to lock; None where there can be none (a symbolic link, another's file)."""
     try:
-        return os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
 
 
 def _lock(descriptor: int, path: Path) -> bool:
     """Lock what was just made, as far as the filesystem can; False if a remover came between, so that it is gone."""
-    with suppress(ImportError, OSError):
-        from fcntl import LOCK_EX, flock
-
+    with suppress(OSError):
         flock(descriptor, LOCK_EX)
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
@@ -181,10 +173,8 @@ def _lock(descriptor: int, path: Path) -> bool:
 
 def _try_to_lock(descriptor: int) -> bool:
     try:
-        from fcntl import LOCK_EX, LOCK_NB, flock
-
         flock(descriptor, LOCK_EX | LOCK_NB)
-    except (ImportError, OSError):
+    except OSError:
         return False
     return True
 
@@ -227,7 +217,7 @@ def _exchange(one: Path, other: Path) -> bool:
     """Let two names swap what they stand for, in one step; False where the system or the filesystem cannot."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, TypeError, AttributeError):  # not Linux, or a C library without it
+    except (OSError, AttributeError):  # not Linux, or a C library without it
         return False
     if renameat2(_ANYWHERE, os.fsencode(one), _ANYWHERE, os.fsencode(other), _EXCHANGE) == 0:
         return True

@@ -46,7 +46,7 @@ def return_free_memory() -> None:
 def _malloc_trim() -> Callable[[int], int] | None:
     try:
         function = ctypes.CDLL(None).malloc_trim
-    except (OSError, TypeError, AttributeError):  # musl, macOS, Windows
+    except (OSError, AttributeError):  # musl, macOS
         return None
     function.argtypes, function.restype = [ctypes.c_size_t], ctypes.c_int
     return function
