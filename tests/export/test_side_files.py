@@ -69,7 +69,7 @@ def test_a_damaged_tokenizer(source: Path, out: Path, content: str) -> None:
 
 @pytest.mark.parametrize("second", ["b", "»"])
 def test_a_tokenizer_over_which_the_library_panics(source: Path, out: Path, second: str) -> None:
-    """Of a merge's second token it cuts off the prefix of continued words: more than there is here, or half a letter."""
+    """It cuts the prefix of continued words off a merge's second token: more than there is here, or half a letter."""
     model = {
         "type": "BPE",
         "vocab": {"a": 0, second: 1, f"a{second}": 2},
