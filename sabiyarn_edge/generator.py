@@ -143,6 +143,10 @@ class EdgeGenerator:
             OutOfMemoryError: without memory_limit_mb: the machine or the control group has less than loading takes.
         """
         folder = find_model(path)
+        if fit and memory_limit_mb is None:
+            raise InvalidInputError(
+                "fit was given without memory_limit_mb (--memory-limit): say how many MiB the process may take."
+            )
         if max_length is not None and kv_window is None:
             kv_window = _room_for(max_length, ModelConfig.load(folder).gptjx.block_size)
         prefix_pool_bytes = _pool_bytes(prefix_pool_mb)

@@ -20,6 +20,7 @@ from ._core import KvCache
 from .available_memory import AvailableMemory
 from .config import GPTJXConfig, ModelConfig
 from .errors import InvalidInputError, OutOfMemoryError
+from .option_checks import number, whole
 from .packed_weights import PackedWeights
 from .session import MAX_PREFILL_CHUNK, MIN_PREFILL_CHUNK, caches_weights, prefill_chunk
 from .weight_cache import is_cached
@@ -152,19 +153,15 @@ def plan_memory(
     """
     config = ModelConfig.load(folder)
     shape = config.gptjx
-    length = shape.block_size if max_length is None else max_length
-    if not 2 <= length <= shape.block_size:
-        raise InvalidInputError(
-            f"max_length is {length}; it must be between 2 and the model's block_size {shape.block_size}."
-        )
-    window = min(shape.block_size if kv_window is None else kv_window, shape.block_size)
-    for name, value in (("batch", batch), ("beams", beams), ("kv_window", window)):
-        if value < 1:
-            raise InvalidInputError(f"{name} is {value}; it must be at least 1.")
-    prompt = min(length - 1, window) if prompt_length is None else prompt_length
-    if not 1 <= prompt <= length:
-        raise InvalidInputError(
-            f"prompt_length is {prompt}; it must be between 1 and max_length, which is {length}."
+    most = shape.block_size
+    positions = whole(at_least=2, at_most=most, hint=f"The model's block_size is {most}.")
+    length = most if max_length is None else positions("max_length", max_length)
+    window = most if kv_window is None else positions("kv_window", kv_window)
+    batch, beams = whole(at_least=1)("batch", batch), whole(at_least=1)("beams", beams)
+    prompt = min(length - 1, window)
+    if prompt_length is not None:
+        prompt = whole(at_least=1, at_most=length, hint=f"max_length is {length}.")(
+            "prompt_length", prompt_length
         )
 
     weights = _Weights.read(folder, config, weight_cache)
@@ -217,8 +214,7 @@ def fit_to_limit(
     Raises:
         InvalidInputError: the model needs more, with both numbers.
     """
-    if not limit_mib > 0:
-        raise InvalidInputError(f"memory_limit_mb is {limit_mib}; it must be above 0.")
+    limit_mib = number(above=0)("memory_limit_mb", limit_mib)
     wanted = plan = plan_memory(folder, **options)
     for smaller in _smaller(wanted, options) if fit else ():
         if plan.peak <= limit_mib * MIB:

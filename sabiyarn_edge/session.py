@@ -19,6 +19,7 @@ from .errors import InvalidInputError, ModelFolderError
 from .held_text import HeldText
 from .masked_runner import MaskedRunner
 from .memory import process_memory, return_free_memory
+from .option_checks import whole
 from .prefix_pool import PrefixPool, common_prefix
 from .weight_cache import MIN_WEIGHTS_BYTES, open_cached
 from .weights_file import WeightsHeader
@@ -101,10 +102,8 @@ class DecoderSession:
                 f"num_sink_tokens is {num_sink_tokens}; with a window of {self.window} positions it must be between "
                 f"0 and {self.window - 2}."
             )
-        if num_threads is not None and num_threads < 1:
-            raise InvalidInputError(
-                f"num_threads is {num_threads}; it must be at least 1, or None for all CPUs."
-            )
+        if num_threads is not None:
+            num_threads = whole(at_least=1, hint="None takes all CPUs.")("num_threads", num_threads)
         # Threads beyond the CPUs at hand only wait for one another: twice as many make a step many times slower.
         self.num_threads = min(num_threads or usable_cpus(), usable_cpus())
         self.low_power = low_power

@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,13 +145,19 @@ def test_a_plan_loads_nothing(medium: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_length": 1025}, "max_length is 1025; it must be between 2 and the model's block_size 1024"),
-        ({"max_length": 10, "prompt_length": 11}, "prompt_length is 11"),
-        ({"batch": 0}, "batch is 0; it must be at least 1"),
-        ({"beams": -1}, "beams is -1"),
+        (
+            {"max_length": 1025},
+            "max_length is 1025, but must be an integer from 2 to 1024. The model's block_size is 1024.",
+        ),
+        ({"max_length": 2.5}, "max_length is 2.5, but must be an integer"),
+        ({"max_length": 10, "prompt_length": 11}, "prompt_length is 11, but must be an integer from 1 to 10"),
+        ({"batch": 0}, "batch is 0, but must be an integer of at least 1"),
+        ({"beams": None}, "beams is None"),
+        ({"kv_window": 1}, "kv_window is 1, but must be an integer from 2 to 1024"),
+        ({"kv_window": 1025}, "kv_window is 1025"),
     ],
 )
-def test_what_cannot_be_is_refused(medium: Path, options: dict[str, int], message: str) -> None:
+def test_what_cannot_be_is_refused(medium: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         EdgeGenerator.plan(medium, **options)
 
@@ -169,8 +176,13 @@ def test_a_limit_refuses_before_anything_is_loaded(medium: Path, monkeypatch: py
         InvalidInputError, match=rf"memory_limit_mb is 25, but .* needs {plan.peak_mib:.1f} MiB"
     ):
         EdgeGenerator.from_pretrained(medium, memory_limit_mb=25)
-    with pytest.raises(InvalidInputError, match="memory_limit_mb is 0; it must be above 0"):
-        EdgeGenerator.from_pretrained(medium, memory_limit_mb=0)
+    for wrong in (0, "100", float("nan")):
+        with pytest.raises(
+            InvalidInputError, match=f"memory_limit_mb is {wrong!r}, but must be a finite number"
+        ):
+            EdgeGenerator.from_pretrained(medium, memory_limit_mb=wrong)
+    with pytest.raises(InvalidInputError, match="fit was given without memory_limit_mb"):
+        EdgeGenerator.from_pretrained(medium, fit=True)
 
 
 def test_a_limit_below_the_weights_names_what_they_need(medium: Path) -> None:

@@ -201,7 +201,8 @@ def test_prefill_chunks_shrink_so_that_scratch_stays_bounded() -> None:
         ({"window": 701}, "kv_window is 701; it must be between 2 and the model's block_size 700"),
         ({"window": 1}, "kv_window is 1"),
         ({"window": 8, "num_sink_tokens": 7}, "num_sink_tokens is 7; .* between 0 and 6"),
-        ({"num_threads": 0}, "num_threads is 0; it must be at least 1"),
+        ({"num_threads": 0}, "num_threads is 0, but must be an integer of at least 1"),
+        ({"num_threads": "2"}, "num_threads is '2', but must be an integer"),
     ],
 )
 def test_impossible_settings_are_refused(exported: Exported, options: dict[str, int], message: str) -> None:
