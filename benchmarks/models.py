@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import sabiyarn_edge.export
-from sabiyarn_edge.bench.traffic import kv_bytes_per_position, weight_bytes_per_step
+from sabiyarn_edge.bench.traffic import weight_bytes_per_step
 from sabiyarn_edge.config import ModelConfig
 from sabiyarn_edge.export import export_model
 
@@ -305,6 +305,6 @@ def _write_genai(folder: Path, source: Path) -> None:
         "kv_cache_dtype": config.kv_cache_dtype,
         "vocab_size": shape.vocab_size,
         "weight_bytes_per_step": weight_bytes_per_step(source),
-        "kv_bytes_per_position": kv_bytes_per_position(config),
+        "kv_bytes_per_position": config.kv_bytes_per_token,
     }
     (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")

@@ -28,7 +28,8 @@ GRAPHS = ("decoder", "decoder_masked")
 """Of a model folder: the fast one, and the one that takes masks."""
 KV_CACHE_DTYPES = ("float32", "float16")
 """Of the torch model."""
-EXPORTED_KV_CACHE_DTYPES = ("float16", "float32", "int8")
+_KV_VALUE_BYTES = {"float16": 2, "float32": 4, "int8": 1}
+EXPORTED_KV_CACHE_DTYPES = tuple(_KV_VALUE_BYTES)
 """Of exported graphs; int8 needs scales, which an export measures."""
 
 
@@ -223,6 +224,11 @@ class ModelConfig:
             # A folder may come from anywhere: its config must not make us open files outside it.
             if not _is_file_name(name):
                 raise InvalidInputError(f"{name!r} is not a plain file name inside the model folder.")
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of a token's keys and values: n_embd numbers each in every layer."""
+        return 2 * self.gptjx.n_layer * self.gptjx.n_embd * _KV_VALUE_BYTES[self.kv_cache_dtype]
 
     def read_graph(self, folder: str | Path, role: str) -> bytes:
         """The file of a graph, all of which was checked against its hash.

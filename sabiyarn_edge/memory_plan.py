@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._core import KvCache
 from .available_memory import AvailableMemory
 from .config import GPTJXConfig, ModelConfig
 from .errors import InvalidInputError, OutOfMemoryError
@@ -392,16 +391,7 @@ def _kept_runs(
 
 def _slot_bytes(config: ModelConfig) -> int:
     """One head's keys, or values, of one position."""
-    shape = config.gptjx
-    cache = KvCache(
-        num_layers=shape.n_layer,
-        num_heads=shape.n_heads,
-        head_dim=shape.head_dim,
-        dtype=config.kv_cache_dtype,
-        window=max(shape.block_size, 2),
-        num_sink_tokens=0,
-    )
-    return cache.bytes_per_position // (2 * shape.n_layer * shape.n_heads)
+    return config.kv_bytes_per_token // (2 * config.gptjx.n_layer * config.gptjx.n_heads)
 
 
 def _logits(shape: GPTJXConfig, rows: int) -> int:

@@ -10,7 +10,7 @@ import onnxruntime
 
 from benchmarks.engines import Facts, spaced
 from sabiyarn_edge.bench.engine import random_prompt
-from sabiyarn_edge.bench.traffic import kv_bytes_per_position, weight_bytes_per_step
+from sabiyarn_edge.bench.traffic import weight_bytes_per_step
 from sabiyarn_edge.bench.turn import Turn
 from sabiyarn_edge.config import ModelConfig
 
@@ -36,7 +36,7 @@ class Engine:
             threads=self._threads,
             vocab_size=self._config.gptjx.vocab_size,
             weight_bytes_per_step=weight_bytes_per_step(self._folder),
-            kv_bytes_per_position=kv_bytes_per_position(self._config),
+            kv_bytes_per_position=self._config.kv_bytes_per_token,
             excluded="",
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..generation_config import GenerationConfig
 from .footprint import footprint, forget_peak
 from .timed_session import timed
-from .traffic import kv_bytes_per_position, weight_bytes_per_step
+from .traffic import weight_bytes_per_step
 from .turn import Turn
 
 __all__ = ["Engine", "random_prompt"]
@@ -60,7 +60,7 @@ class Engine:
             "positions": config.gptjx.block_size,
             "disk_bytes": sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file()),
             "weight_bytes_per_step": weight_bytes_per_step(self.folder),
-            "kv_bytes_per_position": kv_bytes_per_position(config),
+            "kv_bytes_per_position": config.kv_bytes_per_token,
             "import_seconds": self.import_seconds,
             "first_load_seconds": self.first_load_seconds,
             "memory": self.memory,

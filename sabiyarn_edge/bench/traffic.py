@@ -7,10 +7,9 @@ from pathlib import Path
 from ..config import ModelConfig
 from ..weights_file import WeightsHeader
 
-__all__ = ["kv_bytes_per_position", "step_bytes", "weight_bytes_per_step"]
+__all__ = ["step_bytes", "weight_bytes_per_step"]
 
 _POSITION_TABLE = "transformer.wpe."  # one row of it is read, unlike of the others
-_KV_BITS = {"float32": 32, "float16": 16, "int8": 8}
 
 
 def weight_bytes_per_step(folder: Path) -> int:
@@ -23,12 +22,6 @@ def weight_bytes_per_step(folder: Path) -> int:
     stored = {t.offset: t for name, t in tensors.items() if not name.startswith(_POSITION_TABLE)}
     widened = 2 if config.dtype == "float16-weights" else 1
     return sum(t.nbytes * (widened if t.dtype == "float16" else 1) for t in stored.values())
-
-
-def kv_bytes_per_position(config: ModelConfig) -> int:
-    """Bytes of keys and values of one past token, without the scales of an int8 cache."""
-    bits = _KV_BITS[config.kv_cache_dtype]
-    return 2 * config.gptjx.n_layer * config.gptjx.n_embd * bits // 8
 
 
 def step_bytes(weight_bytes: int, kv_bytes: int, past: int) -> int:

@@ -56,10 +56,6 @@ def describe(folder: Path) -> dict[str, Any]:
     WeightsHeader.read(folder / config.weights_file)  # raises if it is not whole
     nodes = {role: _nodes(config, folder, role) for role in config.graphs}
     shape = config.gptjx
-    kv_width = {"int8": 1, "float16": 2, "float32": 4}[config.kv_cache_dtype]
-    kv_bytes = (
-        2 * shape.n_layer * shape.n_embd * kv_width
-    )  # a key and a value of n_embd numbers in each layer
     return {
         "folder": str(folder),
         "shape": shape.to_dict(),
@@ -76,8 +72,8 @@ def describe(folder: Path) -> dict[str, Any]:
             for name, found in nodes.items()
         },
         "kv_cache_dtype": config.kv_cache_dtype,
-        "kv_bytes_per_token": kv_bytes,
-        "kv_bytes_at_full_length": kv_bytes * shape.block_size,
+        "kv_bytes_per_token": config.kv_bytes_per_token,
+        "kv_bytes_at_full_length": config.kv_bytes_per_token * shape.block_size,
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
         "providers": _providers(),
         "versions": {

@@ -64,7 +64,7 @@ def build_decoder(
     kv_cache_dtype: str,
     kv_scales: Sequence[KvScales] = (),
 ) -> GraphBuilder:
-    """Build the graph of DESIGN: inputs, outputs and their shapes are the contract with the runtime.
+    """Build the graph; its inputs, outputs and their shapes are the contract with the runtime.
 
     Args:
         kv_cache_dtype: "float16" or "float32", element type of past_key_values and of the attention; or "int8", then

@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from .. import __version__
 from ..config import FORMAT_VERSION, GPTJXConfig, ModelConfig
 from .accuracy import weight_errors
@@ -167,7 +165,7 @@ def export_model(
             source_block_size=source_block_size,
             parameters=parameters,
             nodes=nodes,
-            kv_bytes_per_token=_kv_bytes_per_token(model_config),
+            kv_bytes_per_token=model_config.kv_bytes_per_token,
             sizes_mib=_sizes_mib(partial),
             weights_hash=model_config.weights_hash,
             weights=weights,
@@ -235,11 +233,6 @@ def _verify(
         verification = verify_export(folder, config, reference, graph=graph, progress=advance)
     verification.check()
     return verification
-
-
-def _kv_bytes_per_token(config: ModelConfig) -> int:
-    """Key and value of n_embd numbers in each layer."""
-    return 2 * config.gptjx.n_layer * config.gptjx.n_embd * np.dtype(config.kv_cache_dtype).itemsize
 
 
 def _sizes_mib(folder: Path) -> dict[str, float]:

@@ -10,7 +10,7 @@ from sabiyarn_edge.bench import bandwidth
 from sabiyarn_edge.bench.bandwidth import read_bandwidth
 from sabiyarn_edge.bench.footprint import footprint, forget_peak
 from sabiyarn_edge.bench.statistics import summary
-from sabiyarn_edge.bench.traffic import kv_bytes_per_position, weight_bytes_per_step
+from sabiyarn_edge.bench.traffic import weight_bytes_per_step
 from sabiyarn_edge.bench.turn import Turn, summarize
 from sabiyarn_edge.config import ModelConfig
 from tests.export.models import SHAPES, export_tiny
@@ -65,7 +65,7 @@ def test_kv_bytes_are_those_of_the_cache(text_model):
     from sabiyarn_edge import EdgeGenerator
 
     usage = EdgeGenerator.from_pretrained(text_model).memory_usage()
-    assert kv_bytes_per_position(ModelConfig.load(text_model)) == usage["kv_bytes_per_position"]
+    assert ModelConfig.load(text_model).kv_bytes_per_token == usage["kv_bytes_per_position"]
 
 
 def test_bandwidth_is_measured_within_the_control_groups_limit(monkeypatch):
