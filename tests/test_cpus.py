@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sabiyarn_edge.control_groups import control_groups
 from sabiyarn_edge.cpus import usable_cpus
 
 
@@ -69,6 +70,15 @@ def test_a_group_of_version_1_is_found_by_its_controller(tmp_path: Path) -> None
         write(tmp_path / f"sys/fs/cgroup/cpu,cpuacct/{name}/cpu.cfs_quota_us", quota)
         write(tmp_path / f"sys/fs/cgroup/cpu,cpuacct/{name}/cpu.cfs_period_us", "100000")
     assert usable_cpus(tmp_path) == 2
+
+
+def test_both_versions_at_once(tmp_path: Path) -> None:
+    write(tmp_path / "proc/self/cgroup", "3:cpuset:/\n0::/ours\n")
+    (tmp_path / "sys/fs/cgroup/cpuset").mkdir(parents=True)
+    write(tmp_path / "sys/fs/cgroup/unified/ours/cpu.max", "200000 100000")
+    assert usable_cpus(tmp_path) == 2
+    names = [group.name for group in control_groups(tmp_path, "cpu")]
+    assert names == ["cgroup", "unified", "ours"]  # cpuset is another controller
 
 
 def test_a_path_of_the_host_is_passed_over(tmp_path: Path) -> None:

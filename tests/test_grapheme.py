@@ -12,10 +12,10 @@ ASSIGNED = st.characters(exclude_categories=["Cs", "Cn"])
 # Characters that make clusters with each other, so that random runs of them meet every rule.
 JOINING = st.sampled_from(
     [
-        *"aọ́ẹgKƙɓ \r\n\t.🇳🇬👩🏿👧",
+        *"aọ́ẹgKƙɓ \r\n\t.🇳🇬🇦🇿👩🏿👧",
         *"\u0301\u0323\u0300\u200d\u200c\ufe0f\u20e3❤©\u0e33ก",  # marks, joiners, keycaps, Thai
         *"क्षि\u0cccക്ഷ\u0d4e\u0600\u06dd\U000110bd",  # Devanagari, Kannada, Malayalam, prepended Arabic
-        *"\u1100\u1161\u11a8각가\U000e0067\U000e007f",  # Hangul in parts and whole, tags
+        *"\u1100\ua960\u1161\u11a8\ud7b0\ud7cb각가\U000e0067\U000e007f",  # Hangul in parts and whole, tags
     ]
 )
 TEXTS = st.text(ASSIGNED | JOINING, max_size=30) | st.text(JOINING, max_size=30)
@@ -49,10 +49,14 @@ def true_borders(text):
 @example("\u0915\u094d\u0301\u0937", [1, 2, 3])
 @example("\u0600a\U000110bdb", [1, 2, 3])
 @example("\u1100\u1161\u11a8\u1100\u1100\uac00", [1, 2, 3, 4])
+@example("🇦🇿", [])  # the first and the last of the regional indicators
+@example("\ua960\uac00", [])
+@example("a\u0897", [])  # a mark of Unicode 16, which most Pythons do not know
 def test_no_piece_splits_a_cluster_and_none_is_lost(text, cuts):
-    pieces = pieces_of(text, cuts)
-    assert "".join(pieces) == text
-    assert borders_of(pieces) <= true_borders(text)
+    for arriving in (cuts, range(len(text))):  # one by one, every border that is found shows
+        pieces = pieces_of(text, arriving)
+        assert "".join(pieces) == text
+        assert borders_of(pieces) <= true_borders(text)
 
 
 @given(
@@ -80,6 +84,10 @@ def test_text_of_our_languages_waits_for_one_cluster_only(text):
         (["one\r", "\ntwo"], ["one", "\r\ntw"]),
         (["👩", "\u200d", "👧", "!"], ["", "", "", "👩\u200d👧"]),
         (["🇳", "🇬", "🇬", "🇭"], ["", "", "🇳🇬", ""]),
+        (["🇳", "a"], ["", "🇳"]),
+        (["a", "\xad", "b"], ["", "a\xad", ""]),
+        (["a", "\u200b", "b"], ["", "a\u200b", ""]),  # formatting characters stand alone
+        (["क\u094d", "a", "क"], ["", "क\u094d", "a"]),  # a virama joins the next letter of its script only
         (["", "", "a"], ["", "", ""]),
     ],
 )
@@ -94,6 +102,9 @@ def test_flush_begins_afresh():
     assert hold.flush() == "b"
     assert hold.flush() == ""
     assert hold.push("\u0301c") == "\u0301"
+    assert hold.push("🇳") == "c"
+    assert hold.flush() == "🇳"
+    assert [hold.push(char) for char in "🇬🇭a"] == ["", "", "🇬🇭"]
 
 
 def test_the_cost_of_a_character_does_not_grow_with_what_is_held():

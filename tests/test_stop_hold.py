@@ -47,9 +47,17 @@ def test_kept_text_is_whole(stops, pieces):
 
 
 def test_a_stop_string_that_ended_nothing_is_shown_later():
-    hold = StopHold(["END"])
-    assert hold.push("an END.") == "an "
-    assert hold.push(" More") == "END. More"
+    for after in (".", ""):
+        hold = StopHold(["END"])
+        assert hold.push(f"an END{after}") == "an "
+        assert hold.push(" More") == f"END{after} More"
+        assert hold.finish(stopped=True) == ""
+
+
+def test_a_stop_string_behind_a_longer_one_that_was_never_completed():
+    hold = StopHold(["a", "bbbbbb"])
+    assert hold.push("bbbbb") == ""
+    assert hold.push("a") == "bbbbb"
     assert hold.finish(stopped=True) == ""
 
 

@@ -40,7 +40,6 @@ void KvCache::reset(std::int64_t num_rows) {
   if (num_rows < 1) throw std::invalid_argument("a KV cache needs at least one row");
   rings_.assign(static_cast<std::size_t>(num_rows), WindowRing(window_, num_sinks_));
   shared_.assign(static_cast<std::size_t>(num_rows * num_rows), 0);
-  if (shares_pages_) zero_pages();  // else the pages of an old prompt would stay behind the new rows
   capacity_ = 0;
   ++layout_version_;
 }

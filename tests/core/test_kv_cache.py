@@ -91,15 +91,25 @@ def test_a_smaller_layout_reuses_the_memory_of_a_larger_one() -> None:
 
 def test_layout_version_tells_when_bindings_are_stale() -> None:
     cache = make_cache(16, min_capacity=4)
-    cache.reset(1)
-    versions = []
-    for _ in range(9):
-        cache.begin_append(0, 1)
-        versions.append(cache.layout_version)
-    changes = [i for i in range(1, 9) if versions[i] != versions[i - 1]]
-    assert changes == [4, 8]  # capacity 4 -> 8 -> 16
+    for _ in ("new memory", "the same memory"):
+        before = cache.layout_version
+        cache.reset(1)
+        versions = [cache.layout_version]
+        assert before != versions[0]
+        for _ in range(9):
+            cache.begin_append(0, 1)
+            versions.append(cache.layout_version)
+        changes = [i for i in range(1, 10) if versions[i] != versions[i - 1]]
+        assert changes == [1, 5, 9]  # capacity 0 -> 4 -> 8 -> 16
     cache.reorder([0, 0])
     assert cache.layout_version != versions[-1]
+
+
+def test_the_first_allocation_is_no_larger_than_the_window() -> None:
+    cache = make_cache(8, min_capacity=256)
+    cache.reset(1)
+    cache.begin_append(0, 1)
+    assert (cache.capacity, cache.nbytes) == (8, 8 * cache.bytes_per_position)
 
 
 def test_a_kept_prefix_packs_a_row_of_a_large_layout_into_a_small_one() -> None:
@@ -144,6 +154,51 @@ def test_bad_rows_and_sizes_are_refused() -> None:
     assert cache.num_rows == 2
 
 
+def test_rows_that_begin_alike_share_no_more_than_that() -> None:
+    """One reorder into a pair with 60 positions in common, one that has 40 with them, and one that has none."""
+    cache = KvCache(num_layers=1, num_heads=2, head_dim=64, dtype="float16", window=128, min_capacity=128)
+
+    def fill(row: int, count: int, number: int) -> None:
+        end = cache.begin_append(row, count)
+        for side in ("key", "value"):
+            cache.buffer(0, side)[row, :, end - count : end] = number
+
+    cache.reset(2)
+    fill(0, 40, 1)
+    fill(1, 40, 2)
+    cache.reorder([0, 0, 1])
+    for row, number in enumerate((3, 4, 5)):
+        fill(row, 20, number)
+    cache.reorder([0, 1, 0, 2])
+    for row, (first, then) in enumerate([(1, 3), (1, 4), (1, 3), (2, 5)]):
+        for side in ("key", "value"):
+            held = cache.buffer(0, side)[row, :, :60]
+            assert (held[:, :40] == first).all() and (held[:, 40:] == then).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_cache_that_runs_out_of_memory_is_empty_and_goes_on() -> None:
+    """The first buffers have their new layout by then, and the others cannot have it."""
+    import resource
+
+    window = 2**16  # 64 MiB of addresses per buffer and row, of which next to nothing is written
+    cache = KvCache(num_layers=4, num_heads=4, head_dim=64, dtype="float32", window=window)
+    cache.reset(1)
+    cache.begin_append(0, 3)
+    cache.reserve(window)
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20, limits[1]))
+    try:
+        with pytest.raises(MemoryError):
+            cache.reorder([0, 0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert (cache.num_rows, cache.capacity, cache.nbytes) == (0, 0, 0)
+    cache.reset(2)
+    assert cache.begin_append(1, 1) == 1
+
+
 def proportional_bytes() -> int:
     """This process's memory, shared pages counted once (Pss of all mappings)."""
     rollup = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
@@ -153,6 +208,7 @@ def proportional_bytes() -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="rows share pages on Linux only")
 def test_beams_take_the_memory_of_their_prompt_once() -> None:
     cache = KvCache(num_layers=4, num_heads=4, head_dim=64, dtype="float16", window=2048, min_capacity=1024)
+    empty = proportional_bytes()
     cache.reset(1)
     prompt, new, beams = 1000, 16, 32
     cache.begin_append(0, prompt)
@@ -176,3 +232,6 @@ def test_beams_take_the_memory_of_their_prompt_once() -> None:
     assert (cache.buffer(3, "value")[:, :, prompt - 1] == 1).all()
     for row in range(beams):
         assert (cache.buffer(0, "key")[row, :, prompt : prompt + new] == row).all()
+    cache.reset(1)
+    cache.reserve(prompt)
+    assert proportional_bytes() - empty < 2**20  # the system has all of it back

@@ -89,6 +89,14 @@ def test_processor_bit_for_bit(name):
         np.testing.assert_array_equal(function(scores, ids), theirs(make(), scores, ids))
 
 
+def test_biases_of_one_id_are_added_in_the_reference_order():
+    biases = {(1, 2): 1e8, (0, 1, 2): -1e8, (2,): 1.0}  # in float32 0 with single ids first, else 1
+    scores = np.zeros(VOCAB, np.float32)
+    expected = theirs(hf.SequenceBiasLogitsProcessor(biases), scores, [5, 0, 1])
+    result = ours(_core.apply_sequence_bias, scores, [5, 0, 1], list(biases.items()))
+    np.testing.assert_array_equal(result, expected)
+
+
 FILTERS = {
     "top_p": (_core.filter_top_p, hf.TopPLogitsWarper, [0.05, 0.5, 0.9, 0.99]),
     "min_p": (_core.filter_min_p, hf.MinPLogitsWarper, [0.01, 0.2, 0.9]),

@@ -61,15 +61,43 @@ def test_a_board_without_room(tmp_path: Path) -> None:
             },
             0,
         ),
+        (
+            {
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+                "sys/fs/cgroup/memory/memory.usage_in_bytes": "123",
+            },
+            None,
+        ),
+        (
+            {
+                f"{GROUP}/memory.max": str(200 * MIB),
+                f"{GROUP}/memory.current": str(100 * MIB),
+                f"{GROUP}/memory.stat": f"inactive_file {130 * MIB}\n",  # counted at another moment
+            },
+            200,
+        ),
+        (
+            {
+                "sys/fs/cgroup/system.slice/memory.max": str(500 * MIB),
+                "sys/fs/cgroup/system.slice/memory.current": str(470 * MIB),
+                f"{GROUP}/memory.max": str(300 * MIB),
+                f"{GROUP}/memory.current": str(100 * MIB),
+            },
+            30,  # the larger limit has less left
+        ),
     ],
-    ids=["no limit", "limit", "files", "outer group", "version 1"],
+    ids=[
+        *("no limit", "limit", "files", "outer group", "version 1"),
+        *("version 1 without", "more files than usage", "least left"),
+    ],
 )
 def test_control_groups(tmp_path: Path, files: dict[str, str], left: int | None) -> None:
     system = board(tmp_path, {**PI_4, **SERVICE, **files})
     found = examine_memory(system)
     if left is None:
         assert found.status == "ok"
-        assert AvailableMemory.read(tmp_path).here == 1532000 * 1024
+        memory = AvailableMemory.read(tmp_path)
+        assert (memory.here, memory.group_limit) == (1532000 * 1024, None)
     else:
         assert found.status == "warning"  # each of them is below 256 MiB
         assert f"{left} are left" in found.text
