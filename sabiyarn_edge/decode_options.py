@@ -101,7 +101,7 @@ def decode_options(
             renormalize_logits=config.renormalize_logits,
             eos_token_id=config.eos_token_ids,
             stop_strings=[text.encode() for text in config.stop_texts],
-            token_bytes=tokenizer.native_bytes if tokenizer is not None and config.stop_texts else None,
+            token_bytes=tokenizer.native_bytes(vocab_size) if tokenizer and config.stop_texts else None,
             max_time_s=config.max_time,
             seeds=_seeds(config, len(prompts)),
             return_scores=config.output_scores,

@@ -40,6 +40,7 @@ class Tokenizer:
         """Ids of special tokens: decode leaves them out unless told otherwise."""
         self.decoder_steps = _decoder_steps(backend.decoder)
         """The decoder's steps in order, as they stand in tokenizer.json. Empty: tokens joined by spaces."""
+        self._native_bytes: TokenBytes | None = None
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tokenizer:
@@ -124,12 +125,17 @@ class Tokenizer:
         before = self.decode(self._anchor)
         return self.decode([*self._anchor, token_id], skip_special_tokens=False)[len(before) :].encode()
 
-    @functools.cached_property
-    def native_bytes(self) -> TokenBytes:
-        """token_bytes of every id, as the core wants them for stop strings; made once."""
-        from ._core import TokenBytes
+    def native_bytes(self, vocab_size: int) -> TokenBytes:
+        """token_bytes of every id of a model, as the core wants them for stop strings; made once.
 
-        return TokenBytes([self.token_bytes(token_id) for token_id in range(self.vocab_size)])
+        Args:
+            vocab_size: the model's. The tokenizer's own ids may have gaps, and then go beyond the number of its tokens.
+        """
+        if self._native_bytes is None or len(self._native_bytes) != vocab_size:
+            from ._core import TokenBytes
+
+            self._native_bytes = TokenBytes([self.token_bytes(token_id) for token_id in range(vocab_size)])
+        return self._native_bytes
 
     def byte_token(self, token_id: int) -> bytes | None:
         """The byte of a token like <0xE1>, if the decoder reads such tokens as bytes."""
@@ -154,7 +160,7 @@ class Tokenizer:
     @functools.cached_property
     def _anchor(self) -> list[int]:
         """One token with a letter in it, so that what follows is not at the beginning of the text."""
-        for token_id in range(self.vocab_size):
+        for token_id in sorted(self.backend.get_vocab().values()):
             if token_id not in self.special_ids and any(char.isalpha() for char in self.decode([token_id])):
                 return [token_id]
         return []

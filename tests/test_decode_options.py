@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
+import tokenizers
+from tokenizers import decoders, models
 
 from sabiyarn_edge._core import DecodeOptions
-from sabiyarn_edge.decode_options import DEFAULT_MAX_NEW_TOKENS, decode_options
+from sabiyarn_edge.decode_options import DEFAULT_MAX_NEW_TOKENS, decode_options, decode_state
 from sabiyarn_edge.errors import InvalidInputError
 from sabiyarn_edge.generation_config import GenerationConfig
+from sabiyarn_edge.tokenizer import Tokenizer
 
 from .test_generation_config import SAMPLING
 from .toy_tokenizers import toy_tokenizer
@@ -125,8 +129,22 @@ def test_stop_strings_reach_the_core_as_utf8():
     tokenizer = toy_tokenizer("byte-level")
     native = options_for(tokenizer=tokenizer, stop_strings=["ẹ́", "\n"])
     assert list(native.stop_strings) == ["ẹ́".encode(), b"\n"]
-    assert native.token_bytes is tokenizer.native_bytes
+    assert native.token_bytes is tokenizer.native_bytes(400)
     assert options_for(tokenizer=tokenizer).token_bytes is None  # the table is made when it is needed
+
+
+def test_stop_strings_end_at_tokens_whose_ids_lie_behind_a_gap():
+    backend = tokenizers.Tokenizer(models.WordLevel({"a": 0, "b": 1, "stop": 9}, unk_token="a"))
+    backend.decoder = decoders.Fuse()
+    state = decode_state(
+        GenerationConfig(stop_strings="stop", max_new_tokens=5),
+        prompts=[[0]],
+        vocab_size=10,
+        max_positions=None,
+        tokenizer=Tokenizer(backend),
+    )
+    state.advance(np.eye(10, dtype=np.float32)[9:])  # token 9 is the likeliest
+    assert (state.sequences(), state.finish_reasons()) == ([[0, 9]], ["stop"])
 
 
 def test_stop_strings_need_a_tokenizer():

@@ -252,7 +252,7 @@ class TokenizerFile(Target):
         found.decode(ids)
         found.find_eos_token_id(self.folder)
         if found.vocab_size < 1000:
-            len(found.native_bytes)
+            len(found.native_bytes(found.vocab_size))
 
 
 class ExternalTensors(Target):
