@@ -46,6 +46,9 @@ def examine_cache() -> Finding:
         text = f"{folder} (of user id {facts['owner_id']}) cannot be written to ({error.strerror}); {consequence}"
         return Finding("cache folder", "warning", text, remedy, facts)
     if facts["free"] < _ROOM:
-        remedy = f"Free some space: packing takes four times a model's size for a moment. Or: {remedy}"
+        remedy = (
+            "Free some space: packing takes four times a model's size for a moment, eight times that of "
+            f"float16-weights. Or: {remedy}"
+        )
         return Finding("cache folder", "warning", text, remedy, facts)
     return Finding("cache folder", "ok", text, facts=facts)
