@@ -18,7 +18,7 @@ def usable_cpus(root: Path = Path("/")) -> int:
         root: where /proc and /sys are; tests have others.
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(min([cpus, *_quotas(root)]), 1)
+    return min([cpus, *_quotas(root)])
 
 
 def _quotas(root: Path) -> list[int]:

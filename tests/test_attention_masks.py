@@ -79,6 +79,13 @@ def test_padding_leaves_prompts_and_masks() -> None:
     np.testing.assert_array_equal(additive(whole), ADDITIVE)
 
 
+def test_padding_leaves_causal_prompts_of_a_list() -> None:
+    masks = CallMasks([None, MASK], [[0, 1, 1, 0], [1, 1, 1, 1]])
+    masks.without_padding([[9, 1, 2, 9], [3, 4, 5, 6]])
+    causal, whole = masks.of_prompts([2, 4]) or []
+    assert (causal.length, causal.values, whole.length) == (2, None, 4)
+
+
 def test_one_prompt_stays_one_prompt() -> None:
     kept = CallMasks(None, [[0, 1, 1]]).without_padding([7, 8, 9])
     assert kept.tolist() == [8, 9]
@@ -111,6 +118,13 @@ def test_no_chunk_looks_ahead_and_none_is_longer_than_needed(mask: np.ndarray, m
         assert expected in cuts
         allowed = [end for end in cuts if first < end <= first + most]
         assert expected == (allowed[-1] if allowed else min(end for end in cuts if end > first))
+
+
+def test_a_token_from_which_all_is_hidden_alike_sees_all() -> None:
+    """Softmax of equal scores, however low, is uniform; only -inf takes part in nothing."""
+    lowest = np.finfo(np.float32).min
+    values = np.array([[lowest, lowest, -INF], [0, 0, -INF], [0, 0, 0]], np.float32)
+    assert list(PromptMask(3, values).chunks(1)) == [(0, 2), (2, 1)]
 
 
 def test_causal_prompts_are_cut_anywhere() -> None:
@@ -166,13 +180,13 @@ def test_one_array_for_prompts_of_unequal_length() -> None:
 
 
 def test_a_token_that_sees_only_padding_is_named_by_its_place() -> None:
-    masks = CallMasks(np.eye(T, dtype=bool)[[1, 1, 2, 1]], [[1, 1, 1, 1], [1, 0, 1, 1]])
+    masks = CallMasks(np.eye(T, dtype=bool)[[0, 0, 0, 3]], [[1, 1, 1, 1], [0, 0, 1, 1]])
     masks.without_padding([[1] * T, [2] * T])
     with pytest.raises(
         InvalidInputError,
-        match="attn_mask together with attention_mask hides every key from token 0 of row 1",
+        match="attn_mask together with attention_mask hides every key from token 2 of row 1",
     ):
-        masks.of_prompts([4, 3])
+        masks.of_prompts([4, 2])
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,12 @@ def round_by_gptq(weights: Floats, hessian: NDArray[np.float64], layout: BlockLa
 
 
 def _inverse_factor(hessian: NDArray[np.float64]) -> torch.Tensor:
-    """Upper triangular U with U^T U = (H + damping)^-1; its rows tell how errors spread to later columns."""
-    damped = torch.from_numpy(hessian.copy())
+    """Upper triangular U with U^T U = (H + damping)^-1; its rows tell how errors spread to later columns.
+
+    Args:
+        hessian: overwritten.
+    """
+    damped = torch.from_numpy(hessian)
     mean = float(damped.diagonal().mean()) or 1.0  # inputs that are all 0
     damped.diagonal().add_(DAMPING * mean)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import sabiyarn_edge.export.accuracy as accuracy_module
 from sabiyarn_edge.errors import InvalidInputError
 from sabiyarn_edge.export import Accuracy, ExportReport, export_model
+from sabiyarn_edge.export.weight_format import Matrix
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint, random_tensors
 from tests.export.models import Exported, export_tiny
 from tests.reference_gptjx import ReferenceGPTJX
@@ -72,6 +76,48 @@ def test_equals_the_oracle(checkpoint: Path, text_file: Path, tmp_path: Path) ->
     assert accuracy.perplexity_change == pytest.approx(expected[1] / expected[0] - 1, abs=2e-5)
     assert accuracy.mean_kl_divergence == pytest.approx(np.mean(divergences), rel=1e-2)
     assert accuracy.top1_agreement == np.mean(agreed)
+
+
+def test_equals_the_definitions_where_both_differ_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of two models that have nothing to do with each other: every average and direction shows."""
+    rng = np.random.default_rng(3)
+    pieces = [torch.from_numpy(rng.integers(0, 11, (1, length))) for length in (5, 2, 3)]
+    original, export = (
+        {piece: rng.normal(0, 2, (piece.shape[1], 11)).astype(np.float32) for piece in pieces}
+        for _ in range(2)
+    )
+    waiting = iter(pieces)
+    decoder = SimpleNamespace(lengths=[0], step=lambda ids, row: export[next(waiting)])
+    monkeypatch.setattr(accuracy_module, "PlainDecoder", lambda *args, **options: decoder)
+    done: list[int] = []
+    accuracy = accuracy_module.measure_accuracy(
+        lambda piece: SimpleNamespace(logits=torch.from_numpy(original[piece])[None]),  # type: ignore[arg-type]
+        Path("unused"),
+        None,  # type: ignore[arg-type]
+        pieces,
+        "made up",
+        progress=done.append,
+    )
+    p, q = (np.concatenate([log_softmax(made[piece]) for piece in pieces]) for made in (original, export))
+    targets = [(row, piece) for piece in pieces for row in range(piece.shape[1])]
+    steps = [
+        (i, int(piece[0, row + 1])) for i, (row, piece) in enumerate(targets) if row + 1 < piece.shape[1]
+    ]
+    losses = [np.mean([-log_probs[step] for step in steps]) for log_probs in (p, q)]
+    assert done == [5, 2, 3]
+    assert (accuracy.text, accuracy.tokens) == ("made up", 10)
+    assert [accuracy.perplexity_float32, accuracy.perplexity] == pytest.approx(np.exp(losses), rel=1e-5)
+    assert accuracy.mean_kl_divergence == pytest.approx((np.exp(p) * (p - q)).sum() / 10, rel=1e-5)
+    assert accuracy.top1_agreement == np.mean(p.argmax(axis=-1) == q.argmax(axis=-1)) < 1
+
+
+def test_a_matrix_of_zeros_has_no_error() -> None:
+    zeros = Matrix("zeros", (2, 3), lambda: np.zeros((2, 3), np.float32))
+    weights: Any = SimpleNamespace(
+        restored=lambda matrix: matrix.load(), storage=lambda matrix: ("float16", None)
+    )
+    error = accuracy_module.weight_errors([zeros], weights)["zeros"]
+    assert (error.largest_error, error.relative_error) == (0, 0)
 
 
 def test_errors_of_weights_equal_the_twin(tmp_path: Path) -> None:

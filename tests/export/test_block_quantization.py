@@ -64,10 +64,11 @@ def test_error_is_at_most_one_step_and_zero_is_exact(bits: int) -> None:
         np.full(16, 3.0),
         np.full(16, -0.5),
         np.linspace(0, 1, 16),
+        np.linspace(1, 9, 16),
         np.linspace(-9, -1, 16),
         np.eye(16)[3],
     ],
-    ids=["zeros", "equal", "equal-negative", "positive", "negative", "one"],
+    ids=["zeros", "equal", "equal-negative", "from-zero", "positive", "negative", "one"],
 )
 def test_one_sided_blocks(block: np.ndarray, bits: int) -> None:
     """Their range is widened to 0, so the ends stay exact."""
@@ -83,6 +84,11 @@ def test_values_that_are_no_numbers_show_in_the_scales() -> None:
     weights = np.zeros((2, 16), np.float32)
     weights[1, 3] = np.nan
     assert np.isnan(round_to_nearest(weights, BlockLayout(8, 16)).scales[1, 0])
+
+
+def test_codes_take_whole_bytes() -> None:
+    assert [BlockLayout(4, 16).packed_width(count) for count in (1, 2, 3)] == [1, 1, 2]
+    assert BlockLayout(8, 16).packed_width(3) == 3
 
 
 def test_bits_per_weight_count_scales_and_zero_points() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sabiyarn_edge.export import scale_search
 from sabiyarn_edge.export.block_quantization import BlockLayout, codes_on, range_grid, round_to_nearest
-from sabiyarn_edge.export.scale_search import SHRINKAGE, round_to_searched, searched_grid
+from sabiyarn_edge.export.scale_search import REFITS, SHRINKAGE, round_to_searched, searched_grid
 
 LAYOUT = BlockLayout(4, 32)
 
@@ -39,6 +40,13 @@ def test_no_block_is_worse_than_by_its_range_and_all_together_are_better(bits: i
         assert searched.sum() < 0.95 * ranged.sum()
 
 
+def test_clipping_pays_in_large_blocks() -> None:
+    """9 % of the error; 6 % are what fitted scales win without it."""
+    values, layout = weights(width=384), BlockLayout(4, 128)
+    searched = errors(values, round_to_searched(values, layout).restored())
+    assert searched.sum() < 0.92 * errors(values, round_to_nearest(values, layout).restored()).sum()
+
+
 def test_comes_close_to_a_search_in_small_steps() -> None:
     """Block by block, 400 scales and every zero point in plain loops."""
     values = weights(3, rows=2, width=32)
@@ -50,6 +58,34 @@ def test_comes_close_to_a_search_in_small_steps() -> None:
                 codes = np.clip(np.rint(block / scale) + zero_point, 0, 15)
                 best = min(best, (((codes - zero_point) * scale - block) ** 2).sum())
         assert best * 0.999 <= error < 1.1 * best
+
+
+def twin(block: np.ndarray, importance: np.ndarray) -> float:
+    """The least error of a block of 4 bits over all fractions and fits, in float64."""
+    best = np.inf
+    for fraction in SHRINKAGE.astype(np.float64):
+        low, high = min(block.min() * fraction, 0), max(block.max() * fraction, 0)
+        scale = (high - low) / 15
+        zero_point = np.rint(-low / scale)
+        for _ in range(1 + REFITS):
+            steps = np.clip(np.rint(block / scale) + zero_point, 0, 15) - zero_point
+            best = min(best, (importance * (block - steps * scale) ** 2).sum())
+            scale = (importance * steps * block).sum() / (importance * steps * steps).sum()
+    return float(best)
+
+
+def test_equals_the_twin_in_parts_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = weights(4)
+    importance = np.random.default_rng(5).exponential(size=values.shape[1]).astype(np.float32)
+    monkeypatch.setattr(scale_search, "ROWS_AT_ONCE", 17)
+    found = errors(values, on(values, searched_grid(values, LAYOUT, importance)), importance)
+    shape = (len(values), -1, LAYOUT.size)
+    expected = [
+        [twin(block, counts) for block, counts in zip(row, importance.reshape(-1, LAYOUT.size), strict=True)]
+        for row in values.reshape(shape).astype(np.float64)
+    ]
+    # float32 against float64: another fraction may win, or a weight fall on the other side of a border
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 def test_important_columns_are_rounded_better() -> None:
