@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..config import FORMAT_VERSION, GPTJXConfig, ModelConfig
+from ..modeling.hub import expanded
 from .accuracy import weight_errors
 from .decoder_graph import build_decoder
 from .graph_builder import GraphBuilder
@@ -101,11 +102,9 @@ def export_model(
         keep_int8=None if keep_int8 is None else tuple(keep_int8),
         rounding=rounding,
     )
-    calibration, evaluate = (
-        None if path is None else Path(path).expanduser() for path in (calibration, evaluate)
-    )
+    calibration, evaluate = (None if path is None else expanded(path) for path in (calibration, evaluate))
     check_options(weight_options, kv_cache_dtype, calibration, max_length)
-    out, local = Path(out).expanduser(), Path(source).expanduser()
+    out, local = expanded(out), expanded(source)
     calibration_text, evaluation_text = (
         None if path is None else read_text(path, purpose)
         for path, purpose in ((calibration, "calibration"), (evaluate, "evaluation"))

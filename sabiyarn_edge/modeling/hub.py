@@ -7,13 +7,21 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 
-__all__ = ["locate_checkpoint"]
+__all__ = ["expanded", "locate_checkpoint"]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """owner/name, as the hub names repositories."""
 
 SMALL_FILES = ["*.json", "*.safetensors"]
 PICKLED_FILES = ["pytorch_model*.bin"]
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with ~ at its beginning as a home folder; as it is where that is nobody's."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def locate_checkpoint(source: str | Path, *, revision: str | None = None) -> Path:
@@ -26,7 +34,7 @@ def locate_checkpoint(source: str | Path, *, revision: str | None = None) -> Pat
     Raises:
         CheckpointError: neither a folder nor a hub id, or the hub did not give it.
     """
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if folder.is_dir():
         return folder
     if folder.exists():

@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from sabiyarn_edge.errors import CheckpointError
+from sabiyarn_edge.export import export_model
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from sabiyarn_edge.modeling.hub import locate_checkpoint
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
@@ -72,6 +73,13 @@ def test_a_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     make_tiny_checkpoint(tmp_path / "tiny")
     assert locate_checkpoint("~/tiny") == tmp_path / "tiny"
+
+
+def test_the_home_of_nobody_is_no_folder(tmp_path):
+    with pytest.raises(CheckpointError, match="neither a folder nor a hub id"):
+        locate_checkpoint("~no.such.user/tiny")
+    with pytest.raises(CheckpointError, match="neither a folder nor a hub id"):
+        export_model("~no.such.user/tiny", tmp_path / "out", progress=False)
 
 
 @pytest.mark.parametrize("source", ["nano", "a/b/c", "./a/b", "/a/b", "a b/c", "https://huggingface.co/a/b"])
