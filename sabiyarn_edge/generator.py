@@ -607,7 +607,7 @@ class EdgeGenerator:
 
 
 _WHOLE_PAGES = 256
-"""Positions: so many fill pages of up to 16 KiB, of any head_dim."""
+"""Positions: so many fill whole pages of up to 16 KiB in each head, from a head_dim of 64 on."""
 
 
 def _room_for(max_length: int, block_size: int) -> int:
