@@ -207,7 +207,7 @@ class EdgeGenerator:
         weight_cache: bool | None = None,
         prefix_pool_mb: int = 0,
     ) -> MemoryPlan:
-        """Say what a call of generate would take, without loading the model.
+        """Say what a call of generate would take, without loading the model; one with attn_mask takes more.
 
         Args:
             path, kv_window, weight_cache, prefix_pool_mb: as for `from_pretrained`.
@@ -508,7 +508,7 @@ class EdgeGenerator:
                 "max_batch_size."
             )
         if self.memory_limit_mb is not None:
-            self._check_memory(self.memory_limit_mb, prompts, rows_each, config)
+            self._check_memory(self.memory_limit_mb, prompts, rows_each, config, masks)
         state = self._running = decode_state(
             config,
             prompts=prompts.ids,
@@ -530,7 +530,14 @@ class EdgeGenerator:
             masks=masks,
         )
 
-    def _check_memory(self, limit: float, prompts: Prompts, rows_each: int, config: GenerationConfig) -> None:
+    def _check_memory(
+        self,
+        limit: float,
+        prompts: Prompts,
+        rows_each: int,
+        config: GenerationConfig,
+        masks: Sequence[PromptMask] | None,
+    ) -> None:
         longest = min(max(map(len, prompts.ids)), self.max_length - 1)
         new_tokens = config.max_new_tokens
         if new_tokens is None:
@@ -539,6 +546,8 @@ class EdgeGenerator:
         check_call(
             self._session.folder,
             limit,
+            masks=masks,
+            masked_graph_loaded=self._session.masked_graph_loaded,
             max_length=min(longest + max(new_tokens, 1), self.max_length),
             prompt_length=longest,
             batch=len(prompts.ids),

@@ -11,10 +11,10 @@ from __future__ import annotations
 import dataclasses
 import mmap
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .available_memory import AvailableMemory
 from .config import GPTJXConfig, ModelConfig
@@ -23,6 +23,9 @@ from .option_checks import number, whole
 from .packed_weights import PackedWeights
 from .session import MAX_PREFILL_CHUNK, MIN_PREFILL_CHUNK, caches_weights, prefill_chunk
 from .weight_cache import is_cached
+
+if TYPE_CHECKING:
+    from .attention_masks import PromptMask
 
 __all__ = [
     "MIB",
@@ -38,6 +41,7 @@ MIB = 2**20
 MIN_CAPACITY = 256  # positions: the KV cache's first allocation
 _CERTAINLY_ENOUGH = 4  # times the weights: float16 ones are widened, and held twice while they are packed
 _CERTAINLY_ENOUGH_BESIDES = 256 * MIB
+_MASKED_LAYER_BYTES = 400 * 1024  # of decoder_masked.onnx in onnxruntime: twice the nodes of decoder.onnx
 MIN_WINDOW = 64  # positions: fit_to_limit goes no lower
 
 
@@ -232,21 +236,38 @@ def fit_to_limit(
     return plan, chosen
 
 
-def check_call(folder: Path, limit_mib: float, **options: Any) -> None:
+def check_call(
+    folder: Path,
+    limit_mib: float,
+    *,
+    masks: Sequence[PromptMask] | None = None,
+    masked_graph_loaded: bool = False,
+    **options: Any,
+) -> None:
     """Refuse a call of generate, with a model that is loaded, whose plan is above the limit.
 
     Args:
+        masks: of the prompts; None: causal.
+        masked_graph_loaded: by an earlier call.
         options: as for `plan_memory`.
 
     Raises:
         InvalidInputError: the call needs more, with both numbers.
     """
     plan = plan_memory(folder, **options)
-    if plan.running > limit_mib * MIB:
+    needed, remedy = plan.running, "Give fewer prompts or beams at once, or fewer new tokens."
+    config = ModelConfig.load(folder)
+    if masks is not None and "decoder_masked" in config.graphs:
+        weights = _Weights.read(folder, config, options["weight_cache"], "decoder_masked")
+        graph = config.gptjx.n_layer * _MASKED_LAYER_BYTES + weights.anonymous
+        calling = plan.logits + plan.prefix_pool + plan.kv_cache + _masked_scratch(config, plan, masks)
+        loaded = plan.runtime + plan.weights_anonymous + graph
+        needed = loaded + max(calling, 0 if masked_graph_loaded else weights.loading)
+        remedy = f"attn_mask needs a second graph, which takes {graph / MIB:.1f} of them, and more scratch. {remedy}"
+    if needed > limit_mib * MIB:
         raise InvalidInputError(
-            f"this call needs {plan.running / MIB:.1f} MiB for {plan.batch} prompt(s), {plan.beams} row(s) each, of "
-            f"{plan.max_length} positions, but memory_limit_mb is {limit_mib:g}. Give fewer prompts or beams at once, "
-            "or fewer new tokens."
+            f"this call needs {needed / MIB:.1f} MiB for {plan.batch} prompt(s), {plan.beams} row(s) each, of "
+            f"{plan.max_length} positions, but memory_limit_mb is {limit_mib:g}. {remedy}"
         )
 
 
@@ -328,9 +349,11 @@ class _Weights:
     """`loading` once the weight cache has them."""
 
     @classmethod
-    def read(cls, folder: Path, config: ModelConfig, weight_cache: bool | None) -> _Weights:
-        config.read_graph(folder, "decoder")  # raises if it is not what was exported
-        graph, weights = folder / config.graphs["decoder"], folder / config.weights_file
+    def read(
+        cls, folder: Path, config: ModelConfig, weight_cache: bool | None, role: str = "decoder"
+    ) -> _Weights:
+        config.read_graph(folder, role)  # raises if it is not what was exported
+        graph, weights = folder / config.graphs[role], folder / config.weights_file
         packed = PackedWeights.of(graph)
         cached = (
             is_cached(graph, weights, config.weights_hash) if caches_weights(config, weight_cache) else None
@@ -420,6 +443,24 @@ def _prefill_scratch(config: ModelConfig, prompt: int, chunk: int) -> int:
     """Of the last whole chunk or of the rest behind it, whichever takes more."""
     whole = prompt // chunk * chunk
     return max(_scratch(config, chunk, whole), _scratch(config, prompt - whole, prompt))
+
+
+def _masked_scratch(config: ModelConfig, plan: MemoryPlan, masks: Sequence[PromptMask]) -> int:
+    """The largest run of decoder_masked.onnx, which attends with one operator after the other in float32.
+
+    A prompt's first run keeps its scores [n_heads, tokens, tokens] twice, later ones theirs with the cache's capacity
+    four times (past, new, both, and their softmax). A decode step has three float32 copies of each row's keys and
+    values, and as much again lies in the arena between pieces of another size.
+    """
+    shape, capacity = config.gptjx, _capacity(plan.kept, plan.kv_window)
+    decode = 6 * 4 * plan.batch * plan.beams * capacity * shape.n_embd
+    prefill = (
+        (16 * (capacity + count) if first else 8 * count) * shape.n_heads * count
+        + 4 * count * 4 * shape.n_embd * 17 // 4
+        for mask in masks
+        for first, count in mask.chunks(plan.prefill_chunk)
+    )
+    return max(decode, *prefill)
 
 
 def _runtime(folder: Path, shape: GPTJXConfig) -> int:

@@ -171,6 +171,11 @@ class DecoderSession:
             )
         return self._masked
 
+    @property
+    def masked_graph_loaded(self) -> bool:
+        """Whether `masked_runner` was asked for."""
+        return self._masked is not None
+
     def masked_memory(self) -> dict[str, int]:
         """Bytes that masks take: all 0 until the first one was given."""
         runner = self._masked

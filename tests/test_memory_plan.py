@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sabiyarn_edge import EdgeGenerator, MemoryFitWarning
+from sabiyarn_edge import EdgeGenerator, MemoryFitWarning, prefix_mask
 from sabiyarn_edge.cli import main
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
 from sabiyarn_edge.session import DecoderSession
@@ -217,6 +218,22 @@ def test_a_call_counts_what_sessions_hold(medium: Path) -> None:
     assert held > 2**20
     with pytest.raises(InvalidInputError, match="this call needs"):
         generator.generate(list(range(1000, 2023)), **whole)
+
+
+@linux
+def test_a_call_counts_the_graph_for_masks(medium: Path) -> None:
+    limit = EdgeGenerator.plan(medium, max_length=320).peak_mib + 1
+    generator = EdgeGenerator.from_pretrained(medium, max_length=320, memory_limit_mb=limit)
+    prompt, call = list(range(300)), {"max_new_tokens": 2, "eos_token_id": None}
+    generator.generate(prompt, **call)
+    with pytest.raises(InvalidInputError, match=r"attn_mask needs a second graph, which takes ") as refused:
+        generator.generate(prompt, attn_mask=prefix_mask(300), **call)
+    assert generator.memory_usage()["masked_graph"] == 0  # not loaded
+    needed, graph = map(float, re.findall(r"(?:needs|takes) ([\d.]+)", str(refused.value)))
+    generator.memory_limit_mb = needed + 0.1
+    generator.generate(prompt, attn_mask=prefix_mask(300), **call)
+    # 15 % is what the plan promises; 2 MiB is what Python itself differs by from run to run.
+    assert graph == pytest.approx(generator.memory_usage()["masked_graph"] / 2**20, rel=0.15, abs=2)
 
 
 def test_enough_is_left_as_it_is(medium: Path) -> None:
