@@ -339,7 +339,8 @@ class EdgeGenerator:
 
         Returns:
             An iterator of StreamedToken. Its `result` is the GenerationResult once it has ended. Closing it early,
-            or leaving its `with` block, ends the generation.
+            or leaving its `with` block, ends the generation. Where cancel() or max_time end it while a text slides,
+            the last token was given already: then none has a finish_reason, and the last letter is in `result` only.
         """
         return TokenStream(self._stream(inputs, generation_config, options))
 
