@@ -140,14 +140,17 @@ def hash_weights_file(path: str | Path) -> str:
     """
     header = WeightsHeader.read(path)
     digest = WeightsDigest()
-    with Path(path).open("rb") as file:
-        for name, tensor in header.tensors.items():
-            digest.begin(name, tensor.dtype, tensor.shape)
-            file.seek(tensor.offset)
-            left = tensor.nbytes
-            while left > 0 and (data := file.read(min(left, _READ_BYTES))):
-                digest.update(data)
-                left -= len(data)
+    try:
+        with Path(path).open("rb") as file:
+            for name, tensor in header.tensors.items():
+                digest.begin(name, tensor.dtype, tensor.shape)
+                file.seek(tensor.offset)
+                left = tensor.nbytes
+                while left > 0 and (data := file.read(min(left, _READ_BYTES))):
+                    digest.update(data)
+                    left -= len(data)
+    except OSError as error:  # a card that wears out
+        raise ModelFolderError(f"cannot read {path}: {error.strerror or error}.") from error
     return digest.finish(header.inline_hash)
 
 

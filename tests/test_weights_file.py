@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,23 @@ def test_hash_shows_a_flipped_bit(path: Path, header: WeightsHeader) -> None:
     raw[-1] ^= 1
     path.write_bytes(raw)
     assert hash_weights_file(path) != header.weights_hash
+
+
+def test_a_disk_that_fails_while_it_is_read_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.open
+
+    def failing(self: Path, mode: str) -> io.BufferedReader:
+        file = real(self, mode)
+        monkeypatch.setattr(Path, "open", lambda *_: _FailingFile())  # the second time, for the tensors
+        return file
+
+    class _FailingFile(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "open", failing)
+    with pytest.raises(ModelFolderError, match=r"cannot read .*weights\.bin: Input/output error"):
+        hash_weights_file(path)
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ BASE = 26 * MIB
 
 
 def examine_model(system: System, model: str) -> Finding:
-    """The model's plan against the memory at hand."""
+    """All bytes of the model against their hashes, which loading is too short for; its plan against the memory."""
     try:
         from ..generator import find_model
         from ..memory_plan import plan_memory
-        from ..weights_file import WeightsHeader
+        from ..weights_file import hash_weights_file
     except ImportError as error:
         text = f"{model} is not looked at, since the package does not load ({error})"
         return Finding("model", "problem", text, "Mend what stands above first.")
@@ -31,7 +31,14 @@ def examine_model(system: System, model: str) -> Finding:
         config = ModelConfig.load(folder)
         for role in config.graphs:
             config.read_graph(folder, role)
-        WeightsHeader.read(folder / config.weights_file)
+        weights = folder / config.weights_file
+        weights_hash = hash_weights_file(weights)
+        if weights_hash != config.weights_hash:
+            text = (
+                f"{weights} is damaged or belongs to another model: its tensors have the hash {weights_hash[:12]}..., "
+                f"and config.json says {config.weights_hash[:12]}..."
+            )
+            return Finding("model", "problem", text, "Copy the model folder again.")
         positions = min(POSITIONS, config.gptjx.block_size)
         plan = plan_memory(folder, max_length=positions)
         lazy = plan_memory(folder, max_length=2, prompt_length=1)

@@ -77,3 +77,17 @@ def test_the_plan_grows_with_positions() -> None:
     """Else the remedy of a smaller length would be none."""
     nano = Path(examine_model(System(), "nano").facts["folder"])
     assert plan_memory(nano, max_length=2, prompt_length=1).peak < plan_memory(nano, max_length=1024).peak
+
+
+def test_a_flipped_bit_of_a_weight_is_found(tmp_path: Path) -> None:
+    import sabiyarn_edge
+
+    nano = Path(sabiyarn_edge.__file__).parent / "models" / "nano"
+    model = Path(shutil.copytree(nano, tmp_path / "model"))
+    weights = bytearray((model / "weights.bin").read_bytes())
+    weights[-1] ^= 1
+    (model / "weights.bin").write_bytes(weights)
+    found = examine(tmp_path, 2**30, str(model))
+    assert found.status == "problem"
+    assert "weights.bin is damaged" in found.text
+    assert found.remedy == "Copy the model folder again."
