@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -138,7 +138,45 @@ def test_a_link_is_not_followed_to_what_it_points_at(tmp_path: Path) -> None:
     (tmp_path / "precious" / "file").touch()
     (tmp_path / ".folder.0123abcd.partial").symlink_to(tmp_path / "precious")
     remove_leftovers(tmp_path)
+    assert names(tmp_path) == [
+        ".folder.0123abcd.partial",
+        "precious",
+    ]  # no writer makes links: it is another's
     assert names(tmp_path / "precious") == ["file"]
+
+
+def test_what_a_remover_took_before_it_was_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, taken = durable._lock, 0
+
+    def after_a_remover(descriptor: int, path: Path) -> bool:
+        nonlocal taken
+        if (taken := taken + 1) in (1, 3):
+            remove_leftovers(tmp_path)
+            assert not path.exists()
+        return lock(descriptor, path)
+
+    monkeypatch.setattr(durable, "_lock", after_a_remover)
+    with new_file(tmp_path / "file") as file:
+        file.write(b"content")
+    with new_folder(tmp_path / "folder") as folder:
+        (folder / "inside").touch()
+    assert (taken, names(tmp_path), names(tmp_path / "folder")) == (4, ["file", "folder"], ["inside"])
+
+
+@pytest.mark.parametrize(("number", "matters"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_filesystems_that_cannot_sync_folders_are_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, matters: bool
+) -> None:
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError) if matters else nullcontext(), new_file(tmp_path / "file") as file:
+        file.write(b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
 
 
 @pytest.mark.parametrize("replaced", [True, False])

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from sabiyarn_edge import EdgeGenerator, MemoryFitWarning, prefix_mask
+from sabiyarn_edge import EdgeGenerator, MemoryFitWarning, memory_plan, prefix_mask
 from sabiyarn_edge.cli import main
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
+from sabiyarn_edge.memory_plan import MIB
 from sabiyarn_edge.session import DecoderSession
 from tests.export.models import export_tiny
 
@@ -135,6 +136,31 @@ def test_a_limit_below_the_first_load_names_what_later_ones_take(
     with pytest.warns(MemoryFitWarning):
         EdgeGenerator.from_pretrained(medium, weight_cache=True, memory_limit_mb=later + 0.1, fit=True)
     assert "second load" not in str(EdgeGenerator.plan(medium, weight_cache=True))
+
+
+def test_the_moment_that_takes_most_counts(
+    medium: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prompt = EdgeGenerator.plan(medium, max_length=512, prompt_length=511)
+    text = EdgeGenerator.plan(medium, max_length=512, prompt_length=8, batch=4, beams=8)
+    for plan in (prompt, text):  # the largest run of the graph is one of the prompt's, and one of all rows'
+        held = plan.weights_anonymous + plan.runtime + plan.logits
+        assert plan.running == plan.peak == held + plan.kv_cache + plan.scratch
+    assert text.scratch > EdgeGenerator.plan(medium, max_length=512, prompt_length=8, beams=8).scratch
+    monkeypatch.setenv("SABIYARN_EDGE_CACHE", str(tmp_path / "cache"))
+    first = EdgeGenerator.plan(medium, max_length=2, weight_cache=True)
+    assert first.peak == first.runtime + first.loading > first.running
+    memory_plan.check_call(
+        medium, first.running / MIB, max_length=2, weight_cache=True
+    )  # it is loaded by then
+
+
+def test_chunks_and_windows_become_smaller_by_powers_of_two(medium: Path) -> None:
+    plan = EdgeGenerator.plan(medium, max_length=700, prompt_length=100)
+    smaller = list(memory_plan._smaller(plan, {"prompt_length": 100}))
+    assert [options["max_prefill_chunk"] for options in smaller] == [64, 32, 16, 16, 16, 16, 16]
+    assert [options.get("kv_window") for options in smaller] == [None, None, None, 512, 256, 128, 64]
+    assert [options["prompt_length"] for options in smaller] == [100] * 6 + [64]
 
 
 def test_a_plan_loads_nothing(medium: Path, monkeypatch: pytest.MonkeyPatch) -> None:

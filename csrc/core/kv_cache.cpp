@@ -334,13 +334,9 @@ void KvCache::rotate_rows(std::int64_t start, const std::int32_t* sources) {
   }
 }
 
-void KvCache::zero_pages() noexcept {
+void KvCache::clear() noexcept {
   for (PageBuffer& buffer : buffers_) buffer.zero();
   shares_pages_ = false;
-}
-
-void KvCache::clear() noexcept {
-  zero_pages();
   rings_.clear();
   shared_.clear();
   capacity_ = 0;

@@ -106,7 +106,6 @@ class KvCache {
   }
   std::int64_t capacity_for(std::int64_t positions, std::int64_t at_least) const noexcept;
   void unshare_from(std::int64_t row, std::int64_t slot) noexcept;
-  void zero_pages() noexcept;
 
   // Same rows, larger capacity: in place where the memory suffices.
   void grow(std::int64_t capacity);

@@ -22,7 +22,7 @@ std::int64_t WindowRing::oldest_recent() const noexcept {
 
 std::int64_t WindowRing::slot_of(std::int64_t position) const noexcept {
   if (position < 0 || position >= total_) return -1;
-  if (position < num_sinks_) return position < length_ ? position : -1;
+  if (position < num_sinks_) return position;
   if (position < oldest_recent()) return -1;
   if (slot_of_recent_.empty()) return position;
   return slot_of_recent_[static_cast<std::size_t>(recent_index(position))];

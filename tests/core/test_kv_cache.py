@@ -101,8 +101,14 @@ def test_layout_version_tells_when_bindings_are_stale() -> None:
             versions.append(cache.layout_version)
         changes = [i for i in range(1, 10) if versions[i] != versions[i - 1]]
         assert changes == [1, 5, 9]  # capacity 0 -> 4 -> 8 -> 16
-    cache.reorder([0, 0])
-    assert cache.layout_version != versions[-1]
+    for change in (
+        lambda: cache.reorder([0, 0]),
+        lambda: cache.reorder([1]),
+        lambda: cache.keep_prefix(0, 1),
+    ):
+        before = cache.layout_version
+        change()
+        assert cache.layout_version != before
 
 
 def test_the_first_allocation_is_no_larger_than_the_window() -> None:
@@ -151,7 +157,25 @@ def test_bad_rows_and_sizes_are_refused() -> None:
         cache.reserve(9)
     with pytest.raises(ValueError, match="'float16', 'float32' or 'int8'"):
         make_cache(8, dtype="float64")
-    assert cache.num_rows == 2
+    with pytest.raises(ValueError, match="an append takes"):
+        cache.begin_append(0, 9)
+    assert (cache.num_rows, cache.nbytes) == (2, 0)
+
+
+def test_a_row_that_started_again_has_nothing_in_common_with_its_fork() -> None:
+    cache = make_cache(8)
+    values = np.arange(10 * LAYERS * 2 * HEADS * HEAD_DIM, dtype=np.float16).reshape(
+        10, LAYERS, 2, HEADS, HEAD_DIM
+    )
+    cache.reset(1)
+    append(cache, 0, values[:5])
+    cache.reorder([0, 0])
+    cache.restart(1)
+    append(cache, 1, values[5:])
+    cache.reorder([1, 0])
+    for position in range(5):
+        np.testing.assert_array_equal(stored(cache, 0, position), values[5 + position])
+        np.testing.assert_array_equal(stored(cache, 1, position), values[position])
 
 
 def test_rows_that_begin_alike_share_no_more_than_that() -> None:
@@ -223,6 +247,10 @@ def test_beams_take_the_memory_of_their_prompt_once() -> None:
             for layer in range(4):
                 for side in ("key", "value"):
                     cache.buffer(layer, side)[row, :, end - 1] = row
+    cache.reorder([*range(1, beams), 0])  # in a circle
+    for row in range(beams):
+        assert (cache.buffer(0, "key")[row, :, prompt : prompt + new] == (row + 1) % beams).all()
+    cache.reorder([*range(beams // 2), *range(beams // 2)])
     grown = proportional_bytes() - before
     # Each row has private pages where it wrote: 16 positions of 128 bytes stand in at most 2 pages per head, layer
     # and side, as prompt pages that are partly overwritten are copied whole. 1 MiB for everything else.
@@ -231,7 +259,7 @@ def test_beams_take_the_memory_of_their_prompt_once() -> None:
     assert private < cache.bytes_per_position * prompt * beams / 8  # far below what copies would take
     assert (cache.buffer(3, "value")[:, :, prompt - 1] == 1).all()
     for row in range(beams):
-        assert (cache.buffer(0, "key")[row, :, prompt : prompt + new] == row).all()
+        assert (cache.buffer(0, "key")[row, :, prompt : prompt + new] == row % (beams // 2) + 1).all()
     cache.reset(1)
     cache.reserve(prompt)
     assert proportional_bytes() - empty < 2**20  # the system has all of it back

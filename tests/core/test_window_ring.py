@@ -80,9 +80,12 @@ def test_truncating_beyond_what_is_held_is_refused_and_changes_nothing() -> None
     assert (ring.length, ring.total) == (4, 6)
 
 
-@pytest.mark.parametrize(("window", "sinks"), [(1, 0), (0, 0), (4, 3), (4, -1)])
-def test_impossible_windows_are_refused(window: int, sinks: int) -> None:
-    with pytest.raises(ValueError, match="must be between"):
+@pytest.mark.parametrize(
+    ("window", "sinks", "what"),
+    [(1, 0, "window"), (0, 0, "window"), (4, 3, "num_sink_tokens"), (4, -1, "num_sink_tokens")],
+)
+def test_impossible_windows_are_refused(window: int, sinks: int, what: str) -> None:
+    with pytest.raises(ValueError, match=f"^{what} must be between"):
         WindowRing(window, sinks)
 
 
