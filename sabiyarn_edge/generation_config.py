@@ -66,7 +66,7 @@ class GenerationConfig:
     max_length: int | None = _option(None, check.whole(at_least=1))
     """Most tokens of prompt and output together. max_new_tokens wins over it."""
     min_length: int = _option(0, check.whole())
-    """Fewest tokens of prompt and output together: until then end tokens are not chosen."""
+    """Fewest tokens of prompt and output: until then end tokens are not chosen. min_new_tokens wins over it."""
     min_new_tokens: int | None = _option(None, check.whole())
     """Fewest tokens to generate: until then end tokens are not chosen."""
     max_time: float | None = _option(None, check.number(above=0))
@@ -130,7 +130,7 @@ class GenerationConfig:
     )
     """Runs of ids that are never produced."""
     forced_bos_token_id: int | None = _option(None, _token_id)
-    """Id that must come first."""
+    """Id that must follow a prompt of one token, which begins a text; behind longer prompts it changes nothing."""
     forced_eos_token_id: int | Sequence[int] | None = _option(None, check.one_or_many(_token_id))
     """Id or ids that must come last when the maximum length is reached."""
     suppress_tokens: Sequence[int] | None = _option(None, _token_ids)

@@ -30,6 +30,8 @@ def reasons_to_be_unused(config: GenerationConfig) -> Iterator[tuple[str, str]]:
         yield from ((name, "num_beams is 1") for name in _BEAMS_ONLY)
     if config.max_new_tokens is not None:
         yield "max_length", "max_new_tokens is given"
+    if config.min_new_tokens:
+        yield "min_length", "min_new_tokens is given"
     if config.repetition_penalty == 1.0:
         yield "penalty_window", "repetition_penalty is 1"
     if config.prompt_lookup_num_tokens is None:

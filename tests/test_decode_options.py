@@ -41,6 +41,7 @@ def test_every_option_reaches_the_core():
         if field.name not in not_the_cores:
             found = getattr(native, renamed.get(field.name, field.name))
             assert plain(found) == plain(getattr(config, field.name)), field.name
+    assert options_for(min_length=3).min_length == 3  # beside min_new_tokens it changes nothing
 
 
 def plain(value):

@@ -19,7 +19,6 @@ NAMES = [field.name for field in dataclasses.fields(GenerationConfig)]
 # Every option with a value that is not its default, free of contradictions and of unused options.
 SAMPLING = {
     "max_new_tokens": 100,
-    "min_length": 3,
     "min_new_tokens": 2,
     "max_time": 1.5,
     "eos_token_id": [2, 3],
@@ -54,7 +53,7 @@ SAMPLING = {
     "epsilon_cutoff": 1e-4,
     "eta_cutoff": 1e-3,
 }
-GREEDY = {"max_length": 50, "prompt_lookup_num_tokens": 8, "max_matching_ngram_size": 3}
+GREEDY = {"max_length": 50, "min_length": 3, "prompt_lookup_num_tokens": 8, "max_matching_ngram_size": 3}
 
 
 def test_the_two_samples_above_cover_every_option():
@@ -183,6 +182,7 @@ def test_one_of_several_forced_end_tokens_may_be_suppressed():
         ({"early_stopping": True}, r"early_stopping \(num_beams is 1\)"),
         ({"temperature": 0.7, "top_p": 0.9}, r"temperature \(.*\), top_p \(do_sample is False\)"),
         ({"max_length": 9, "max_new_tokens": 4}, r"max_length \(max_new_tokens is given\)"),
+        ({"min_length": 9, "min_new_tokens": 4}, r"min_length \(min_new_tokens is given\)"),
         ({"penalty_window": 9}, r"penalty_window \(repetition_penalty is 1\)"),
         ({"max_matching_ngram_size": 3}, r"max_matching_ngram_size \(prompt_lookup_num_tokens is"),
         ({"include_stop_string": True}, r"include_stop_string \(stop_strings is not given\)"),
