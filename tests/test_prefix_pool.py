@@ -88,6 +88,9 @@ def test_the_least_recently_used_goes_first() -> None:
     assert matched(pool, a) == 50
     add(pool, c)
     assert [matched(pool, tokens) for tokens in (a, b, c)] == [50, 0, 50]
+    add(pool, a)  # which is there: that is a use too
+    add(pool, b)
+    assert [matched(pool, tokens) for tokens in (a, b, c)] == [50, 50, 0]
 
 
 def test_a_beginning_outlives_what_follows_it() -> None:

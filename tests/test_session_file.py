@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import shutil
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ import pytest
 
 from sabiyarn_edge import EdgeGenerator, Session
 from sabiyarn_edge.errors import InvalidInputError, SessionFileError
-from sabiyarn_edge.session_file import MAGIC
+from sabiyarn_edge.session_file import MAGIC, SessionHeader
 from tests.export.models import export_tiny
 
 PROMPT = [7, 8, 9, 10, 11]
@@ -167,6 +169,7 @@ def edit_header(path: Path, **changes: Any) -> None:
         (lambda content: content[:5], "it ends within its header"),
         (lambda content: content[:40], "it ends within its header"),
         (lambda content: content[:12] + b"]" + content[13:], "its header cannot be read"),
+        (lambda content: struct.pack("<8sI", MAGIC, 100_000) + b"[" * 100_000, "its header cannot be read"),
         (lambda content: content[:-1], r"it is truncated, with \d+ bytes instead of \d+"),
         (lambda content: content[: len(content) // 2], "it is truncated"),
         (lambda content: content + b"x", "it is too long"),
@@ -189,6 +192,7 @@ def test_a_damaged_file_is_refused(
     [
         ({"format_version": 2}, "has format version 2, and this sabiyarn_edge reads up to 1"),
         ({"format_version": "x"}, "its header cannot be read"),
+        ({"format_version": float("inf")}, "its header cannot be read"),
         ({"byte_order": "big"}, "has 'big' byte order"),
         ({"weights_hash": "0" * 64}, "saved with another model: its weights have the hash 000000000000"),
         ({"kv_cache_dtype": "float64"}, "kv_cache_dtype is 'float64' there, '"),
@@ -198,6 +202,7 @@ def test_a_damaged_file_is_refused(
         ({"num_tokens": 0}, "num_tokens is 0"),
         ({"num_cached": -1}, "num_cached is -1"),
         ({"num_tokens": "24"}, "num_tokens is '24'"),
+        ({"num_tokens": True}, "num_tokens is True"),
         ({"num_tokens": None}, "its header lacks 'num_tokens'"),
     ],
 )
@@ -206,6 +211,28 @@ def test_a_header_that_does_not_fit_is_refused(
 ) -> None:
     edit_header(copy, **changes)
     refuse(model, copy, message)
+
+
+def test_numbers_of_the_header_may_be_written_as_floats(model: Path, copy: Path, text: list[int]) -> None:
+    edit_header(copy, n_layer=2.0, n_heads=2.0, head_dim=8.0)
+    content = copy.read_bytes()[:-32]
+    copy.write_bytes(content + hashlib.sha256(content).digest())
+    assert generator_of(model).load_session(copy).tokens == text
+
+
+def test_a_header_ends_at_the_next_multiple_of_64_bytes() -> None:
+    numbers = dict.fromkeys(["n_layer", "n_heads", "head_dim", "num_tokens", "num_cached"], 1)
+    for length in range(64):  # every remainder once
+        header = SessionHeader(
+            format_version=1, byte_order="little", weights_hash="x" * length, kv_cache_dtype="int8", **numbers
+        )
+        written = header.to_bytes()
+        used = 12 + struct.unpack_from("<I", written, 8)[0]
+        assert len(written) == (used + 63) // 64 * 64
+
+
+def test_others_cannot_read_a_conversation(saved: Path) -> None:
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o600
 
 
 def test_every_flipped_byte_is_noticed(model: Path, copy: Path) -> None:
