@@ -93,6 +93,16 @@ def test_the_least_recently_used_goes_first() -> None:
     assert [matched(pool, tokens) for tokens in (a, b, c)] == [50, 50, 0]
 
 
+def test_every_use_counts() -> None:
+    a, b, c = text((1, 50)), text((2, 50)), text((3, 50))
+    pool = PrefixPool(100 * TOKEN_BYTES)
+    for tokens in (a, b, c):
+        add(pool, tokens)
+    assert [matched(pool, tokens) for tokens in (a, b, c)] == [0, 50, 50]
+    add(pool, a)
+    assert [matched(pool, tokens) for tokens in (a, b, c)] == [50, 0, 50]
+
+
 def test_a_beginning_outlives_what_follows_it() -> None:
     head = text((1, 64))
     pool = PrefixPool(64 * 2 * TOKEN_BYTES)
