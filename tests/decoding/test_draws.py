@@ -117,6 +117,21 @@ def test_beam_sampling_marginals_equal_enumeration():
     assert statistic < len(common) + 4.5 * (2 * len(common)) ** 0.5, (statistic, len(common))
 
 
+@pytest.mark.parametrize(("ends", "kept"), [([], 2), ([5], 2), ([4, 5, 6], 4)], ids=["none", "one", "three"])
+@pytest.mark.parametrize("option", [{"top_k": 1}, {"top_k": 0, "top_p": 1e-6}], ids=["top_k", "top_p"])
+def test_beams_draw_from_a_token_more_than_there_are_end_tokens(option, ends, kept):
+    """transformers' min_tokens_to_keep: with one token each, beams could not go on once it is an end token."""
+    options = _core.DecodeOptions(
+        max_new_tokens=3, do_sample=True, num_beams=2, eos_token_id=ends, seeds=1, **option
+    )
+    state = _core.DecodeState(options, 8, [[0]])
+    logits = -np.arange(8, dtype=np.float32)[None]
+    state.process(logits)
+    state.propose(logits)
+    # Each beam's: those of the second have no chance at the first step, and follow.
+    assert sorted(token for _, token in state.candidates()) == sorted([*range(kept)] * 2)
+
+
 def test_beam_candidates_are_drawn_in_order_without_replacement():
     """The first candidate drawn has the plain distribution, and no candidate comes twice."""
     scores = np.array([0.3, 1.2, -0.4, 0.9, 0.0, -1.0], np.float32)

@@ -37,6 +37,7 @@ def test_scales_are_the_largest_values_and_a_quarter_more(tmp_path: Path) -> Non
     tokens = np.random.default_rng(1).integers(exported.shape["vocab_size"], size=(3, 64))
     model = GPTJXForCausalLM.from_pretrained(tmp_path / "checkpoint")
     scales = measure_scales(model, [(0, row.tolist()) for row in tokens])
+    assert not any(block.attn.c_attn._forward_hooks for block in model.transformer.h)
     loop = FeedingLoop(exported, rows=3, capacity=64)
     for row in range(3):
         loop.feed(tokens[row : row + 1], row=row)
@@ -72,6 +73,15 @@ def test_pieces_reach_over_the_text_and_the_positions(tokens: int, block_size: i
         assert firsts[-1] + PIECE_TOKENS >= block_size - PIECE_TOKENS
     texts = {piece[0] for _, piece in pieces}
     assert max(texts) >= tokens * (1 - 2 / len(texts)) - 1  # the end is read, or nearly
+
+
+def test_a_short_text_is_read_again_piece_by_piece() -> None:
+    pieces = calibration_pieces(range(700), 1300)
+    assert [(first, piece[0], len(piece)) for first, piece in pieces] == [
+        (0, 0, 512),
+        (394, 512, 188),
+        (788, 0, 512),
+    ]
 
 
 def test_a_text_of_ones_own(checkpoint: Path, tmp_path: Path) -> None:
