@@ -82,6 +82,7 @@ CONTESTANTS = (
         dtype="int8",
         kv_cache_dtype="int8",
     ),
+    _ours("sabiyarn_edge", "sabiyarn", "int8-per-channel", dtype="int8-per-channel"),
     _ours("sabiyarn_edge", "sabiyarn", "int4", dtype="int4", rounding="search"),
     _ours("sabiyarn_edge", "sabiyarn", "int4-all", **ALL_INT4),
     Contestant("llama.cpp F32", "llama_cpp", lambda w, s: models.gguf_file(w, s, "F32")),

@@ -362,11 +362,11 @@ class _Weights:
             return cls(
                 mapped=packed.read_as_stored,
                 anonymous=packed.total,
-                loading=packed.float16,
-                later_loading=packed.float16,
+                loading=packed.float16 + packed.transposed,
+                later_loading=packed.float16 + packed.transposed,
             )
         # One matrix is packed at a time, to be compared with what the file has.
-        one = packed.largest + packed.largest // 10 + 2 * MIB
+        one = packed.largest + packed.largest // 10 + packed.transposed + 2 * MIB
         # Until they are written, onnxruntime holds all packed matrices, and all that it made float32 of.
         first = packed.total + 2 * packed.float16 + one
         return cls(

@@ -11,8 +11,9 @@ from .graph_nodes import read_nodes
 
 __all__ = ["PackedWeights"]
 
-# Nodes whose matrix (their second input) onnxruntime packs: it then holds the packed copy instead of the file's.
-_PACKING = {"MatMul", "FusedMatMul", "Gemm", "MatMulNBits"}
+# Nodes whose matrix onnxruntime packs, and which of their inputs that is: it then holds the packed copy instead of the
+# file's.
+_PACKING = {"MatMul": 1, "FusedMatMul": 1, "Gemm": 1, "MatMulNBits": 1, "MatMulIntegerToFloat": 1, "QGemm": 3}
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class PackedWeights:
     """Of all matrices once they are packed."""
     largest: int
     """Of the largest of them."""
+    transposed: int
+    """Of the largest that is transposed before it is packed, into a copy that is given back later."""
     float16: int
     """Of the matrices that the file has in float16. onnxruntime makes float32 of them, twice that, and packs it."""
     read_as_stored: int
@@ -45,22 +48,28 @@ class PackedWeights:
         lengths = {name: int(at["length"]) for name, at in read_external_tensors(model).items()}
         widened: dict[str, str] = {}  # float16 matrices as float32: onnxruntime does that once, at load
         packed: dict[str, int] = {}
+        transposed = 0
         read: set[str] = set()
         for node in read_nodes(model):
             kind, inputs = node.operator, node.inputs
             tensors = [widened.get(name, name) for name in inputs]
             if kind == "Cast" and tensors[0] in lengths:
                 widened[node.outputs[0]] = tensors[0]
-            elif kind in _PACKING and tensors[1] in lengths:
-                matrix = tensors[1]
+            elif kind in _PACKING and tensors[_PACKING[kind]] in lengths:
+                matrix = tensors[_PACKING[kind]]
                 # Of blocks: their scales too, and a sum for each block, as large as its scale.
                 scales = lengths.get(tensors[2], 0) if kind == "MatMulNBits" else 0
-                packed[matrix] = (2 if inputs[1] in widened else 1) * lengths[matrix] + 2 * scales
+                packed[matrix] = (2 if inputs[_PACKING[kind]] in widened else 1) * lengths[
+                    matrix
+                ] + 2 * scales
+                if kind == "QGemm":
+                    transposed = max(transposed, lengths[matrix])
             else:
                 read.update(tensors)
         return cls(
             total=sum(packed.values()),
             largest=max(packed.values(), default=0),
+            transposed=transposed,
             float16=sum(lengths[matrix] for matrix in set(widened.values()) & packed.keys()),
             read_as_stored=sum(length for name, length in lengths.items() if name in read),
         )

@@ -65,6 +65,23 @@ def test_the_first_load_takes_what_was_planned(tmp_path: Path, monkeypatch: pyte
     assert planned == pytest.approx(measured, rel=0.15, abs=2), found
 
 
+@linux
+@pytest.mark.parametrize("weight_cache", [True, False])
+def test_transposed_copies_are_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, weight_cache: bool
+) -> None:
+    """int8-per-channel: onnxruntime transposes a matrix before it packs it, and gives the copy back after a prompt."""
+    monkeypatch.setenv("SABIYARN_EDGE_CACHE", str(tmp_path / "cache"))
+    shape = {**MEDIUM, "vocab_size": 60000}  # lm_head 15 MiB, far more than anything else
+    folder = export_tiny(tmp_path, shape, dtype="int8-per-channel", verify=False).folder
+    if weight_cache:
+        DecoderSession(folder, weight_cache=True)  # the first load packs more than later ones
+    found = compare(folder, Case(20, 40, weight_cache=weight_cache))
+    planned, measured = found["planned_mib"], found["measured_mib"]
+    assert planned["peak"] == pytest.approx(measured["peak"], rel=0.15, abs=2), found
+    assert planned["peak"] > 2 * 15 + 3
+
+
 def test_keys_and_values_are_those_of_the_cache(medium: Path) -> None:
     # 2 sides * 3 layers * 256 wide * 2 bytes = 3072 bytes per position; 512 positions are whole pages.
     plan = EdgeGenerator.plan(medium, max_length=512, batch=3)

@@ -87,6 +87,7 @@ class DecoderGraph:
     def build(self) -> GraphBuilder:
         self.graph = GraphBuilder()
         self._declare_inputs()
+        self.graph.positions_of = "input_ids"
         table = self.parameters.matrix("transformer.wte.weight")
         token = self.weight_format.tied_embedding(self.graph, "input_ids", table, "wte")
         positions = self.parameters.matrix("transformer.wpe.weight")
@@ -138,6 +139,7 @@ class DecoderGraph:
                 graph.node("Gather", [value, "logits_index"], f"h.{i}.wanted_{name}", axis=1)
                 for name, value in (("attn", attended), ("ln_1", a), ("x", x))
             )
+            graph.positions_of = x
         x = graph.node("Add", [x, self._layer_norm(a, f"{block}.j")], f"h.{i}.add_j")
         x = graph.node("Add", [x, self._linear(f"{block}.attn.c_proj", attended)], f"h.{i}.add_attn")
         h = self._linear(f"{block}.mlp.c_fc", self._layer_norm(x, f"{block}.ln_2"))

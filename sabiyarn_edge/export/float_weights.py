@@ -45,13 +45,11 @@ class FloatWeights:
         # Gemm takes the table as it stands; MatMul would need a transposed copy of it. Gemm knows no batches.
         entries, width = table.shape
         stored = self._as_float32(graph, graph.tensor(self._table(table)))
-        flat = graph.node("Reshape", [x, graph.integers(f"{name}.flat_shape", [-1, width])], f"{name}.flat")
-        product = graph.node("Gemm", [flat, stored], f"{name}.product", transB=1)
-        leading = graph.node("Shape", [x], f"{name}.leading", start=0, end=2)  # batch, n
-        shape = graph.node(
-            "Concat", [leading, graph.integers(f"{name}.entries", [entries])], f"{name}.shape", axis=0
-        )
-        return graph.node("Reshape", [product, shape], name, allowzero=1)  # n may be 0
+
+        def product(rows: str, output: str) -> str:
+            return graph.node("Gemm", [rows, stored], output, transB=1)
+
+        return graph.on_rows(x, width, entries, name, product)
 
     def storage(self, matrix: Matrix) -> tuple[str, int | None]:
         return self.dtype, None

@@ -92,8 +92,7 @@ def main() -> int:
         type=Path,
         help="folder for the outcome, RELEASE.json; written after each part, and what was not tried now stays in it",
     )
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    parser.add_argument("--cache", type=Path, default=home / "sabiyarn-edge-board", help="1 GB is kept here")
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="1 GB is kept here")
     parser.add_argument("pytest", nargs="*", help="options for pytest, behind --")
     options = parser.parse_args()
     try:
@@ -281,6 +280,12 @@ def cpu_seconds_of_children() -> float:
     """What the programs that have ended took: on a busy machine, the clock says little."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+def default_cache() -> Path:
+    """Where boards are kept."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return home / "sabiyarn-edge-board"
 
 
 def versions_on(board: Board) -> dict[str, str]:

@@ -17,12 +17,13 @@ from tests.reference_gptjx import ReferenceGPTJX
 VARIANTS: dict[str, tuple[dict[str, Any], float]] = {
     "float32": ({}, 5e-5),
     "int8": ({"dtype": "int8"}, 0.25),
+    "int8-per-channel": ({"dtype": "int8-per-channel"}, 0.25),
     "int4": ({"dtype": "int4", "rounding": "nearest", "keep_int8": []}, 0.25),
     "int8 KV cache": ({"kv_cache_dtype": "int8"}, 0.25),
 }
 """Options of the export, and the largest distance of a logit (standard deviation about 2.5) from the float64 oracle of
-the same stored weights. float32: sums in another order. int8 and int4: onnxruntime rounds activations to 8 bits as
-well (accuracy level 4). int8 KV cache: the oracle does not round keys and values."""
+the same stored weights. float32: sums in another order. int8 and int4: activations are rounded to 8 bits as
+well. int8 KV cache: the oracle does not round keys and values."""
 
 
 @pytest.fixture(scope="module")

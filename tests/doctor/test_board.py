@@ -50,7 +50,7 @@ def test_a_cpu_without_dot_products_is_a_warning(tmp_path: Path) -> None:
     assert found.status == "warning"
     assert found.text.startswith("4 x Cortex-A72; asimd. It lacks")
     assert found.facts == {"cores": ["Cortex-A72"] * 4, "features": ["asimd"]}
-    assert "bench" in found.remedy
+    assert "--dtype int8-per-channel" in found.remedy
 
 
 def test_a_cpu_with_dot_products(tmp_path: Path) -> None:

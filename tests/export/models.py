@@ -76,6 +76,7 @@ class Exported:
             "float16-weights": lambda matrix: matrix.astype(np.float16),
             "int8": rounded_to_blocks,
             "int4": partial(rounded_to_blocks, bits=4),
+            "int8-per-channel": rounded_to_channels,
         }
         return {
             name: store[self.dtype_of(name)](values) if values.ndim == 2 else values
@@ -97,6 +98,42 @@ def rounded_to_blocks(matrix: Array, *, bits: int = 8, size: int | None = None) 
         codes = [min(max(round(float(weight / scale)) + zero_point, 0), levels) for weight in block]
         out[place] = (np.array(codes) - zero_point) * np.float64(scale)
     return out
+
+
+def rounded_to_channels(matrix: Array) -> Array:
+    """What 8 bits with one scale per row leave of a matrix, in plain loops."""
+    out = np.empty(matrix.shape, np.float64)
+    for row, weights in enumerate(matrix):
+        scale = np.float32(max(abs(weight) for weight in weights)) / np.float32(127)
+        out[row] = [round(float(weight / scale)) * np.float64(scale) if scale else 0 for weight in weights]
+    return out
+
+
+def product_model(emit: Callable[[Any, str, Any], str], weights: Array, x_dtype: str = "float32") -> bytes:
+    """An ONNX model of x [batch, n(, width)] and what `emit(graph, "x", matrix)` adds; all tensors are in it."""
+    from onnx import helper, numpy_helper
+
+    from sabiyarn_edge.export.graph_builder import MICROSOFT, GraphBuilder
+    from sabiyarn_edge.export.weight_format import Matrix
+
+    graph = GraphBuilder()
+    rows, width = weights.shape
+    graph.input("x", x_dtype, ["batch", "n", width] if x_dtype == "float32" else ["batch", "n"])
+    graph.positions_of = "x"
+    name = "transformer.h.0.mlp.c_fc.weight"
+    graph.output(
+        emit(graph, "x", Matrix(name, (rows, width), lambda: weights)), "float32", ["batch", "n", None]
+    )
+    tensors = [
+        numpy_helper.from_array(tensor.load().reshape(tensor.shape), name)
+        for name, tensor in graph.tensors.items()
+    ]
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, "product", graph.inputs, graph.outputs, tensors),
+        opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid(MICROSOFT, 1)],
+        ir_version=10,
+    )
+    return bytes(model.SerializeToString())
 
 
 def export_tiny(tmp_path: Path, shape: dict[str, Any] | None = None, **options: Any) -> Exported:

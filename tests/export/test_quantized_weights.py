@@ -96,9 +96,10 @@ def test_wte_stands_once(exported: Exported) -> None:
         assert list(WeightsHeader.read(exported.folder / "weights.bin").tensors).count(head.input[1]) == 1
 
 
-def test_int4_generates(tmp_path: Path) -> None:
-    """Through the whole runtime; the tokens are those of the plain loop over the same graph."""
-    exported = export_tiny(tmp_path, SHAPES["wide"], dtype="int4")
+@pytest.mark.parametrize("dtype", ["int4", "int8-per-channel"])
+def test_the_runtime_generates(tmp_path: Path, dtype: str) -> None:
+    """The tokens are those of the plain loop over the same graph."""
+    exported = export_tiny(tmp_path, SHAPES["wide"], dtype=dtype)
     generator = EdgeGenerator.from_pretrained(exported.folder, num_threads=1)
     prompt = TOKENS[0, :9].tolist()
     ids = generator.generate([prompt], max_new_tokens=12, eos_token_id=None).sequences[0].tolist()

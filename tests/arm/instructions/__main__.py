@@ -90,18 +90,24 @@ def measure() -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.arm.instructions", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--result", type=Path, help="JSON file to write the counts to")
-    options = parser.parse_args()
+def has_tools() -> bool:
+    """Whether all programs are there; says on stderr what to install if not."""
     missing = [package for command, package in TOOLS.items() if shutil.which(command) is None]
     if missing:
         print(
             f"not installed: {', '.join(missing)}. Run: apt-get install -y {' '.join(missing)}",
             file=sys.stderr,
         )
+    return not missing
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.arm.instructions", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--result", type=Path, help="JSON file to write the counts to")
+    options = parser.parse_args()
+    if not has_tools():
         return 2
     text = json.dumps(measure(), indent=2) + "\n"
     if options.result is not None:
