@@ -43,6 +43,7 @@ DRIFT_BYTES_PER_THREAD = 2**20
 keeps pages of it that still hold some small block."""
 M_MMAP_THRESHOLD, MMAP_BYTES = -3, 128 * 1024  # glibc's malloc.h; its own threshold at start
 ROUNDS = 20
+EDGE_ROUNDS = 3  # of the second half's ten
 CANCEL_SECONDS = 0.2  # mean time between two cancellations from outside
 STUCK_SECONDS = 300  # a round takes seconds; after this long all stacks are printed and the process ends
 
@@ -76,9 +77,13 @@ class Phase:
             self.different.append(f"call {number}: {difference}")
 
     def drift(self) -> int | None:
-        """Bytes by which a later round exceeded the warm process, or None where the system does not tell."""
-        half = len(self.anonymous) // 2
-        return max(self.anonymous[half:]) - self.anonymous[half] if self.anonymous else None
+        """Bytes by which the process grew in the second half, or None where the system does not tell.
+
+        From the least of a few rounds to the least of the last few: where the call before a sample was cancelled from
+        outside, its scratch is still there, and gone with the next.
+        """
+        warm = self.anonymous[len(self.anonymous) // 2 :]
+        return min(warm[-EDGE_ROUNDS:]) - min(warm[:EDGE_ROUNDS]) if warm else None
 
     def to_json(self) -> dict[str, Any]:
         """Ready for JSON; of the differences the first five."""
