@@ -24,6 +24,10 @@ LACKING = frozenset(
 )
 """Of what only exports and comparisons need: what is not installed here."""
 
+EMULATED = "QEMU_CPU" in os.environ
+"""Whether qemu runs this Python: its own memory, which grows with what it translates, is counted with Python's, and it
+keeps no limit of addresses. Set by tests/arm."""
+
 OURS = ("tests", "sabiyarn_edge")
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.memory import process_memory
+from tests.device import EMULATED
 from tests.export.models import export_tiny
 
 MIB = 2**20
@@ -94,4 +95,5 @@ def test_keys_and_values_take_what_the_formula_says_at_every_growth(
         assert usage["mask_cache"] == usage["masked_buffers"] == 0
     assert sorted(set(seen)) == capacities
     # What the system says: the formula, and 1 MiB for logits, scratch memory and Python.
-    assert process_memory().get("process_anonymous", 0) - before <= capacities[-1] * per_position + MIB
+    if not EMULATED:
+        assert process_memory().get("process_anonymous", 0) - before <= capacities[-1] * per_position + MIB

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -14,11 +13,12 @@ import pytest
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.errors import InvalidInputError
 from sabiyarn_edge.memory import return_free_memory
+from tests.device import EMULATED
 
 WAIT_SECONDS = 20  # longer than anything here takes; a test that waits so long has found a deadlock
 
 
-@pytest.mark.skipif("QEMU_CPU" in os.environ, reason="an emulator's own memory grows with what it translates")
+@pytest.mark.skipif(EMULATED, reason="its own memory grows with what it translates")
 def test_calls_of_every_kind_in_threads_give_what_they_give_alone_and_leave_nothing_behind() -> None:
     command = [sys.executable, "-m", "tests.soak", "nano", "--generations", "600", "--threads", "3"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
