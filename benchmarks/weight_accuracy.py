@@ -79,7 +79,7 @@ def full_size_mib(options: dict[str, Any]) -> float:
         raise AssertionError(f"{name} is not needed to lay it out")
 
     graph = build_decoder(Parameters(shapes, unread), config, make_weight_format(weights, config), "float16")
-    return plan_weights(graph.tensors.values()).file_size / 2**20
+    return plan_weights(graph.tensors.values()).header.end / 2**20
 
 
 def main() -> int:

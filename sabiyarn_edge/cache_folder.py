@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .errors import InvalidInputError
 
-__all__ = ["ENVIRONMENT_VARIABLE", "cache_folder", "locked"]
+__all__ = ["ENVIRONMENT_VARIABLE", "cache_folder", "disk_bytes", "locked"]
 
 ENVIRONMENT_VARIABLE = "SABIYARN_EDGE_CACHE"
 """Names the cache folder; "off" turns caching off."""
@@ -63,6 +63,12 @@ def why_not_trusted(path: Path) -> str:
     if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
         return f"which every user may write to (mode {stat.S_IMODE(found.st_mode):o})"
     return ""
+
+
+def disk_bytes(*folders: Path) -> int:
+    """Bytes of the files in the folders and below; those of a file with several names count once."""
+    found = [path.stat() for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return sum({(status.st_dev, status.st_ino): status.st_size for status in found}.values())
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["new_file", "new_files", "new_folder", "remove_leftovers", "sync"]
+__all__ = ["new_file", "new_files", "new_folder", "new_link", "remove_leftovers", "sync"]
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>partial|old)", re.DOTALL)
 _ANYWHERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE, linux/fs.h
@@ -88,6 +88,22 @@ def new_files(folder: Path) -> Iterator[Path]:
         for file in sorted(partial.iterdir()):
             file.replace(folder / file.name)
     sync(folder)
+
+
+def new_link(path: Path, target: Path) -> None:
+    """Make `path` another name of the file `target` (a hard link), in the place of what was there.
+
+    Raises:
+        OSError: there cannot be one; what was at `path` is still there.
+    """
+    remove_leftovers(path.parent, path.name)
+    partial = _partial_of(path)
+    try:
+        partial.hardlink_to(target)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)  # also where both were one file already: then nothing was renamed
+    sync(path.parent)
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:

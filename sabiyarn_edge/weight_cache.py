@@ -14,6 +14,10 @@ matrix in the file that has the packed one: a hole or another file in its place 
 size of the model, and half of that where the filesystem shares blocks between files (btrfs, XFS); five times the size
 if weights are float16, of which onnxruntime makes float32 before it packs them. A second graph over
 the same matrices (decoder_masked.onnx) has an entry of its own, whose weights.bin is another name of the first one's.
+
+Elsewhere `replace_weights` makes the model folder's weights.bin one more name of that file, so that the disk holds the
+model's bytes once: they stand at its beginning, where the model's graphs look for them. It is for those who ask for it
+(`sabiyarn-edge pack --replace`), as it changes a file that is theirs; entries made later then take its place again.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -33,12 +38,20 @@ from typing import Any, BinaryIO
 
 from .cache_folder import ENVIRONMENT_VARIABLE, cache_folder, locked, why_not_trusted
 from .cpu_features import describe_cpu
-from .durable import new_file, new_folder, remove_leftovers
+from .durable import new_file, new_folder, new_link, remove_leftovers
 from .errors import ModelFolderError
 from .external_tensors import Entries, read_external_tensors, replace_external_tensors
 from .packed_weights import PackedWeights
+from .weights_file import WeightsHeader
 
-__all__ = ["MIN_WEIGHTS_BYTES", "WeightCacheWarning", "is_cached", "open_cached"]
+__all__ = [
+    "MIN_WEIGHTS_BYTES",
+    "WeightCacheWarning",
+    "is_cached",
+    "open_cached",
+    "packed_folder",
+    "replace_weights",
+]
 
 MIN_WEIGHTS_BYTES = 32 * 2**20
 """Weights below this are not cached unless asked for: the disk and the first load's time would buy little."""
@@ -113,6 +126,36 @@ def is_cached(graph: Path, weights: Path, model_hash: str) -> bool | None:
         return None
 
 
+def packed_folder(graph: Path, weights: Path, model_hash: str) -> Path:
+    """Where `open_cached` keeps what it packs.
+
+    Raises:
+        InvalidInputError: SABIYARN_EDGE_CACHE names a folder that others could put files into.
+        OSError: there is no cache folder, or it is turned off.
+    """
+    return _entry(graph, weights, model_hash).folder
+
+
+def replace_weights(graph: Path, weights: Path, model_hash: str) -> None:
+    """Make the model folder's weights.bin another name of the file with the packed weights, which `open_cached` made.
+
+    A process that has mapped the old one keeps it. The mode stays, but that only the owner may write.
+
+    Raises:
+        InvalidInputError: SABIYARN_EDGE_CACHE names a folder that others could put files into.
+        OSError: the file is a symbolic link or another user's, the folder cannot be written to, or files of the two
+            folders cannot be linked (different filesystems, FAT). It is as it was.
+    """
+    _entry(graph, weights, model_hash).replace_weights()
+
+
+def _entry(graph: Path, weights: Path, model_hash: str) -> _Entry:
+    folder = cache_folder()
+    if folder is None:
+        raise OSError(f"{ENVIRONMENT_VARIABLE} is off")
+    return _Entry(folder, graph, weights, model_hash)
+
+
 @dataclass(frozen=True)
 class _Entry:
     """One model packed for one CPU."""
@@ -153,6 +196,27 @@ class _Entry:
             self._check_space()
             with new_folder(self.folder) as partial:
                 self._make_in(partial, make)
+            if self.weights.stat().st_size > WeightsHeader.read(self.weights).end:  # it was replaced before
+                with suppress(OSError):
+                    self.replace_weights()
+
+    def replace_weights(self) -> None:
+        """See the function of this name. Raises OSError."""
+        packed = self.folder / _WEIGHTS
+        if not self.is_whole() or WeightsHeader.read(packed) != WeightsHeader.read(self.weights):
+            raise OSError(f"packed weights in {self.folder} are not there, damaged or another model's")
+        found = self.weights.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            raise OSError(f"{self.weights} is a symbolic link: the file that it leads to would stay")
+        if found.st_uid != os.geteuid():
+            raise PermissionError(
+                f"{self.weights} belongs to user id {found.st_uid} (we run as {os.geteuid()})"
+            )
+        if os.path.samestat(found, packed.stat()):
+            return
+        packed.chmod(stat.S_IMODE(found.st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
+        new_link(self.weights, packed)
+        self.is_whole()  # writes its new times down, so that the next load need not read all of it
 
     def discard(self) -> None:
         """Remove the entry; others that have mapped it keep what they have."""
@@ -266,7 +330,7 @@ class _Entry:
 
 def _space(graph: Path, weights: Path) -> tuple[int, int]:
     """Bytes on disk of an entry, and at most while it is made."""
-    packed, plain = PackedWeights.of(graph), weights.stat().st_size
+    packed, plain = PackedWeights.of(graph), WeightsHeader.read(weights).end
     entry = plain + packed.total + 2 * packed.float16
     # Besides: onnxruntime's file, which is eaten up as the entry grows. For a moment both hold the largest matrix,
     # plain and packed, and onnxruntime's may hold it under two names.
@@ -326,7 +390,7 @@ def _put_together(made: Path, graph: Path, weights: Path, out: Path) -> None:
     """
     known = read_external_tensors(graph.read_bytes())
     optimized = (made / _GRAPH).read_bytes()
-    _copy(weights, out / _WEIGHTS)
+    _copy(weights, out / _WEIGHTS, WeightsHeader.read(weights).end)
     places: dict[str, Entries] = {}
     with (made / _WEIGHTS).open("r+b") as source, (out / _WEIGHTS).open("r+b") as target:
         target.seek(0, os.SEEK_END)
@@ -382,14 +446,16 @@ def _same(one: BinaryIO, one_offset: int, other: BinaryIO, other_offset: int, le
     return True
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file, sharing its blocks where the filesystem can (btrfs, XFS)."""
+def _copy(source: Path, target: Path, length: int) -> None:
+    """Copy a file's first bytes, sharing its blocks where the filesystem can (btrfs, XFS)."""
     with source.open("rb") as reader, target.open("xb") as writer:
         if hasattr(os, "copy_file_range"):
             with suppress(OSError):  # another filesystem: the plain copy below goes on where this stopped
-                while os.copy_file_range(reader.fileno(), writer.fileno(), 64 * _MIB):
-                    pass
-        shutil.copyfileobj(reader, writer, _MIB)
+                while copied := os.copy_file_range(reader.fileno(), writer.fileno(), min(length, 64 * _MIB)):
+                    length -= copied
+        while data := reader.read(min(length, _MIB)):
+            writer.write(data)
+            length -= len(data)
 
 
 def _hash(path: Path) -> str:

@@ -8,6 +8,7 @@
                   inline_hash      SHA-256 over the small tensors, which stand in the graph instead of here
                   tensors          name -> {dtype, shape, offset, nbytes}, by rising offset
     then        zeros up to a multiple of 64 KiB, and the tensors: little endian, C order
+    at last     matrices packed for one CPU, where `sabiyarn-edge pack --replace` was used (see weight_cache)
 
 From the header a reader can tell, without hashing half a gigabyte, that the file is whole and which graph it
 belongs to. Needs neither torch nor onnx.
@@ -56,6 +57,12 @@ class WeightsHeader:
     inline_hash: str
     tensors: dict[str, StoredTensor]
 
+    @property
+    def end(self) -> int:
+        """Bytes of header and tensors. What follows in the file is not the model's."""
+        ends = [tensor.offset + tensor.nbytes for tensor in self.tensors.values()]
+        return max(ends, default=len(self.to_bytes()))
+
     def to_bytes(self) -> bytes:
         """The header as it stands in the file, zero padded to whole 64 KiB."""
         text = json.dumps(asdict(self), separators=(",", ":")).encode()
@@ -101,9 +108,8 @@ class WeightsHeader:
             raise ModelFolderError(
                 f"the header of {path} is damaged ({error!r}). Copy the model folder again."
             ) from error
-        needed = max((t.offset + t.nbytes for t in tensors.values()), default=0)
-        if size < needed:
-            raise ModelFolderError(_truncated(path, size, needed))
+        if size < header.end:
+            raise ModelFolderError(_truncated(path, size, header.end))
         return header
 
 

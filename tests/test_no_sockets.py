@@ -93,6 +93,7 @@ COMMANDS: dict[str, Callable[[Path], list[str | Path]]] = {
     "embed": lambda folder: [text_in(folder)],
     "info": lambda folder: ["nano"],
     "plan": lambda folder: ["nano"],
+    "pack": lambda folder: ["nano"],
     "doctor": lambda folder: ["nano"],
     "bench": lambda folder: ["nano", "--lengths", "8", "--steps", "2", "--rounds", "1", "--seconds", "1"],
     "export": lambda folder: [make_tiny_checkpoint(folder / "checkpoint"), folder / "model", "--quiet"],

@@ -25,6 +25,7 @@ from sabiyarn_edge.cache_folder import locked
 from sabiyarn_edge.config import ModelConfig
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
 from sabiyarn_edge.session import DecoderSession
+from sabiyarn_edge.weights_file import hash_weights_file
 from tests.export.models import SHAPES, export_tiny
 
 PROMPT = [5, 77, 301, 2, 9]
@@ -320,6 +321,117 @@ def test_making_one_graph_anew_leaves_the_others_entry(model: Path, cache: Path)
     assert entries(cache) == sorted([first, second])
 
 
+def disk_of(*folders: Path) -> int:
+    found = [path.stat() for folder in folders for path in folder.rglob("*") if path.name == "weights.bin"]
+    return sum({status.st_ino: status.st_size for status in found}.values())
+
+
+def replace(model: Path) -> None:
+    config = ModelConfig.load(model)
+    weight_cache.replace_weights(model / "decoder.onnx", model / "weights.bin", config.weights_hash)
+
+
+@pytest.fixture
+def own_model(model: Path, tmp_path: Path) -> Path:
+    """A copy of the model, for tests that change it."""
+    return Path(shutil.copytree(model, tmp_path / "model"))
+
+
+def test_the_models_file_can_be_the_packed_one(own_model: Path, cache: Path) -> None:
+    weights = own_model / "weights.bin"
+    plain = weights.read_bytes()
+    expected = logits(own_model)
+    packed = (the_entry(cache) / "weights.bin").stat().st_size
+    assert disk_of(own_model, cache) == len(plain) + packed
+    replace(own_model)
+    assert disk_of(own_model, cache) == packed
+    assert weights.samefile(the_entry(cache) / "weights.bin")
+    assert weights.read_bytes()[: len(plain)] == plain
+    assert hash_weights_file(weights) == ModelConfig.load(own_model).weights_hash
+    np.testing.assert_array_equal(logits(own_model), expected)
+    np.testing.assert_array_equal(logits(own_model, use_cache=False), expected)
+    replace(own_model)  # once more changes nothing
+    assert sorted(path.name for path in own_model.iterdir() if path.name.startswith(".")) == []
+
+
+def test_after_it_was_replaced_nothing_is_read_again(
+    own_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits(own_model)
+    replace(own_model)
+
+    def refuse(path: Path) -> str:
+        raise AssertionError(f"hashed {path}")
+
+    monkeypatch.setattr(weight_cache, "_hash", refuse)
+    logits(own_model)
+
+
+def test_a_replaced_file_is_replaced_again_by_a_new_entry(
+    own_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = logits(own_model)
+    replace(own_model)
+    size = (own_model / "weights.bin").stat().st_size
+    monkeypatch.setattr(onnxruntime, "__version__", "99.0.0")
+    np.testing.assert_array_equal(logits(own_model), expected)
+    assert (own_model / "weights.bin").samefile(the_entry(cache) / "weights.bin")
+    assert (own_model / "weights.bin").stat().st_size == size  # what was packed before is not carried along
+
+
+def test_a_copy_of_a_replaced_model_works_elsewhere(own_model: Path, cache: Path, tmp_path: Path) -> None:
+    expected = logits(own_model)
+    replace(own_model)
+    copied = Path(shutil.copytree(own_model, tmp_path / "copied"))
+    shutil.rmtree(cache)
+    np.testing.assert_array_equal(logits(copied), expected)
+    assert (copied / "weights.bin").samefile(the_entry(cache) / "weights.bin")
+
+
+def test_others_can_read_a_replaced_file_as_before_but_not_write_it(own_model: Path) -> None:
+    weights = own_model / "weights.bin"
+    weights.chmod(0o664)
+    logits(own_model)
+    replace(own_model)
+    assert weights.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_link_in_the_models_folder_is_not_replaced(own_model: Path, tmp_path: Path) -> None:
+    """A download from the hub: each file is a link into a folder of blobs."""
+    blobs = own_model.rename(tmp_path / "blobs")
+    own_model.mkdir()
+    for blob in blobs.iterdir():
+        (own_model / blob.name).symlink_to(blob)
+    logits(own_model)
+    with pytest.raises(OSError, match="symbolic link"):
+        replace(own_model)
+    assert (own_model / "weights.bin").is_symlink()
+
+
+def test_another_users_file_is_not_replaced(own_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits(own_model)
+    before = identity(own_model)
+    found = os.geteuid()
+    monkeypatch.setattr("sabiyarn_edge.weight_cache.os.geteuid", lambda: found + 1)
+    monkeypatch.setattr(weight_cache, "cache_folder", lambda: own_model.parent / "cache")
+    with pytest.raises(PermissionError, match=f"belongs to user id {found}"):
+        replace(own_model)
+    assert identity(own_model) == before
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["none", "damaged"])
+def test_only_a_whole_entry_replaces_the_models_file(own_model: Path, cache: Path, missing: bool) -> None:
+    logits(own_model)
+    before = identity(own_model)
+    if missing:
+        shutil.rmtree(cache)
+    else:
+        flip_byte_of_plain_weights(the_entry(cache))
+    with pytest.raises(OSError, match="not there"):
+        replace(own_model)
+    assert identity(own_model) == before
+
+
 def test_what_a_dead_maker_left_is_removed(model: Path, cache: Path) -> None:
     logits(model)
     entry = the_entry(cache)
@@ -334,6 +446,7 @@ def test_what_a_dead_maker_left_is_removed(model: Path, cache: Path) -> None:
 CHILD = """
 import sys
 from sabiyarn_edge.session import DecoderSession
+from sabiyarn_edge.weights_file import hash_weights_file
 print("ready", flush=True)
 sys.stdin.readline()
 session = DecoderSession(sys.argv[1], num_threads=1, weight_cache=True)

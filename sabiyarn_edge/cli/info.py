@@ -53,7 +53,8 @@ def describe(folder: Path) -> dict[str, Any]:
         ModelFolderError: a file is missing or damaged.
     """
     config = ModelConfig.load(folder)
-    WeightsHeader.read(folder / config.weights_file)  # raises if it is not whole
+    weights = folder / config.weights_file
+    header = WeightsHeader.read(weights)  # raises if it is not whole
     nodes = {role: _nodes(config, folder, role) for role in config.graphs}
     shape = config.gptjx
     return {
@@ -75,6 +76,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "kv_bytes_per_token": config.kv_bytes_per_token,
         "kv_bytes_at_full_length": config.kv_bytes_per_token * shape.block_size,
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
+        "packed_bytes": weights.stat().st_size - header.end,
         "providers": _providers(),
         "versions": {
             "sabiyarn_edge": __version__,
@@ -145,6 +147,11 @@ def _as_text(facts: dict[str, Any]) -> str:
         f"{', '.join(kv_sizes)}",
         "files": f"{sum(files.values()) / MIB:.2f} MiB",
         **{f"  {name}": f"{size / MIB:.3f} MiB" for name, size in files.items()},
+        **(
+            {"  of them packed": f"{facts['packed_bytes'] / MIB:.3f} MiB, behind the weights in their file"}
+            if facts["packed_bytes"]
+            else {}
+        ),
         "providers": ", ".join(facts["providers"]),
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }

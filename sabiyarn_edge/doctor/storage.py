@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from typing import Any
 
-from ..cache_folder import ENVIRONMENT_VARIABLE, cache_folder
+from ..cache_folder import ENVIRONMENT_VARIABLE, cache_folder, disk_bytes
 from ..errors import InvalidInputError
 from .finding import Finding
 from .system import MIB
@@ -35,7 +35,7 @@ def examine_cache() -> Finding:
     facts: dict[str, Any] = {
         "folder": str(folder),
         "free": shutil.disk_usage(folder).free,
-        "used": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        "used": disk_bytes(folder),
         "owner_id": folder.stat().st_uid,
     }
     text = f"{folder}, {facts['used'] / MIB:.0f} MiB used, {facts['free'] / MIB:.0f} MiB free on its disk"

@@ -132,7 +132,7 @@ def export_model(
     recipe = (checkpoint.parameters(), config, weight_format, kv_cache_dtype, calibrated.kv_scales)
     graphs = {"decoder": build_decoder(*recipe), "decoder_masked": build_masked_decoder(*recipe)}
     nodes = len(graphs["decoder"].nodes)
-    check_space(out, plan_weights(graphs["decoder"].tensors.values()).file_size + ROOM_FOR_SMALL_FILES)
+    check_space(out, plan_weights(graphs["decoder"].tensors.values()).header.end + ROOM_FOR_SMALL_FILES)
 
     with atomic_folder(out) as partial:
         notes = copy_tokenizer(folder, partial, config.vocab_size)

@@ -43,12 +43,6 @@ class WeightsLayout:
         """Bytes of tensors to write: padding and header not included."""
         return sum(tensor.nbytes for tensor in self.stored)
 
-    @property
-    def file_size(self) -> int:
-        """Bytes of the whole file."""
-        ends = [place.offset + place.nbytes for place in self.header.tensors.values()]
-        return max(ends, default=len(self.header.to_bytes()))
-
 
 def plan_weights(tensors: Iterable[Tensor]) -> WeightsLayout:
     """Give every tensor of a graph its place; those that read the bytes of another have none of their own."""
