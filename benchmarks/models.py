@@ -1,7 +1,8 @@
 """The same random model in every engine's format, made once in a folder and kept there.
 
-GPTJX with random weights for this package, onnxruntime-genai and plain onnxruntime; for llama.cpp, CTranslate2 and
-transformers a GPT-2 of the same shape with the same matrices, which is GPTJX without the layer norm j.
+GPTJX with random weights for this package, and in onnxruntime's own operators for onnxruntime-genai and plain
+onnxruntime; for llama.cpp, CTranslate2 and transformers a GPT-2 of the same shape with the same matrices, which is
+GPTJX without the layer norm j.
 """
 
 from __future__ import annotations
@@ -17,11 +18,22 @@ from typing import Any
 import numpy as np
 
 import sabiyarn_edge.export
+from benchmarks.onnxruntime_graph import write_onnxruntime_folder
 from sabiyarn_edge.bench.traffic import weight_bytes_per_step
 from sabiyarn_edge.config import ModelConfig
 from sabiyarn_edge.export import export_model
+from sabiyarn_edge.export.block_plan import BlockPlan
 
-__all__ = ["SHAPES", "checkpoint", "ctranslate2_model", "export", "genai_model", "gguf_file", "gpt2_folder"]
+__all__ = [
+    "SHAPES",
+    "checkpoint",
+    "ctranslate2_model",
+    "export",
+    "genai_model",
+    "gguf_file",
+    "gpt2_folder",
+    "onnxruntime_folder",
+]
 
 SHAPES: dict[str, dict[str, Any]] = {
     "full": {"block_size": 4096, "vocab_size": 52050, "n_layer": 12, "n_heads": 12, "n_embd": 768},
@@ -77,10 +89,30 @@ def export(work: Path, shape: str, name: str, **options: Any) -> Path:
     return out
 
 
+def onnxruntime_folder(
+    work: Path, shape: str, name: str, *, bits: int, block_size: int = 128, rounding: str = "search"
+) -> Path:
+    """The checkpoint in onnxruntime's own operators; at 4 bits all but the positions has 4."""
+    out = work / f"onnxruntime-{shape}-{name}"
+    stamp = work / f"{out.name}.exporter"
+    current = _exporter_version() + str((bits, block_size, rounding))
+    if not out.is_dir() or not stamp.is_file() or stamp.read_text(encoding="ascii") != current:
+        from sabiyarn_edge.modeling import GPTJXConfig
+
+        plan = BlockPlan(f"int{bits}", bits, block_size, ("wpe",) if bits == 4 else ())
+        with _made(out) as partial:
+            write_onnxruntime_folder(
+                partial, GPTJXConfig(**SHAPES[shape]), _tensors(work, shape), plan, rounding
+            )
+        stamp.write_text(current, encoding="ascii")
+    return out
+
+
 def _exporter_version() -> str:
-    """Hash of the exporter's source."""
+    """Hash of the exporter's source, and of what writes onnxruntime's graph."""
     digest = hashlib.sha256()
-    for path in sorted(Path(sabiyarn_edge.export.__file__).parent.glob("*.py")):
+    exporter = Path(sabiyarn_edge.export.__file__).parent
+    for path in (*sorted(exporter.glob("*.py")), Path(__file__).with_name("onnxruntime_graph.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -226,11 +258,10 @@ def _write_gpt2(folder: Path, work: Path, shape: str) -> None:
 
 
 def genai_model(work: Path, source: Path) -> Path:
-    """onnxruntime-genai's folder around our graph; the weights are a hard link to the export's.
+    """onnxruntime-genai's folder around a graph of `onnxruntime_folder`; the weights are a hard link to its own.
 
     Of the graph, three inputs that genai does not give are computed from what it gives: seqlens_k and
-    total_sequence_length from attention_mask, as its own graphs do, and logits_index as the last position. All other
-    nodes are ours.
+    total_sequence_length from attention_mask, as its own graphs do, and logits_index as the last position.
     """
     out = work / f"genai-{source.name}"
     if not out.is_dir() or out.stat().st_mtime < source.stat().st_mtime:

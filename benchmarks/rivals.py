@@ -60,47 +60,46 @@ class Contestant:
     make: Callable[[Path, str], Path]
 
 
-def _ours(name: str, module: str, export: str, label: str = "", **options: Any) -> Contestant:
+def _ours(name: str, label: str = "", **options: Any) -> Contestant:
+    return Contestant(
+        f"sabiyarn_edge {label or name}",
+        "sabiyarn",
+        lambda work, shape: models.export(work, shape, name, **options),
+    )
+
+
+def _onnxruntime(engine: str, module: str, name: str, label: str = "", **options: Any) -> Contestant:
     def make(work: Path, shape: str) -> Path:
-        folder = models.export(work, shape, export, **options)
+        folder = models.onnxruntime_folder(work, shape, name, **options)
         return models.genai_model(work, folder) if module == "genai" else folder
 
-    return Contestant(f"{name} {label or export}", module, make)
+    return Contestant(f"{engine} {label or name}", module, make)
 
-
-ALL_INT4 = {"dtype": "int4", "keep_int8": ["wpe"], "rounding": "search"}
 
 CONTESTANTS = (
-    _ours("sabiyarn_edge", "sabiyarn", "float32", dtype="float32"),
-    _ours("sabiyarn_edge", "sabiyarn", "float16-weights", dtype="float16-weights"),
-    _ours("sabiyarn_edge", "sabiyarn", "int8", dtype="int8"),
-    _ours(
-        "sabiyarn_edge",
-        "sabiyarn",
-        "int8-kv8",
-        "int8, int8 cache",
-        dtype="int8",
-        kv_cache_dtype="int8",
-    ),
-    _ours("sabiyarn_edge", "sabiyarn", "int8-per-channel", dtype="int8-per-channel"),
-    _ours("sabiyarn_edge", "sabiyarn", "int4", dtype="int4", rounding="search"),
-    _ours("sabiyarn_edge", "sabiyarn", "int4-all", **ALL_INT4),
+    _ours("float32", dtype="float32"),
+    _ours("float16-weights", dtype="float16-weights"),
+    _ours("int8", dtype="int8"),
+    _ours("int8-kv8", "int8, int8 cache", dtype="int8", kv_cache_dtype="int8"),
+    _ours("int4", dtype="int4", rounding="search"),
+    _ours("int4-all", dtype="int4", keep_int8=["wpe"], rounding="search"),
     Contestant("llama.cpp F32", "llama_cpp", lambda w, s: models.gguf_file(w, s, "F32")),
     Contestant("llama.cpp Q8_0", "llama_cpp", lambda w, s: models.gguf_file(w, s, "Q8_0")),
     Contestant("llama.cpp Q4_0", "llama_cpp", lambda w, s: models.gguf_file(w, s, "Q4_0")),
     Contestant("CTranslate2 int8", "ctranslate2", models.ctranslate2_model),
-    _ours("onnxruntime-genai", "genai", "int8", dtype="int8"),
-    _ours("onnxruntime-genai", "genai", "int4-all", **ALL_INT4),
-    _ours(
+    _onnxruntime("onnxruntime-genai", "genai", "int8", bits=8),
+    _onnxruntime("onnxruntime-genai", "genai", "int4-all", bits=4),
+    _onnxruntime(
         "onnxruntime-genai",
         "genai",
         "int4-32",
         "int4, blocks of 32",
-        weight_block_size=32,
-        **{**ALL_INT4, "rounding": "nearest"},
+        bits=4,
+        block_size=32,
+        rounding="nearest",
     ),
     Contestant("transformers float32", "transformers", models.gpt2_folder),
-    _ours("onnxruntime, concatenating", "concatenation", "int8", dtype="int8"),
+    _onnxruntime("onnxruntime, concatenating", "concatenation", "int8", bits=8),
 )
 NAMES = tuple(contestant.name for contestant in CONTESTANTS)
 

@@ -27,11 +27,16 @@ def load_results(device: str = DEVICE) -> dict[str, Result]:
     }
 
 
+def _with(machine: dict[str, Any]) -> str:
+    """The instructions that products use, which the name of a virtual machine's CPU does not tell."""
+    return f" ({machine['instruction_set']})" if "instruction_set" in machine else ""
+
+
 def where(result: Result) -> str:
     """Device and date in one phrase."""
     machine = result["machine"]
     threads = f", {result['threads']} threads" if "threads" in result else ""
-    return f"{machine['cpu']}, {machine['cpus']} CPUs{threads}, {machine['date']}"
+    return f"{machine['cpu']}{_with(machine)}, {machine['cpus']} CPUs{threads}, {machine['date']}"
 
 
 def blocks(results: dict[str, Result]) -> dict[str, str]:

@@ -28,7 +28,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "float16-weights": {"dtype": "float16-weights"},
     "int8": {"dtype": "int8"},
     "int8, block 32": {"dtype": "int8", "weight_block_size": 32},
-    "int8-per-channel": {"dtype": "int8-per-channel"},
     "int4": INT4,
     "int4, block 32": {**INT4, "weight_block_size": 32},
     "int4, calibration text": {**INT4, "calibration": True},

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from . import telemetry as _telemetry
 
 if TYPE_CHECKING:
-    from .cpu_features import UnsuitedWeightsWarning
     from .errors import SabiYarnError
     from .generation_config import GenerationConfig, OptionWarning
     from .generator import EdgeGenerator, TokenStream
@@ -36,7 +35,6 @@ __all__ = [
     "StreamedToken",
     "Timings",
     "TokenStream",
-    "UnsuitedWeightsWarning",
     "WeightCacheWarning",
     "__version__",
     "document_mask",
@@ -58,7 +56,6 @@ _HOMES = {
     "StreamedToken": "streaming",
     "Timings": "result",
     "TokenStream": "generator",
-    "UnsuitedWeightsWarning": "cpu_features",
     "WeightCacheWarning": "weight_cache",
     "document_mask": "mask_patterns",
     "prefix_mask": "mask_patterns",

@@ -7,6 +7,36 @@ from numpy.typing import NDArray
 def float_to_half(values: NDArray[np.float32]) -> NDArray[np.uint16]: ...
 def half_to_float(bits: NDArray[np.uint16]) -> NDArray[np.float32]: ...
 def half_conversion_path() -> str: ...
+def linear_kernels() -> list[str]: ...
+def linear(
+    x: NDArray[np.float32],
+    weights: NDArray[np.uint8],
+    *,
+    outputs: int,
+    block_size: int,
+    bits: int,
+    kernels: str,
+    bias: NDArray[np.float32] | None = None,
+    residual: NDArray[np.float32] | None = None,
+    norm_scale: NDArray[np.float32] | None = None,
+    norm_bias: NDArray[np.float32] | None = None,
+    gelu: bool = False,
+) -> NDArray[np.float32]: ...
+def read_row(
+    weights: NDArray[np.uint8], row: int, *, outputs: int, inputs: int, block_size: int, bits: int
+) -> NDArray[np.float32]: ...
+def gelu(values: NDArray[np.float32]) -> NDArray[np.float32]: ...
+def attention_kernels() -> list[str]: ...
+def attention(
+    qkv: NDArray[np.float32],
+    keys: NDArray[Any],
+    values: NDArray[Any],
+    last: NDArray[np.int32],
+    *,
+    kernels: str,
+    key_scale: NDArray[np.float32] | None = None,
+    value_scale: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]: ...
 def look_up(history: Sequence[int], max_ngram: int, max_guesses: int) -> list[int]: ...
 
 class WindowRing:

@@ -26,7 +26,6 @@ cdef extern from "core/step_buffers.hpp" namespace "sabiyarn" nogil:
         int64_t* position_ids() noexcept
         int64_t* logits_index() noexcept
         int32_t* seqlens_k() noexcept
-        int32_t* total_sequence_length() noexcept
         float* logits() noexcept
         int64_t vocab_size() noexcept
         uint64_t version() noexcept

@@ -38,7 +38,7 @@ cdef class GraphRunner:
     cdef object owners, run, new_binding, kv_dtype, shrinking_options, after_shrinking
     cdef object prefill_binding, decode_binding
     cdef tuple prefill_layout, decode_layout
-    cdef list past_names, present_names
+    cdef list past_names
 
     def __init__(self, session, kv_cache, buffers, *, num_layers, num_heads, head_dim, kv_dtype,
                  shrinking_options=None, after_shrinking=None):
@@ -55,7 +55,6 @@ cdef class GraphRunner:
         self.decode_binding = self.new_binding()
         self.prefill_layout = self.decode_layout = None
         self.past_names = [f"past_key_values.{i}.{side}" for i in range(num_layers) for side in ("key", "value")]
-        self.present_names = [f"present.{i}.{side}" for i in range(num_layers) for side in ("key", "value")]
 
     @property
     def logits_address(self) -> int:
@@ -77,8 +76,6 @@ cdef class GraphRunner:
         binding.bind_input("input_ids", "cpu", 0, int64, step_shape, <size_t>self.buffers.input_ids())
         binding.bind_input("position_ids", "cpu", 0, int64, step_shape, <size_t>self.buffers.position_ids())
         binding.bind_input("seqlens_k", "cpu", 0, int32, (num_rows,), <size_t>self.buffers.seqlens_k())
-        binding.bind_input("total_sequence_length", "cpu", 0, int32, (1,),
-                           <size_t>self.buffers.total_sequence_length())
         binding.bind_input("logits_index", "cpu", 0, int64, (num_logits,), <size_t>self.buffers.logits_index())
         binding.bind_output("logits", "cpu", 0, np.float32, (num_rows, num_logits, self.buffers.vocab_size()),
                             <size_t>(self.buffers.logits() + logits_row * self.buffers.vocab_size()))
@@ -86,10 +83,8 @@ cdef class GraphRunner:
         for layer in range(self.num_layers):
             address = <size_t>self.kv.keys(layer) + offset
             binding.bind_input(self.past_names[2 * layer], "cpu", 0, self.kv_dtype, kv_shape, address)
-            binding.bind_output(self.present_names[2 * layer], "cpu", 0, self.kv_dtype, kv_shape, address)
             address = <size_t>self.kv.values(layer) + offset
             binding.bind_input(self.past_names[2 * layer + 1], "cpu", 0, self.kv_dtype, kv_shape, address)
-            binding.bind_output(self.present_names[2 * layer + 1], "cpu", 0, self.kv_dtype, kv_shape, address)
         return 0
 
     def prefill(self, int64_t row, const int64_t[::1] tokens, int64_t chunk, int64_t logits_row,
@@ -150,7 +145,6 @@ cdef class GraphRunner:
             for i in range(num_logits):
                 self.buffers.logits_index()[i] = count - num_logits + i
             self.buffers.seqlens_k()[0] = <int32_t>(length - 1)
-            self.buffers.total_sequence_length()[0] = <int32_t>length
         layout = (row, count, num_logits, logits_row, self.kv.layout_version(), self.buffers.version())
         if layout != self.prefill_layout:
             self.prefill_layout = None
@@ -184,7 +178,7 @@ cdef class GraphRunner:
     def run_next(self, state):
         """Run the state's next tokens behind the KV cache's rows, which are in its order."""
         cdef DecodeState* decode = <DecodeState*>PyCapsule_GetPointer(state._capsule(), "sabiyarn_edge.DecodeState")
-        cdef int64_t num_rows, row, length, longest = 0
+        cdef int64_t num_rows, row, length
         with nogil:
             num_rows = decode.num_rows()
             self.buffers.reserve(num_rows, 1, 1)
@@ -192,10 +186,8 @@ cdef class GraphRunner:
                 # Not the state's position: a row whose positions have ended may have started again.
                 self.buffers.position_ids()[row] = self.kv.next_position(row)
                 length = self.kv.begin_append(row, 1)
-                longest = max(longest, length)
                 self.buffers.input_ids()[row] = decode.next_tokens()[row]
                 self.buffers.seqlens_k()[row] = <int32_t>(length - 1)
-            self.buffers.total_sequence_length()[0] = <int32_t>longest
             self.buffers.logits_index()[0] = 0
         layout = (num_rows, self.kv.layout_version(), self.buffers.version())
         if layout != self.decode_layout:
@@ -285,7 +277,6 @@ cdef class LookupRunner:
                 buffers.position_ids()[i] = position + i
                 buffers.logits_index()[i] = i
             buffers.seqlens_k()[0] = <int32_t>(length - 1)
-            buffers.total_sequence_length()[0] = <int32_t>length
         layout = (kv.layout_version(), buffers.version())
         bound = self.bindings[count - 1]
         if bound is None or bound[1] != layout:

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 CONFIG_FILE = "config.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 GRAPHS = ("decoder", "decoder_masked")
 """Of a model folder: the fast one, and the one that takes masks."""
 KV_CACHE_DTYPES = ("float32", "float16")
@@ -191,6 +191,11 @@ class ModelConfig:
                 f"format_version is {version}, and this sabiyarn_edge reads up to {FORMAT_VERSION}. "
                 "Upgrade sabiyarn_edge, or export the checkpoint again with this version."
             )
+        if version < FORMAT_VERSION:
+            raise InvalidInputError(
+                f"format_version is {version}, and this sabiyarn_edge reads {FORMAT_VERSION}: its graphs use operators "
+                "that older ones did not. Export the checkpoint again."
+            )
         own_fields = [f for f in dataclasses.fields(cls) if f.name != "gptjx"]
         missing = [f.name for f in own_fields if f.name not in ours]
         if missing:
@@ -229,6 +234,12 @@ class ModelConfig:
     def kv_bytes_per_token(self) -> int:
         """Bytes of a token's keys and values: n_embd numbers each in every layer."""
         return 2 * self.gptjx.n_layer * self.gptjx.n_embd * _KV_VALUE_BYTES[self.kv_cache_dtype]
+
+    @property
+    def packs_weights(self) -> bool:
+        """Whether onnxruntime makes copies of the matrices for its products: of floats. Those of few bits are used as
+        they lie in the file."""
+        return self.dtype.startswith("float")
 
     def read_graph(self, folder: str | Path, role: str) -> bytes:
         """The file of a graph, all of which was checked against its hash.

@@ -48,7 +48,7 @@ def embed_tokens(session: DecoderSession, tokens: Sequence[int], pooling: Poolin
     while done < len(ids):
         # Several tokens on a full ring would evict what the first of them still has to see.
         room = max(session.window - session.kv_cache.length(0), 1)
-        count = min(len(ids) - done, room, session.chunk, most if pooling == "mean" else len(ids))
+        count = min(len(ids) - done, room, session.max_prefill_chunk, most if pooling == "mean" else len(ids))
         last = max(done + count - (len(ids) - wanted), 0)  # of these tokens, how many are wanted
         total += _run(session, ids[done : done + count], min(last, count)).sum(axis=0, dtype=np.float64)
         done += count
@@ -67,7 +67,6 @@ def _run(session: DecoderSession, tokens: NDArray[np.int64], num_wanted: int) ->
         "input_ids": tokens[None],
         "position_ids": np.arange(position, position + count)[None],
         "seqlens_k": np.array([length - 1], np.int32),
-        "total_sequence_length": np.array([length], np.int32),
         "logits_index": np.arange(count - num_wanted, count),
     }
     binding = session.graph.io_binding()
@@ -77,15 +76,9 @@ def _run(session: DecoderSession, tokens: NDArray[np.int64], num_wanted: int) ->
         for side in ("key", "value"):
             buffer = cache.buffer(layer, side)
             assert buffer is not None
-            place = (
-                "cpu",
-                0,
-                buffer.dtype,
-                buffer.shape,
-                buffer.ctypes.data,
-            )  # [1, n_heads, capacity, head_dim]
-            binding.bind_input(f"past_key_values.{layer}.{side}", *place)
-            binding.bind_output(f"present.{layer}.{side}", *place)
+            binding.bind_input(  # [1, n_heads, capacity, head_dim]
+                f"past_key_values.{layer}.{side}", "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data
+            )
     binding.bind_output(OUTPUT, "cpu", 0, np.float32, hidden.shape, hidden.ctypes.data)
     session.graph.run_with_iobinding(binding, session.shrinking_options)
     states: NDArray[np.float32] = hidden[0]

@@ -17,7 +17,6 @@ from ._core import DecodeState
 from .attention_masks import CallMasks, PromptMask
 from .callbacks import Callbacks
 from .config import ModelConfig
-from .cpu_features import UnsuitedWeightsWarning, why_unsuited
 from .decode_options import DEFAULT_MAX_NEW_TOKENS, decode_state
 from .embedding import check_pooling, embed_tokens
 from .errors import InvalidInputError, ModelFolderError
@@ -182,9 +181,6 @@ class EdgeGenerator:
             max_prefill_chunk=chunk,
             prefix_pool_bytes=prefix_pool_bytes,
         )
-        unsuited = why_unsuited(session.config.dtype)
-        if unsuited:
-            warnings.warn(unsuited, UnsuitedWeightsWarning, stacklevel=2)
         tokenizer_file = folder / "tokenizer.json"
         tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None
         return cls(

@@ -81,10 +81,7 @@ def stored_matrices(nodes: list[GraphNode]) -> list[StoredMatrix]:
     """Each matrix in blocks that nodes read, by its parameter's name without "transformer." and ".weight"."""
     found = {}
     for node in nodes:
-        place = {"MatMulNBits": 1, "GatherBlockQuantized": 0}.get(node.operator)
-        if place is not None:
-            name = (
-                node.inputs[place].removeprefix("transformer.").removesuffix(".rows").removesuffix(".weight")
-            )
+        if node.operator in ("Linear", "Embedding"):
+            name = node.inputs[1].removeprefix("transformer.").removesuffix(".weight")
             found[name] = StoredMatrix(name, node.integers["bits"], node.integers["block_size"])
     return list(found.values())

@@ -21,7 +21,7 @@ from .config import GPTJXConfig, ModelConfig
 from .errors import InvalidInputError, OutOfMemoryError
 from .option_checks import number, whole
 from .packed_weights import PackedWeights
-from .session import MAX_PREFILL_CHUNK, MIN_PREFILL_CHUNK, caches_weights, prefill_chunk
+from .session import MAX_PREFILL_CHUNK, MIN_PREFILL_CHUNK, caches_weights, masked_chunk
 from .weight_cache import is_cached
 
 if TYPE_CHECKING:
@@ -169,18 +169,16 @@ def plan_memory(
 
     weights = _Weights.read(folder, config, weight_cache)
     kept_of_prompt, kept = min(prompt, window), min(length, window)
-    chunk = min(
-        prefill_chunk(shape.n_heads, _capacity(kept_of_prompt, window)), max_prefill_chunk, kept_of_prompt
-    )
+    chunk = min(max_prefill_chunk, kept_of_prompt)
     rows = batch * beams
     logits = _logits(shape, rows)
-    prefill_scratch = _prefill_scratch(config, kept_of_prompt, chunk)
-    decode_scratch = _scratch(config, rows, kept)
+    prefill_scratch = _scratch(config, chunk)
+    decode_scratch = _scratch(config, rows)
     prompt_kv = batch * _kv_bytes(config, [(1, 0, kept_of_prompt)])
     kv_cache = batch * _kv_bytes(
         config, _kept_runs(config, kept_of_prompt, kept, beams, _capacity(kept, window))
     )
-    runtime = _runtime(folder, shape)
+    runtime = _runtime(folder, config)
     held = runtime + weights.anonymous
     running = held + logits + prefix_pool_bytes + max(prompt_kv + prefill_scratch, kv_cache + decode_scratch)
     return MemoryPlan(
@@ -362,11 +360,11 @@ class _Weights:
             return cls(
                 mapped=packed.read_as_stored,
                 anonymous=packed.total,
-                loading=packed.float16 + packed.transposed,
-                later_loading=packed.float16 + packed.transposed,
+                loading=packed.float16,
+                later_loading=packed.float16,
             )
         # One matrix is packed at a time, to be compared with what the file has.
-        one = packed.largest + packed.largest // 10 + packed.transposed + 2 * MIB
+        one = packed.largest + packed.largest // 10 + 2 * MIB
         # Until they are written, onnxruntime holds all packed matrices, and all that it made float32 of.
         first = packed.total + 2 * packed.float16 + one
         return cls(
@@ -422,27 +420,11 @@ def _logits(shape: GPTJXConfig, rows: int) -> int:
     return 2 * 4 * rows * shape.vocab_size
 
 
-def _scratch(config: ModelConfig, tokens: int, length: int) -> int:
-    """One run of `tokens` new tokens, after which the row has `length`.
-
-    GroupQueryAttention keeps float32 scores [n_heads, tokens, length] (it asks for [n_heads, tokens, capacity], but
-    what is not written takes no memory). With a float16 cache onnxruntime's arena holds as much again: it takes such a
-    block from the system, cuts a piece off it for a small tensor, and then the next layer's does not fit. A float32
-    cache is read tile by tile, without scores (see attention_kernel.py). Hidden states [tokens, 4 * n_embd] float32
-    lie there about 3.5 times: before and after Gelu, and the residual stream, queries, keys, values and norms; 4.25
-    times where they do not fit into what scores leave.
+def _scratch(config: ModelConfig, tokens: int) -> int:
+    """One run of `tokens` new tokens. CachedAttention keeps no scores: it is hidden states [tokens, 4 * n_embd] float32
+    that count. They lie in onnxruntime's arena 2.25 times; 3.5 times where norms and GELU are operators of their own.
     """
-    shape = config.gptjx
-    copies = {"float16": 2, "int8": 1, "float32": 0}[config.kv_cache_dtype]
-    scores = copies * 4 * shape.n_heads * tokens * length
-    hidden = 4 * tokens * 4 * shape.n_embd
-    return scores + (hidden * 7 // 2 if copies == 2 else hidden * 17 // 4)
-
-
-def _prefill_scratch(config: ModelConfig, prompt: int, chunk: int) -> int:
-    """Of the last whole chunk or of the rest behind it, whichever takes more."""
-    whole = prompt // chunk * chunk
-    return max(_scratch(config, chunk, whole), _scratch(config, prompt - whole, prompt))
+    return 4 * tokens * 4 * config.gptjx.n_embd * (14 if config.packs_weights else 9) // 4
 
 
 def _masked_scratch(config: ModelConfig, plan: MemoryPlan, masks: Sequence[PromptMask]) -> int:
@@ -453,18 +435,20 @@ def _masked_scratch(config: ModelConfig, plan: MemoryPlan, masks: Sequence[Promp
     values, and as much again lies in the arena between pieces of another size.
     """
     shape, capacity = config.gptjx, _capacity(plan.kept, plan.kv_window)
+    chunk = min(masked_chunk(shape.n_heads, capacity), plan.prefill_chunk)
     decode = 6 * 4 * plan.batch * plan.beams * capacity * shape.n_embd
     prefill = (
         (16 * (capacity + count) if first else 8 * count) * shape.n_heads * count
         + 4 * count * 4 * shape.n_embd * 17 // 4
         for mask in masks
-        for first, count in mask.chunks(plan.prefill_chunk)
+        for first, count in mask.chunks(chunk)
     )
     return max(decode, *prefill)
 
 
-def _runtime(folder: Path, shape: GPTJXConfig) -> int:
+def _runtime(folder: Path, config: ModelConfig) -> int:
     """Graph, kernels and Python's modules; and the tokenizer, whose tables take several times its file."""
     tokenizer = folder / "tokenizer.json"
     text = tokenizer.stat().st_size if tokenizer.is_file() else 0
-    return 5 * MIB + shape.n_layer * 200 * 1024 + 8 * text
+    layer = 200 * 1024 if config.packs_weights else 70 * 1024  # twice the nodes, and their packed matrices
+    return 5 * MIB + config.gptjx.n_layer * layer + 8 * text

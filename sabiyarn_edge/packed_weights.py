@@ -13,7 +13,7 @@ __all__ = ["PackedWeights"]
 
 # Nodes whose matrix onnxruntime packs, and which of their inputs that is: it then holds the packed copy instead of the
 # file's.
-_PACKING = {"MatMul": 1, "FusedMatMul": 1, "Gemm": 1, "MatMulNBits": 1, "MatMulIntegerToFloat": 1, "QGemm": 3}
+_PACKING = {"MatMul": 1, "Gemm": 1}
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,6 @@ class PackedWeights:
     """Of all matrices once they are packed."""
     largest: int
     """Of the largest of them."""
-    transposed: int
-    """Of the largest that is transposed before it is packed, into a copy that is given back later."""
     float16: int
     """Of the matrices that the file has in float16. onnxruntime makes float32 of them, twice that, and packs it."""
     read_as_stored: int
@@ -48,7 +46,6 @@ class PackedWeights:
         lengths = {name: int(at["length"]) for name, at in read_external_tensors(model).items()}
         widened: dict[str, str] = {}  # float16 matrices as float32: onnxruntime does that once, at load
         packed: dict[str, int] = {}
-        transposed = 0
         read: set[str] = set()
         for node in read_nodes(model):
             kind, inputs = node.operator, node.inputs
@@ -57,19 +54,12 @@ class PackedWeights:
                 widened[node.outputs[0]] = tensors[0]
             elif kind in _PACKING and tensors[_PACKING[kind]] in lengths:
                 matrix = tensors[_PACKING[kind]]
-                # Of blocks: their scales too, and a sum for each block, as large as its scale.
-                scales = lengths.get(tensors[2], 0) if kind == "MatMulNBits" else 0
-                packed[matrix] = (2 if inputs[_PACKING[kind]] in widened else 1) * lengths[
-                    matrix
-                ] + 2 * scales
-                if kind == "QGemm":
-                    transposed = max(transposed, lengths[matrix])
+                packed[matrix] = (2 if inputs[_PACKING[kind]] in widened else 1) * lengths[matrix]
             else:
                 read.update(tensors)
         return cls(
             total=sum(packed.values()),
             largest=max(packed.values(), default=0),
-            transposed=transposed,
             float16=sum(lengths[matrix] for matrix in set(widened.values()) & packed.keys()),
             read_as_stored=sum(length for name, length in lengths.items() if name in read),
         )

@@ -196,7 +196,7 @@ class Run:
         """Run what a row keeps of its text from position 0."""
         if self._masks is None:
             return self._session.rerun(row, tokens, state)
-        return self._session.masked_runner.rerun(row, tokens, kept, self._session.chunk, state)
+        return self._session.masked_runner.rerun(row, tokens, kept, self._session.masked_chunk, state)
 
     def _prefill(self) -> bool:
         if self._masks is not None:

@@ -60,7 +60,9 @@ def score_tokens(session: DecoderSession, tokens: Sequence[int], context: Slidin
             session.rerun(0, context.of(tokens[: done + 1])[:-1])
         # Several tokens on a full ring would evict what the first of them still has to see.
         room = max(session.kv_cache.window - session.kv_cache.length(0), 1)
-        count = min(most, room, len(log_probs) - done, context.until_slide(done + 1), session.chunk)
+        count = min(
+            most, room, len(log_probs) - done, context.until_slide(done + 1), session.max_prefill_chunk
+        )
         session.runner.forward(0, ids[done : done + count])
         try:
             for i, logits in enumerate(session.runner.logits(count), start=done):

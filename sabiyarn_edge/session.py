@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ._core import DecodeState, KvCache, StepBuffers
 from ._decode import GraphRunner
-from .attention_kernel import attention_kernel
 from .attention_masks import PromptMask
 from .config import ModelConfig
 from .cpus import usable_cpus
@@ -19,22 +18,23 @@ from .errors import InvalidInputError, ModelFolderError
 from .held_text import HeldText
 from .masked_runner import MaskedRunner
 from .memory import process_memory, return_free_memory
+from .operators import register_operators
 from .option_checks import whole
 from .prefix_pool import PrefixPool, common_prefix
 from .weight_cache import MIN_WEIGHTS_BYTES, open_cached
 from .weights_file import WeightsHeader
 
 __all__ = [
+    "MASKED_SCRATCH_BYTES",
     "MAX_PREFILL_CHUNK",
     "MIN_PREFILL_CHUNK",
-    "PREFILL_SCRATCH_BYTES",
     "DecoderSession",
     "caches_weights",
-    "prefill_chunk",
+    "masked_chunk",
 ]
 
-PREFILL_SCRATCH_BYTES = 64 * 2**20
-"""What one prefill run may take for attention scores, bytes."""
+MASKED_SCRATCH_BYTES = 64 * 2**20
+"""What one run of the graph for masks may take for attention scores, bytes."""
 
 MAX_PREFILL_CHUNK = 256
 """Tokens; longer chunks are not faster, and take more memory."""
@@ -46,16 +46,17 @@ _MIN_SHARED_HEAD = 16  # tokens; computing fewer once saves less than an extra r
 
 def caches_weights(config: ModelConfig, weight_cache: bool | None) -> bool:
     """Whether packed weights are to be kept in the cache folder; None: if the model is large enough."""
-    return config.weights_bytes >= MIN_WEIGHTS_BYTES if weight_cache is None else weight_cache
+    wanted = config.weights_bytes >= MIN_WEIGHTS_BYTES if weight_cache is None else weight_cache
+    return wanted and config.packs_weights
 
 
-def prefill_chunk(num_heads: int, capacity: int, scratch_bytes: int = PREFILL_SCRATCH_BYTES) -> int:
-    """Tokens to prefill at once, a power of two.
+def masked_chunk(num_heads: int, capacity: int) -> int:
+    """Tokens to prefill at once under a mask, a power of two.
 
-    GroupQueryAttention keeps float32 scores [num_heads, chunk, capacity], and about as much again in copies: the
-    chunk shrinks as capacity grows, so that the scratch stays bounded.
+    The graph for masks keeps float32 scores [num_heads, chunk, capacity], and more than as much again in copies: the
+    chunk shrinks as capacity grows, so that the scratch stays bounded. (CachedAttention keeps none.)
     """
-    affordable = scratch_bytes // (2 * 4 * num_heads * capacity)
+    affordable = MASKED_SCRATCH_BYTES // (2 * 4 * num_heads * capacity)
     chunk = 1 << max(int(affordable).bit_length() - 1, 0)
     return min(max(chunk, MIN_PREFILL_CHUNK), MAX_PREFILL_CHUNK)
 
@@ -217,6 +218,7 @@ class DecoderSession:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        register_operators(options)
         options.intra_op_num_threads = self.num_threads
         options.inter_op_num_threads = 1
         # Every prompt length has shapes of its own: a memory plan kept for each would grow without bound.
@@ -229,13 +231,12 @@ class DecoderSession:
             options.optimized_model_filepath = str(optimized)
             options.log_severity_level = 3  # errors; it warns that the file suits this machine only
         try:
-            with attention_kernel(self.config.kv_cache_dtype):
-                return onnxruntime.InferenceSession(
-                    str(graph),
-                    options,
-                    providers=["CPUExecutionProvider"],
-                    enable_fallback=0,  # it prints, and tries the same provider again
-                )
+            return onnxruntime.InferenceSession(
+                str(graph),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # it prints, and tries the same provider again
+            )
         except Exception as error:  # onnxruntime's exceptions share no base class but this
             raise ModelFolderError(f"onnxruntime cannot load {graph}: {_first_line(error)}") from error
 
@@ -318,7 +319,7 @@ class DecoderSession:
             starts = [0] * len(prompts)
         return all(
             self.runner.prefill(
-                row, np.asarray(prompt[start:], np.int64), self.chunk, row, len(prompts), state
+                row, np.asarray(prompt[start:], np.int64), self.max_prefill_chunk, row, len(prompts), state
             )
             for row, (prompt, start) in enumerate(zip(prompts, starts, strict=True))
         )
@@ -340,7 +341,7 @@ class DecoderSession:
             return [known]
         if head - known >= _MIN_SHARED_HEAD:
             tokens = np.asarray(prompts[0][known:head], np.int64)
-            if not self.runner.prefill(0, tokens, self.chunk, -1, 1, state):
+            if not self.runner.prefill(0, tokens, self.max_prefill_chunk, -1, 1, state):
                 return None
             held = head
         if held > 0:
@@ -358,7 +359,7 @@ class DecoderSession:
             Whether all tokens were run; False if `state` was cancelled or out of time.
         """
         self.kv_cache.restart(row)
-        return self.runner.prefill(row, np.asarray(tokens, np.int64), self.chunk, -1, 1, state)
+        return self.runner.prefill(row, np.asarray(tokens, np.int64), self.max_prefill_chunk, -1, 1, state)
 
     def begin(self, positions: int, num_rows: int = 1) -> None:
         """Start anew with empty rows that have room for so many positions, at most the window."""
@@ -370,7 +371,7 @@ class DecoderSession:
         """Have the keys and values of `tokens` in the first row; what is known of them is not computed."""
         known = self.text.begin(tokens, min(len(tokens), self.window))
         if known < len(tokens):
-            self.runner.prefill(0, np.asarray(tokens[known:], np.int64), self.chunk, -1, 1)
+            self.runner.prefill(0, np.asarray(tokens[known:], np.int64), self.max_prefill_chunk, -1, 1)
         self.text.remember(tokens)
 
     def restore(self, tokens: Sequence[int], sides: NDArray[Any]) -> None:
@@ -384,11 +385,6 @@ class DecoderSession:
         if tokens:
             self.text.write(0, sides)
         self.text.remember(tokens)
-
-    @property
-    def chunk(self) -> int:
-        """Most tokens to run at once at the KV cache's capacity."""
-        return min(prefill_chunk(self.config.gptjx.n_heads, self.kv_cache.capacity), self.max_prefill_chunk)
 
     def prefill_masked(
         self,
@@ -405,7 +401,12 @@ class DecoderSession:
         runner = self.masked_runner
         self.reused_tokens = 0
         self.begin(max(len(prompt) for prompt in prompts), len(prompts))
-        return runner.prefill(prompts, masks, self.chunk, state, whole)
+        return runner.prefill(prompts, masks, self.masked_chunk, state, whole)
+
+    @property
+    def masked_chunk(self) -> int:
+        """Most tokens to run at once under a mask, at the KV cache's capacity."""
+        return min(masked_chunk(self.config.gptjx.n_heads, self.kv_cache.capacity), self.max_prefill_chunk)
 
     def clear_kv_cache(self) -> None:
         """Zero the keys and values and keep their memory."""

@@ -65,7 +65,7 @@ def _export(folder: Path, state: int, name: str) -> None:
     from sabiyarn_edge.export import export_model  # here, since torch takes seconds to import
 
     source = folder / f"checkpoint-{STATES[state]}"
-    export_model(source, folder / name, force=True, verify=False, progress=False)
+    export_model(source, folder / name, dtype="float32", force=True, verify=False, progress=False)
 
 
 def found_export(folder: Path) -> int:

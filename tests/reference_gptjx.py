@@ -38,6 +38,8 @@ class ReferenceGPTJX:
         dtype: the dtype of all arithmetic.
         kv_scales: [n_heads, head_dim] of each layer's keys and values: these are then rounded to integers times their
             scale, from -128 to 127, as an int8 cache does.
+        rounds_inputs: what matrices are multiplied with is rounded to 8 bits first, block by block, as products with
+            matrices of few bits do.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class ReferenceGPTJX:
         n_heads: int,
         dtype: type[np.floating] = np.float64,
         kv_scales: Sequence[tuple[Array, Array]] | None = None,
+        rounds_inputs: bool = False,
     ) -> None:
         self._tensors = {name: np.asarray(value, dtype=dtype) for name, value in tensors.items()}
         self._n_layer = n_layer
         self._n_heads = n_heads
         self._dtype = dtype
         self._kv_scales = kv_scales
+        self._rounds_inputs = rounds_inputs
 
     def logits(
         self,
@@ -85,7 +89,7 @@ class ReferenceGPTJX:
             x = x + self._attention(f"{name}.attn", a, additive, kv_dtype) + self._norm(f"{name}.j", a)
             b = self._norm(f"{name}.ln_2", x)
             x = x + self._linear(f"{name}.mlp.c_proj", gelu(self._linear(f"{name}.mlp.c_fc", b)))
-        return self._norm("transformer.ln_f", x) @ wte.T
+        return self._input(self._norm("transformer.ln_f", x)) @ wte.T
 
     def greedy(self, ids: list[int], count: int) -> list[int]:
         """ids and `count` more, each the argmax (lowest id on ties) of a full forward pass over all before
@@ -99,9 +103,19 @@ class ReferenceGPTJX:
         return layer_norm(x, self._tensors[f"{name}.weight"], self._tensors.get(f"{name}.bias"))
 
     def _linear(self, name: str, x: Array) -> Array:
-        out = x @ self._tensors[f"{name}.weight"].T
+        out = self._input(x) @ self._tensors[f"{name}.weight"].T
         bias = self._tensors.get(f"{name}.bias")
         return out if bias is None else out + bias
+
+    def _input(self, x: Array) -> Array:
+        if not self._rounds_inputs:
+            return x
+        width = x.shape[-1]
+        block = next(size for size in (128, 64, 32, 16) if width % size == 0)
+        blocks = x.reshape(len(x), width // block, block)
+        largest = np.abs(blocks).max(axis=-1, keepdims=True)
+        largest[largest == 0] = 1
+        return (np.rint(blocks * 127 / largest) * largest / 127).reshape(x.shape)
 
     def _attention(self, name: str, a: Array, mask: Array, kv_dtype: type[np.floating] | None) -> Array:
         count, width = a.shape

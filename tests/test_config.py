@@ -120,7 +120,7 @@ def test_model_config_round_trip(tmp_path):
     assert ModelConfig.load(tmp_path) == config
     values = json.loads((tmp_path / "config.json").read_text())
     assert values["n_layer"] == 12
-    assert values["sabiyarn_edge"]["format_version"] == 1
+    assert values["sabiyarn_edge"]["format_version"] == 2
     assert "gptjx" not in values["sabiyarn_edge"]
 
 
@@ -129,8 +129,12 @@ def test_model_config_round_trip(tmp_path):
     [
         ({"sabiyarn_edge": None}, "not an exported model.*sabiyarn-edge export"),
         ({"n_layer": 0}, "n_layer is 0"),
-        ({"sabiyarn_edge": {"format_version": 1}}, "lacks dtype, kv_cache_dtype, graphs, graph_hashes"),
-        ({"format_version": 2}, "format_version is 2, and this sabiyarn_edge reads up to 1. Upgrade"),
+        ({"sabiyarn_edge": {"format_version": 2}}, "lacks dtype, kv_cache_dtype, graphs, graph_hashes"),
+        ({"format_version": 3}, "format_version is 3, and this sabiyarn_edge reads up to 2. Upgrade"),
+        (
+            {"format_version": 1},
+            "format_version is 1, and this sabiyarn_edge reads 2: .* Export the checkpoint again",
+        ),
         ({"format_version": "1"}, "format_version is '1'"),
         ({"dtype": ""}, "dtype is ''"),
         ({"kv_cache_dtype": "int8"}, "kv_cache_dtype is 'int8'"),

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import sabiyarn_edge.embedding as embedding_module
-import sabiyarn_edge.session as session_module
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.errors import InvalidInputError, NumericalError
 from sabiyarn_edge.modeling import GPTJXForCausalLM
@@ -76,8 +75,9 @@ def test_vectors_are_those_of_torch(
     chunk: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session_module, "prefill_chunk", lambda *_: chunk)
-    vectors = generator_of(exported).embed(texts, pooling=pooling)
+    generator = generator_of(exported)
+    monkeypatch.setattr(generator._session, "max_prefill_chunk", chunk)
+    vectors = generator.embed(texts, pooling=pooling)
     assert (vectors.shape, vectors.dtype) == ((len(texts), exported.shape["n_embd"]), np.float32)
     for vector, ids in zip(vectors, texts, strict=True):
         expected = pooled(hidden_states(torch_model, ids), pooling)

@@ -150,9 +150,7 @@ def test_cancel_from_another_thread_keeps_what_there_is(generator: EdgeGenerator
 def test_cancel_during_prefill_gives_an_empty_output(
     generator: EdgeGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sabiyarn_edge.session as session_module
-
-    monkeypatch.setattr(session_module, "prefill_chunk", lambda *_: 4)
+    monkeypatch.setattr(generator._session, "max_prefill_chunk", 4)
     stream = generator.stream([1] * 80, max_new_tokens=5, max_time=1e-9)
     assert list(stream) == []
     assert stream.result is not None

@@ -17,7 +17,7 @@ import pytest
 import tokenizers
 
 import sabiyarn_edge.generator as generator_module
-from sabiyarn_edge import EdgeGenerator, GenerationConfig, UnsuitedWeightsWarning
+from sabiyarn_edge import EdgeGenerator, GenerationConfig
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError, NumericalError
 from tests.export.models import accept_graphs, export_tiny
 
@@ -91,15 +91,6 @@ def test_timings_count_what_was_done(generator: EdgeGenerator) -> None:
     assert 0 < timings.prefill_seconds < timings.time_to_first_token
     assert timings.prefill_tokens_per_second == 4 / timings.prefill_seconds
     assert timings.decode_tokens_per_second == 8 / timings.decode_seconds
-
-
-def test_slow_weights_are_told_when_a_model_is_loaded(
-    text_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(generator_module, "why_unsuited", lambda dtype: f"{dtype} is slow here")
-    with pytest.warns(UnsuitedWeightsWarning, match="float32 is slow here") as caught:
-        EdgeGenerator.from_pretrained(text_model)
-    assert caught[0].filename == __file__  # the caller's line, not one of this package
 
 
 def test_seeds_reproduce_and_differ(generator: EdgeGenerator) -> None:

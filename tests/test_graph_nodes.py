@@ -43,7 +43,7 @@ def test_nodes_per_layer(folder: Path) -> None:
             for i in range(3)
         ]
         assert counts == expected
-        assert counts[0] == counts[1] == counts[2] - 3  # the last layer picks the wanted positions
+        assert counts[0] == counts[1] == counts[2] - 2  # the last layer picks the wanted positions
     assert nodes_per_layer([]) == []
 
 

@@ -104,7 +104,7 @@ def test_chunked_prefill_changes_nothing(
     name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session_module, "prefill_chunk", lambda *_: chunk)
+    monkeypatch.setattr(generator._session, "max_prefill_chunk", chunk)
     result = generator.generate(IDS, attn_mask=MASKS[name], max_new_tokens=NEW)
     assert result.sequences.tolist() == expected(torch_model, [IDS], MASKS[name], max_new_tokens=NEW)
 
@@ -171,7 +171,6 @@ def test_the_kv_cache_grows_on_the_way(tmp_path: Path) -> None:
 def test_the_graph_is_given_the_rows_of_the_chunk_at_hand_only(
     text_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "prefill_chunk", lambda *_: 4)
     shapes = []
     run = masked_runner_module._Step.run
 
@@ -181,6 +180,7 @@ def test_the_graph_is_given_the_rows_of_the_chunk_at_hand_only(
 
     monkeypatch.setattr(masked_runner_module._Step, "run", spy)
     generator = EdgeGenerator.from_pretrained(text_model, num_threads=1)
+    monkeypatch.setattr(generator._session, "max_prefill_chunk", 4)
     generator.generate([IDS, IDS[:6]], attn_mask=[MASKS["window"], None], max_new_tokens=3)
     capacity = generator._session.kv_cache.capacity
     first, later, decoding = (1, 1, 4, 4), (1, 1, 4, capacity + 4), (2, 1, 1, capacity + 1)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import sabiyarn_edge.session as session_module
 from sabiyarn_edge import EdgeGenerator, document_mask, prefix_mask
 from sabiyarn_edge._core import DecodeOptions, DecodeState
 from sabiyarn_edge.errors import InvalidInputError
@@ -113,7 +112,7 @@ def test_sliding_in_chunks_changes_nothing(folder: Path, monkeypatch: pytest.Mon
     ids = prompt(BLOCK)
     mask = document_mask(ids, ids[4])
     expected = generator.generate(ids, attn_mask=mask, max_new_tokens=60).sequences
-    monkeypatch.setattr(session_module, "prefill_chunk", lambda *_: 3)
+    monkeypatch.setattr(generator._session, "max_prefill_chunk", 3)
     np.testing.assert_array_equal(
         generator.generate(ids, attn_mask=mask, max_new_tokens=60).sequences, expected
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -63,23 +64,6 @@ def test_the_first_load_takes_what_was_planned(tmp_path: Path, monkeypatch: pyte
     assert any((tmp_path / "cache").iterdir())
     planned, measured = found["planned_mib"]["peak"], found["measured_mib"]["peak"]
     assert planned == pytest.approx(measured, rel=0.15, abs=2), found
-
-
-@linux
-@pytest.mark.parametrize("weight_cache", [True, False])
-def test_transposed_copies_are_planned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, weight_cache: bool
-) -> None:
-    """int8-per-channel: onnxruntime transposes a matrix before it packs it, and gives the copy back after a prompt."""
-    monkeypatch.setenv("SABIYARN_EDGE_CACHE", str(tmp_path / "cache"))
-    shape = {**MEDIUM, "vocab_size": 60000}  # lm_head 15 MiB, far more than anything else
-    folder = export_tiny(tmp_path, shape, dtype="int8-per-channel", verify=False).folder
-    if weight_cache:
-        DecoderSession(folder, weight_cache=True)  # the first load packs more than later ones
-    found = compare(folder, Case(20, 40, weight_cache=weight_cache))
-    planned, measured = found["planned_mib"], found["measured_mib"]
-    assert planned["peak"] == pytest.approx(measured["peak"], rel=0.15, abs=2), found
-    assert planned["peak"] > 2 * 15 + 3
 
 
 def test_keys_and_values_are_those_of_the_cache(medium: Path) -> None:
@@ -276,7 +260,21 @@ def test_a_call_counts_the_graph_for_masks(medium: Path) -> None:
     generator.memory_limit_mb = needed + 0.1
     generator.generate(prompt, attn_mask=prefix_mask(300), **call)
     # 15 % is what the plan promises; 2 MiB is what Python itself differs by from run to run.
-    assert graph == pytest.approx(generator.memory_usage()["masked_graph"] / 2**20, rel=0.15, abs=2)
+    assert graph == pytest.approx(masked_graph_mib(medium), rel=0.15, abs=2)
+
+
+def masked_graph_mib(folder: Path) -> float:
+    """What the graph for masks takes in a process of its own: in this one it may find memory that others have freed."""
+    code = f"""
+from sabiyarn_edge import EdgeGenerator, prefix_mask
+generator = EdgeGenerator.from_pretrained({str(folder)!r}, max_length=320)
+call = dict(max_new_tokens=2, eos_token_id=None)
+generator.generate(list(range(300)), **call)
+generator.generate(list(range(300)), attn_mask=prefix_mask(300), **call)
+print(generator.memory_usage()["masked_graph"])
+"""
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    return int(output) / 2**20
 
 
 def test_enough_is_left_as_it_is(medium: Path) -> None:
@@ -294,11 +292,13 @@ def test_fit_takes_a_smaller_chunk_and_then_a_smaller_window(medium: Path) -> No
     assert (generator._session.max_prefill_chunk, generator._session.window) == (128, 1024)
 
     least = EdgeGenerator.plan(medium, kv_window=256)
-    limit = (least.weights_anonymous + least.runtime) / 2**20 + 2
+    limit = (
+        least.weights_anonymous + least.runtime
+    ) / 2**20 + 1.2  # keys and values of 256 positions take 0.75
     with pytest.warns(MemoryFitWarning, match="kv_window 256 instead of 1024"):
         generator = EdgeGenerator.from_pretrained(medium, memory_limit_mb=limit, fit=True)
     generator.generate(list(range(200)), max_new_tokens=2, eos_token_id=None)
-    assert (generator._session.chunk, generator._session.window) == (16, 256)
+    assert (generator._session.max_prefill_chunk, generator._session.window) == (16, 256)
     assert generator.memory_usage()["kv_cache"] == 256 * 3072
 
 
@@ -329,5 +329,6 @@ def test_generate_takes_a_limit(medium: Path, capsys: pytest.CaptureFixture[str]
     arguments = ["generate", "--model", str(medium), "--ids", "1 2 3", "--max-new-tokens", "2"]
     assert main([*arguments, "--memory-limit", "10"]) == 2
     assert "memory_limit_mb is 10" in capsys.readouterr().err
-    assert main([*arguments, "--memory-limit", "30", "--fit"]) == 0
+    limit = EdgeGenerator.plan(medium).peak_mib - 0.5
+    assert main([*arguments, "--memory-limit", f"{limit:.1f}", "--fit"]) == 0
     assert "warning: prefill in chunks of" in capsys.readouterr().err

@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-import sabiyarn_edge.session as session_module
 from sabiyarn_edge._core import DecodeOptions, DecodeState
 from sabiyarn_edge._decode import DecodeLoop
 from sabiyarn_edge.errors import InvalidInputError
 from sabiyarn_edge.modeling import GPTJXForCausalLM
-from sabiyarn_edge.session import DecoderSession, prefill_chunk
+from sabiyarn_edge.session import MASKED_SCRATCH_BYTES, DecoderSession, masked_chunk
 from tests.export.models import SHAPES, Exported, export_tiny
 from tests.sliding_oracle import windowed_mask
 
@@ -85,8 +84,7 @@ def test_greedy_equals_torch_for_any_chunk_batch_and_growth(
     chunk: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session_module, "prefill_chunk", lambda *_: chunk)
-    session = DecoderSession(exported.folder, num_threads=1)
+    session = DecoderSession(exported.folder, num_threads=1, max_prefill_chunk=chunk)
     prompts = random_prompts(exported, 3, 250, 1, 40)
     sequences, seen = generate(session, prompts, 24)
     assert session.kv_cache.capacity == 512  # 250 + 23 positions: the cache grew from 256 on the way
@@ -186,13 +184,13 @@ def test_no_kv_memory_before_the_first_token_and_none_after_free(exported: Expor
     assert generate(session, prompts, 5)[0] == first
 
 
-def test_prefill_chunks_shrink_so_that_scratch_stays_bounded() -> None:
+def test_chunks_under_a_mask_shrink_so_that_scratch_stays_bounded() -> None:
     for capacity in (256, 1024, 4096, 32768):
-        chunk = prefill_chunk(12, capacity)
+        chunk = masked_chunk(12, capacity)
         scratch = 2 * 4 * 12 * chunk * capacity
-        assert scratch <= session_module.PREFILL_SCRATCH_BYTES
-        assert chunk == 256 or 2 * scratch > session_module.PREFILL_SCRATCH_BYTES  # no smaller than needed
-    assert prefill_chunk(64, 2**20) == 16  # a floor: the matrix products need some rows
+        assert scratch <= MASKED_SCRATCH_BYTES
+        assert chunk == 256 or 2 * scratch > MASKED_SCRATCH_BYTES  # no smaller than needed
+    assert masked_chunk(64, 2**20) == 16  # a floor: the matrix products need some rows
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -29,21 +28,18 @@ from sabiyarn_edge.weights_file import hash_weights_file
 from tests.export.models import SHAPES, export_tiny
 
 PROMPT = [5, 77, 301, 2, 9]
-PACKS_INT8 = platform.machine() != "aarch64" or "asimddp" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-"""onnxruntime packs blocks of 8 bits only where it has a kernel for them. On ARM that takes dot product instructions,
-which a Cortex-A53 and A72 lack."""
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
-@pytest.fixture(scope="module", params=["int8", "int8-per-channel", "float32", "float16-weights"])
+@pytest.fixture(scope="module", params=["float32", "float16-weights"])
 def any_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(tmp_path_factory.mktemp("any"), request.param)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One whose matrices onnxruntime packs, on every CPU."""
-    return export(tmp_path_factory.mktemp("packed"), "int8-per-channel")
+    """One whose matrices onnxruntime packs."""
+    return export(tmp_path_factory.mktemp("packed"), "float32")
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +86,6 @@ def test_logits_are_the_same_bits(any_model: Path, cache: Path) -> None:
 
 @linux
 def test_packed_weights_are_mapped_and_not_held(any_model: Path, cache: Path) -> None:
-    if ModelConfig.load(any_model).dtype == "int8" and not PACKS_INT8:
-        pytest.skip("onnxruntime packs no int8 on this CPU")
     DecoderSession(any_model, num_threads=1, weight_cache=True)
     loaded = DecoderSession(any_model, num_threads=1, weight_cache=True)
     weights = the_entry(cache) / "weights.bin"
@@ -139,8 +133,6 @@ def test_the_entry_takes_the_model_and_its_packed_matrices_once(model: Path, cac
 def test_making_takes_no_more_disk_than_is_asked_for(
     any_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if ModelConfig.load(any_model).dtype == "int8" and not PACKS_INT8:
-        pytest.skip("onnxruntime packs no int8 on this CPU")
     append, seen = weight_cache._append, []
 
     def append_and_look(*args: Any) -> int:
@@ -274,10 +266,12 @@ def test_another_cpu_has_an_entry_of_its_own(
 
 
 def test_exporting_again_replaces_the_entry(tmp_path: Path, cache: Path) -> None:
-    logits(export(tmp_path, "int8"))
+    logits(export(tmp_path, "float32"))
     first = the_entry(cache)
     shutil.rmtree(tmp_path / "model")
-    folder = export_tiny(tmp_path, {**SHAPES["wide"], "vocab_size": 997}, dtype="int8", verify=False).folder
+    folder = export_tiny(
+        tmp_path, {**SHAPES["wide"], "vocab_size": 997}, dtype="float32", verify=False
+    ).folder
     np.testing.assert_array_equal(logits(folder), logits(folder, use_cache=False))
     assert the_entry(cache) != first
 

@@ -1,4 +1,4 @@
-"""onnxruntime-genai on this package's graph, with its keys and values appended in place (past_present_share_buffer)."""
+"""onnxruntime-genai on the same model in onnxruntime's operators; past and present share a buffer."""
 
 from __future__ import annotations
 

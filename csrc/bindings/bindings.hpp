@@ -5,11 +5,13 @@
 
 namespace sabiyarn::bindings {
 
+void register_attention(pybind11::module_& module);
 void register_decode_options(pybind11::module_& module);
 void register_decode_state(pybind11::module_& module);
 void register_exact_math(pybind11::module_& module);
 void register_half(pybind11::module_& module);
 void register_kv_cache(pybind11::module_& module);
+void register_linear(pybind11::module_& module);
 void register_mask_cache(pybind11::module_& module);
 void register_memory_read(pybind11::module_& module);
 void register_prompt_lookup(pybind11::module_& module);

@@ -3,11 +3,13 @@
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "Compiled core of sabiyarn_edge: KV cache, score pipeline, selection, step buffers.";
+  sabiyarn::bindings::register_attention(module);
   sabiyarn::bindings::register_decode_options(module);
   sabiyarn::bindings::register_decode_state(module);
   sabiyarn::bindings::register_exact_math(module);
   sabiyarn::bindings::register_half(module);
   sabiyarn::bindings::register_kv_cache(module);
+  sabiyarn::bindings::register_linear(module);
   sabiyarn::bindings::register_mask_cache(module);
   sabiyarn::bindings::register_memory_read(module);
   sabiyarn::bindings::register_prompt_lookup(module);

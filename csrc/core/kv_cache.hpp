@@ -1,10 +1,9 @@
 // csrc/core/kv_cache.hpp - keys and values of every layer as float16, float32 or int8, one buffer per layer
 // and side.
 //
-// A buffer is [rows, num_heads, capacity, head_dim], C order, as GroupQueryAttention takes its past and
-// present. Rows are independent: each has its own length and its own ring (window_ring.hpp). No memory is
-// taken before the first reserve() or begin_append(); capacity then doubles, one layer's buffer at a time, up
-// to the window.
+// A buffer is [rows, num_heads, capacity, head_dim], C order, as CachedAttention takes its past. Rows are
+// independent: each has its own length and its own ring (window_ring.hpp). No memory is taken before the
+// first reserve() or begin_append(); capacity then doubles, one layer's buffer at a time, up to the window.
 #pragma once
 
 #include <cstddef>
@@ -45,7 +44,7 @@ class KvCache {
   void reserve(std::int64_t positions);
 
   // Makes room in `row` for `count` new tokens, which the graph then writes at the end of the row's live
-  // slots. Returns the row's length with them: GroupQueryAttention's seqlens_k + 1.
+  // slots. Returns the row's length with them: CachedAttention's seqlens_k + 1.
   std::int64_t begin_append(std::int64_t row, std::int64_t count);
 
   // Row i continues row sources[i]: fork, beam reorder and removal in one. Copies only rows that change, and

@@ -1,4 +1,5 @@
-// csrc/core/lanes.hpp - four floats at once, as the vector types of GCC and Clang: one SSE2 or NEON register.
+// csrc/core/lanes.hpp - four floats at once, as the vector types of GCC and Clang: one SSE2 or NEON register;
+// and eight.
 //
 // Every loop over lanes keeps a fixed order of operations, so its result does not depend on the CPU.
 #pragma once
@@ -13,6 +14,18 @@ inline constexpr std::size_t kLanes = 4;
 using Floats = float __attribute__((vector_size(16)));
 using Ints =
     std::int32_t __attribute__((vector_size(16)));  // a comparison of Floats gives -1 (true) or 0 per lane
+
+// One register of AVX, two of SSE2 and NEON.
+using Floats8 = float __attribute__((vector_size(32)));
+using Ints8 = std::int32_t __attribute__((vector_size(32)));
+
+// Before a loop of a few rounds over an array of vectors: GCC unrolls it too late otherwise, and then the
+// array stays in memory.
+#if defined(__clang__)
+#define SABIYARN_UNROLL _Pragma("unroll")
+#else
+#define SABIYARN_UNROLL _Pragma("GCC unroll 8")
+#endif
 
 inline Floats load(const float* source) noexcept {
   Floats result;

@@ -5,14 +5,13 @@
 
 #include "core/dispatched.hpp"
 #include "core/exact_math.hpp"
+#include "core/instruction_sets.hpp"
 
 namespace sabiyarn {
 namespace {
 
 constexpr std::size_t kChains = 16;
 constexpr std::size_t kFlush = 512;  // floats summed before the sum moves to float64
-
-using WideFloats = float __attribute__((vector_size(32)));
 
 // weights may be null.
 template <typename Vector>
@@ -54,12 +53,7 @@ template <typename Vector>
 // No "fma": fused multiply-add would change the bits.
 SABIYARN_DISPATCHED("avx2")
 double sum_avx2(std::span<const float> scores, float maximum, float* weights) noexcept {
-  return sum_rows<WideFloats>(scores, maximum, weights);
-}
-
-bool has_avx2() noexcept {
-  static const bool answer = __builtin_cpu_supports("avx2") != 0;
-  return answer;
+  return sum_rows<Floats8>(scores, maximum, weights);
 }
 
 #endif

@@ -16,10 +16,9 @@ void StepBuffers::reserve(std::int64_t num_rows, std::int64_t num_tokens, std::i
   if (num_rows * num_tokens > tokens_) {
     const auto tokens =
         static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(num_rows * num_tokens)));
-    // Three int64 arrays, then seqlens_k (int32, as long) and the one total_sequence_length.
+    // Three int64 arrays, then seqlens_k (int32, as long).
     inputs_ =
-        PageBuffer(static_cast<std::size_t>(tokens) * (3 * sizeof(std::int64_t) + sizeof(std::int32_t)) +
-                   sizeof(std::int64_t));
+        PageBuffer(static_cast<std::size_t>(tokens) * (3 * sizeof(std::int64_t) + sizeof(std::int32_t)));
     tokens_ = tokens;
     ++version_;
   }

@@ -21,9 +21,8 @@ class StepBuffers {
   std::int64_t* input_ids() const noexcept { return at<std::int64_t>(0); }               // [rows, tokens]
   std::int64_t* position_ids() const noexcept { return at<std::int64_t>(tokens_); }      // [rows, tokens]
   std::int64_t* logits_index() const noexcept { return at<std::int64_t>(2 * tokens_); }  // [n], n <= tokens
-  // [rows], and [1]: each row's length after the step minus 1, and the longest length.
+  // [rows]: each row's length after the step, less 1.
   std::int32_t* seqlens_k() const noexcept { return at<std::int32_t>(6 * tokens_); }
-  std::int32_t* total_sequence_length() const noexcept { return at<std::int32_t>(7 * tokens_); }
   float* logits() const noexcept {
     return reinterpret_cast<float*>(logits_.data());
   }  // [rows, n, vocab_size]

@@ -2,7 +2,7 @@
 //
 // Keys carry their position (it is added at the model's input), so attention does not care in which order
 // slots lie. It does care that the newest tokens are written at the end and that the live slots are [0,
-// length()): GroupQueryAttention appends behind the past and reads from slot 0. Hence a ring without
+// length()): CachedAttention appends behind the past and reads from slot 0. Hence a ring without
 // rotation: below the window, slot == position. When `count` new tokens do not fit, the oldest go, and the
 // live tokens that stand in the landing zone [window - count, window) move into the slots that became free;
 // the new tokens land in the zone.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .._core import linear_kernels
 from ..available_memory import AvailableMemory
 from ..cpus import usable_cpus
 
@@ -20,7 +21,7 @@ PACKAGES = ("sabiyarn-edge", "onnxruntime", "numpy")
 
 
 def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Date, CPU, cores, memory, system and versions, ready for JSON."""
+    """Date, CPU, the instructions that products use on it, cores, memory, system and versions, ready for JSON."""
     versions = {}
     for package in packages:
         try:
@@ -30,6 +31,7 @@ def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "cpu": _cpu_name(),
+        "instruction_set": linear_kernels()[0],
         "cpus": usable_cpus(),
         "memory_bytes": AvailableMemory.read().total,
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",

@@ -103,7 +103,8 @@ def as_text(result: dict[str, Any]) -> str:
     ((name, engine),) = result["engines"].items()
     versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
     lines = [
-        f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['system']}, {machine['date']}",
+        f"{machine['cpu']} ({machine['instruction_set']}), {machine['cpus']} CPUs, {machine['system']}, "
+        f"{machine['date']}",
         versions,
         f"{name}: {engine['threads']} threads, KV cache {engine['kv_cache_dtype']}, "
         f"{engine['disk_bytes'] / MIB:.1f} MiB on disk, loaded in {engine['load_seconds']['median']:.2f} s "

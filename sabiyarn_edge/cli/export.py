@@ -42,7 +42,6 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         default="int8",
         metavar="TYPE",
         help="how weights are stored: int8 (default: a quarter of float32's size, and faster; nearly the same logits), "
-        "int8-per-channel (as small; the fast one on Raspberry Pi 3, 4 and Zero 2, and for long prompts), "
         "int4 (smaller and faster still, at a loss that the report states), float16-weights or float32",
     )
     parser.add_argument(

@@ -51,6 +51,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     folder = find_model(arguments.model)
     config = ModelConfig.load(folder)
+    if not config.packs_weights:
+        print(
+            f"{folder} needs no packing: {config.dtype} weights are used as they lie in {config.weights_file}"
+        )
+        return
     if not caches_weights(config, None):
         print(
             f"{folder} needs no packing ahead: its weights take {config.weights_bytes / MIB:.1f} MiB, and those below "

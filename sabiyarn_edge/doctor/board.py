@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from ..cpu_features import lacks_dot_products
 from .finding import Finding
 from .system import System
 
@@ -75,14 +74,6 @@ def examine_cpu(system: System) -> Finding:
     cores = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names)) or "unknown CPU"
     text = f"{cores}; {' '.join(features) or 'no instruction sets known'}"
     facts = {"cores": names, "features": features}
-    if lacks_dot_products(cpuinfo):
-        return Finding(
-            "CPU",
-            "warning",
-            f"{text}. It lacks the dot product instructions that onnxruntime multiplies int8 and int4 weights with",
-            "Export models for it with --dtype int8-per-channel: as small as int8, and many times as fast here.",
-            facts,
-        )
     return Finding("CPU", "ok", text, facts=facts)
 
 

@@ -2,8 +2,8 @@
 
     weight ~ (code - zero_point) * scale,   code and zero_point in 0 ... 2^bits - 1
 
-This is the form that onnxruntime's MatMulNBits and GatherBlockQuantized read (docs/ContribOperators.md of its
-repository). Codes of 4 bits stand two in a byte, the first in its low half; so do zero points, row by row.
+At 8 bits every zero point is 128 and no code 0, so that code - zero_point is a signed byte of -127 to 127. Codes of 4
+bits stand two in a byte, the first in its low half; so do zero points, row by row.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = [
 ]
 
 BLOCK_SIZES = (256, 128, 64, 32, 16)
-"""Weights per block that MatMulNBits allows."""
+"""Weights per block that an export allows."""
 
 USUAL_BLOCK_SIZES = (128, 64, 32, 16)
-"""The best first: at 128 MatMulNBits runs at twice the speed of 32."""
+"""The best first: larger blocks have fewer scales to read."""
 
 ROWS_AT_ONCE = 1024
 """Rows of a matrix that are rounded together: bounds the memory of intermediate arrays."""
@@ -57,8 +57,8 @@ class BlockLayout:
 
     @property
     def bits_per_weight(self) -> float:
-        """With what a block needs besides its codes: a scale of 32 bits and a zero point."""
-        return self.bits + (32 + self.bits) / self.size
+        """With what a block needs besides its codes: a scale of 32 bits, and at 4 bits an offset."""
+        return self.bits + (32 if self.bits == 8 else 64) / self.size
 
     def packed_width(self, count: int) -> int:
         """Bytes that so many codes take; the last byte may be half used."""
@@ -92,26 +92,41 @@ class Blocks:
         """From codes [rows, blocks, size], one in a byte."""
         return cls(layout, _packed(codes, layout.bits), grid.scales, _packed(grid.zero_points, layout.bits))
 
+    def unpacked_codes(self) -> NDArray[np.uint8]:
+        """[rows, blocks, size], one in a byte."""
+        return _unpacked(self.codes, self.layout.bits, self.layout.size)
+
+    def unpacked_zero_points(self) -> NDArray[np.uint8]:
+        """[rows, blocks]"""
+        return _unpacked(self.zero_points, self.layout.bits, self.scales.shape[1])
+
     def restored(self) -> Floats:
         """The values that the operators compute with: float32 [rows, width]."""
         rows, blocks = self.scales.shape
         values = np.empty((rows, blocks * self.layout.size), np.float32)
-        bits = self.layout.bits
+        zero_points = self.unpacked_zero_points()
         for begin in range(0, rows, ROWS_AT_ONCE):
             part = slice(begin, begin + ROWS_AT_ONCE)
-            codes = _unpacked(self.codes[part], bits, self.layout.size).astype(np.float32)
-            zero_points = _unpacked(self.zero_points[part], bits, blocks)[..., None]
-            values[part] = ((codes - zero_points) * self.scales[part][..., None]).reshape(len(codes), -1)
+            codes = _unpacked(self.codes[part], self.layout.bits, self.layout.size).astype(np.float32)
+            steps = codes - zero_points[part][..., None]
+            values[part] = (steps * self.scales[part][..., None]).reshape(len(codes), -1)
         return values
 
 
 def range_grid(weights: Floats, layout: BlockLayout) -> Grid:
     """From the smallest to the largest weight of each block, widened to include 0: then 0 is exact.
 
+    At 8 bits it reaches as far on both sides of 0: an offset would win half a bit where seven are plenty, and cost
+    reading it.
+
     Args:
         weights: [rows, width]
     """
     blocks = weights.reshape(len(weights), -1, layout.size)
+    if layout.bits == 8:
+        symmetric: Floats = np.abs(blocks).max(axis=-1) / np.float32(127)
+        symmetric[symmetric == 0] = 1  # a block of zeros
+        return Grid(symmetric, np.full(symmetric.shape, 128, np.uint8))
     low = np.minimum(blocks.min(axis=-1), 0)
     high = np.maximum(blocks.max(axis=-1), 0)
     scales: Floats = (high - low) / np.float32(layout.levels)

@@ -63,12 +63,10 @@ def export_model(
         source: checkpoint folder (config.json and weights), or hub id "owner/name".
         out: folder to make; missing parents are made too.
         dtype: how matrices are stored: "int8" (a quarter of float32's size, more than twice the speed, nearly
-            the same logits); "int8-per-channel" (as small and as close; many times as fast on ARM CPUs without dot
-            product instructions, such as those of Raspberry Pi 3 and 4; elsewhere prompts are faster and steps a
-            little slower); "int4" (smaller and faster still, at a loss that the report states); "float32";
+            the same logits); "int4" (smaller and faster still, at a loss that the report states); "float32";
             "float16-weights" (half the size on disk; onnxruntime widens them when it loads, and computes in
             float32).
-        weight_block_size: int8 and int4 have a scale and a zero point for so many weights of a row: 16, 32, 64,
+        weight_block_size: int8 has a scale for so many weights of a row, int4 a scale and a zero point: 16, 32, 64,
             128 or 256. None: 128, or less where 128 does not divide the width.
         keep_int8: which matrices of an int4 export have 8 bits: "lm_head" (the embedding too, which is the same
             table), "first", "last" (blocks) and parts of names ("mlp.c_proj", "h.3", "wpe"). None: lm_head,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .graph_builder import MICROSOFT, GraphBuilder
+from .graph_builder import GraphBuilder
+from .norms import Norm
 from .tensors import Array, Tensor
 from .weight_format import Matrix
 
@@ -20,7 +21,29 @@ class FloatWeights:
     name: str
     dtype: str
 
-    def linear(self, graph: GraphBuilder, x: str, weight: Matrix, bias: Tensor | None, name: str) -> str:
+    def linear(
+        self,
+        graph: GraphBuilder,
+        x: str,
+        weight: Matrix,
+        bias: Tensor | None,
+        name: str,
+        *,
+        norm: Norm | None = None,
+        gelu: bool = False,
+        residual: str | None = None,
+    ) -> str:
+        if norm is not None:
+            x = norm.apply(graph, x)
+        value = self._product(graph, x, weight, bias, name)
+        if gelu:
+            value = graph.node("Gelu", [value], f"{name}.gelu")
+        return value if residual is None else graph.node("Add", [residual, value], f"{name}.added")
+
+    def residual_norm(self, graph: GraphBuilder, x: str, first: Norm, second: Norm, name: str) -> str:
+        return graph.node("Add", [x, second.apply(graph, first.apply(graph, x))], name)
+
+    def _product(self, graph: GraphBuilder, x: str, weight: Matrix, bias: Tensor | None, name: str) -> str:
         outputs, inputs = weight.shape
         # MatMul wants [inputs, outputs]; the transposition is done here, once, not at every load.
         stored = Tensor(weight.name, self.dtype, (inputs, outputs), lambda: self._encode(weight.load().T))
@@ -38,10 +61,6 @@ class FloatWeights:
     tied_embedding = embedding
 
     def tied_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
-        stored = self._as_float32(graph, graph.tensor(self._table(table)))
-        return graph.node("FusedMatMul", [x, stored], name, domain=MICROSOFT, transB=1)
-
-    def portable_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
         # Gemm takes the table as it stands; MatMul would need a transposed copy of it. Gemm knows no batches.
         entries, width = table.shape
         stored = self._as_float32(graph, graph.tensor(self._table(table)))

@@ -10,10 +10,7 @@ from onnx import NodeProto, ValueInfoProto, helper
 
 from .tensors import Tensor
 
-__all__ = ["MICROSOFT", "GraphBuilder", "onnx_type"]
-
-MICROSOFT = "com.microsoft"
-"""Domain of onnxruntime's own operators (docs/ContribOperators.md in its repository)."""
+__all__ = ["GraphBuilder", "onnx_type"]
 
 
 def onnx_type(dtype: str) -> int:

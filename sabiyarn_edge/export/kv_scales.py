@@ -4,7 +4,7 @@ An int8 cache holds round(x / scale), between -128 and 127, and attention reads 
 constants of the graph, so they must be known before the first token: the torch model is run over a text, and each
 channel's scale is its largest absolute value there, with some room, divided by 127. What is larger later is clipped.
 
-    key, value   float32 [1, n_heads, 1, head_dim] for each layer, as GroupQueryAttention takes them ("PER_CHANNEL")
+    key, value   float32 [1, n_heads, 1, head_dim] for each layer
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""decoder_masked.onnx: attention under the caller's mask, in standard ONNX operators.
+"""decoder_masked.onnx: attention under the caller's mask, in standard ONNX operators (matrices of few bits in ours).
 
 Inputs and outputs differ from decoder.onnx in three things: `attention_mask` (float32, added to the scores: 0 = may
 attend, -inf = may not) stands in place of causality and lengths; the past may have any number of slots, and the mask
@@ -31,7 +31,7 @@ from .decoder_graph import DecoderGraph, Parameters
 from .graph_builder import GraphBuilder
 from .kv_scales import KvScales
 from .tensors import Tensor
-from .weight_format import Matrix, WeightFormat
+from .weight_format import WeightFormat
 
 __all__ = ["build_masked_decoder"]
 
@@ -77,14 +77,11 @@ class _MaskedDecoderGraph(DecoderGraph):
     def _cache_shape(self) -> list[int | str]:
         return ["batch", self.config.n_heads, "past", self.config.head_dim]
 
-    def _present_shape(self) -> list[int | str]:
-        return ["batch", self.config.n_heads, "sequence", self.config.head_dim]
-
-    def _head(self, final: str, table: Matrix) -> None:
-        self.weight_format.portable_head(self.graph, final, table, "logits")
-
-    def _declare_hidden_states(self) -> None:
-        pass  # this graph gives logits only
+    def _declare_other_outputs(self) -> None:
+        shape: list[int | str] = ["batch", self.config.n_heads, "sequence", self.config.head_dim]
+        for i in range(self.config.n_layer):
+            for side in ("key", "value"):
+                self.graph.output(f"present.{i}.{side}", self.kv_cache_dtype, shape)
 
     def _attention(self, i: int, qkv: str) -> str:
         graph, name = self.graph, f"h.{i}.attn"
@@ -125,8 +122,8 @@ class _MaskedDecoderGraph(DecoderGraph):
         return self.graph.node("Transpose", [apart], name, perm=[0, 2, 1, 3])
 
     def _quantized(self, new: str, scale: str) -> str:
-        """New keys or values in units of their scale, as GroupQueryAttention of onnxruntime 1.32 makes them: times
-        1 / scale in float32, to the nearest integer (even on ties), clipped to 8 bits."""
+        """New keys or values in units of their scale, as CachedAttention makes them: times 1 / scale in float32, to the
+        nearest integer (even on ties), clipped to 8 bits."""
         graph = self.graph
         one, low, high = (self._number(number) for number in (1.0, -128.0, 127.0))
         inverse = graph.node("Div", [one, scale], f"{scale}.inverse")  # of constants: computed once, at load

@@ -10,7 +10,7 @@ from onnx import ModelProto, TensorProto, checker, helper
 
 from .. import __version__
 from ..weights_file import StoredTensor
-from .graph_builder import MICROSOFT, GraphBuilder, onnx_type
+from .graph_builder import GraphBuilder, onnx_type
 from .tensors import Tensor
 
 __all__ = ["make_model", "write_onnx"]
@@ -37,8 +37,9 @@ def make_model(
     initializers = [_initializer(tensor, weights_file, places) for tensor in graph.tensors.values()]
     proto = helper.make_graph(graph.nodes, name, graph.inputs, graph.outputs, initializers)
     opsets = [helper.make_opsetid("", OPSET)]
-    if any(node.domain == MICROSOFT for node in graph.nodes):
-        opsets.append(helper.make_opsetid(MICROSOFT, 1))
+    opsets += [
+        helper.make_opsetid(domain, 1) for domain in sorted({node.domain for node in graph.nodes} - {""})
+    ]
     model = helper.make_model(
         proto,
         producer_name="sabiyarn_edge",

@@ -1,4 +1,4 @@
-"""The shortest correct way to run decoder.onnx: onnxruntime and NumPy, nothing of our runtime."""
+"""The shortest correct way to run decoder.onnx: onnxruntime with our operators, and NumPy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
+from ..operators import register_operators
 from .tensors import Array
 
 __all__ = ["PlainDecoder"]
 
 
 class PlainDecoder:
-    """Some rows of tokens and their KV cache, in NumPy arrays that are bound as past and as present.
+    """Some rows of tokens and their KV cache, in NumPy arrays that are bound as past and appended to in place.
 
     An export is checked with this loop and not with the runtime it is meant for, so that one mistake cannot
     hide in both.
@@ -30,6 +31,7 @@ class PlainDecoder:
         """
         self._vocab_size = config.gptjx.vocab_size
         options = onnxruntime.SessionOptions()
+        register_operators(options)
         # Spinning threads gain little here, and lose much on a machine that is busy.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
@@ -65,7 +67,6 @@ class PlainDecoder:
             "input_ids": tokens.astype(np.int64),
             "position_ids": past[:, None] + np.arange(count)[None, :],
             "seqlens_k": (past + count - 1).astype(np.int32),
-            "total_sequence_length": np.array([past.max() + count], np.int32),
             "logits_index": np.array(range(count) if logits_index is None else logits_index, np.int64),
         }
         logits = np.empty((len(tokens), len(feeds["logits_index"]), self._vocab_size), np.float32)
@@ -77,7 +78,6 @@ class PlainDecoder:
             binding.bind_input(
                 f"past_key_values.{name}", "cpu", 0, array.dtype, array.shape, array.ctypes.data
             )
-            binding.bind_output(f"present.{name}", "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         self._session.run_with_iobinding(binding)
         self.lengths[chosen] += count

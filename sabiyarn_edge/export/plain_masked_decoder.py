@@ -1,4 +1,4 @@
-"""The shortest correct way to run decoder_masked.onnx: onnxruntime and NumPy, nothing of our runtime."""
+"""The shortest correct way to run decoder_masked.onnx: onnxruntime with our operators, and NumPy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
+from ..operators import register_operators
 from .tensors import Array
 
 __all__ = ["PlainMaskedDecoder"]
@@ -20,6 +21,7 @@ class PlainMaskedDecoder:
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         options = onnxruntime.SessionOptions()
+        register_operators(options)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             str(folder / config.graphs["decoder_masked"]), options, providers=["CPUExecutionProvider"]

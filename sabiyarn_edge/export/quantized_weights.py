@@ -1,26 +1,29 @@
-"""Matrices as blocks of 4 or 8 bits, multiplied by onnxruntime's MatMulNBits."""
+"""Matrices as blocks of 4 or 8 bits in tiles, multiplied by our operators."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..config import GPTJXConfig
+from ..operators import DOMAIN
 from .block_plan import BlockPlan
 from .block_quantization import BlockLayout, Blocks, round_to_nearest
-from .graph_builder import MICROSOFT, GraphBuilder
+from .graph_builder import GraphBuilder
+from .norms import Norm
 from .scale_search import round_to_searched
-from .tensors import Array, Tensor
+from .tensors import Array, Tensor, check_finite
+from .tiles import tiled, tiled_shape
 from .weight_format import Matrix
 
 __all__ = ["QuantizedWeights"]
-
-INT8_ACTIVATIONS = 4
-"""MatMulNBits' accuracy_level: activations are rounded to 8 bits per block too, products are of integers."""
 
 
 class QuantizedWeights:
     """A quarter of float32's size or less, and several times its speed where memory is the limit.
 
-    Embeddings are read by GatherBlockQuantized. It wants wte as [entries, bytes], MatMulNBits as
-    [entries, blocks, bytes]: two shapes of the same bytes.
+    Activations are rounded to 8 bits block by block too, and products are of integers. The embedding and the head read
+    the same tiles. A layer's norms, GELU and additions are parts of its products: each operator of its own costs a
+    hand-over between threads, and reading and writing all activations once more.
 
     Each matrix is rounded when it is first needed, unless put() has given its blocks, and its blocks are kept until
     the export is done.
@@ -36,39 +39,39 @@ class QuantizedWeights:
         self._plan, self._config, self._rounding = plan, config, rounding
         self._blocks: dict[str, Blocks] = {}
 
-    def linear(self, graph: GraphBuilder, x: str, weight: Matrix, bias: Tensor | None, name: str) -> str:
-        outputs, inputs = weight.shape
-        layout = self.layout(weight)
-        operands = [graph.tensor(tensor) for tensor in self._stored(weight)]
-        if bias is not None:
-            operands += ["", graph.tensor(bias)]  # "": g_idx, deprecated
-        return graph.node(
-            "MatMulNBits",
-            [x, *operands],
-            name,
-            domain=MICROSOFT,
-            N=outputs,
-            K=inputs,
-            bits=layout.bits,
-            block_size=layout.size,
-            accuracy_level=INT8_ACTIVATIONS,
-        )
+    def linear(
+        self,
+        graph: GraphBuilder,
+        x: str,
+        weight: Matrix,
+        bias: Tensor | None,
+        name: str,
+        *,
+        norm: Norm | None = None,
+        gelu: bool = False,
+        residual: str | None = None,
+    ) -> str:
+        inputs = [x, graph.tensor(self._tiles(weight)), "" if bias is None else graph.tensor(bias)]
+        inputs += [residual or "", *(norm.parameters(graph) if norm is not None else ())]
+        while not inputs[-1]:
+            inputs.pop()
+        return graph.node("Linear", inputs, name, domain=DOMAIN, **self._shape(weight), gelu=int(gelu))
+
+    def residual_norm(self, graph: GraphBuilder, x: str, first: Norm, second: Norm, name: str) -> str:
+        (scale, bias), (second_scale, second_bias) = first.parameters(graph), second.parameters(graph)
+        inputs = [x, scale, second_scale, bias, second_bias]
+        while not inputs[-1]:
+            inputs.pop()
+        return graph.node("ResidualNorm", inputs, name, domain=DOMAIN)
 
     def embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
-        codes, scales, zero_points = self._stored(table)
-        shape = self._rows_shape(table)
-        flat = Tensor(codes.name, codes.dtype, shape, lambda: codes.load().reshape(shape))
-        return self._gather(graph, ids, (flat, scales, zero_points), table, name)
+        tiles = graph.tensor(self._tiles(table))
+        return graph.node("Embedding", [ids, tiles], name, domain=DOMAIN, **self._shape(table))
 
-    def tied_embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
-        codes, scales, zero_points = self._stored(table)
-        rows = codes.viewed_as(f"{codes.name}.rows", self._rows_shape(table))
-        return self._gather(graph, ids, (rows, scales, zero_points), table, name)
+    tied_embedding = embedding
 
     def tied_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
         return self.linear(graph, x, table, None, name)
-
-    portable_head = tied_head  # no standard operator multiplies by blocks: only onnxruntime runs these graphs
 
     def storage(self, matrix: Matrix) -> tuple[str, int | None]:
         layout = self.layout(matrix)
@@ -95,34 +98,15 @@ class QuantizedWeights:
         """Store the matrix so, however it was rounded."""
         self._blocks[matrix.name] = blocks
 
-    def _stored(self, weight: Matrix) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes, scales and zero points."""
-        rows, width = weight.shape
-        layout = self.layout(weight)
-        count = width // layout.size
-        name, of_block, of_row = weight.name, layout.packed_width(layout.size), layout.packed_width(count)
-        return (
-            Tensor(name, "uint8", (rows, count, of_block), lambda: self.blocks(weight).codes),
-            Tensor(f"{name}.scales", "float32", (rows, count), lambda: self.blocks(weight).scales),
-            Tensor(f"{name}.zero_points", "uint8", (rows, of_row), lambda: self.blocks(weight).zero_points),
-        )
+    def _shape(self, weight: Matrix) -> dict[str, Any]:
+        """Attributes that tell the operators how the weights lie; N and K as in MatMulNBits."""
+        layout, (outputs, inputs) = self.layout(weight), weight.shape
+        return {"N": outputs, "K": inputs, "block_size": layout.size, "bits": layout.bits}
 
-    def _rows_shape(self, table: Matrix) -> tuple[int, int]:
-        rows, width = table.shape
-        return rows, self.layout(table).packed_width(width)
+    def _tiles(self, weight: Matrix) -> Tensor:
+        def load() -> Array:
+            blocks = self.blocks(weight)
+            check_finite(blocks.scales, weight.name, self.name)
+            return tiled(blocks)
 
-    def _gather(
-        self, graph: GraphBuilder, ids: str, stored: tuple[Tensor, Tensor, Tensor], table: Matrix, name: str
-    ) -> str:
-        codes, scales, zero_points = (graph.tensor(tensor) for tensor in stored)
-        layout = self.layout(table)
-        return graph.node(
-            "GatherBlockQuantized",
-            [codes, ids, scales, zero_points],
-            name,
-            domain=MICROSOFT,
-            bits=layout.bits,
-            block_size=layout.size,
-            gather_axis=0,
-            quantize_axis=1,
-        )
+        return Tensor(weight.name, "uint8", tiled_shape(*weight.shape, self.layout(weight)), load)

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Tensor"]
+from ..errors import ExportError
+
+__all__ = ["Array", "Tensor", "check_finite"]
 
 Array = NDArray[Any]
 
@@ -42,3 +44,12 @@ class Tensor:
         if prod(shape) != prod(self.shape):
             raise ValueError(f"{self.name} has shape {self.shape}, which cannot be seen as {shape}")
         return replace(self, name=name, shape=shape, stored_as=self.stored_as or self.name)
+
+
+def check_finite(values: Array, name: str, dtype: str) -> None:
+    """Raise ExportError if a tensor's values, or its scales, are not all finite."""
+    if not np.isfinite(values).all():
+        raise ExportError(
+            f"{name} holds NaN or infinite values as {dtype}. "
+            "If its checkpoint is sound, a value is too large for this type: export with --dtype float32."
+        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .graph_builder import GraphBuilder
+from .norms import Norm
 from .tensors import Array, Tensor
 
 __all__ = ["Matrix", "WeightFormat"]
@@ -29,8 +30,22 @@ class WeightFormat(Protocol):
     def name(self) -> str:
         """The value of `dtype` that means this format."""
 
-    def linear(self, graph: GraphBuilder, x: str, weight: Matrix, bias: Tensor | None, name: str) -> str:
-        """Emit x W^T (+ bias): [..., inputs] -> [..., outputs], float32."""
+    def linear(
+        self,
+        graph: GraphBuilder,
+        x: str,
+        weight: Matrix,
+        bias: Tensor | None,
+        name: str,
+        *,
+        norm: Norm | None = None,
+        gelu: bool = False,
+        residual: str | None = None,
+    ) -> str:
+        """Emit residual + gelu(norm(x) W^T + bias), each where asked for: [..., inputs] -> [..., outputs], float32."""
+
+    def residual_norm(self, graph: GraphBuilder, x: str, first: Norm, second: Norm, name: str) -> str:
+        """Emit x + second(first(x)), float32 [..., width]."""
 
     def embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
         """Emit table[ids]: int64 [...] -> float32 [..., width]."""
@@ -39,11 +54,7 @@ class WeightFormat(Protocol):
         """As `embedding`, of a table whose bytes `tied_head` reads too."""
 
     def tied_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
-        """Emit x table^T: [..., width] -> float32 [..., entries]."""
-
-    def portable_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
-        """As `tied_head`, of x [batch, n, width], for other runtimes than onnxruntime where the format
-        allows: standard operators only."""
+        """Emit x table^T: [batch, n, width] -> float32 [batch, n, entries]."""
 
     def storage(self, matrix: Matrix) -> tuple[str, int | None]:
         """The element type (float16, int4 ...) and how many weights share a scale (None: there is none)."""

@@ -8,7 +8,6 @@ from ..config import GPTJXConfig
 from ..errors import InvalidInputError
 from .block_plan import BlockPlan
 from .block_quantization import BLOCK_SIZES
-from .channel_weights import ChannelWeights
 from .float_weights import FloatWeights
 from .quantized_weights import QuantizedWeights
 from .weight_format import WeightFormat
@@ -28,9 +27,7 @@ DEFAULT_DTYPE = "int8"
 _FLOATS = {"float32": "float32", "float16-weights": "float16"}
 _BITS = {"int8": 8, "int4": 4}
 
-_PER_CHANNEL = "int8-per-channel"
-
-DTYPES = (*_FLOATS, *_BITS, _PER_CHANNEL)
+DTYPES = (*_FLOATS, *_BITS)
 """The values that `dtype` of export_model takes."""
 
 ROUNDINGS = ("nearest", "search", "gptq")
@@ -96,8 +93,6 @@ def make_weight_format(options: WeightOptions, config: GPTJXConfig) -> WeightFor
     dtype = options.dtype
     if dtype in _FLOATS:
         return FloatWeights(dtype, _FLOATS[dtype])
-    if dtype == _PER_CHANNEL:
-        return ChannelWeights(dtype)
     kept = KEPT_IN_INT8 if options.keep_int8 is None else options.keep_int8
     plan = BlockPlan(dtype, _BITS[dtype], options.block_size, kept if dtype == "int4" else ())
     plan.check(config)

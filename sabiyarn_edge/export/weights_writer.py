@@ -11,9 +11,8 @@ from typing import BinaryIO
 import numpy as np
 
 from ..config import FORMAT_VERSION
-from ..errors import ExportError
 from ..weights_file import ALIGNMENT, StoredTensor, WeightsDigest, WeightsHeader
-from .tensors import Array, Tensor
+from .tensors import Array, Tensor, check_finite
 
 __all__ = ["INLINE_LIMIT", "WeightsLayout", "plan_weights", "write_weights"]
 
@@ -116,11 +115,7 @@ def load_checked(tensor: Tensor) -> Array:
             f"{tensor.name} was described as {tensor.dtype} {tensor.shape} "
             f"but is {values.dtype.name} {values.shape}"
         )
-    if not np.isfinite(values).all():
-        raise ExportError(
-            f"{tensor.name} holds NaN or infinite values as {tensor.dtype}. "
-            "If its checkpoint is sound, a value is too large for this type: export with --dtype float32."
-        )
+    check_finite(values, tensor.name, tensor.dtype)
     return np.ascontiguousarray(values)
 
 

@@ -17,7 +17,6 @@ from tests.reference_gptjx import ReferenceGPTJX
 VARIANTS: dict[str, tuple[dict[str, Any], float]] = {
     "float32": ({}, 5e-5),
     "int8": ({"dtype": "int8"}, 0.25),
-    "int8-per-channel": ({"dtype": "int8-per-channel"}, 0.25),
     "int4": ({"dtype": "int4", "rounding": "nearest", "keep_int8": []}, 0.25),
     "int8 KV cache": ({"kv_cache_dtype": "int8"}, 0.25),
 }

@@ -32,7 +32,7 @@ def test_json_holds_shape_sizes_and_memory(run, text_model):
     assert facts["blocks"] == []  # float32
     decoder = facts["graphs"]["decoder"]
     assert decoder["nodes"] == sum(decoder["operators"].values())
-    assert decoder["operators"]["GroupQueryAttention"] == len(decoder["nodes_per_layer"]) == 2
+    assert decoder["operators"]["CachedAttention"] == len(decoder["nodes_per_layer"]) == 2
     assert facts["providers"] == onnxruntime.get_available_providers()
     assert facts["versions"]["sabiyarn_edge"] == sabiyarn_edge.__version__
     assert facts["versions"]["onnxruntime"] == onnxruntime.__version__
@@ -65,7 +65,7 @@ def test_how_matrices_are_stored_and_how_many_nodes_there_are(run, tmp_path):
     assert "blocks of 32, 44 matrices: h.1, h.2, h.3, h.4, h.5, h.6, h.7, h.8, h.9, h.10, h.11\n" in out
     counts = facts["graphs"]["decoder"]["nodes_per_layer"]
     total, usual = facts["graphs"]["decoder"]["nodes"], counts[0]
-    row = f"{total} nodes: {usual} in each of 11 layers, {usual + 3} in layer 11, {total - sum(counts)} around them"
+    row = f"{total} nodes: {usual} in each of 11 layers, {usual + 2} in layer 11, {total - sum(counts)} around them"
     assert row in out
 
 

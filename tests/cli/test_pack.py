@@ -15,9 +15,7 @@ from tests.export.models import SHAPES, export_tiny
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_tiny(
-        tmp_path_factory.mktemp("pack"), SHAPES["wide"], dtype="int8-per-channel", verify=False
-    ).folder
+    return export_tiny(tmp_path_factory.mktemp("pack"), SHAPES["wide"], dtype="float32", verify=False).folder
 
 
 @pytest.fixture
@@ -46,6 +44,15 @@ def test_a_small_model_needs_none(run, model, cache):
     assert (ran.code, ran.err) == (0, "")
     assert "needs no packing ahead" in ran.out
     assert "below 32 are packed whenever" in ran.out
+    assert not cache.exists()
+
+
+@pytest.mark.usefixtures("counts_as_large")
+def test_matrices_of_few_bits_need_none(run, tmp_path, cache):
+    folder = export_tiny(tmp_path / "int8", SHAPES["wide"], dtype="int8", verify=False).folder
+    ran = run("pack", folder)
+    assert (ran.code, ran.err) == (0, "")
+    assert "int8 weights are used as they lie in weights.bin" in ran.out
     assert not cache.exists()
 
 

@@ -3,6 +3,7 @@
     python tests/data/run_decoder_masked.py MODEL_FOLDER --prefix 3 --new 10 5 7 9 2
 
 An example to copy for other languages and runtimes: everything it knows of the model comes from the graph's inputs.
+Weights of int8 and int4 need --operators, the path of libsabiyarn_operators.so, a plain library without Python.
 The first `--prefix` tokens of the prompt see each other, the others what came before; prints all ids.
 """
 
@@ -15,9 +16,14 @@ import numpy as np
 import onnxruntime
 
 
-def generate(folder: Path, ids: list[int], *, prefix: int, new: int) -> list[int]:
+def generate(
+    folder: Path, ids: list[int], *, prefix: int, new: int, operators: Path | None = None
+) -> list[int]:
     """ids and `new` more."""
-    session = onnxruntime.InferenceSession(folder / "decoder_masked.onnx")
+    options = onnxruntime.SessionOptions()
+    if operators is not None:
+        options.register_custom_ops_library(str(operators))
+    session = onnxruntime.InferenceSession(folder / "decoder_masked.onnx", options)
     past = {}
     for model_input in session.get_inputs():
         if model_input.name.startswith("past_key_values."):
@@ -59,8 +65,9 @@ def main() -> None:
     parser.add_argument("ids", type=int, nargs="+", help="the prompt's token ids")
     parser.add_argument("--prefix", type=int, default=0, help="so many first tokens see each other")
     parser.add_argument("--new", type=int, default=20, help="tokens to generate")
+    parser.add_argument("--operators", type=Path, help="library of operators that the graph needs")
     given = parser.parse_args()
-    print(*generate(given.folder, given.ids, prefix=given.prefix, new=given.new))
+    print(*generate(given.folder, given.ids, prefix=given.prefix, new=given.new, operators=given.operators))
 
 
 if __name__ == "__main__":

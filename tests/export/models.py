@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from sabiyarn_edge.operators import DOMAIN, register_operators
 from tests.data.make_tiny_checkpoint import SHAPE, make_tiny_checkpoint, random_tensors
 from tests.device import LACKING, kept_export
 from tests.reference_gptjx import Array, ReferenceGPTJX
@@ -57,6 +58,7 @@ class Exported:
             n_layer=self.shape["n_layer"],
             n_heads=self.shape["n_heads"],
             kv_scales=self.kv_scales() if self.report.kv_cache_dtype == "int8" else None,
+            rounds_inputs=self.report.dtype in ("int8", "int4"),
         )
 
     def kv_scales(self) -> list[tuple[Array, Array]]:
@@ -76,7 +78,6 @@ class Exported:
             "float16-weights": lambda matrix: matrix.astype(np.float16),
             "int8": rounded_to_blocks,
             "int4": partial(rounded_to_blocks, bits=4),
-            "int8-per-channel": rounded_to_channels,
         }
         return {
             name: store[self.dtype_of(name)](values) if values.ndim == 2 else values
@@ -88,6 +89,8 @@ def rounded_to_blocks(matrix: Array, *, bits: int = 8, size: int | None = None) 
     """What so many bits leave of a matrix [rows, width], block by block in plain loops."""
     size = size or next(size for size in (128, 64, 32, 16) if matrix.shape[1] % size == 0)
     levels = 2**bits - 1
+    if bits == 8:
+        return rounded_to_bytes(matrix, size)
     out = np.empty(matrix.shape, np.float64)
     for row, block_index in np.ndindex(matrix.shape[0], matrix.shape[1] // size):
         place = (row, slice(block_index * size, (block_index + 1) * size))
@@ -100,12 +103,33 @@ def rounded_to_blocks(matrix: Array, *, bits: int = 8, size: int | None = None) 
     return out
 
 
-def rounded_to_channels(matrix: Array) -> Array:
-    """What 8 bits with one scale per row leave of a matrix, in plain loops."""
+def rounded_to_bytes(matrix: Array, size: int) -> Array:
+    """The same of 8 bits, which reach as far on both sides of 0."""
     out = np.empty(matrix.shape, np.float64)
-    for row, weights in enumerate(matrix):
-        scale = np.float32(max(abs(weight) for weight in weights)) / np.float32(127)
-        out[row] = [round(float(weight / scale)) * np.float64(scale) if scale else 0 for weight in weights]
+    for row, block_index in np.ndindex(matrix.shape[0], matrix.shape[1] // size):
+        place = (row, slice(block_index * size, (block_index + 1) * size))
+        scale = np.float32(max(abs(weight) for weight in matrix[place])) / np.float32(127)
+        out[place] = [
+            round(float(weight / scale)) * np.float64(scale) if scale else 0 for weight in matrix[place]
+        ]
+    return out
+
+
+def untiled(tiles: Array, rows: int, width: int, *, bits: int, size: int) -> Array:
+    """The matrix in tiles [tiles, bytes] (csrc/core/tiled_matrix.hpp), number by number."""
+    out = np.empty((rows, width), np.float64)
+    header, codes = (32, 8 * size) if bits == 8 else (64, 4 * size)
+    for row, k in np.ndindex(rows, width):
+        block, inside, lane = k // size, k % size, row % 8
+        part = tiles[row // 8, block * (header + codes) : (block + 1) * (header + codes)]
+        scale = part[:32].view(np.float32)[lane]
+        if bits == 8:
+            byte = part[header + inside // 4 * 32 + 4 * lane + inside % 4]
+            out[row, k] = np.float64(scale) * np.int8(byte.view(np.int8))
+        else:
+            byte = int(part[header + inside // 8 * 32 + 4 * lane + inside % 4])
+            code = byte & 15 if inside % 8 < 4 else byte >> 4
+            out[row, k] = np.float64(scale) * code + np.float64(part[32:64].view(np.float32)[lane])
     return out
 
 
@@ -113,7 +137,7 @@ def product_model(emit: Callable[[Any, str, Any], str], weights: Array, x_dtype:
     """An ONNX model of x [batch, n(, width)] and what `emit(graph, "x", matrix)` adds; all tensors are in it."""
     from onnx import helper, numpy_helper
 
-    from sabiyarn_edge.export.graph_builder import MICROSOFT, GraphBuilder
+    from sabiyarn_edge.export.graph_builder import GraphBuilder
     from sabiyarn_edge.export.weight_format import Matrix
 
     graph = GraphBuilder()
@@ -130,7 +154,7 @@ def product_model(emit: Callable[[Any, str, Any], str], weights: Array, x_dtype:
     ]
     model = helper.make_model(
         helper.make_graph(graph.nodes, "product", graph.inputs, graph.outputs, tensors),
-        opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid(MICROSOFT, 1)],
+        opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid(DOMAIN, 1)],
         ir_version=10,
     )
     return bytes(model.SerializeToString())
@@ -169,22 +193,29 @@ def accept_graphs(folder: Path) -> None:
     path.write_text(json.dumps(config), encoding="utf-8")
 
 
+def open_graph(path: Path) -> onnxruntime.InferenceSession:
+    """With our operators, and one thread: of tiny models more would only wait for each other."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    register_operators(options)
+    return onnxruntime.InferenceSession(path, options)
+
+
 class FeedingLoop:
-    """Runs decoder.onnx with plain session.run: present comes back as new arrays and is fed as past.
+    """Runs decoder.onnx on NumPy arrays that are bound as past, to be appended to in place.
 
     Unused slots of the cache hold NaN (127 as int8): whoever reads one of them is found out.
     """
 
     def __init__(self, exported: Exported, *, rows: int, capacity: int) -> None:
         shape, report = exported.shape, exported.report
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # tiny models: more would only wait for each other
-        self._session = onnxruntime.InferenceSession(exported.folder / "decoder.onnx", options)
+        self._session = open_graph(exported.folder / "decoder.onnx")
         self._sides = [f"{layer}.{side}" for layer in range(shape["n_layer"]) for side in ("key", "value")]
         cache_shape = (rows, shape["n_heads"], capacity, shape["n_embd"] // shape["n_heads"])
         unused = 127 if report.kv_cache_dtype == "int8" else np.nan
         self._cache = {side: np.full(cache_shape, unused, report.kv_cache_dtype) for side in self._sides}
         self._lengths = np.zeros(rows, np.int64)
+        self._vocab_size = shape["vocab_size"]
 
     def feed(
         self, tokens: Array, *, row: int | None = None, wanted: Sequence[int] | None = None
@@ -193,20 +224,19 @@ class FeedingLoop:
         rows = slice(None) if row is None else slice(row, row + 1)
         count = tokens.shape[1]
         past = self._lengths[rows]
-        names = ["logits", *(f"present.{side}" for side in self._sides)]
-        logits, *present = self._session.run(
-            names,
-            {
-                "input_ids": np.asarray(tokens, np.int64),
-                "position_ids": past[:, None] + np.arange(count),
-                "seqlens_k": (past + count - 1).astype(np.int32),
-                "total_sequence_length": np.array([past.max() + count], np.int32),
-                "logits_index": np.array(range(count) if wanted is None else wanted, np.int64),
-                **{f"past_key_values.{side}": self._cache[side][rows] for side in self._sides},
-            },
-        )
-        for side, array in zip(self._sides, present, strict=True):
-            for index, length in enumerate(past + count):  # unused slots come back as zeros: keep them NaN
-                self._cache[side][rows][index, :, :length] = array[index, :, :length]
+        index = np.array(range(count) if wanted is None else wanted, np.int64)
+        feeds = {
+            "input_ids": np.array(tokens, np.int64),
+            "position_ids": past[:, None] + np.arange(count),
+            "seqlens_k": (past + count - 1).astype(np.int32),
+            "logits_index": index,
+            **{f"past_key_values.{side}": self._cache[side][rows] for side in self._sides},
+        }
+        logits = np.empty((len(tokens), len(index), self._vocab_size), np.float32)
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
+        self._session.run_with_iobinding(binding)
         self._lengths[rows] += count
         return logits

@@ -91,6 +91,6 @@ def test_codes_take_whole_bytes() -> None:
     assert BlockLayout(8, 16).packed_width(3) == 3
 
 
-def test_bits_per_weight_count_scales_and_zero_points() -> None:
-    assert BlockLayout(4, 128).bits_per_weight == 4 + (32 + 4) / 128
-    assert BlockLayout(8, 16).bits_per_weight == 10.5
+def test_bits_per_weight_count_scales_and_offsets() -> None:
+    assert BlockLayout(4, 128).bits_per_weight == 4 + (32 + 32) / 128
+    assert BlockLayout(8, 16).bits_per_weight == 8 + 32 / 16

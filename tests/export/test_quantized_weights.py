@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.errors import ExportError, InvalidInputError
 from sabiyarn_edge.export import export_model
-from sabiyarn_edge.weights_file import WeightsHeader
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
-from tests.export.models import SHAPES, Exported, FeedingLoop, export_tiny
+from tests.export.models import SHAPES, Exported, FeedingLoop, export_tiny, untiled
 
 TOKENS = np.random.default_rng(5).integers(97, size=(1, 40))
 
@@ -53,32 +52,35 @@ def graph(exported: Exported) -> onnx.ModelProto:
     return onnx.load(exported.folder / "decoder.onnx", load_external_data=False)
 
 
-def with_float_activations(exported: Exported) -> np.ndarray:
-    """Logits of TOKENS when the products do not round their inputs."""
-    model = graph(exported)
-    original = (exported.folder / "decoder.onnx").read_bytes()
+def test_the_tiles_hold_the_rounded_values(exported: Exported) -> None:
+    """To float32's rounding of a scale, and at 4 bits of an offset of up to 15 steps."""
+    model = onnx.load(exported.folder / "decoder.onnx")
+    tiles = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    expected = exported.oracle_tensors()
     for node in model.graph.node:
-        for attribute in node.attribute:
-            if attribute.name == "accuracy_level":
-                attribute.i = 0
-    onnx.save(model, exported.folder / "decoder.onnx")
-    try:
-        return FeedingLoop(exported, rows=1, capacity=64).feed(TOKENS)[0]
-    finally:
-        (exported.folder / "decoder.onnx").write_bytes(original)
+        if node.op_type in ("Linear", "Embedding"):
+            name, layout = node.input[1], {attribute.name: attribute.i for attribute in node.attribute}
+            values = untiled(
+                tiles[name], layout["N"], layout["K"], bits=layout["bits"], size=layout["block_size"]
+            )
+            largest = np.abs(expected[name]).max()
+            np.testing.assert_allclose(values, expected[name], rtol=1e-6, atol=1e-6 * largest)
 
 
-def test_exact_but_for_the_activations(exported: Exported) -> None:
-    """With float32 activations in the products, what is left is float32 rounding: every code, scale and zero
-    point is where MatMulNBits and GatherBlockQuantized look for it."""
+def test_logits_are_those_of_the_stored_values(exported: Exported) -> None:
+    """A float64 model of them, whose products round their inputs as ours do. What is left: float32, which may turn a
+    rounding that is a tie to within its precision; one code is 1/127 of a block's largest."""
     expected = exported.oracle().logits(TOKENS[0])
-    assert np.abs(with_float_activations(exported) - expected).max() < 1e-5 * expected.std()
+    logits = FeedingLoop(exported, rows=1, capacity=64).feed(TOKENS)[0]
+    difference = np.abs(logits - expected) / expected.std()
+    assert difference.max() < 0.05
+    assert np.median(difference) < 1e-4
 
 
 def test_every_product_is_of_blocks(exported: Exported) -> None:
     operators = [node.op_type for node in graph(exported).graph.node]
-    assert operators.count("MatMulNBits") == 4 * exported.shape["n_layer"] + 1
-    assert operators.count("GatherBlockQuantized") == 2
+    assert operators.count("Linear") == 4 * exported.shape["n_layer"] + 1
+    assert operators.count("Embedding") == 2
     assert not {"MatMul", "FusedMatMul", "DequantizeLinear"} & set(operators)
 
 
@@ -86,17 +88,10 @@ def test_wte_stands_once(exported: Exported) -> None:
     nodes = graph(exported).graph.node
     [lookup] = [node for node in nodes if node.name == "wte"]
     [head] = [node for node in nodes if node.name == "logits"]
-    assert list(lookup.input[2:4]) == list(head.input[2:4])  # scales and zero points
-    places = {
-        tensor.name: {entry.key: entry.value for entry in tensor.external_data}
-        for tensor in graph(exported).graph.initializer
-    }
-    if places[head.input[1]]:  # large enough for weights.bin
-        assert places[lookup.input[0]] == places[head.input[1]]
-        assert list(WeightsHeader.read(exported.folder / "weights.bin").tensors).count(head.input[1]) == 1
+    assert lookup.input[1] == head.input[1]
 
 
-@pytest.mark.parametrize("dtype", ["int4", "int8-per-channel"])
+@pytest.mark.parametrize("dtype", ["int4", "int8"])
 def test_the_runtime_generates(tmp_path: Path, dtype: str) -> None:
     """The tokens are those of the plain loop over the same graph."""
     exported = export_tiny(tmp_path, SHAPES["wide"], dtype=dtype)

@@ -38,7 +38,10 @@ def place(tensor: onnx.TensorProto) -> dict[str, str]:
 def test_every_tensor_has_the_checkpoints_values(exported: Exported) -> None:
     raw = (exported.folder / "weights.bin").read_bytes()
     dtype = "float16" if exported.report.dtype == "float16-weights" else "float32"
-    found = initializers(exported)
+    # All but the shapes that the graph reshapes to.
+    found = {
+        name: tensor for name, tensor in initializers(exported).items() if name.startswith("transformer.")
+    }
     assert found.keys() == exported.tensors.keys()
     for name, tensor in found.items():
         expected = exported.tensors[name]
@@ -72,7 +75,7 @@ def test_wte_stands_once_and_serves_both_ends(exported: Exported) -> None:
     readers = [node.op_type for node in model.graph.node if wte in node.input]
     widened = f"{wte}.float32"
     readers += [node.op_type for node in model.graph.node if widened in node.input]
-    assert set(readers) >= {"Gather", "FusedMatMul"}
+    assert set(readers) >= {"Gather", "Gemm"}
     stored = WeightsHeader.read(exported.folder / "weights.bin").tensors
     vocabulary = exported.shape["vocab_size"]
     assert [name for name, tensor in stored.items() if vocabulary in tensor.shape] == [wte]

@@ -1,4 +1,4 @@
-"""Counts the instructions that onnxruntime takes for a product with weights of each kind, on each emulated CPU.
+"""Counts the instructions of a product with weights of each kind, on each emulated CPU.
 
     python -m tests.arm.instructions.products [--result FILE]
 
@@ -24,6 +24,7 @@ from sabiyarn_edge.config import GPTJXConfig
 from sabiyarn_edge.export.graph_builder import GraphBuilder
 from sabiyarn_edge.export.weight_format import Matrix
 from sabiyarn_edge.export.weight_formats import WeightOptions, make_weight_format
+from sabiyarn_edge.operators import LIBRARY
 from tests.arm.__main__ import default_cache, versions_on
 from tests.arm.board import Board
 from tests.arm.cpus import CPUS
@@ -31,7 +32,7 @@ from tests.arm.instructions.__main__ import HERE, call, has_tools
 from tests.export.models import product_model
 
 OUTPUTS, INPUTS = 3072, 768
-KINDS = ("float32", "int8", "int8-per-channel", "int4")
+KINDS = ("float32", "int8", "int4")
 TOKENS = (1, 16)
 RUNS = (2, 12)
 """Their difference is that of ten runs: loading and the first run's allocations fall out."""
@@ -41,6 +42,7 @@ import sys
 import numpy, onnxruntime
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = options.inter_op_num_threads = 1
+options.register_custom_ops_library(sys.argv[4])
 session = onnxruntime.InferenceSession(sys.argv[1], options)
 x = numpy.random.default_rng(0).standard_normal((1, int(sys.argv[2]), 768), dtype=numpy.float32)
 for _ in range(int(sys.argv[3])):
@@ -75,10 +77,11 @@ def count(board: Board, plugin: Path, cpu: str, model: Path, tokens: int) -> flo
     }
     python = board.root / f"usr/bin/python{board.python_version}"
     command = ["qemu-aarch64", "-L", str(board.root), "-cpu", cpu, "-plugin", str(plugin), str(python)]
+    library = board.site_packages / "sabiyarn_edge" / LIBRARY.name
     found = []
     for runs in RUNS:
         done = subprocess.run(
-            [*command, "-c", GUEST, str(model), str(tokens), str(runs)],
+            [*command, "-c", GUEST, str(model), str(tokens), str(runs), str(library)],
             env=environment,
             capture_output=True,
             text=True,

@@ -1,0 +1,162 @@
+// csrc/operators/operator.hpp - makes an onnxruntime operator of a class with a few members.
+//
+// A kernel class has
+//   static constexpr const char* kName
+//   static constexpr ort::ElementType kInputs[], kOutputs[]; static constexpr std::size_t kRequiredInputs
+//   Kernel(const Attributes&)                   throws std::invalid_argument for attributes that do not fit
+//   void compute(Context&) const                as above for inputs; may run in several threads at once
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <iterator>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "operators/onnxruntime_abi.hpp"
+
+namespace sabiyarn {
+
+// onnxruntime's errors, which own a message, as exceptions.
+inline void check(const ort::Api& api, ort::Status* status, const char* what) {
+  if (status == nullptr) return;
+  api.release(status);
+  throw std::runtime_error(what);
+}
+
+class Attributes {
+ public:
+  Attributes(const ort::Api& api, const ort::KernelInfo* info) : api_(api), info_(info) {}
+  std::int64_t integer(const char* name) const {
+    std::int64_t value = 0;
+    check(api_, api_.attribute(info_, name, &value), name);
+    return value;
+  }
+
+ private:
+  const ort::Api& api_;
+  const ort::KernelInfo* info_;
+};
+
+struct Input {
+  const void* data = nullptr;
+  int type = ort::kUndefined;
+  std::vector<std::int64_t> shape;
+
+  explicit operator bool() const noexcept { return data != nullptr; }
+  template <typename T>
+  const T* as() const noexcept {
+    return static_cast<const T*>(data);
+  }
+};
+
+class Context {
+ public:
+  Context(const ort::Api& api, ort::KernelContext* context) : api_(api), context_(context) {}
+
+  // An input that is left out has no data.
+  Input input(std::size_t index) const {
+    const ort::Value* value = nullptr;
+    check(api_, api_.input(context_, index, &value), "an input is missing");
+    Input result;
+    if (value == nullptr) return result;
+    ort::ShapeInfo* info = nullptr;
+    check(api_, api_.shape(value, &info), "an input is no tensor");
+    std::size_t rank = 0;
+    static_cast<void>(api_.rank(info, &rank));
+    result.shape.resize(rank);
+    static_cast<void>(api_.dimensions(info, result.shape.data(), rank));
+    static_cast<void>(api_.element_type(info, &result.type));
+    api_.release(info);
+    void* data = nullptr;
+    check(api_, api_.data(const_cast<ort::Value*>(value), &data), "an input has no data");
+    result.data = data;
+    return result;
+  }
+
+  template <typename T>
+  T* output(std::size_t index, const std::vector<std::int64_t>& shape) {
+    ort::Value* value = nullptr;
+    check(api_, api_.output(context_, index, shape.data(), shape.size(), &value), "no memory for an output");
+    void* data = nullptr;
+    check(api_, api_.data(value, &data), "an output has no data");
+    return static_cast<T*>(data);
+  }
+
+  // task(i) for i < total, on onnxruntime's threads, whoever is free next.
+  template <typename Task>
+  void parallel_for(std::int64_t total, const Task& task) {
+    if (total == 1) {
+      task(0);
+      return;
+    }
+    const auto call = [](void* data, std::size_t index) {
+      (*static_cast<const Task*>(data))(static_cast<std::int64_t>(index));
+    };
+    check(api_,
+          api_.parallel_for(context_, call, static_cast<std::size_t>(total),
+                            const_cast<void*>(static_cast<const void*>(&task))),
+          "onnxruntime's threads refused the work");
+  }
+
+ private:
+  const ort::Api& api_;
+  ort::KernelContext* context_;
+};
+
+template <typename Kernel>
+class Operator : public ort::CustomOp {
+ public:
+  Operator() {
+    name = [](const CustomOp*) { return Kernel::kName; };
+    provider = [](const CustomOp*) -> const char* { return nullptr; };  // the CPU
+    input_type = [](const CustomOp*, std::size_t i) -> int { return Kernel::kInputs[i]; };
+    input_count = [](const CustomOp*) { return std::size(Kernel::kInputs); };
+    output_type = [](const CustomOp*, std::size_t i) -> int { return Kernel::kOutputs[i]; };
+    output_count = [](const CustomOp*) { return std::size(Kernel::kOutputs); };
+    destroy_kernel = [](void* kernel) { delete static_cast<Instance*>(kernel); };
+    input_characteristic = [](const CustomOp*, std::size_t i) -> int {
+      return i < Kernel::kRequiredInputs ? ort::kRequired : ort::kOptional;
+    };
+    output_characteristic = [](const CustomOp*, std::size_t) -> int { return ort::kRequired; };
+    input_memory = [](const CustomOp*, std::size_t) -> int { return ort::kDefaultMemory; };
+    variadic_input_minimum = variadic_output_minimum = [](const CustomOp*) { return 1; };
+    variadic_input_homogeneity = variadic_output_homogeneity = [](const CustomOp*) { return 1; };
+    start_version = [](const CustomOp*) { return 1; };
+    end_version = [](const CustomOp*) { return 1; };
+    create_kernel_v2 = [](const CustomOp*, const ort::Api* api, const ort::KernelInfo* info,
+                          void** kernel) -> ort::Status* {
+      return guarded(*api, [&] { *kernel = new Instance{*api, Kernel(Attributes(*api, info))}; });
+    };
+    compute_v2 = [](void* kernel, ort::KernelContext* context) -> ort::Status* {
+      const auto& instance = *static_cast<const Instance*>(kernel);
+      return guarded(instance.api, [&] {
+        Context wrapped(instance.api, context);
+        instance.kernel.compute(wrapped);
+      });
+    };
+  }
+
+ private:
+  struct Instance {
+    const ort::Api& api;
+    Kernel kernel;
+  };
+
+  // No exception may reach onnxruntime.
+  template <typename Action>
+  static ort::Status* guarded(const ort::Api& api, const Action& action) noexcept {
+    try {
+      action();
+      return nullptr;
+    } catch (const std::exception& error) {
+      return api.create_status(ort::kInvalidArgument, error.what());
+    } catch (...) {
+      return api.create_status(ort::kFail, "unknown error");
+    }
+  }
+};
+
+}  // namespace sabiyarn
