@@ -115,8 +115,9 @@ class EdgeGenerator:
             kv_window: most positions whose keys and values are kept; older ones are forgotten; None: all. Each token
                 sees exactly the newest so many (of prompts too, which are run token by token from there on).
             num_sink_tokens: so many first positions are never forgotten.
-            weight_cache: keep the weights, packed for this CPU, in the cache folder, from where all processes map them
-                (twice the model's size on disk; made on first load). None: if the weights are at least 32 MiB.
+            weight_cache: keep float weights, packed for this CPU, in the cache folder, from where all processes map
+                them (twice the model's size on disk; made on first load). None: if they are at least 32 MiB. Weights of
+                int8 and int4 are mapped from the model folder and never packed.
             low_power: let threads sleep whenever they wait, instead of spinning inside a step: less CPU time and energy
                 per token, and on an idle machine slower tokens.
             overflow: what to do when prompt and output need more positions than there are. "error": refuse before

@@ -1,6 +1,6 @@
-"""Weights packed for this CPU, in a file that all processes map instead of each packing its own.
+"""Float weights packed for this CPU, in a file that all processes map instead of each packing its own.
 
-onnxruntime packs matrices when it loads a model, into memory of the process: 130 MiB for SabiYarn-125M at int8. It
+onnxruntime packs matrices when it loads a model, into memory of the process: 0.5 GiB for SabiYarn-125M in float32. It
 can also write what it packed, and map that file later; mapped memory is clean, shared, and the system may drop and
 read it again at will. The first load on a device makes this file in the cache folder (see cache_folder):
 
