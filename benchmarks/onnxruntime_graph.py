@@ -125,8 +125,6 @@ class _Blocks(QuantizedWeights):
             quantize_axis=1,
         )
 
-    tied_embedding = embedding
-
     def _stored(self, weight: Matrix) -> tuple[Tensor, Tensor, Tensor]:
         """Codes, scales and zero points."""
         rows, width = weight.shape

@@ -86,7 +86,7 @@ class DecoderGraph:
         self._declare_inputs()
         self.graph.positions_of = "input_ids"
         table = self.parameters.matrix("transformer.wte.weight")
-        token = self.weight_format.tied_embedding(self.graph, "input_ids", table, "wte")
+        token = self.weight_format.embedding(self.graph, "input_ids", table, "wte")
         positions = self.parameters.matrix("transformer.wpe.weight")
         position = self.weight_format.embedding(self.graph, "position_ids", positions, "wpe")
         x = self.graph.node("Add", [token, position], "embedded")

@@ -58,8 +58,6 @@ class FloatWeights:
             return graph.node("Gather", [stored, ids], name)
         return graph.cast(graph.node("Gather", [stored, ids], f"{name}.{self.dtype}"), "float32", name)
 
-    tied_embedding = embedding
-
     def tied_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
         # Gemm takes the table as it stands; MatMul would need a transposed copy of it. Gemm knows no batches.
         entries, width = table.shape

@@ -65,8 +65,11 @@ class GraphBuilder:
         Returns:
             Name of the first output: `name` itself unless `outputs` says otherwise.
         """
+        given = list(inputs)
+        while given and not given[-1]:
+            given.pop()  # at the end, the name may be left out too
         made = list(outputs) if outputs is not None else [name]
-        self.nodes.append(helper.make_node(op, list(inputs), made, name=name, domain=domain, **attributes))
+        self.nodes.append(helper.make_node(op, given, made, name=name, domain=domain, **attributes))
         return made[0]
 
     def on_rows(self, x: str, width: int, outputs: int, name: str, product: Callable[[str, str], str]) -> str:

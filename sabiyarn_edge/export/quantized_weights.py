@@ -53,22 +53,16 @@ class QuantizedWeights:
     ) -> str:
         inputs = [x, graph.tensor(self._tiles(weight)), "" if bias is None else graph.tensor(bias)]
         inputs += [residual or "", *(norm.parameters(graph) if norm is not None else ())]
-        while not inputs[-1]:
-            inputs.pop()
         return graph.node("Linear", inputs, name, domain=DOMAIN, **self._shape(weight), gelu=int(gelu))
 
     def residual_norm(self, graph: GraphBuilder, x: str, first: Norm, second: Norm, name: str) -> str:
         (scale, bias), (second_scale, second_bias) = first.parameters(graph), second.parameters(graph)
         inputs = [x, scale, second_scale, bias, second_bias]
-        while not inputs[-1]:
-            inputs.pop()
         return graph.node("ResidualNorm", inputs, name, domain=DOMAIN)
 
     def embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
         tiles = graph.tensor(self._tiles(table))
         return graph.node("Embedding", [ids, tiles], name, domain=DOMAIN, **self._shape(table))
-
-    tied_embedding = embedding
 
     def tied_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
         return self.linear(graph, x, table, None, name)

@@ -50,9 +50,6 @@ class WeightFormat(Protocol):
     def embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
         """Emit table[ids]: int64 [...] -> float32 [..., width]."""
 
-    def tied_embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
-        """As `embedding`, of a table whose bytes `tied_head` reads too."""
-
     def tied_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
         """Emit x table^T: [batch, n, width] -> float32 [batch, n, entries]."""
 
