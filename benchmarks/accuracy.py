@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sabiyarn_edge.bench.engine import random_prompt
-from sabiyarn_edge.session import DecoderSession
+from sabiyarn_edge.engine.decoder import DecoderSession
 
 __all__ = ["accuracy"]
 

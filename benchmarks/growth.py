@@ -30,8 +30,8 @@ from sabiyarn_edge.bench.footprint import footprint, forget_peak
 from sabiyarn_edge.bench.machine import describe_machine
 from sabiyarn_edge.bench.statistics import summary
 from sabiyarn_edge.bench.traffic import step_bytes
-from sabiyarn_edge.cpus import usable_cpus
-from sabiyarn_edge.generation_config import GenerationConfig
+from sabiyarn_edge.options.generation_config import GenerationConfig
+from sabiyarn_edge.system.cpus import usable_cpus
 
 LENGTHS = (128, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 ROWS = (1, 2, 3, 4, 5, 6, 8, 12, 16)

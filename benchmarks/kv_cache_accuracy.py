@@ -83,9 +83,9 @@ def main() -> int:
     parser.add_argument("--out", type=out_file, help="write the result as JSON to this file too")
     args = parser.parse_args()
 
+    from sabiyarn_edge.engine.decoder import DecoderSession
     from sabiyarn_edge.export import export_model
-    from sabiyarn_edge.session import DecoderSession
-    from sabiyarn_edge.tokenizer import Tokenizer
+    from sabiyarn_edge.text.tokenizer import Tokenizer
 
     variants: dict[str, dict[str, Any]] = {
         "float32": {"kv_cache_dtype": "float32"},

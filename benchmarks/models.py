@@ -20,9 +20,9 @@ import numpy as np
 import sabiyarn_edge.export
 from benchmarks.onnxruntime_graph import write_onnxruntime_folder
 from sabiyarn_edge.bench.traffic import weight_bytes_per_step
-from sabiyarn_edge.config import ModelConfig
 from sabiyarn_edge.export import export_model
 from sabiyarn_edge.export.block_plan import BlockPlan
+from sabiyarn_edge.model_folder.config import ModelConfig
 
 __all__ = [
     "SHAPES",

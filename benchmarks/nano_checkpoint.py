@@ -21,7 +21,7 @@ def unpack_nano(out: Path) -> Path:
     import onnx
     from safetensors.numpy import save_file
 
-    from sabiyarn_edge.weights_file import WeightsHeader
+    from sabiyarn_edge.model_folder.weights_file import WeightsHeader
 
     out.mkdir(parents=True, exist_ok=True)
     tensors = {}

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from sabiyarn_edge.config import ModelConfig
 from sabiyarn_edge.export.block_plan import BlockPlan
 from sabiyarn_edge.export.decoder_graph import DecoderGraph, Parameters
 from sabiyarn_edge.export.exporter import GRAPH_FILES, WEIGHTS_FILE
@@ -25,6 +24,7 @@ from sabiyarn_edge.export.quantized_weights import QuantizedWeights
 from sabiyarn_edge.export.tensors import Tensor
 from sabiyarn_edge.export.weight_format import Matrix
 from sabiyarn_edge.export.weights_writer import plan_weights, write_weights
+from sabiyarn_edge.model_folder.config import ModelConfig
 from sabiyarn_edge.modeling import GPTJXConfig
 
 __all__ = ["write_onnxruntime_folder"]

@@ -95,8 +95,8 @@ def main() -> int:
     args = parser.parse_args()
 
     from sabiyarn_edge.bench.machine import describe_machine
-    from sabiyarn_edge.config import ModelConfig
     from sabiyarn_edge.generator import find_model
+    from sabiyarn_edge.model_folder.config import ModelConfig
 
     shape = ModelConfig.load(find_model(args.model)).gptjx
     tokens = np.random.default_rng(0).integers(1, shape.vocab_size, 16).tolist()

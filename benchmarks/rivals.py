@@ -31,7 +31,7 @@ from sabiyarn_edge.bench.machine import describe_machine
 from sabiyarn_edge.bench.measure import LENGTHS
 from sabiyarn_edge.bench.statistics import summary
 from sabiyarn_edge.bench.turn import Turn, summarize
-from sabiyarn_edge.cpus import usable_cpus
+from sabiyarn_edge.system.cpus import usable_cpus
 
 BEAM_LENGTH, MEMORY_TOKENS = 128, 256
 LONG = 2000  # tokens; prompts from here on take seconds, and get fewer rounds

@@ -39,7 +39,7 @@ def random_model(folder: Path, dtype: str) -> Path:
 
 def generate(model: Path, threads: int | None) -> dict[str, Any]:
     """What the process in the group does; times are seconds."""
-    from sabiyarn_edge.memory import process_memory
+    from sabiyarn_edge.system.process_memory import process_memory
 
     started = time.perf_counter()
     generator = EdgeGenerator.from_pretrained(model, num_threads=threads)

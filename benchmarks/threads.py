@@ -29,7 +29,8 @@ POLICIES = ("spinning", "default", "low_power")
 
 def serve(model: Path, policy: str, threads: int) -> None:
     """Load, then for each line on standard input generate STEPS tokens and answer with the times as JSON."""
-    from sabiyarn_edge import EdgeGenerator, session
+    from sabiyarn_edge import EdgeGenerator
+    from sabiyarn_edge.engine import decoder as session
 
     if policy == "spinning":
         session._spinning = lambda low_power: {}
@@ -74,7 +75,7 @@ def main() -> int:
     from benchmarks.children import Child
     from sabiyarn_edge.bench.machine import describe_machine
     from sabiyarn_edge.bench.statistics import summary
-    from sabiyarn_edge.cpus import usable_cpus
+    from sabiyarn_edge.system.cpus import usable_cpus
 
     children = {}
     for threads in args.threads or sorted({1, usable_cpus()}):

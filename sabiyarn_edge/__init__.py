@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import telemetry as _telemetry
+from .system import telemetry as _telemetry
 
 if TYPE_CHECKING:
+    from .calls.mask_patterns import document_mask, prefix_mask, sliding_window_mask
+    from .calls.result import GenerationResult, Timings
+    from .calls.scoring import Score
     from .errors import SabiYarnError
-    from .generation_config import GenerationConfig, OptionWarning
     from .generator import EdgeGenerator, TokenStream
-    from .mask_patterns import document_mask, prefix_mask, sliding_window_mask
-    from .memory_plan import MemoryFitWarning, MemoryPlan
-    from .result import GenerationResult, Timings
-    from .scoring import Score
-    from .streaming import StreamedToken
+    from .model_folder.weight_cache import WeightCacheWarning
+    from .options.generation_config import GenerationConfig, OptionWarning
+    from .planning.memory_plan import MemoryFitWarning, MemoryPlan
+    from .text.streaming import StreamedToken
     from .text_session import Session
-    from .weight_cache import WeightCacheWarning
 
 _telemetry.turn_off()  # works only before onnxruntime is first imported
 
@@ -45,21 +45,21 @@ __all__ = [
 # Loaded when first asked for: `import sabiyarn_edge` stays fast, and torch users need no onnxruntime.
 _HOMES = {
     "EdgeGenerator": "generator",
-    "GenerationConfig": "generation_config",
-    "GenerationResult": "result",
-    "MemoryFitWarning": "memory_plan",
-    "MemoryPlan": "memory_plan",
-    "OptionWarning": "generation_config",
+    "GenerationConfig": "options.generation_config",
+    "GenerationResult": "calls.result",
+    "MemoryFitWarning": "planning.memory_plan",
+    "MemoryPlan": "planning.memory_plan",
+    "OptionWarning": "options.generation_config",
     "SabiYarnError": "errors",
-    "Score": "scoring",
+    "Score": "calls.scoring",
     "Session": "text_session",
-    "StreamedToken": "streaming",
-    "Timings": "result",
+    "StreamedToken": "text.streaming",
+    "Timings": "calls.result",
     "TokenStream": "generator",
-    "WeightCacheWarning": "weight_cache",
-    "document_mask": "mask_patterns",
-    "prefix_mask": "mask_patterns",
-    "sliding_window_mask": "mask_patterns",
+    "WeightCacheWarning": "model_folder.weight_cache",
+    "document_mask": "calls.mask_patterns",
+    "prefix_mask": "calls.mask_patterns",
+    "sliding_window_mask": "calls.mask_patterns",
 }
 
 

@@ -14,27 +14,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._core import DecodeState
-from .attention_masks import CallMasks, PromptMask
-from .callbacks import Callbacks
-from .config import ModelConfig
-from .decode_options import DEFAULT_MAX_NEW_TOKENS, decode_state
-from .embedding import check_pooling, embed_tokens
+from .calls.attention_masks import CallMasks, PromptMask
+from .calls.callbacks import Callbacks
+from .calls.decode_options import DEFAULT_MAX_NEW_TOKENS, decode_state
+from .calls.embedding import check_pooling, embed_tokens
+from .calls.pooling import Pooling
+from .calls.prompts import Prompts, read_prompt, read_prompts
+from .calls.result import GenerationResult
+from .calls.run import Run
+from .calls.scoring import Score, score_tokens
+from .engine.decoder import MAX_PREFILL_CHUNK, DecoderSession
+from .engine.prefix_cache import Claim
 from .errors import InvalidInputError, ModelFolderError
-from .generation_config import GenerationConfig
-from .memory import process_memory, return_free_memory
-from .memory_plan import MIB, MemoryFitWarning, MemoryPlan, check_call, check_room, fit_to_limit, plan_memory
-from .option_checks import flag
-from .overflow import Overflow, SlidingContext, cut_prompt
-from .pooling import Pooling
-from .prefix_pool import Claim
-from .prompts import Prompts, read_prompt, read_prompts
-from .result import GenerationResult
-from .run import Run
-from .scoring import Score, score_tokens
-from .session import MAX_PREFILL_CHUNK, DecoderSession
-from .streaming import StreamedToken
+from .model_folder.config import ModelConfig
+from .options.checks import flag
+from .options.generation_config import GenerationConfig
+from .options.overflow import Overflow, SlidingContext, cut_prompt
+from .planning.memory_plan import (
+    MIB,
+    MemoryFitWarning,
+    MemoryPlan,
+    check_call,
+    check_room,
+    fit_to_limit,
+    plan_memory,
+)
+from .system.process_memory import process_memory, return_free_memory
+from .text.streaming import StreamedToken
+from .text.tokenizer import Tokenizer
 from .text_session import Session
-from .tokenizer import Tokenizer
 
 __all__ = ["EdgeGenerator", "TokenStream", "find_model"]
 
@@ -308,7 +316,7 @@ class EdgeGenerator:
             InvalidInputError: it holds keys and values of more tokens than kv_window, or this generator is in the
                 middle of a stream.
         """
-        from .session_file import load_session
+        from .engine.session_file import load_session
 
         with self._reserved():
             tokens = load_session(path, self._session)
@@ -318,7 +326,7 @@ class EdgeGenerator:
         return self._session.text.pool.claim(tokens)
 
     def _save_session(self, path: str | Path, tokens: Sequence[int], claim: Claim) -> None:
-        from .session_file import save_session
+        from .engine.session_file import save_session
 
         with self._reserved():
             slides = self.overflow.mode == "slide"

@@ -6,12 +6,12 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .calls.prompts import read_prompt
+from .calls.result import GenerationResult
+from .engine.prefix_cache import Claim, common_prefix
 from .errors import InvalidInputError
-from .generation_config import GenerationConfig
-from .prefix_pool import Claim, common_prefix
-from .prompts import read_prompt
-from .result import GenerationResult
-from .streaming import StreamedToken
+from .options.generation_config import GenerationConfig
+from .text.streaming import StreamedToken
 
 if TYPE_CHECKING:
     from .generator import EdgeGenerator, TokenStream

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sabiyarn_edge import durable
+from sabiyarn_edge.system import atomic_write as durable
 
 FILES = ("a", "b")
 

@@ -26,7 +26,7 @@ LACKING = frozenset(
 
 EMULATED = "QEMU_CPU" in os.environ
 """Whether qemu runs this Python: its own memory, which grows with what it translates, is counted with Python's, and it
-keeps no limit of addresses. Set by tests/arm."""
+keeps no limit of addresses. Set by tests/campaigns/arm."""
 
 OURS = ("tests", "sabiyarn_edge")
 

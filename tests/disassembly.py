@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DISPATCHED_SECTION = "dispatched"
-"""Where functions stand that run only after the CPU was asked (SABIYARN_DISPATCHED in csrc/core/dispatched.hpp)."""
+"""Where functions stand that run only after the CPU was asked (csrc/core/simd/dispatched.hpp)."""
 
 
 HARMLESS = ("xgetbv",)

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 import sabiyarn_edge
-from sabiyarn_edge import _core, _decode
+from sabiyarn_edge import _core
+from sabiyarn_edge.engine import _decode
 
 REPOSITORY = Path(__file__).parents[1]
 

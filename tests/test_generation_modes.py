@@ -183,7 +183,7 @@ def test_prompt_lookup_gives_what_greedy_gives(text_model: Path, window: int | N
 
 def test_prompt_lookup_runs_the_model_less_often(generator: EdgeGenerator) -> None:
     from sabiyarn_edge._core import DecodeOptions, DecodeState
-    from sabiyarn_edge._decode import DecodeLoop, LookupRunner
+    from sabiyarn_edge.engine._decode import DecodeLoop, LookupRunner
 
     session = generator._session
     # A text that repeats: a bias makes one cycle of ids the greedy choice.

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sabiyarn_edge import _core, _decode
-from sabiyarn_edge.operators import LIBRARY
+from sabiyarn_edge import _core
+from sabiyarn_edge.engine import _decode
+from sabiyarn_edge.engine.operators import LIBRARY
 from tests.disassembly import (
     AARCH64_NATIVE,
     DISPATCHED_SECTION,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-import sabiyarn_edge.masked_runner as masked_runner_module
-import sabiyarn_edge.session as session_module
+import sabiyarn_edge.engine.decoder as session_module
+import sabiyarn_edge.engine.masked_runner as masked_runner_module
 from sabiyarn_edge import EdgeGenerator, document_mask, prefix_mask, sliding_window_mask
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
 from sabiyarn_edge.modeling import GPTJXForCausalLM

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sabiyarn_edge import EdgeGenerator
-from sabiyarn_edge.memory import process_memory
+from sabiyarn_edge.system.process_memory import process_memory
 from tests.device import EMULATED
 from tests.export.models import export_tiny
 

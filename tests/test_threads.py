@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import sabiyarn_edge.session as session_module
+import sabiyarn_edge.engine.decoder as session_module
 from sabiyarn_edge import EdgeGenerator
-from sabiyarn_edge.session import DecoderSession
+from sabiyarn_edge.engine.decoder import DecoderSession
 
 
 def test_no_more_threads_than_cpus_at_hand(text_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

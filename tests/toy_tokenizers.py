@@ -8,7 +8,7 @@ import json
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from sabiyarn_edge.tokenizer import Tokenizer
+from sabiyarn_edge.text.tokenizer import Tokenizer
 
 CORPUS = [
     "Gbogbo ènìyàn ni a bí ní òmìnira; iyì àti ẹ̀tọ́ kọ̀ọ̀kan sì dọ́gba.",

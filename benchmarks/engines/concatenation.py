@@ -12,7 +12,7 @@ from benchmarks.engines import Facts, spaced
 from sabiyarn_edge.bench.engine import random_prompt
 from sabiyarn_edge.bench.traffic import weight_bytes_per_step
 from sabiyarn_edge.bench.turn import Turn
-from sabiyarn_edge.config import ModelConfig
+from sabiyarn_edge.model_folder.config import ModelConfig
 
 CHUNK = (
     512  # prompt tokens at once, as this package takes; in one piece 4000 would need 1.5 GB for scores alone

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
-#include "core/attention.hpp"
+#include "core/kernels/attention.hpp"
 
 namespace py = pybind11;
 

@@ -1,8 +1,8 @@
 #include <pybind11/stl.h>
 
 #include "bindings/bindings.hpp"
-#include "core/decode_options.hpp"
-#include "core/stop_strings.hpp"
+#include "core/decoding/decode_options.hpp"
+#include "core/decoding/stop_strings.hpp"
 
 namespace py = pybind11;
 

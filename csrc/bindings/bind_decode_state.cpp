@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "bindings/bindings.hpp"
-#include "core/decode_state.hpp"
+#include "core/decoding/decode_state.hpp"
 
 namespace py = pybind11;
 

@@ -3,9 +3,9 @@
 
 #include "bindings/bindings.hpp"
 #include "bindings/rows.hpp"
-#include "core/exact_math.hpp"
-#include "core/random.hpp"
-#include "core/row_math.hpp"
+#include "core/selection/random.hpp"
+#include "core/selection/row_math.hpp"
+#include "core/simd/exact_math.hpp"
 
 namespace py = pybind11;
 

@@ -3,7 +3,7 @@
 #include <stdexcept>
 
 #include "bindings/bindings.hpp"
-#include "core/half.hpp"
+#include "core/simd/half.hpp"
 
 namespace py = pybind11;
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
-#include "core/kv_cache.hpp"
+#include "core/kv/kv_cache.hpp"
 
 namespace py = pybind11;
 

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
-#include "core/gelu.hpp"
-#include "core/lanes.hpp"
-#include "core/linear.hpp"
+#include "core/kernels/linear.hpp"
+#include "core/simd/gelu.hpp"
+#include "core/simd/lanes.hpp"
 
 namespace py = pybind11;
 
@@ -107,7 +107,7 @@ void register_linear(py::module_& module) {
         const float* values = x.data();
         {
           py::gil_scoped_release release;
-          RoundedRows rounded;
+          QuantizedActivations rounded;
           rounded.resize(rows, inputs, block_size);
           std::vector<float> normalized(static_cast<std::size_t>(inputs));
           for (std::int64_t row = 0; row < rows; ++row) {
@@ -126,7 +126,7 @@ void register_linear(py::module_& module) {
       py::arg("block_size"), py::arg("bits"), py::arg("kernels"), py::arg("bias").noconvert() = py::none(),
       py::arg("residual").noconvert() = py::none(), py::arg("norm_scale").noconvert() = py::none(),
       py::arg("norm_bias").noconvert() = py::none(), py::arg("gelu") = false,
-      "float32 [rows, inputs] by tiled weights (uint8, csrc/core/tiled_matrix.hpp) -> float32 [rows, "
+      "float32 [rows, inputs] by tiled weights (uint8, csrc/core/kernels/tiled_matrix.hpp) -> float32 [rows, "
       "outputs].\n\n"
       "norm_scale and norm_bias [inputs] are of a layer norm before the product; bias [outputs], GELU and "
       "residual\n"

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "bindings/bindings.hpp"
-#include "core/mask_cache.hpp"
+#include "core/kv/mask_cache.hpp"
 
 namespace py = pybind11;
 

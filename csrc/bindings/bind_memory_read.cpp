@@ -1,7 +1,7 @@
 #include <pybind11/numpy.h>
 
 #include "bindings/bindings.hpp"
-#include "core/memory_read.hpp"
+#include "core/kernels/memory_read.hpp"
 
 namespace py = pybind11;
 

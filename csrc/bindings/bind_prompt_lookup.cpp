@@ -1,7 +1,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/bindings.hpp"
-#include "core/prompt_lookup.hpp"
+#include "core/decoding/prompt_lookup.hpp"
 
 namespace py = pybind11;
 

@@ -9,12 +9,12 @@
 
 #include "bindings/bindings.hpp"
 #include "bindings/rows.hpp"
-#include "core/sampler.hpp"
-#include "core/sampling_filters.hpp"
-#include "core/score_processors.hpp"
-#include "core/softmax.hpp"
-#include "core/survivors.hpp"
-#include "core/top_selection.hpp"
+#include "core/selection/candidates.hpp"
+#include "core/selection/sampler.hpp"
+#include "core/selection/sampling_filters.hpp"
+#include "core/selection/score_processors.hpp"
+#include "core/selection/softmax.hpp"
+#include "core/selection/top_k.hpp"
 
 namespace py = pybind11;
 
@@ -23,10 +23,10 @@ namespace {
 
 using IdList = std::vector<TokenId>;
 
-void write_back(const Survivors& survivors, std::span<float> row) {
+void write_back(const Candidates& candidates, std::span<float> row) {
   std::fill(row.begin(), row.end(), -std::numeric_limits<float>::infinity());
-  for (std::size_t i = 0; i < survivors.size(); ++i) {
-    row[static_cast<std::size_t>(survivors.ids()[i])] = survivors.scores()[i];
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    row[static_cast<std::size_t>(candidates.ids()[i])] = candidates.scores()[i];
   }
 }
 
@@ -54,25 +54,25 @@ const std::vector<IdList>& checked(const std::vector<IdList>& words, std::span<c
 
 // Runs a filter over the tokens above -inf of a row, if there are any, and writes back what is left.
 template <typename Filter>
-void on_survivors(RowArray& scores, Filter filter) {
+void on_candidates(RowArray& scores, Filter filter) {
   const auto row = as_row(scores);
   for (const float score : row) {
     if (!(score < std::numeric_limits<float>::infinity()))
       throw std::invalid_argument("scores hold NaN or +inf");
   }
-  Survivors survivors;
-  survivors.gather(row, 1.0f);
-  if (survivors.size() == 0) return;
-  filter(survivors);
-  write_back(survivors, row);
+  Candidates candidates;
+  candidates.gather(row, 1.0f);
+  if (candidates.size() == 0) return;
+  filter(candidates);
+  write_back(candidates, row);
 }
 
-template <void (*filter)(Survivors&, double, std::size_t, FilterScratch&)>
+template <void (*filter)(Candidates&, double, std::size_t, FilterScratch&)>
 void def_filter(py::module_& module, const char* name, const char* value) {
   module.def(
       name,
       [](RowArray& scores, double threshold, std::size_t keep) {
-        on_survivors(scores, [&](Survivors& row) {
+        on_candidates(scores, [&](Candidates& row) {
           FilterScratch scratch;
           filter(row, threshold, at_least_one(keep), scratch);
         });
@@ -139,10 +139,10 @@ void register_score_functions(py::module_& module) {
       "filter_top_k",
       [](RowArray& scores, std::size_t k, float temperature) {
         const auto row = as_row(scores);
-        Survivors survivors;
-        TopSelection selection;
-        survivors.gather_top_k(row, temperature, at_least_one(k), selection);
-        write_back(survivors, row);
+        Candidates candidates;
+        TopK selection;
+        candidates.gather_top_k(row, temperature, at_least_one(k), selection);
+        write_back(candidates, row);
       },
       py::arg("scores").noconvert(), py::arg("k"), py::arg("temperature") = 1.0f);
   def_filter<filter_top_p>(module, "filter_top_p", "p");
@@ -151,7 +151,7 @@ void register_score_functions(py::module_& module) {
   def_filter<filter_epsilon>(module, "filter_epsilon", "epsilon");
   def_filter<filter_eta>(module, "filter_eta", "epsilon");
   module.def(
-      "renormalize", [](RowArray& scores) { on_survivors(scores, renormalize); },
+      "renormalize", [](RowArray& scores) { on_candidates(scores, renormalize); },
       py::arg("scores").noconvert());
 
   module.def(
@@ -169,7 +169,7 @@ void register_score_functions(py::module_& module) {
   module.def(
       "select_top",
       [](RowArray& scores, std::size_t k) {
-        TopSelection selection;
+        TopK selection;
         selection.begin(at_least_one(k));
         selection.offer(as_row(scores), 0.0f, 0);
         std::vector<std::pair<float, std::int32_t>> result;

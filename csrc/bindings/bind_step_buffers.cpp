@@ -1,5 +1,5 @@
 #include "bindings/bindings.hpp"
-#include "core/step_buffers.hpp"
+#include "core/kv/step_buffers.hpp"
 
 namespace py = pybind11;
 

@@ -1,7 +1,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/bindings.hpp"
-#include "core/stop_strings.hpp"
+#include "core/decoding/stop_strings.hpp"
 
 namespace py = pybind11;
 

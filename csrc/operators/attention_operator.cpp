@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "core/attention.hpp"
+#include "core/kernels/attention.hpp"
 
 namespace sabiyarn {
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "core/linear.hpp"
+#include "core/kernels/linear.hpp"
 
 namespace sabiyarn {
 
@@ -70,8 +70,8 @@ void LinearOperator::compute(Context& context) const {
 
   const LinearKernels& kernels = *linear_kernels().front();
   const Norm norm{norm_scale.as<float>(), norm_bias.as<float>()};
-  thread_local RoundedRows rows;  // kept for the next product: a step allocates nothing
-  RoundedRows& rounded = rows;    // the worker threads must see this thread's
+  thread_local QuantizedActivations rows;  // kept for the next product: a step allocates nothing
+  QuantizedActivations& rounded = rows;    // the worker threads must see this thread's
   rounded.resize(num_rows, weights.inputs, weights.block);
   const std::int64_t round_tasks = (num_rows + kRowsPerTask - 1) / kRowsPerTask;
   context.parallel_for(round_tasks, [&](std::int64_t task) {

@@ -1,7 +1,7 @@
 // csrc/operators/linear_operator.hpp - Linear and Embedding on tiled weights, for onnxruntime.
 #pragma once
 
-#include "core/tiled_matrix.hpp"
+#include "core/kernels/tiled_matrix.hpp"
 #include "operators/operator.hpp"
 
 namespace sabiyarn {

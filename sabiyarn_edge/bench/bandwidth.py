@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from .._core import exclusive_or
-from ..available_memory import AvailableMemory
+from ..system.available_memory import AvailableMemory
 
 __all__ = ["read_bandwidth"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..generation_config import GenerationConfig
+from ..options.generation_config import GenerationConfig
 from .footprint import footprint, forget_peak
 from .timed_session import timed
 from .traffic import weight_bytes_per_step

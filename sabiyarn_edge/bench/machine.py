@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .._core import linear_kernels
-from ..available_memory import AvailableMemory
-from ..cpus import usable_cpus
+from ..system.available_memory import AvailableMemory
+from ..system.cpus import usable_cpus
 
 __all__ = ["PACKAGES", "describe_machine"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..config import ModelConfig
 from ..errors import InvalidInputError
+from ..model_folder.config import ModelConfig
 from .bandwidth import read_bandwidth
 from .engine import NUM_BEAMS, Engine
 from .machine import describe_machine

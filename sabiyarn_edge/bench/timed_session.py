@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..session import DecoderSession
+from ..engine.decoder import DecoderSession
 
 __all__ = ["TimedSession", "timed"]
 

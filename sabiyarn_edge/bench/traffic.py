@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config import ModelConfig
-from ..weights_file import WeightsHeader
+from ..model_folder.config import ModelConfig
+from ..model_folder.weights_file import WeightsHeader
 
 __all__ = ["step_bytes", "weight_bytes_per_step"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..pooling import POOLINGS
+from ..calls.pooling import POOLINGS
 from .parser import Parser
 from .terminal import PROGRAM
 from .text_lines import add_arguments, lines_of, opened

@@ -15,9 +15,9 @@ from .parser import Parser
 from .terminal import PROGRAM
 
 if TYPE_CHECKING:
-    from ..generation_config import GenerationConfig
+    from ..calls.result import GenerationResult
     from ..generator import EdgeGenerator
-    from ..result import GenerationResult
+    from ..options.generation_config import GenerationConfig
     from ..text_session import Session
 
 __all__ = ["add_to", "run"]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config import ModelConfig
 from ..errors import ModelFolderError
-from ..graph_nodes import GraphNode, nodes_per_layer, read_nodes, stored_matrices
-from ..weights_file import WeightsHeader
+from ..model_folder.config import ModelConfig
+from ..model_folder.graph_nodes import GraphNode, nodes_per_layer, read_nodes, stored_matrices
+from ..model_folder.weights_file import WeightsHeader
 from .parser import Parser
 
 __all__ = ["add_to", "describe", "run"]

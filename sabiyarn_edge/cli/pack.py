@@ -6,10 +6,10 @@ import argparse
 import warnings
 from pathlib import Path
 
-from ..cache_folder import ENVIRONMENT_VARIABLE, cache_folder, disk_bytes
-from ..config import ModelConfig
 from ..errors import InvalidInputError, ModelFolderError
-from ..weight_cache import MIN_WEIGHTS_BYTES, WeightCacheWarning, packed_folder, replace_weights
+from ..model_folder.cache_folder import ENVIRONMENT_VARIABLE, cache_folder, disk_bytes
+from ..model_folder.config import ModelConfig
+from ..model_folder.weight_cache import MIN_WEIGHTS_BYTES, WeightCacheWarning, packed_folder, replace_weights
 from .parser import Parser
 from .terminal import PROGRAM
 
@@ -46,8 +46,8 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
+    from ..engine.decoder import caches_weights
     from ..generator import find_model
-    from ..session import caches_weights
 
     folder = find_model(arguments.model)
     config = ModelConfig.load(folder)
@@ -75,8 +75,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _make_entries(folder: Path, config: ModelConfig) -> None:
     """Load each graph from its packed weights, which are made if need be."""
-    from ..memory_plan import check_room
-    from ..session import DecoderSession
+    from ..engine.decoder import DecoderSession
+    from ..planning.memory_plan import check_room
 
     if cache_folder() is None:
         raise InvalidInputError(

@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
     def _advice(self, option: str) -> str:
-        from ..generation_config import GenerationConfig
+        from ..options.generation_config import GenerationConfig
 
         name = option.lstrip("-").replace("-", "_")
         if "--option" in self._option_string_actions and name in GenerationConfig.__dataclass_fields__:

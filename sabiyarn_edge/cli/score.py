@@ -16,7 +16,7 @@ from .terminal import PROGRAM
 from .text_lines import add_arguments, lines_of, opened
 
 if TYPE_CHECKING:
-    from ..scoring import Score
+    from ..calls.scoring import Score
 
 __all__ = ["add_to", "run"]
 

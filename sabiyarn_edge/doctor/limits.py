@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..available_memory import AvailableMemory
-from ..cpus import usable_cpus
+from ..system.available_memory import AvailableMemory
+from ..system.cpus import usable_cpus
 from .finding import Finding
 from .system import MIB, System
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..available_memory import AvailableMemory
-from ..config import ModelConfig
 from ..errors import SabiYarnError
+from ..model_folder.config import ModelConfig
+from ..system.available_memory import AvailableMemory
 from .finding import Finding
 from .system import MIB, System
 
@@ -21,8 +21,8 @@ def examine_model(system: System, model: str) -> Finding:
     """All bytes of the model against their hashes, which loading is too short for; its plan against the memory."""
     try:
         from ..generator import find_model
-        from ..memory_plan import plan_memory
-        from ..weights_file import hash_weights_file
+        from ..model_folder.weights_file import hash_weights_file
+        from ..planning.memory_plan import plan_memory
     except ImportError as error:
         text = f"{model} is not looked at, since the package does not load ({error})"
         return Finding("model", "problem", text, "Mend what stands above first.")

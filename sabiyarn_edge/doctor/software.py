@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import telemetry
+from ..system import telemetry
 from .finding import Finding
 from .system import System
 
@@ -44,7 +44,8 @@ def tokenizers():
     return tokenizers.__version__
 def core():
     import sabiyarn_edge
-    from sabiyarn_edge import _core, _decode
+    from sabiyarn_edge.engine import _decode
+    from sabiyarn_edge import _core
     return sabiyarn_edge.__version__
 def runtime():
     import onnxruntime

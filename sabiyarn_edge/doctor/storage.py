@@ -6,8 +6,8 @@ import shutil
 import tempfile
 from typing import Any
 
-from ..cache_folder import ENVIRONMENT_VARIABLE, cache_folder, disk_bytes
 from ..errors import InvalidInputError
+from ..model_folder.cache_folder import ENVIRONMENT_VARIABLE, cache_folder, disk_bytes
 from .finding import Finding
 from .system import MIB
 

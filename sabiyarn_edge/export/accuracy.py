@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..config import ModelConfig
+from ..model_folder.config import ModelConfig
 from ..modeling import GPTJXForCausalLM
 from .log_probs import log_softmax
 from .plain_decoder import PlainDecoder

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..config import GPTJXConfig
 from ..errors import ExportError, InvalidInputError
+from ..model_folder.config import GPTJXConfig
 from .block_quantization import BLOCK_SIZES, BlockLayout, block_size_for
 
 __all__ = ["BlockPlan", "matrix_names"]

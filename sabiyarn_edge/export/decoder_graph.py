@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..config import GPTJXConfig
-from ..operators import DOMAIN
+from ..engine.operators import DOMAIN
+from ..model_folder.config import GPTJXConfig
 from .graph_builder import GraphBuilder
 from .kv_scales import KvScales
 from .norms import Norm

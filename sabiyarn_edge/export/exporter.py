@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .. import __version__
-from ..config import FORMAT_VERSION, GPTJXConfig, ModelConfig
+from ..model_folder.config import FORMAT_VERSION, GPTJXConfig, ModelConfig
 from ..modeling.hub import expanded
 from .accuracy import weight_errors
 from .decoder_graph import build_decoder

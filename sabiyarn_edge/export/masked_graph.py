@@ -26,7 +26,7 @@ from math import sqrt
 
 import numpy as np
 
-from ..config import GPTJXConfig
+from ..model_folder.config import GPTJXConfig
 from .decoder_graph import DecoderGraph, Parameters
 from .graph_builder import GraphBuilder
 from .kv_scales import KvScales

@@ -10,7 +10,7 @@ from .tensors import Tensor
 __all__ = ["Norm"]
 
 LAYER_NORM_EPSILON = 1e-5
-"""As in GPTJX, and torch's default; csrc/core/linear.hpp has it too."""
+"""As in GPTJX, and torch's default; csrc/core/kernels/linear.hpp has it too."""
 
 
 @dataclass(frozen=True)

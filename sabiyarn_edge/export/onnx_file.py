@@ -9,7 +9,7 @@ from pathlib import Path
 from onnx import ModelProto, TensorProto, checker, helper
 
 from .. import __version__
-from ..weights_file import StoredTensor
+from ..model_folder.weights_file import StoredTensor
 from .graph_builder import GraphBuilder, onnx_type
 from .tensors import Tensor
 

@@ -6,8 +6,8 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from ..config import EXPORTED_KV_CACHE_DTYPES, GPTJXConfig
 from ..errors import ExportError, InvalidInputError
+from ..model_folder.config import EXPORTED_KV_CACHE_DTYPES, GPTJXConfig
 from .weight_formats import WeightOptions, check_weight_options
 
 __all__ = ["check_options", "check_space", "exported_config"]

@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ..config import ModelConfig
-from ..operators import register_operators
+from ..engine.operators import register_operators
+from ..model_folder.config import ModelConfig
 from .tensors import Array
 
 __all__ = ["PlainDecoder"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import GPTJXConfig
-from ..operators import DOMAIN
+from ..engine.operators import DOMAIN
+from ..model_folder.config import GPTJXConfig
 from .block_plan import BlockPlan
 from .block_quantization import BlockLayout, Blocks, round_to_nearest
 from .graph_builder import GraphBuilder

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ModelFolderError
-from ..generation_config import GENERATION_CONFIG_FILE
-from ..tokenizer import TOKENIZER_FILE, Tokenizer
+from ..options.generation_config import GENERATION_CONFIG_FILE
+from ..text.tokenizer import TOKENIZER_FILE, Tokenizer
 
 __all__ = ["copy_tokenizer", "write_generation_config"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..config import GPTJXConfig
+from ..model_folder.config import GPTJXConfig
 from ..modeling import GPTJXForCausalLM
 from ..modeling.hub import locate_checkpoint
 from .block_plan import matrix_names

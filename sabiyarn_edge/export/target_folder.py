@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..durable import new_folder
 from ..errors import ExportError
+from ..system.atomic_write import new_folder
 
 __all__ = ["atomic_folder", "check_target"]
 

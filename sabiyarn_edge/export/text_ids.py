@@ -9,7 +9,7 @@ import torch
 
 from ..errors import InvalidInputError
 from ..modeling import GPTJXForCausalLM
-from ..tokenizer import TOKENIZER_FILE, Tokenizer
+from ..text.tokenizer import TOKENIZER_FILE, Tokenizer
 
 __all__ = ["cut_to_rows", "evenly_spaced", "read_ids", "read_text", "written_by"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import GPTJXConfig, ModelConfig
+from ..model_folder.config import GPTJXConfig, ModelConfig
 from .accuracy import Accuracy, measure_accuracy
 from .calibration import LINEAR, calibrate
 from .kv_scales import KvScales, calibration_pieces, measure_scales

@@ -1,6 +1,6 @@
 """Lays a matrix in blocks of 4 or 8 bits out as tiles, which our operators Linear and Embedding read.
 
-csrc/core/tiled_matrix.hpp says how a tile lies in memory, and why.
+csrc/core/kernels/tiled_matrix.hpp says how a tile lies in memory, and why.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ModelConfig
 from ..errors import ExportError
+from ..model_folder.config import ModelConfig
 from .log_probs import log_softmax
 from .plain_decoder import PlainDecoder
 from .plain_masked_decoder import PlainMaskedDecoder

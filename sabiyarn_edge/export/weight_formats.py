@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..config import GPTJXConfig
 from ..errors import InvalidInputError
+from ..model_folder.config import GPTJXConfig
 from .block_plan import BlockPlan
 from .block_quantization import BLOCK_SIZES
 from .float_weights import FloatWeights

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..config import FORMAT_VERSION
-from ..weights_file import ALIGNMENT, StoredTensor, WeightsDigest, WeightsHeader
+from ..model_folder.config import FORMAT_VERSION
+from ..model_folder.weights_file import ALIGNMENT, StoredTensor, WeightsDigest, WeightsHeader
 from .tensors import Array, Tensor, check_finite
 
 __all__ = ["INLINE_LIMIT", "WeightsLayout", "plan_weights", "write_weights"]

@@ -6,7 +6,7 @@ package.
 
 from __future__ import annotations
 
-from ..config import GPTJXConfig
+from ..model_folder.config import GPTJXConfig
 from .model import GPTJXForCausalLM
 from .outputs import GPTJXGenerateOutput, GPTJXOutput
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import GPTJXConfig
+from ..model_folder.config import GPTJXConfig
 from .kv_cache import KvCache
 
 __all__ = ["MLP", "Attend", "Block", "SelfAttention", "make_layer_norm"]

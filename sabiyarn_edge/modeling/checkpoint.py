@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..config import CONFIG_FILE, GPTJXConfig, read_json_object
 from ..errors import CheckpointError, InvalidInputError, ModelFolderError
-from ..generation_config import GENERATION_CONFIG_FILE, GenerationConfig
+from ..model_folder.config import CONFIG_FILE, GPTJXConfig, read_json_object
+from ..options.generation_config import GENERATION_CONFIG_FILE, GenerationConfig
 from .hub import locate_checkpoint
 from .tensor_files import read_tensors, write_files
 

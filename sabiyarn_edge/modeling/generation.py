@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from .._core import DecodeState
-from .._decode import DecodeLoop
-from ..callbacks import Callbacks
-from ..decode_options import decode_state
+from ..calls.callbacks import Callbacks
+from ..calls.decode_options import decode_state
+from ..calls.prompts import read_prompts
+from ..engine._decode import DecodeLoop
 from ..errors import InvalidInputError
-from ..generation_config import GenerationConfig
-from ..prompts import read_prompts
+from ..options.generation_config import GenerationConfig
 from .masks import combine_with_padding, read_attention_mask, read_attn_mask
 from .outputs import GPTJXGenerateOutput
 from .torch_backend import TorchBackend

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..config import GPTJXConfig
 from ..errors import InvalidInputError
+from ..model_folder.config import GPTJXConfig
 
 __all__ = ["IGNORE_INDEX", "Span", "check_targets", "check_token_ids", "token_positions"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..config import GPTJXConfig
+from ..model_folder.config import GPTJXConfig
 
 __all__ = ["KvCache"]
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import GPTJXConfig
 from ..errors import InvalidInputError
-from ..generation_config import GenerationConfig
+from ..model_folder.config import GPTJXConfig
+from ..options.generation_config import GenerationConfig
 from .blocks import Attend
 from .causal_masks import CausalMaskCache
 from .inputs import IGNORE_INDEX, Span, check_targets, check_token_ids, token_positions
@@ -217,8 +217,8 @@ class GPTJXForCausalLM(nn.Module):
             use_cache: keep keys and values from step to step; None: as the model's config says.
             return_dict_in_generate: return a GPTJXGenerateOutput instead of its sequences.
             options: single options by their names in GenerationConfig, and the callables logits_processor,
-                prefix_allowed_tokens_fn and stopping_criteria; stop_strings need a sabiyarn_edge.tokenizer.Tokenizer as
-                `tokenizer`.
+                prefix_allowed_tokens_fn and stopping_criteria; stop_strings need a
+                sabiyarn_edge.text.tokenizer.Tokenizer as `tokenizer`.
 
         Returns:
             int64 [rows * num_return_sequences, length]: prompt and output, filled up with pad_token_id on the right.

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import read_json_object
-from ..durable import new_files
 from ..errors import CheckpointError, InvalidInputError
+from ..model_folder.config import read_json_object
+from ..system.atomic_write import new_files
 
 __all__ = ["read_tensors", "write_files"]
 

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from ..config import GPTJXConfig
+from ..model_folder.config import GPTJXConfig
 from .blocks import Attend, Block, make_layer_norm
 
 __all__ = ["GPTJXTransformer", "initialize_weights"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sabiyarn_edge.available_memory import AvailableMemory
 from sabiyarn_edge.bench import bandwidth
 from sabiyarn_edge.bench.bandwidth import read_bandwidth
 from sabiyarn_edge.bench.footprint import footprint, forget_peak
 from sabiyarn_edge.bench.statistics import summary
 from sabiyarn_edge.bench.traffic import weight_bytes_per_step
 from sabiyarn_edge.bench.turn import Turn, summarize
-from sabiyarn_edge.config import ModelConfig
+from sabiyarn_edge.model_folder.config import ModelConfig
+from sabiyarn_edge.system.available_memory import AvailableMemory
 from tests.export.models import SHAPES, export_tiny
 
 SHAPE = SHAPES["wide"]  # matrices large enough to stand in weights.bin

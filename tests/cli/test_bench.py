@@ -5,8 +5,7 @@ import json
 import onnxruntime
 
 from sabiyarn_edge.bench.engine import Engine
-
-from .conftest import BLOCK_SIZE, VOCAB_SIZE
+from tests.cli.conftest import BLOCK_SIZE, VOCAB_SIZE
 
 SHORT = ("--steps", 3, "--rounds", 2)
 

@@ -57,7 +57,7 @@ def test_here(run_process):
 
 def test_it_works_where_nothing_else_does():
     """Without numpy, onnxruntime, tokenizers and the compiled modules."""
-    lost = ["numpy", "onnxruntime", "tokenizers", "sabiyarn_edge._core", "sabiyarn_edge._decode"]
+    lost = ["numpy", "onnxruntime", "tokenizers", "sabiyarn_edge._core", "sabiyarn_edge.engine._decode"]
     lose = f"import sys; sys.modules.update(dict.fromkeys({lost}))"
     code = (
         f"{lose}; from sabiyarn_edge.doctor import System; from sabiyarn_edge import doctor;"

@@ -10,11 +10,10 @@ import types
 import pytest
 
 from sabiyarn_edge import EdgeGenerator, GenerationConfig
-from sabiyarn_edge.streaming import StreamedToken
+from sabiyarn_edge.text.streaming import StreamedToken
+from tests.cli.conftest import BLOCK_SIZE, VOCAB_SIZE
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
 from tests.export.models import export_tiny
-
-from .conftest import BLOCK_SIZE, VOCAB_SIZE
 
 PROMPT = "Gbogbo ènìyàn"
 

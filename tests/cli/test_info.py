@@ -6,9 +6,8 @@ import onnxruntime
 import pytest
 
 import sabiyarn_edge
+from tests.cli.conftest import BLOCK_SIZE, VOCAB_SIZE
 from tests.export.models import export_tiny
-
-from .conftest import BLOCK_SIZE, VOCAB_SIZE
 
 # wte and wpe; then in each of two layers ln_1, j (weight and bias), ln_2 and the matrices; and ln_f.
 PARAMETERS = (VOCAB_SIZE + BLOCK_SIZE) * 16 + 2 * (4 * 16 + 12 * 16 * 16) + 16

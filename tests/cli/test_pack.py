@@ -31,7 +31,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def counts_as_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sabiyarn_edge.session.MIN_WEIGHTS_BYTES", 1000)
+    monkeypatch.setattr("sabiyarn_edge.engine.decoder.MIN_WEIGHTS_BYTES", 1000)
 
 
 def identity(model: Path) -> tuple[int, int]:
@@ -106,7 +106,8 @@ def test_no_place_to_keep_them(run, model, monkeypatch):
 @pytest.mark.usefixtures("counts_as_large")
 def test_a_full_disk_is_an_error(run, model, monkeypatch):
     monkeypatch.setattr(
-        "sabiyarn_edge.weight_cache.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0)
+        "sabiyarn_edge.model_folder.weight_cache.shutil.disk_usage",
+        lambda path: shutil._ntuple_diskusage(1, 1, 0),
     )
     ran = run("pack", model)
     assert ran.code == 1

@@ -98,8 +98,8 @@ def test_ctrl_c_exits_with_130_and_no_traceback(tmp_path):
     script.write_text(
         "import sys, time\n"
         "import sabiyarn_edge.generator as g\n"
-        "from sabiyarn_edge.generation_config import GenerationConfig\n"
-        "from sabiyarn_edge.streaming import StreamedToken\n"
+        "from sabiyarn_edge.options.generation_config import GenerationConfig\n"
+        "from sabiyarn_edge.text.streaming import StreamedToken\n"
         "from sabiyarn_edge.cli import main\n"
         "class Slow:\n"
         "    generation_config = GenerationConfig()\n"

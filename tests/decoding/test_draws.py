@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sabiyarn_edge import _core
-from tests.core import twins_scores as twins
+from tests.core.selection import twins_scores as twins
 
 # 99.99th percentiles of chi-square, by degrees of freedom (a fixed seed makes the outcome certain, not likely).
 CHI_SQUARE_9999 = {4: 23.51, 5: 25.74, 11: 37.37}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sabiyarn_edge import _core
-from tests.core import twins_scores as twins
+from tests.core.selection import twins_scores as twins
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sabiyarn_edge.available_memory import AvailableMemory
 from sabiyarn_edge.doctor.limits import examine_memory, examine_threads
+from sabiyarn_edge.system.available_memory import AvailableMemory
 from tests.doctor.boards import MIB, PI_4, board
 
 SERVICE = {"proc/self/cgroup": "0::/system.slice/ours.service\n"}

@@ -9,7 +9,7 @@ import pytest
 
 from sabiyarn_edge.doctor.model import BASE, examine_model
 from sabiyarn_edge.doctor.system import System
-from sabiyarn_edge.memory_plan import plan_memory
+from sabiyarn_edge.planning.memory_plan import plan_memory
 from tests.doctor.boards import board
 
 

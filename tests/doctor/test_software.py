@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from sabiyarn_edge import telemetry
 from sabiyarn_edge.doctor.finding import Finding
 from sabiyarn_edge.doctor.software import MIN_ONNXRUNTIME, examine_software, examine_telemetry
 from sabiyarn_edge.doctor.system import System
+from sabiyarn_edge.system import telemetry
 from tests.doctor.boards import board
 
 CRASH = "import os, signal; os.kill(os.getpid(), signal.{})"

@@ -60,7 +60,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_folder_of_a_stranger(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "sabiyarn_edge.cache_folder.why_not_trusted", lambda path: "which belongs to user id 7"
+        "sabiyarn_edge.model_folder.cache_folder.why_not_trusted", lambda path: "which belongs to user id 7"
     )
     found = examine_cache()
     assert found.status == "problem"

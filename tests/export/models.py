@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from sabiyarn_edge.operators import DOMAIN, register_operators
+from sabiyarn_edge.engine.operators import DOMAIN, register_operators
 from tests.data.make_tiny_checkpoint import SHAPE, make_tiny_checkpoint, random_tensors
 from tests.device import LACKING, kept_export
 from tests.reference_gptjx import Array, ReferenceGPTJX
@@ -116,7 +116,7 @@ def rounded_to_bytes(matrix: Array, size: int) -> Array:
 
 
 def untiled(tiles: Array, rows: int, width: int, *, bits: int, size: int) -> Array:
-    """The matrix in tiles [tiles, bytes] (csrc/core/tiled_matrix.hpp), number by number."""
+    """The matrix in tiles [tiles, bytes] (csrc/core/kernels/tiled_matrix.hpp), number by number."""
     out = np.empty((rows, width), np.float64)
     header, codes = (32, 8 * size) if bits == 8 else (64, 4 * size)
     for row, k in np.ndindex(rows, width):

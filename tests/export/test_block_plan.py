@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sabiyarn_edge.config import GPTJXConfig
 from sabiyarn_edge.errors import ExportError, InvalidInputError
 from sabiyarn_edge.export.block_plan import BlockPlan, matrix_names
+from sabiyarn_edge.model_folder.config import GPTJXConfig
 from tests.data.make_tiny_checkpoint import random_tensors
 
 CONFIG = GPTJXConfig(block_size=64, vocab_size=97, n_layer=12, n_heads=2, n_embd=16)

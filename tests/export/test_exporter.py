@@ -15,10 +15,10 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from sabiyarn_edge.config import ModelConfig
 from sabiyarn_edge.errors import CheckpointError, ExportError, InvalidInputError
 from sabiyarn_edge.export import export_model, exporter
 from sabiyarn_edge.export.decoder_graph import Parameters
+from sabiyarn_edge.model_folder.config import ModelConfig
 from tests.data.make_tiny_checkpoint import TRAPS, make_tiny_checkpoint, random_tensors
 from tests.export.models import FeedingLoop, export_tiny
 from tests.reference_gptjx import ReferenceGPTJX

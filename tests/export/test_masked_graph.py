@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from sabiyarn_edge.operators import LIBRARY
+from sabiyarn_edge.engine.operators import LIBRARY
 from tests.data import run_decoder_masked
 from tests.export.models import SHAPES, Exported, export_tiny, open_graph
 from tests.export.test_decoder_graph import CACHE_BOUND, INT8_BOUND, TYPES

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sabiyarn_edge.config import ModelConfig
 from sabiyarn_edge.export.plain_decoder import PlainDecoder
+from sabiyarn_edge.model_folder.config import ModelConfig
 from tests.export.models import Exported, export_tiny
 
 LENGTHS = [5, 17, 1]

@@ -12,7 +12,7 @@ from tokenizers.models import Unigram, WordLevel
 
 from sabiyarn_edge.errors import CheckpointError
 from sabiyarn_edge.export.side_files import copy_tokenizer, write_generation_config
-from sabiyarn_edge.generation_config import GenerationConfig
+from sabiyarn_edge.options.generation_config import GenerationConfig
 
 
 @pytest.fixture

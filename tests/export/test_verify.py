@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sabiyarn_edge.config import ModelConfig
 from sabiyarn_edge.errors import ExportError
 from sabiyarn_edge.export.reference import Reference, make_reference, split_positions
 from sabiyarn_edge.export.verify import Verification, logit_bound, verify_export
+from sabiyarn_edge.model_folder.config import ModelConfig
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from tests.export.models import Exported, export_tiny
 

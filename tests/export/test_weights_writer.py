@@ -14,7 +14,7 @@ import pytest
 from sabiyarn_edge.errors import ExportError
 from sabiyarn_edge.export.tensors import Tensor
 from sabiyarn_edge.export.weights_writer import load_checked, plan_weights, write_weights
-from sabiyarn_edge.weights_file import WeightsHeader, hash_weights_file
+from sabiyarn_edge.model_folder.weights_file import WeightsHeader, hash_weights_file
 from tests.export.models import Exported, export_tiny
 
 LARGE = {"vocab_size": 4099, "n_embd": 128, "n_heads": 2, "block_size": 64}

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sabiyarn_edge.errors import CheckpointError, InvalidInputError
-from sabiyarn_edge.generation_config import GenerationConfig
 from sabiyarn_edge.modeling import GPTJXForCausalLM
+from sabiyarn_edge.options.generation_config import GenerationConfig
 from tests.data.make_tiny_checkpoint import LAYOUTS, TRAPS, make_tiny_checkpoint, random_tensors
 from tests.modeling.tiny import FLOAT32_BOUND, SHAPES, logits_of, random_ids, tiny_oracle
 

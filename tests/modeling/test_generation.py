@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sabiyarn_edge.errors import InvalidInputError, NumericalError
-from sabiyarn_edge.generation_config import GenerationConfig
+from sabiyarn_edge.options.generation_config import GenerationConfig
 from tests.modeling.tiny import SHAPES, random_ids, tiny_model, tiny_oracle
 
 INF = float("inf")

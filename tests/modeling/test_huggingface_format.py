@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sabiyarn_edge.config import GPTJXConfig
+from sabiyarn_edge.model_folder.config import GPTJXConfig
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from tests.modeling.tiny import SHAPES, logits_of, random_ids, tiny_model
 

@@ -11,11 +11,11 @@
 #include <vector>
 
 #include "check.hpp"
-#include "core/decode_state.hpp"
-#include "core/half.hpp"
-#include "core/kv_cache.hpp"
-#include "core/mask_cache.hpp"
-#include "core/random.hpp"
+#include "core/decoding/decode_state.hpp"
+#include "core/kv/kv_cache.hpp"
+#include "core/kv/mask_cache.hpp"
+#include "core/selection/random.hpp"
+#include "core/simd/half.hpp"
 
 using namespace sabiyarn;
 

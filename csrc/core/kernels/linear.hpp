@@ -1,0 +1,53 @@
+// csrc/core/kernels/linear.hpp - products of float32 rows with a TiledMatrix of 8-bit or 4-bit weights.
+//
+//   out[row, n] = sum over blocks b of  scale[n, b] * row_scale[b] * (integer dot product of the codes)
+//                                       + offset[n, b] * row_scale[b] * (sum of the row's codes)       (4
+//                                       bits)
+//
+// Then, where they are asked for: + bias[n], GELU, + residual[row, n].
+//
+// Integer sums are exact and the float operations are added in the order of the blocks without fused
+// multiply-add, so every instruction set gives the same bits.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "core/kernels/quantized_activations.hpp"
+#include "core/kernels/tiled_matrix.hpp"
+
+namespace sabiyarn {
+
+struct LinearOutput {
+  float* out;                       // [rows, outputs]
+  const float* bias = nullptr;      // [outputs], or none
+  const float* residual = nullptr;  // [rows, outputs], or none
+  bool gelu = false;
+};
+
+// A layer norm's parameters, [inputs] each; there may be no bias.
+struct Norm {
+  const float* scale;
+  const float* bias;
+};
+inline constexpr float kNormEpsilon = 1e-5f;  // GPTJX's, and torch's default
+
+struct LinearKernels {
+  const char* name;
+  // target[k] = (values[k] - mean) / sqrt(variance + epsilon) * scale[k] + bias[k]; width is a multiple of 8,
+  // and target may be values.
+  void (*normalize)(const float* values, std::int64_t width, const Norm& norm, float* target) noexcept;
+  // Rounds row `row` of `rounded`, which has been resized.
+  void (*round_row)(const float* values, std::int64_t row, QuantizedActivations& rounded) noexcept;
+  // The outputs of tiles first ... end - 1, for all rows.
+  void (*multiply)(const TiledMatrix& weights, const QuantizedActivations& rows, std::int64_t first,
+                   std::int64_t end, const LinearOutput& output) noexcept;
+};
+
+// Those that this CPU can run, the best first; the last one runs everywhere.
+std::span<const LinearKernels* const> linear_kernels() noexcept;
+
+// target[k] = weights[row, k] in float32: one row of an embedding.
+void read_row(const TiledMatrix& weights, std::int64_t row, float* target) noexcept;
+
+}  // namespace sabiyarn

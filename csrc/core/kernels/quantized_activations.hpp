@@ -1,0 +1,28 @@
+// csrc/core/kernels/quantized_activations.hpp - rows of activations as 8-bit codes, block by block like the weights they meet.
+//
+//   activation ~ scale * code,   code in -127 ... 127,   scale = largest magnitude of the block / 127
+//
+// Rows are rounded on their own, so what a row gives does not depend on what is computed beside it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace sabiyarn {
+
+struct QuantizedActivations {
+  std::int64_t rows = 0;
+  std::int64_t inputs = 0;
+  std::int64_t blocks = 0;
+  std::vector<std::int8_t> codes;  // [rows, inputs]
+  std::vector<std::int32_t> sums;  // [rows, blocks]: of each block's codes
+  std::vector<float> scales;       // [rows, blocks]
+  std::vector<float>
+      scaled_sums;  // [rows, blocks]: scale * sum, which an offset of the weights is multiplied by
+
+  // Memory is kept for the next call.
+  void resize(std::int64_t num_rows, std::int64_t width, std::int64_t block);
+};
+
+}  // namespace sabiyarn

@@ -1,0 +1,59 @@
+// csrc/core/simd/exact_math.hpp - exp, log and pow from additions, multiplications and bit patterns only.
+//
+// The math library differs between platforms in its last bits, and one bit can change a token. These
+// functions use only operations that IEEE 754 rounds correctly (and the build forbids fused multiply-add), so
+// x86-64 and ARM agree bit for bit.
+#pragma once
+
+#include "core/simd/lanes.hpp"
+
+namespace sabiyarn {
+
+// e^x in float32, within 1.1 units in the last place. Below kExpUnderflow (where the result would be
+// subnormal) it is 0; x must not be above 88. exp_in_place takes a vector type of any width: each lane has
+// the bits of exp_float.
+inline constexpr float kExpUnderflow = -87.3f;
+template <typename Vector>
+void exp_in_place(Vector& x) noexcept;
+float exp_float(float x) noexcept;
+
+// Double precision, relative error below 5e-16. log needs a positive, finite, normal argument.
+double exp_double(double x) noexcept;
+double log_double(double x) noexcept;
+// base^exponent for base > 0, relative error below 1e-15 * max(1, abs(exponent * log(base))).
+double pow_double(double base, double exponent) noexcept;
+
+// By reference and always inlined, so that a function compiled for AVX2 can use it with wider vectors.
+template <typename Vector>
+[[gnu::always_inline]] inline void exp_in_place(Vector& x) noexcept {
+  // x = n * ln 2 + r with |r| <= ln(2) / 2; e^x = 2^n * e^r. ln 2 in two parts: n * kLn2High is exact for |n|
+  // < 2^9.
+  constexpr float kLog2E = 0x1.715476p+0f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+  constexpr float kRound = 0x1.8p+23f;  // adding it leaves the nearest integer in the low bits
+  using Integers = decltype(x > x);
+  const Vector lowest = Vector{} + kExpUnderflow;
+  const Integers in_range = x >= lowest;
+  const Vector clamped = x > lowest ? x : lowest;
+  const Vector shifted = clamped * kLog2E + kRound;
+  const Vector n = shifted - kRound;
+  const Vector r = (clamped - n * kLn2High) - n * kLn2Low;
+  // Taylor series to degree 7: the first term left out is below 6e-9.
+  Vector sum = r * (1.0f / 5040.0f) + (1.0f / 720.0f);
+  sum = sum * r + (1.0f / 120.0f);
+  sum = sum * r + (1.0f / 24.0f);
+  sum = sum * r + (1.0f / 6.0f);
+  sum = sum * r + 0.5f;
+  sum = sum * (r * r) + r;
+  sum = sum + 1.0f;
+  // Add n to the exponent of the sum (casts between vector types keep the bits).
+  const Integers scaled = reinterpret_cast<Integers>(sum) + (reinterpret_cast<Integers>(shifted) << 23);
+  x = reinterpret_cast<Vector>(scaled & in_range);
+}
+
+inline float exp_float(float x) noexcept {
+  Floats lanes = broadcast(x);
+  exp_in_place(lanes);
+  return lanes[0];
+}
+
+}  // namespace sabiyarn

@@ -1,0 +1,306 @@
+"""A caller's masks, checked once and brought to one form: what the tokens of each prompt may see.
+
+`attn_mask` says which key each query may see and replaces causality. `attention_mask` (key padding) says which of the
+tokens given are tokens at all; the others are left out of their prompt, and of its mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._core import MaskCache
+from ..errors import InvalidInputError
+
+__all__ = ["CallMasks", "PromptMask", "read_attn_mask"]
+
+_AS_GOOD_AS_HIDDEN = -1e30
+"""Additive values below (torch.finfo(float32).min is usual) leave a softmax weight of 0 beside any ordinary one."""
+
+
+@dataclass(frozen=True)
+class PromptMask:
+    """What each token of one prompt may see of the prompt."""
+
+    length: int
+    """Tokens of the prompt."""
+    values: NDArray[np.bool_] | NDArray[np.float32] | None
+    """[length, length]: bool, True = may attend, or float32, added to the scores. None: causal."""
+    later: NDArray[np.float32] | None = None
+    """[length]: what tokens behind the prompt may see of it, additive; None: what its last token may."""
+
+    def write(self, first: int, out: NDArray[np.float32], causal: MaskCache) -> None:
+        """What tokens first, first + 1, ... may see of the tokens up to the last of them, as additive float32.
+
+        Args:
+            out: [count, first + count], overwritten.
+            causal: asked for rows if this mask is causal.
+        """
+        end = first + len(out)
+        if self.values is None:
+            causal.write_additive(first, out)
+        elif self.values.dtype == np.bool_:
+            out[...] = np.where(self.values[first:end, :end], np.float32(0), np.float32(-np.inf))
+        else:
+            out[...] = self.values[first:end, :end]
+
+    def last_row(self) -> NDArray[np.float32]:
+        """What tokens behind the prompt may see of it, additive float32 [length]."""
+        if self.later is not None:
+            return self.later
+        if self.values is None:
+            return np.zeros(self.length, np.float32)
+        last = self.values[-1]
+        return (
+            np.where(last, 0, -np.inf).astype(np.float32)
+            if last.dtype == np.bool_
+            else last.astype(np.float32)
+        )
+
+    def of_kept(self, kept: Sequence[int]) -> PromptMask:
+        """The mask of what is left of a text that begins with this prompt.
+
+        Tokens behind the prompt see what its last one saw, and one another up to themselves. A token that saw only
+        such as are gone sees itself.
+
+        Args:
+            kept: places in the text of the tokens that are left, ascending.
+        """
+        if self.values is None:
+            return PromptMask(len(kept), None)
+        at = np.asarray(kept, np.int64)
+        within = np.minimum(at, self.length - 1)
+        values = self.values[np.ix_(within, within)]
+        may, may_not = (True, False) if values.dtype == np.bool_ else (0, -np.inf)
+        new = at >= self.length
+        values[:, new] = may_not
+        values[np.tri(len(at), dtype=bool) & new[:, None] & new] = may
+        blind = np.flatnonzero(~(values if values.dtype == np.bool_ else values > -np.inf).any(axis=1))
+        values[blind, blind] = may
+        return PromptMask(len(at), values, np.where(new, np.float32(0), self.last_row()[within]))
+
+    def chunks(self, most: int) -> Iterator[tuple[int, int]]:
+        """Cut the prompt into runs (first, count) that can be computed one after another.
+
+        No token of a run looks ahead into a later run, so a run is longer than `most` tokens where the mask ties
+        more of them together.
+        """
+        if self.values is None:
+            ends = np.arange(1, self.length + 1)
+        else:
+            # A cut behind token i is possible if no token up to i sees a later one.
+            reach = np.maximum.accumulate([_last_seen(row) for row in self.values])
+            ends = np.flatnonzero(reach <= np.arange(self.length)) + 1
+        first = 0
+        while first < self.length:
+            within = ends[(ends > first) & (ends <= first + most)]
+            end = int(within[-1] if len(within) else ends[ends > first][0])
+            yield first, end - first
+            first = end
+
+
+def _last_seen(row: NDArray[Any]) -> int:
+    """Index of the last key that a query sees."""
+    if row.dtype == np.bool_:
+        seen = row
+    else:
+        seen = row > _AS_GOOD_AS_HIDDEN
+        if not seen.any():  # then even the smallest values have weight
+            seen = row > -np.inf
+    return int(np.flatnonzero(seen)[-1])
+
+
+class CallMasks:
+    """The masks of one call of generate, as given."""
+
+    def __init__(self, attn_mask: Any = None, attention_mask: Any = None) -> None:
+        self._attn_mask, self._attention_mask = attn_mask, attention_mask
+        self._real: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def take_from(cls, options: dict[str, Any]) -> CallMasks:
+        """Remove attn_mask and attention_mask from `options`."""
+        return cls(options.pop("attn_mask", None), options.pop("attention_mask", None))
+
+    def without_padding(self, inputs: Any) -> Any:
+        """The prompts without the ids that attention_mask calls padding; without attention_mask as they are.
+
+        Args:
+            inputs: prompts as `generate` takes them; with attention_mask, ids [B, S], or [S] for one prompt.
+
+        Raises:
+            InvalidInputError: attention_mask has the wrong shape, dtype or values, or leaves nothing of a row.
+        """
+        if self._attention_mask is None:
+            return inputs
+        ids = _rectangle(inputs)
+        rows = np.atleast_2d(ids)
+        mask = np.asarray(self._attention_mask)
+        if mask.shape != rows.shape:
+            raise InvalidInputError(
+                f"attention_mask has shape {mask.shape}, but the prompts are {len(rows)} rows of {rows.shape[1]} ids; "
+                f"it must be (B, S) = {rows.shape}. A mask per query belongs in attn_mask."
+            )
+        self._real = mask if mask.dtype == np.bool_ else _zeros_and_ones(mask, "attention_mask")
+        for row, kept in enumerate(self._real):
+            if not kept.any():
+                raise InvalidInputError(
+                    f"attention_mask leaves no token of row {row}. Mark at least one with 1."
+                )
+        if ids.ndim == 1:
+            return ids[self._real[0]]
+        return [row[kept] for row, kept in zip(rows, self._real, strict=True)]
+
+    def of_prompts(self, lengths: Sequence[int]) -> list[PromptMask] | None:
+        """What the tokens of each prompt may see; None: all are causal.
+
+        Args:
+            lengths: tokens of each prompt, without padding.
+
+        Raises:
+            InvalidInputError: see read_attn_mask.
+        """
+        if self._attn_mask is None:
+            return None
+        given = lengths if self._real is None else [row.size for row in self._real]
+        masks = read_attn_mask(self._attn_mask, given, self._real)
+        return None if all(mask.values is None for mask in masks) else masks
+
+
+def _rectangle(inputs: Any) -> NDArray[Any]:
+    """Prompts of equal length as one array."""
+    try:
+        ids = np.asarray(inputs)
+    except ValueError:  # rows of unequal length
+        ids = np.empty(0, object)
+    if ids.ndim not in (1, 2) or ids.dtype.kind not in "iu":
+        raise InvalidInputError(
+            "attention_mask goes with token ids [B, S] whose rows have equal length. Texts, and rows of unequal "
+            "length, need no padding: leave attention_mask out."
+        )
+    return ids
+
+
+def read_attn_mask(
+    attn_mask: Any, lengths: Sequence[int], real: NDArray[np.bool_] | None = None
+) -> list[PromptMask]:
+    """Check a caller's attn_mask.
+
+    Args:
+        attn_mask: (T, S), (1|B, T, S) or (1|B, 1, T, S) with T = S = tokens of each of the B prompts; or a list of B
+            masks (T, S), None = causal, for prompts of unequal length; or a function from a prompt's T to its mask.
+            Bool, True = may attend; integers, 1 = may attend; or floats, which are added to the scores.
+        lengths: tokens of each prompt, padding included.
+        real: bool [B, T], which of them are tokens; None: all.
+
+    Raises:
+        InvalidInputError: wrong shape, dtype or values, or a token that may see nothing.
+    """
+    if callable(attn_mask):
+        attn_mask = [attn_mask(length) for length in lengths]
+    if isinstance(attn_mask, list | tuple) and any(mask is None or np.ndim(mask) == 2 for mask in attn_mask):
+        masks = _read_list(attn_mask, lengths)
+    else:
+        masks = _read_array(_as_array(attn_mask), lengths)
+    for row, mask in enumerate(masks):
+        kept = None if real is None or real[row].all() else real[row]
+        if mask.values is None:
+            masks[row] = PromptMask(mask.length if kept is None else int(kept.sum()), None)
+            continue
+        values = mask.values if kept is None else np.ascontiguousarray(mask.values[kept][:, kept])
+        _check_every_token_sees(values, kept, row)
+        masks[row] = PromptMask(len(values), values)
+    return masks
+
+
+def _read_list(masks: Sequence[Any], lengths: Sequence[int]) -> list[PromptMask]:
+    if len(masks) != len(lengths):
+        raise InvalidInputError(
+            f"attn_mask is a list of {len(masks)} masks, but there are {len(lengths)} prompts. Give one for each; "
+            "None means causal."
+        )
+    return [
+        PromptMask(length, None) if mask is None else _read_array(_as_array(mask), [length])[0]
+        for mask, length in zip(masks, lengths, strict=True)
+    ]
+
+
+def _as_array(mask: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(mask)
+    except (ValueError, TypeError) as error:  # rows of unequal length; a tensor on another device
+        raise InvalidInputError(f"attn_mask cannot be read as an array: {error}.") from error
+
+
+def _read_array(mask: NDArray[Any], lengths: Sequence[int]) -> list[PromptMask]:
+    shape, rows, length = mask.shape, len(lengths), lengths[0]
+    if len(set(lengths)) > 1:
+        raise InvalidInputError(
+            f"attn_mask is one array, but the prompts have {_name_lengths(lengths)} tokens. Give a list with one mask "
+            "(T, T) for each prompt."
+        )
+    fits = shape[-2:] == (length, length) and (
+        len(shape) == 2
+        or (len(shape) == 3 and shape[0] in (1, rows))
+        or (len(shape) == 4 and shape[0] in (1, rows) and shape[1] == 1)
+    )
+    if not fits:
+        raise InvalidInputError(
+            f"attn_mask has shape {shape}; for B = {rows} prompts of T = {length} tokens it must be (T, S) = "
+            f"({length}, {length}), (1 or {rows}, {length}, {length}) or (1 or {rows}, 1, {length}, {length}). "
+            "Padding belongs in attention_mask."
+        )
+    values = _check_values(mask.reshape(-1, length, length))
+    return [PromptMask(length, values[row if len(values) > 1 else 0]) for row in range(rows)]
+
+
+def _check_values(mask: NDArray[Any]) -> NDArray[np.bool_] | NDArray[np.float32]:
+    """As bool, or as float32 without NaN and +inf."""
+    if mask.dtype == np.bool_:
+        return mask
+    if mask.dtype.kind in "iu":
+        return _zeros_and_ones(mask, "attn_mask")
+    if mask.dtype.kind != "f":
+        raise InvalidInputError(
+            f"attn_mask has dtype {mask.dtype}; it must be bool, integers 0 and 1, or floats that are added to the "
+            "scores."
+        )
+    if np.isnan(mask).any() or (mask == np.inf).any():
+        raise InvalidInputError("attn_mask holds NaN or +inf; use 0 for 'may attend' and -inf for 'may not'.")
+    if (mask == 1).any() and ((mask == 0) | (mask == 1)).all():
+        raise InvalidInputError(
+            "attn_mask is a float mask of zeros and ones, which would be added to the scores. "
+            "Pass attn_mask.astype(bool) if 1 means 'may attend', else 0 and -inf."
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes -inf: hidden
+        return np.asarray(mask, np.float32)
+
+
+def _check_every_token_sees(values: NDArray[Any], kept: NDArray[np.bool_] | None, row: int) -> None:
+    sees = (values if values.dtype == np.bool_ else values > -np.inf).any(axis=1)
+    blind = np.flatnonzero(~sees)
+    if len(blind):
+        token = int(blind[0] if kept is None else np.flatnonzero(kept)[blind[0]])
+        name = "attn_mask" if kept is None else "attn_mask together with attention_mask"
+        raise InvalidInputError(
+            f"{name} hides every key from token {token} of row {row}. Let each token see at least one key, for "
+            "instance itself."
+        )
+
+
+def _zeros_and_ones(mask: NDArray[Any], name: str) -> NDArray[np.bool_]:
+    if mask.dtype.kind not in "iu":
+        raise InvalidInputError(f"{name} has dtype {mask.dtype}; it must be bool or integers 0 and 1.")
+    if not ((mask == 0) | (mask == 1)).all():
+        raise InvalidInputError(
+            f"{name} has dtype {mask.dtype} and values other than 0 and 1. Use 0/1 or bool."
+        )
+    return np.asarray(mask == 1)
+
+
+def _name_lengths(lengths: Sequence[int]) -> str:
+    return str(lengths[0]) if len(set(lengths)) == 1 else f"{min(lengths)} to {max(lengths)}"

@@ -1,0 +1,116 @@
+"""The caller's own functions inside a decode step: logits_processor, prefix_allowed_tokens_fn, stopping_criteria."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._core import DecodeState
+from ..errors import InvalidInputError
+
+__all__ = ["Callbacks"]
+
+LogitsProcessor = Callable[[NDArray[np.int64], NDArray[np.float32]], NDArray[np.float32]]
+PrefixAllowedTokens = Callable[[int, NDArray[np.int64]], Sequence[int]]
+StoppingCriterion = Callable[[NDArray[np.int64], None], Any]
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Checked callables of one call. Rows are handed over one by one, without padding."""
+
+    logits_processor: tuple[LogitsProcessor, ...] = ()
+    """f(input_ids [1, length], scores [1, vocab_size]) -> scores, after all other processors, before temperature."""
+    prefix_allowed_tokens_fn: PrefixAllowedTokens | None = None
+    """f(index of the prompt, input_ids [length]) -> the ids that may come next."""
+    stopping_criteria: tuple[StoppingCriterion, ...] = ()
+    """f(input_ids [1, length] with the new token, None) -> whether the row ends with it."""
+
+    @classmethod
+    def take_from(cls, options: dict[str, Any]) -> Callbacks:
+        """Remove the callables from `options` and check them.
+
+        Raises:
+            InvalidInputError: one of them cannot be called.
+        """
+        prefix = options.pop("prefix_allowed_tokens_fn", None)
+        return cls(
+            logits_processor=_functions(options, "logits_processor"),
+            prefix_allowed_tokens_fn=_callable(prefix, "prefix_allowed_tokens_fn")
+            if prefix is not None
+            else None,
+            stopping_criteria=_functions(options, "stopping_criteria"),
+        )
+
+    def hooks(self) -> dict[str, Any]:
+        """The hooks for a DecodeLoop; None for what the caller did not give, so that it costs nothing."""
+        return {
+            "before_scores": self._allow if self.prefix_allowed_tokens_fn else None,
+            "after_scores": self._process if self.logits_processor else None,
+            "after_choice": self._judge if self.stopping_criteria else None,
+        }
+
+    def _allow(self, state: DecodeState) -> None:
+        assert self.prefix_allowed_tokens_fn is not None
+        for row in range(state.num_rows):
+            allowed = self.prefix_allowed_tokens_fn(state.prompt_of(row), _history(state, row))
+            ids = [int(token) for token in allowed]
+            outside = [token for token in ids if not 0 <= token < state.vocab_size]
+            if not ids or outside:
+                raise InvalidInputError(
+                    f"prefix_allowed_tokens_fn gave {'no ids' if not ids else f'id {outside[0]}'} for row {row}; it "
+                    f"must give at least one id of 0 to {state.vocab_size - 1}."
+                )
+            state.set_allowed_tokens(row, ids)
+
+    def _process(self, state: DecodeState, scores: NDArray[np.float32]) -> None:
+        for row in range(state.num_rows):
+            for index, processor in enumerate(self.logits_processor):
+                given = scores[row : row + 1]
+                result = np.asarray(processor(_history(state, row)[None], given.copy()))
+                if result.shape != given.shape or result.dtype.kind != "f":
+                    raise InvalidInputError(
+                        f"logits_processor {index} ({_name(processor)}) gave {result.dtype} of shape {result.shape} "
+                        f"for row {row}; it must give floats of shape {given.shape}."
+                    )
+                if np.isnan(result).any():
+                    raise InvalidInputError(
+                        f"logits_processor {index} ({_name(processor)}) gave NaN for row {row}, token "
+                        f"{int(np.isnan(result[0]).argmax())}. Scores are numbers; -inf forbids a token."
+                    )
+                given[...] = result
+
+    def _judge(self, state: DecodeState) -> list[bool]:
+        stops = []
+        for row, token in state.candidates():
+            ids = np.append(_history(state, row), np.int64(token))[None]
+            stops.append(any(bool(np.all(criterion(ids, None))) for criterion in self.stopping_criteria))
+        return stops
+
+
+def _functions(options: dict[str, Any], name: str) -> tuple[Any, ...]:
+    given = options.pop(name, None)
+    if given is None:
+        return ()
+    functions = tuple(given) if isinstance(given, Sequence) else (given,)
+    return tuple(_callable(function, name) for function in functions)
+
+
+def _callable(value: Any, name: str) -> Any:
+    if not callable(value):
+        raise InvalidInputError(
+            f"{name} holds a {type(value).__name__}, which cannot be called. Give a function."
+        )
+    return value
+
+
+def _history(state: DecodeState, row: int) -> NDArray[np.int64]:
+    return np.asarray(state.history_of(row), np.int64)
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))

@@ -1,0 +1,249 @@
+"""The file of a conversation: its tokens, and their keys and values as the KV cache holds them.
+
+    offset 0    magic "SYEDKV01", 8 bytes
+    offset 8    length of the JSON header, bytes, uint32
+    offset 12   the JSON header, UTF-8 (SessionHeader), then zeros up to a multiple of 64 bytes
+    then        the text's tokens, int32 [num_tokens]
+                the tokens that keys and values are there for, int32 [num_cached]: the text's, or fewer of a long text
+                of each layer the keys and then the values, [n_heads, num_cached, head_dim], in the cache's type
+    last        SHA-256 of everything before it, 32 bytes
+
+All numbers are little endian. SabiYarn-125M in float16: 36,872 bytes per token. Keys and values belong to one
+set of weights, so a file is refused by every other model, another quantization of the same checkpoint included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidInputError, SessionFileError
+from ..system.atomic_write import new_file
+from .decoder import DecoderSession
+
+__all__ = ["FORMAT_VERSION", "MAGIC", "SessionHeader", "load_session", "save_session"]
+
+MAGIC = b"SYEDKV01"
+FORMAT_VERSION = 1
+
+_PREFIX = struct.Struct("<8sI")
+_ALIGNMENT = 64
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_HASHED_AT_ONCE = 4 * 2**20  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionHeader:
+    """What a session file says of itself."""
+
+    format_version: int
+    byte_order: str
+    """Always "little"."""
+    weights_hash: str
+    """The model's, from its config.json."""
+    kv_cache_dtype: str
+    n_layer: int
+    n_heads: int
+    head_dim: int
+    num_tokens: int
+    num_cached: int
+
+    @classmethod
+    def of(cls, session: DecoderSession, num_tokens: int, num_cached: int) -> SessionHeader:
+        """The header of a text of so many tokens for this model."""
+        shape = session.config.gptjx
+        return cls(
+            format_version=FORMAT_VERSION,
+            byte_order="little",
+            weights_hash=session.config.weights_hash,
+            kv_cache_dtype=session.config.kv_cache_dtype,
+            n_layer=shape.n_layer,
+            n_heads=shape.n_heads,
+            head_dim=shape.head_dim,
+            num_tokens=num_tokens,
+            num_cached=num_cached,
+        )
+
+    @property
+    def side_shape(self) -> tuple[int, int, int]:
+        """Shape of the keys, and of the values, of one layer."""
+        return (self.n_heads, self.num_cached, self.head_dim)
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of tokens, keys and values."""
+        value_bytes = np.dtype(self.kv_cache_dtype).itemsize
+        positions = 4 * (self.num_tokens + self.num_cached)
+        return positions + 2 * self.n_layer * math.prod(self.side_shape) * value_bytes
+
+    def to_bytes(self) -> bytes:
+        """The header as it stands in the file."""
+        text = json.dumps(dataclasses.asdict(self), separators=(",", ":")).encode()
+        used = _PREFIX.size + len(text)
+        return _PREFIX.pack(MAGIC, len(text)) + text + bytes(-used % _ALIGNMENT)
+
+
+def save_session(
+    path: str | Path, session: DecoderSession, tokens: Sequence[int], cached: Sequence[int]
+) -> None:
+    """Write a text; an older file at `path` is replaced when the new one is whole.
+
+    Args:
+        tokens: the text's, at least one.
+        cached: those whose keys and values the KV cache's first row holds.
+
+    Raises:
+        InvalidInputError: the text is empty.
+        SessionFileError: the file cannot be written; what was there before is still there.
+    """
+    if not tokens:
+        raise InvalidInputError(
+            "there is nothing to save: the text is empty. Append or generate something first."
+        )
+    path = Path(path)
+    try:
+        with new_file(path, mode=0o600) as file:
+            digest = hashlib.sha256()
+            for part in _parts(session, tokens, cached):
+                digest.update(part)
+                file.write(part)
+            file.write(digest.digest())
+    except OSError as error:
+        raise SessionFileError(
+            f"cannot write {path}: {error.strerror or error}. What was there before is unchanged."
+        ) from error
+
+
+def load_session(path: str | Path, session: DecoderSession) -> list[int]:
+    """Put a file's keys and values into the KV cache, for the next prompt that begins with its tokens.
+
+    Returns:
+        The text's tokens.
+
+    Raises:
+        SessionFileError: the file is missing, damaged, of another model or of a newer version; the session is as
+            it was.
+        InvalidInputError: it holds keys and values of more tokens than the session's window.
+    """
+    path = Path(path)
+    try:
+        content = np.memmap(path, np.uint8, "r") if path.stat().st_size > 0 else np.empty(0, np.uint8)
+    except OSError as error:
+        raise SessionFileError(f"cannot read {path}: {error.strerror or error}.") from error
+    header, start = _read_header(content, path)
+    header = _check_model(header, session, path)
+    _check_content(content, start + header.payload_bytes, path)
+    if header.num_cached > session.window:
+        raise InvalidInputError(
+            f"{path} holds keys and values of {header.num_cached} tokens, but kv_window is {session.window}. Load the "
+            "model with a larger kv_window."
+        )
+    text_end = start + 4 * header.num_tokens
+    end = text_end + 4 * header.num_cached
+    tokens, cached = (content[a:b].view("<i4").tolist() for a, b in ((start, text_end), (text_end, end)))
+    sides = content[end:-_DIGEST_BYTES].view(_little_endian(header.kv_cache_dtype))
+    session.restore(cached, sides.reshape(header.n_layer, 2, *header.side_shape))
+    return [int(token) for token in tokens]
+
+
+def _parts(session: DecoderSession, tokens: Sequence[int], cached: Sequence[int]) -> Iterator[bytes]:
+    """The file's content but for the digest, one layer's keys or values at a time."""
+    header = SessionHeader.of(session, len(tokens), len(cached))
+    yield header.to_bytes()
+    yield np.asarray(tokens, "<i4").tobytes()
+    yield np.asarray(cached, "<i4").tobytes()
+    for layer in range(header.n_layer if cached else 0):
+        for side in ("key", "value"):
+            buffer = session.kv_cache.buffer(layer, side)
+            assert buffer is not None
+            yield (
+                buffer[0, :, : len(cached)]
+                .astype(_little_endian(header.kv_cache_dtype), copy=False)
+                .tobytes()
+            )
+
+
+def _little_endian(dtype: str) -> np.dtype[Any]:
+    return np.dtype(dtype).newbyteorder("<")
+
+
+def _read_header(content: NDArray[np.uint8], path: Path) -> tuple[SessionHeader, int]:
+    """The header, and where the tokens begin."""
+    prefix = content[: _PREFIX.size].tobytes()
+    if not prefix or not MAGIC.startswith(prefix[: len(MAGIC)]):
+        raise SessionFileError(f"{path} is not a session file: it begins with {prefix[:8]!r}, not {MAGIC!r}.")
+    length = _PREFIX.unpack(prefix)[1] if len(prefix) == _PREFIX.size else 0
+    end = _PREFIX.size + length
+    if length == 0 or end > len(content):
+        _refuse_damaged(path, "it ends within its header")
+    try:
+        fields = json.loads(content[_PREFIX.size : end].tobytes())
+        version = int(fields["format_version"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        _refuse_damaged(path, f"its header cannot be read ({error!r})")
+    if version > FORMAT_VERSION:
+        raise SessionFileError(
+            f"{path} has format version {version}, and this sabiyarn_edge reads up to {FORMAT_VERSION}. Upgrade "
+            "sabiyarn_edge."
+        )
+    try:
+        header = SessionHeader(
+            **{field.name: fields[field.name] for field in dataclasses.fields(SessionHeader)}
+        )
+    except KeyError as error:
+        _refuse_damaged(path, f"its header lacks {error}")
+    if header.byte_order != "little":
+        raise SessionFileError(
+            f"{path} has {header.byte_order!r} byte order; session files are little endian. Save it anew."
+        )
+    return header, end + -end % _ALIGNMENT
+
+
+def _check_model(header: SessionHeader, session: DecoderSession, path: Path) -> SessionHeader:
+    """Hold the header against the model at hand; the numbers of tokens are the file's own affair.
+
+    Returns:
+        The same header from the model: the file may say 2.0 for 2.
+    """
+    for name, least in (("num_tokens", 1), ("num_cached", 0)):
+        count = getattr(header, name)
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            _refuse_damaged(path, f"{name} is {count!r}")
+    own = SessionHeader.of(session, header.num_tokens, header.num_cached)
+    if header.weights_hash != own.weights_hash:
+        raise SessionFileError(
+            f"{path} was saved with another model: its weights have the hash {str(header.weights_hash)[:12]}..., and "
+            f"this model's {own.weights_hash[:12]}.... Load it with that model, or begin anew."
+        )
+    for field in dataclasses.fields(SessionHeader):
+        there, here = getattr(header, field.name), getattr(own, field.name)
+        if there != here:
+            raise SessionFileError(
+                f"{path} does not fit this model: {field.name} is {there!r} there, {here!r} here."
+            )
+    return own
+
+
+def _check_content(content: NDArray[np.uint8], end: int, path: Path) -> None:
+    if len(content) != end + _DIGEST_BYTES:
+        what = "truncated" if len(content) < end + _DIGEST_BYTES else "too long"
+        _refuse_damaged(path, f"it is {what}, with {len(content)} bytes instead of {end + _DIGEST_BYTES}")
+    digest = hashlib.sha256()
+    for start in range(0, end, _HASHED_AT_ONCE):
+        digest.update(content[start : min(start + _HASHED_AT_ONCE, end)].data)
+    if digest.digest() != content[end:].tobytes():
+        _refuse_damaged(path, "its checksum is wrong")
+
+
+def _refuse_damaged(path: Path, what: str) -> NoReturn:
+    raise SessionFileError(f"{path} is damaged: {what}. Begin the conversation anew, or copy the file again.")

@@ -1,0 +1,286 @@
+"""What a GPTJX model is (GPTJXConfig), and what an exported model folder holds (ModelConfig)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInputError, ModelFolderError
+
+__all__ = [
+    "CONFIG_FILE",
+    "EXPORTED_KV_CACHE_DTYPES",
+    "FORMAT_VERSION",
+    "GRAPHS",
+    "KV_CACHE_DTYPES",
+    "GPTJXConfig",
+    "ModelConfig",
+]
+
+CONFIG_FILE = "config.json"
+FORMAT_VERSION = 2
+GRAPHS = ("decoder", "decoder_masked")
+"""Of a model folder: the fast one, and the one that takes masks."""
+KV_CACHE_DTYPES = ("float32", "float16")
+"""Of the torch model."""
+_KV_VALUE_BYTES = {"float16": 2, "float32": 4, "int8": 1}
+EXPORTED_KV_CACHE_DTYPES = tuple(_KV_VALUE_BYTES)
+"""Of exported graphs; int8 needs scales, which an export measures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTJXConfig:
+    """Shape and settings of a GPTJX model; names and defaults are those of its authors' config.json.
+
+    Raises:
+        InvalidInputError: a value has the wrong type or is out of range.
+    """
+
+    block_size: int = 32768
+    """Positions of the learned table wpe: the longest prompt plus output, in tokens."""
+    vocab_size: int = 52050
+    """Entries of the vocabulary: token ids are 0 ... vocab_size - 1."""
+    n_layer: int = 12
+    """Transformer blocks."""
+    n_heads: int = 12
+    """Attention heads of each block; divides n_embd."""
+    n_embd: int = 768
+    """Width of the hidden state."""
+    dropout: float = 0.0
+    """Probability with which training drops a value; evaluation never does."""
+    bias: bool = False
+    """Whether linear layers and layer norms have a bias. `j` may have one even so (see modeling)."""
+    use_kv_cache: bool = True
+    """Whether generation keeps the keys and values of past tokens instead of computing them again."""
+    kv_cache_dtype: str = "float32"
+    """How the torch model stores its KV cache: "float32" or "float16". It computes in float32 either way."""
+    max_batch_size: int = 1
+    """Rows that the torch model's KV cache may hold."""
+
+    def __post_init__(self) -> None:
+        for name in ("block_size", "vocab_size", "n_layer", "n_heads", "n_embd", "max_batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidInputError(f"{name} is {value!r}; it must be an integer of at least 1.")
+        for name in ("bias", "use_kv_cache"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise InvalidInputError(f"{name} is {value!r}; it must be true or false.")
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float):
+            raise InvalidInputError(f"dropout is {self.dropout!r}; it must be a number in [0, 1).")
+        if not 0.0 <= self.dropout < 1.0:
+            raise InvalidInputError(f"dropout is {self.dropout}; it must be in [0, 1).")
+        if self.kv_cache_dtype not in KV_CACHE_DTYPES:
+            allowed = " or ".join(repr(name) for name in KV_CACHE_DTYPES)
+            raise InvalidInputError(f"kv_cache_dtype is {self.kv_cache_dtype!r}; it must be {allowed}.")
+        if self.n_embd % self.n_heads != 0:
+            raise InvalidInputError(
+                f"n_embd is {self.n_embd} and n_heads is {self.n_heads}: n_heads must divide n_embd."
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.n_embd // self.n_heads
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GPTJXConfig:
+        """Read the keys of a config.json.
+
+        Keys of others (architectures, torch_dtype, ...) are ignored, absent ones take their default.
+        `n_head` is read as `n_heads`, and "torch.float16" as "float16".
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        found = {name: value for name, value in values.items() if name in known}
+        if "n_head" in values and found.setdefault("n_heads", values["n_head"]) != values["n_head"]:
+            raise InvalidInputError(
+                f"n_head is {values['n_head']!r} but n_heads is {found['n_heads']!r}, "
+                "and both name the number of attention heads. Give one of them."
+            )
+        if isinstance(found.get("kv_cache_dtype"), str):
+            found["kv_cache_dtype"] = found["kv_cache_dtype"].removeprefix("torch.")
+        return cls(**found)
+
+    @classmethod
+    def from_json_file(cls, path: str | Path) -> GPTJXConfig:
+        """Read a config.json. Raises InvalidInputError, naming the file, when that cannot be done."""
+        try:
+            return cls.from_dict(read_json_object(path))
+        except InvalidInputError as error:
+            if str(path) in str(error):
+                raise
+            raise InvalidInputError(f"{path}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def read_json_object(path: str | Path) -> dict[str, Any]:
+    """The JSON object in a UTF-8 file. Raises InvalidInputError, naming the file, when there is none."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {path}: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; [[[[...
+        raise InvalidInputError(
+            f"{path} is not valid JSON ({error}). If it is truncated, copy it again."
+        ) from error
+    if not isinstance(values, dict):
+        raise InvalidInputError(f"{path} holds a JSON {type(values).__name__}; a JSON object is needed.")
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """config.json of an exported model folder: the GPTJX keys, and ours under "sabiyarn_edge"."""
+
+    gptjx: GPTJXConfig
+    """The model's shape. Its block_size is that of the exported position table."""
+    format_version: int = FORMAT_VERSION
+    """Version of the folder's layout."""
+    dtype: str = "float32"
+    """How weights are stored: "float32", "float16-weights" ..."""
+    kv_cache_dtype: str = "float16"
+    """Type of past_key_values in the graph: "float16", "float32" or "int8" (its scales are constants of the graph)."""
+    graphs: dict[str, str]
+    """Each of GRAPHS -> its file name."""
+    graph_hashes: dict[str, str]
+    """Each of GRAPHS -> SHA-256 of its file, hexadecimal. Small tensors (norms, scales) stand in there."""
+    weights_file: str = "weights.bin"
+    """File name of the tensors outside the graphs."""
+    weights_bytes: int
+    """Size of weights_file, bytes."""
+    weights_hash: str
+    """SHA-256 over the tensors, hexadecimal; also in weights_file's header and in each graph's metadata."""
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ModelConfig:
+        """Read and check folder/config.json.
+
+        Raises:
+            ModelFolderError: the folder or the file is missing, damaged, of a newer format, or not an export.
+        """
+        path = Path(folder) / CONFIG_FILE
+        if not Path(folder).is_dir():
+            raise ModelFolderError(f"{folder} is not a folder. Give one that `sabiyarn-edge export` wrote.")
+        try:
+            return cls._from_dict(read_json_object(path))
+        except InvalidInputError as error:
+            message = str(error) if str(path) in str(error) else f"{path}: {error}"
+            raise ModelFolderError(message) from error
+
+    @classmethod
+    def _from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        ours = values.get("sabiyarn_edge")
+        if not isinstance(ours, dict):
+            raise InvalidInputError(
+                'it has no "sabiyarn_edge" section, so this is not an exported model. '
+                "If it is a checkpoint, run `sabiyarn-edge export` on it first."
+            )
+        version = ours.get("format_version")
+        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+            raise InvalidInputError(f"format_version is {version!r}; it must be an integer of at least 1.")
+        if version > FORMAT_VERSION:
+            raise InvalidInputError(
+                f"format_version is {version}, and this sabiyarn_edge reads up to {FORMAT_VERSION}. "
+                "Upgrade sabiyarn_edge, or export the checkpoint again with this version."
+            )
+        if version < FORMAT_VERSION:
+            raise InvalidInputError(
+                f"format_version is {version}, and this sabiyarn_edge reads {FORMAT_VERSION}: its graphs use operators "
+                "that older ones did not. Export the checkpoint again."
+            )
+        own_fields = [f for f in dataclasses.fields(cls) if f.name != "gptjx"]
+        missing = [f.name for f in own_fields if f.name not in ours]
+        if missing:
+            raise InvalidInputError(
+                f'its "sabiyarn_edge" section lacks {", ".join(missing)}. Export the checkpoint again.'
+            )
+        config = cls(gptjx=GPTJXConfig.from_dict(values), **{f.name: ours[f.name] for f in own_fields})
+        config._check()
+        return config
+
+    def _check(self) -> None:
+        for name in ("dtype", "weights_file", "weights_hash"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                raise InvalidInputError(f"{name} is {value!r}; it must be a text.")
+        if self.kv_cache_dtype not in EXPORTED_KV_CACHE_DTYPES:
+            raise InvalidInputError(
+                f"kv_cache_dtype is {self.kv_cache_dtype!r}; it must be one of {EXPORTED_KV_CACHE_DTYPES}."
+            )
+        if (
+            isinstance(self.weights_bytes, bool)
+            or not isinstance(self.weights_bytes, int)
+            or self.weights_bytes < 0
+        ):
+            raise InvalidInputError(f"weights_bytes is {self.weights_bytes!r}; it must be a number of bytes.")
+        for name in ("graphs", "graph_hashes"):
+            value = getattr(self, name)
+            if not isinstance(value, dict) or value.keys() != set(GRAPHS):
+                raise InvalidInputError(f"{name} is {value!r}; it must speak of {' and '.join(GRAPHS)}.")
+        for name in (self.weights_file, *self.graphs.values()):
+            # A folder may come from anywhere: its config must not make us open files outside it.
+            if not _is_file_name(name):
+                raise InvalidInputError(f"{name!r} is not a plain file name inside the model folder.")
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of a token's keys and values: n_embd numbers each in every layer."""
+        return 2 * self.gptjx.n_layer * self.gptjx.n_embd * _KV_VALUE_BYTES[self.kv_cache_dtype]
+
+    @property
+    def packs_weights(self) -> bool:
+        """Whether onnxruntime makes copies of the matrices for its products: of floats. Those of few bits are used as
+        they lie in the file."""
+        return self.dtype.startswith("float")
+
+    def read_graph(self, folder: str | Path, role: str) -> bytes:
+        """The file of a graph, all of which was checked against its hash.
+
+        Raises:
+            ModelFolderError: it is missing, damaged or of another export.
+        """
+        path = Path(folder) / self.graphs[role]
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelFolderError(
+                f"cannot read {path}: {error.strerror or error}. Copy the model folder again, or export the "
+                "checkpoint again."
+            ) from error
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.graph_hashes[role]:
+            raise ModelFolderError(
+                f"{path} is damaged or belongs to another model: its hash is {found[:12]}..., and {CONFIG_FILE} says "
+                f"{str(self.graph_hashes[role])[:12]}.... Copy the whole model folder again."
+            )
+        return content
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of config.json."""
+        ours = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "gptjx"}
+        return {**self.gptjx.to_dict(), "sabiyarn_edge": ours}
+
+    def save(self, folder: str | Path) -> None:
+        """Write folder/config.json. The folder must exist."""
+        self._check()
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        (Path(folder) / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def _is_file_name(name: Any) -> bool:
+    """Whether every system takes it as the name of a file in a folder at hand: 255 bytes at most, none of them NUL."""
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and not {"/", "\\"} & {*name}
+        and name.isprintable()
+        and len(name.encode()) <= 255
+    )

@@ -1,1 +1,0 @@
-"""The bundled model `nano`, and the script that trains it: python -m sabiyarn_edge.models.train_nano."""

@@ -1,0 +1,151 @@
+"""Checks of single options: each turns (name, value) into the normal form, or raises InvalidInputError.
+
+Numbers may be NumPy scalars; a bool is never a number, and NaN and infinities are never values.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+from ..errors import InvalidInputError
+
+__all__ = [
+    "Check",
+    "bias_of_sequences",
+    "choice",
+    "flag",
+    "many",
+    "number",
+    "one_or_many",
+    "text",
+    "whole",
+]
+
+Check = Callable[[str, Any], Any]
+
+MAX_SEED = 2**64 - 1
+LARGEST = 2**31 - 1
+"""Token ids and counts above this are nobody's: the core keeps ids in 32 bits."""
+
+
+def _refuse(name: str, value: Any, allowed: str, hint: str = "") -> InvalidInputError:
+    return InvalidInputError(f"{name} is {value!r}, but must be {allowed}.{' ' + hint if hint else ''}")
+
+
+def whole(*, at_least: int = 0, at_most: int = LARGEST, hint: str = "") -> Check:
+    """An integer in [at_least, at_most]."""
+    allowed = f"an integer of at least {at_least}"
+
+    def check(name: str, value: Any) -> int:
+        try:
+            number = None if isinstance(value, bool) else operator.index(value)
+        except TypeError:
+            number = None
+        if number is None or number < at_least or number > at_most:
+            too_large = at_most != LARGEST or (number is not None and number > at_most)
+            span = f"an integer from {at_least} to {at_most}"
+            raise _refuse(name, value, span if too_large else allowed, hint)
+        return number
+
+    return check
+
+
+def number(
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+    hint: str = "",
+) -> Check:
+    """A finite number within the bounds, as a float."""
+    bounds = [
+        f"{word} {bound:g}"
+        for word, bound in (("above", above), ("at least", at_least), ("below", below), ("at most", at_most))
+        if bound is not None
+    ]
+    allowed = " ".join(["a finite number", " and ".join(bounds)]).strip()
+
+    def check(name: str, value: Any) -> float:
+        good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        if (
+            not good
+            or (above is not None and not value > above)
+            or (at_least is not None and not value >= at_least)
+            or (below is not None and not value < below)
+            or (at_most is not None and not value <= at_most)
+        ):
+            raise _refuse(name, value, allowed, hint)
+        return float(value)
+
+    return check
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise _refuse(name, value, "True or False")
+    return value
+
+
+def choice(*allowed: bool | str) -> Check:
+    """One of the given values; 1 is not True."""
+
+    def check(name: str, value: Any) -> Any:
+        for candidate in allowed:
+            if type(value) is type(candidate) and value == candidate:
+                return candidate
+        raise _refuse(name, value, " or ".join(repr(candidate) for candidate in allowed))
+
+    return check
+
+
+def text(name: str, value: Any) -> str:
+    """A text of at least one character."""
+    if not isinstance(value, str) or not value:
+        raise _refuse(name, value, "a text of at least one character")
+    return value
+
+
+def many(check: Check, *, may_be_empty: bool = True) -> Check:
+    """A list (or tuple, set, array) of what `check` takes, as a tuple. Empty means None where allowed."""
+
+    def check_all(name: str, value: Any) -> tuple[Any, ...] | None:
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+            raise _refuse(name, value, "a list")
+        items = tuple(check(f"{name}[{index}]", item) for index, item in enumerate(value))
+        if not items and not may_be_empty:
+            raise _refuse(name, value, "a list of at least one entry")
+        return items or None
+
+    return check_all
+
+
+def one_or_many(check: Check) -> Check:
+    """One value that `check` takes, kept as it is, or a list of them, as a tuple."""
+    check_all = many(check)
+
+    def check_either(name: str, value: Any) -> Any:
+        is_list = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+        return check_all(name, value) if is_list else check(name, value)
+
+    return check_either
+
+
+def bias_of_sequences(name: str, value: Any) -> tuple[tuple[tuple[int, ...], float], ...] | None:
+    """{(id, id, ...): bias} or [[[id, id, ...], bias], ...], as a tuple of ((id, ...), bias)."""
+    pairs = value.items() if isinstance(value, Mapping) else value
+    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
+        raise _refuse(name, value, "a dict {(id, ...): bias} or a list of [[id, ...], bias]")
+    check_ids, check_bias = many(whole(), may_be_empty=False), number()
+    biases = {}
+    for pair in pairs:
+        if isinstance(pair, str | bytes) or not isinstance(pair, Iterable) or len(entry := tuple(pair)) != 2:
+            raise _refuse(f"an entry of {name}", pair, "[[id, ...], bias]")
+        ids = check_ids(f"the ids of an entry of {name}", entry[0])
+        biases[ids] = check_bias(f"the bias of {list(ids)} in {name}", entry[1])
+    return tuple(biases.items()) or None

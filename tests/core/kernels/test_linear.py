@@ -1,0 +1,232 @@
+"""Products with tiled weights: every instruction set gives the same bits, and those of the definition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sabiyarn_edge import _core
+from tests.core.kernels import twins_linear as twin
+from tests.core.kernels.twins_linear import Weights, random_weights
+
+BLOCK_SIZES = [8, 16, 24, 32, 64, 128, 256]
+
+
+def all_sets(x: np.ndarray, weights: Weights, **options: Any) -> np.ndarray:
+    """The product, which must be the same on every instruction set of this CPU."""
+    tiled = weights.tiled()
+    results = [
+        _core.linear(x, tiled, **weights.shape, kernels=name, **options) for name in _core.linear_kernels()
+    ]
+    for result in results[1:]:
+        np.testing.assert_array_equal(results[0], result)
+    return results[0]
+
+
+def check(x: np.ndarray, weights: Weights, *, gelu: bool = False, **options: Any) -> None:
+    result = all_sets(x, weights, gelu=gelu, **options)
+    expected, slack = twin.linear(x, weights, gelu_too=gelu, **options)
+    assert result.dtype == np.float32
+    excess = np.abs(result - expected) - slack
+    assert excess.max() <= 0, (excess.max(), np.unravel_index(excess.argmax(), excess.shape))
+
+
+def rows(rng: np.random.Generator, num_rows: int, inputs: int) -> np.ndarray:
+    return rng.standard_normal((num_rows, inputs)).astype(np.float32)
+
+
+def test_the_last_instruction_set_runs_everywhere() -> None:
+    assert _core.linear_kernels()[-1] == "plain"
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("block_size", BLOCK_SIZES)
+def test_every_number_of_rows(bits: int, block_size: int) -> None:
+    rng = np.random.default_rng(block_size + bits)
+    for num_rows in range(1, 10):
+        inputs = block_size * int(rng.integers(1, 4))
+        weights = random_weights(rng, int(rng.integers(1, 36)), inputs, block_size, bits)
+        check(rows(rng, num_rows, inputs), weights)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("outputs", [1, 7, 8, 9, 16, 29])
+@pytest.mark.parametrize("after", ["bias", "residual", "gelu", "all"])
+def test_what_follows_the_product(bits: int, outputs: int, after: str) -> None:
+    rng = np.random.default_rng([bits, outputs])
+    weights = random_weights(rng, outputs, 96, 32, bits)
+    options: dict[str, Any] = {"gelu": after in ("gelu", "all")}
+    if after in ("bias", "all"):
+        options["bias"] = rng.standard_normal(outputs).astype(np.float32)
+    if after in ("residual", "all"):
+        options["residual"] = rows(rng, 5, outputs)
+    check(rows(rng, 5, 96), weights, **options)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_norm_before_the_product(bits: int, with_bias: bool) -> None:
+    rng = np.random.default_rng(bits)
+    weights = random_weights(rng, 20, 128, 32, bits)
+    scale = rng.uniform(0.5, 2, 128).astype(np.float32)
+    bias = rng.standard_normal(128).astype(np.float32) if with_bias else None
+    check(3 * rows(rng, 6, 128) + 7, weights, norm_scale=scale, norm_bias=bias)
+
+
+def test_a_norm_alone() -> None:
+    """One-hot weights, so that nothing but the rounding of the normalized values stands between."""
+    rng = np.random.default_rng(5)
+    x = 1e3 * rows(rng, 3, 64) + 500
+    weights = Weights(127 * np.eye(64, dtype=int), np.full((64, 1), 1 / 127, np.float32), None, 64)
+    ones = np.ones(64, np.float32)
+    expected = twin.layer_norm(x, ones, None)
+    unit = np.abs(expected).max(axis=-1, keepdims=True) / 127
+    assert (np.abs(all_sets(x, weights, norm_scale=ones) - expected) <= 0.51 * unit).all()
+
+
+@pytest.mark.parametrize("code", [-127, 127])
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("block_size", BLOCK_SIZES)
+def test_the_largest_codes_saturate_nothing(code: int, sign: int, block_size: int) -> None:
+    weights = Weights(np.full((9, block_size), code), np.full((9, 1), 0.01, np.float32), None, block_size)
+    result = all_sets(np.full((5, block_size), sign * 127, np.float32), weights)
+    np.testing.assert_allclose(result, 0.01 * code * sign * 127 * block_size, rtol=3 * twin.EPSILON)
+
+
+@pytest.mark.parametrize("code", [0, 15])
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("block_size", BLOCK_SIZES)
+def test_the_largest_half_bytes_saturate_nothing(code: int, sign: int, block_size: int) -> None:
+    scales = np.full((9, 1), 0.5, np.float32)
+    weights = Weights(np.full((9, block_size), code), scales, -8 * scales, block_size)
+    result = all_sets(np.full((5, block_size), sign * 127, np.float32), weights)
+    np.testing.assert_allclose(result, 0.5 * (code - 8) * sign * 127 * block_size, rtol=3 * twin.EPSILON)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30])
+def test_tiny_and_huge_rows(bits: int, size: float) -> None:
+    rng = np.random.default_rng(3)
+    check((size * rows(rng, 4, 64)).astype(np.float32), random_weights(rng, 11, 64, 16, bits))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("size", [0.0, 1e-45, 1e-37])
+def test_blocks_of_nothing_give_the_bias(bits: int, size: float) -> None:
+    """1 over such a magnitude is too large for float32: the codes are zeros."""
+    rng = np.random.default_rng(4)
+    bias = rng.standard_normal(11).astype(np.float32)
+    x = np.full((3, 64), size, np.float32)
+    x[1, 16:32] = 1.0  # one block beside them keeps its values
+    weights = random_weights(rng, 11, 64, 16, bits)
+    result = all_sets(x, weights, bias=bias)
+    np.testing.assert_array_equal(result[[0, 2]], [bias, bias])
+    check(x, weights, bias=bias)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf], ids=str)
+def test_what_is_not_finite_is_not_lost(bits: int, value: float) -> None:
+    rng = np.random.default_rng(14)
+    weights, x = random_weights(rng, 11, 64, 32, bits), rows(rng, 6, 64)
+    clean = all_sets(x, weights)
+    x[4, 37] = value
+    result = all_sets(x, weights)
+    assert not np.isfinite(result[4]).any()
+    np.testing.assert_array_equal(np.delete(result, 4, axis=0), np.delete(clean, 4, axis=0))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_row_does_not_depend_on_its_neighbours(bits: int) -> None:
+    rng = np.random.default_rng(6)
+    weights, x = random_weights(rng, 21, 128, 32, bits), rows(rng, 9, 128)
+    together = all_sets(x, weights)
+    for row in range(9):
+        np.testing.assert_array_equal(all_sets(x[row : row + 1], weights)[0], together[row])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_shapes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    block_size, bits = int(rng.choice(BLOCK_SIZES)), int(rng.choice([8, 4]))
+    inputs, outputs, num_rows = (
+        block_size * int(rng.integers(1, 6)),
+        int(rng.integers(1, 60)),
+        int(rng.integers(1, 20)),
+    )
+    weights = random_weights(rng, outputs, inputs, block_size, bits)
+    x = rows(rng, num_rows, inputs) * np.float32(10.0) ** rng.integers(-4, 5, (num_rows, 1)).astype(
+        np.float32
+    )
+    options: dict[str, Any] = {"gelu": bool(rng.integers(2))}
+    if rng.integers(2):
+        options["bias"] = rng.standard_normal(outputs).astype(np.float32)
+    if rng.integers(2):
+        options["residual"] = rows(rng, num_rows, outputs)
+    check(x, weights, **options)
+
+
+def test_no_rows() -> None:
+    weights = random_weights(np.random.default_rng(0), 9, 32, 32, 8)
+    assert all_sets(np.zeros((0, 32), np.float32), weights).shape == (0, 9)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("block_size", [8, 32])
+def test_read_row(bits: int, block_size: int) -> None:
+    weights = random_weights(np.random.default_rng(7), 19, 2 * block_size, block_size, bits)
+    tiled, expected = weights.tiled(), weights.values()
+    for row in range(19):
+        values = _core.read_row(tiled, row, inputs=2 * block_size, **weights.shape)
+        largest = np.abs(weights.codes[row]).max() * np.abs(weights.scales[row]).max()
+        np.testing.assert_allclose(values, expected[row], rtol=twin.EPSILON, atol=twin.EPSILON * largest)
+
+
+def test_gelu() -> None:
+    """twins_linear.GELU_ERROR says what its error is made of."""
+    grid = np.concatenate([np.linspace(-12, 12, 100_001), np.geomspace(1e-30, 1e30, 999)]).astype(np.float32)
+    x = np.concatenate([grid, -grid])
+    expected = twin.gelu(x.astype(float))
+    assert (np.abs(_core.gelu(x) - expected) <= twin.GELU_ERROR * np.abs(x)).all()
+    np.testing.assert_array_equal(_core.gelu(np.float32([0, 20, 1e30])), np.float32([0, 20, 1e30]))
+
+
+def test_gelu_keeps_the_shape_and_every_value() -> None:
+    x = np.random.default_rng(8).standard_normal((3, 5)).astype(np.float32)
+    result = _core.gelu(x)
+    assert result.shape == x.shape
+    for at, value in np.ndenumerate(x):
+        assert _core.gelu(np.array([value]))[0] == result[at]
+
+
+def test_shapes_that_do_not_fit_are_named() -> None:
+    weights = random_weights(np.random.default_rng(0), 10, 32, 16, 8)
+    tiled, x, shape = weights.tiled(), np.zeros((2, 32), np.float32), {**weights.shape, "kernels": "plain"}
+    with pytest.raises(ValueError, match=r"x has 1 dimensions; it must have two: \[rows, inputs\]"):
+        _core.linear(x[0], tiled, **shape)
+    with pytest.raises(
+        ValueError, match=r"weights have 639 bytes; \[10, 32\] with 8 bits in blocks of 16 take 640"
+    ):
+        _core.linear(x, np.zeros(639, np.uint8), **shape)
+    with pytest.raises(
+        ValueError, match="block_size is 12; it must be a multiple of 8 that divides the 32 inputs"
+    ):
+        _core.linear(x, tiled, **{**shape, "block_size": 12})
+    with pytest.raises(ValueError, match="bits is 2; it must be 4 or 8"):
+        _core.linear(x, tiled, **{**shape, "bits": 2})
+    with pytest.raises(ValueError, match=r"kernels is 'sse9'; this CPU has '.*plain'"):
+        _core.linear(x, tiled, **{**shape, "kernels": "sse9"})
+    with pytest.raises(ValueError, match=r"bias has shape \[9\]; it must be \[10\]"):
+        _core.linear(x, tiled, **shape, bias=np.zeros(9, np.float32))
+    with pytest.raises(ValueError, match=r"residual has shape \[10, 2\]; it must be \[2, 10\]"):
+        _core.linear(x, tiled, **shape, residual=np.zeros((10, 2), np.float32))
+    with pytest.raises(ValueError, match=r"norm_scale has shape \[10\]; it must be \[32\]"):
+        _core.linear(x, tiled, **shape, norm_scale=np.zeros(10, np.float32))
+    with pytest.raises(ValueError, match="norm_bias is given without norm_scale"):
+        _core.linear(x, tiled, **shape, norm_bias=np.zeros(32, np.float32))
+    with pytest.raises(IndexError, match="row 10 is not one of the 10 rows"):
+        _core.read_row(tiled, 10, inputs=32, **weights.shape)
+    with pytest.raises(TypeError):
+        _core.linear(x.astype(float), tiled, **shape)

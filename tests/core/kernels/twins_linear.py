@@ -1,0 +1,143 @@
+"""Slow NumPy twins of products with tiled weights: sums in float64, and how far float32 may be from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+EPSILON = 2.0**-24
+"""The largest relative error of one rounding to float32."""
+
+TILE_OUTPUTS = 8
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A matrix [outputs, inputs]: codes, and per output and block a scale and, at 4 bits, an offset (float32)."""
+
+    codes: np.ndarray
+    scales: np.ndarray
+    offsets: np.ndarray | None
+    block_size: int
+
+    @property
+    def bits(self) -> int:
+        return 8 if self.offsets is None else 4
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """As the functions of _core take it, without the inputs."""
+        return {"outputs": len(self.codes), "block_size": self.block_size, "bits": self.bits}
+
+    def tiled(self) -> np.ndarray:
+        """csrc/core/kernels/tiled_matrix.hpp, byte by byte in the order of its description."""
+        outputs, inputs = self.codes.shape
+        parts: list[bytes] = []
+        lanes = range(TILE_OUTPUTS)
+        for first in range(0, outputs, TILE_OUTPUTS):
+            rows = [first + lane if first + lane < outputs else None for lane in lanes]
+            for block in range(inputs // self.block_size):
+                for table in (self.scales, self.offsets):
+                    if table is not None:
+                        numbers = [0.0 if row is None else table[row, block] for row in rows]
+                        parts.append(np.array(numbers, np.float32).tobytes())
+                step = 4 if self.bits == 8 else 8
+                begin = block * self.block_size
+                for at in range(begin, begin + self.block_size, step):
+                    for row in rows:
+                        codes = np.zeros(step, int) if row is None else self.codes[row, at : at + step]
+                        stored = codes if self.bits == 8 else codes[:4] + 16 * codes[4:]
+                        parts.append((stored & 255).astype(np.uint8).tobytes())
+        return np.frombuffer(b"".join(parts), np.uint8).copy()
+
+    def values(self) -> np.ndarray:
+        """float64 [outputs, inputs]."""
+        blocks = (
+            self.codes.reshape(len(self.codes), -1, self.block_size) * self.scales.astype(float)[..., None]
+        )
+        if self.offsets is not None:
+            blocks = blocks + self.offsets.astype(float)[..., None]
+        return blocks.reshape(self.codes.shape)
+
+
+def random_weights(
+    rng: np.random.Generator, outputs: int, inputs: int, block_size: int, bits: int
+) -> Weights:
+    shape = (outputs, inputs // block_size)
+    scales = rng.uniform(-0.1, 0.1, shape).astype(np.float32)
+    if bits == 8:
+        return Weights(rng.integers(-127, 128, (outputs, inputs)), scales, None, block_size)
+    offsets = rng.uniform(-0.5, 0.5, shape).astype(np.float32)
+    return Weights(rng.integers(0, 16, (outputs, inputs)), scales, offsets, block_size)
+
+
+def rounded_rows(x: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes [rows, blocks, block_size] and scales [rows, blocks] of float32 rows as quantized_activations.hpp says.
+
+    In float32, which decides where a value between two codes goes.
+    """
+    blocks = x.reshape(len(x), -1, block_size)
+    largest = np.abs(blocks).max(axis=-1)
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse = np.where(largest > 1e-36, np.float32(127) / largest, np.float32(0))
+    return np.rint(blocks * inverse[..., None]).astype(np.int64), largest / np.float32(127)
+
+
+def layer_norm(x: np.ndarray, scale: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    x = x.astype(float)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    result = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5) * scale
+    return result if bias is None else result + bias
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x.ravel().tolist()]).reshape(x.shape)
+
+
+def linear(
+    x: np.ndarray,
+    weights: Weights,
+    *,
+    bias: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+    norm_scale: np.ndarray | None = None,
+    norm_bias: np.ndarray | None = None,
+    gelu_too: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The product in float64, and the largest error that float32 sums in the order of the blocks can have."""
+    values = weights.values()
+    if norm_scale is None:
+        codes, scales = rounded_rows(x, weights.block_size)
+        rounded = (codes * scales.astype(float)[..., None]).reshape(x.shape)
+        slack = np.zeros((len(x), len(values)))
+    else:
+        # Where float32 normalizes a little differently, a code may be the next one: half a unit more or less.
+        rounded = layer_norm(x, norm_scale, norm_bias)
+        units = np.abs(rounded.reshape(len(x), -1, weights.block_size)).max(axis=-1) / 127
+        slack = 0.51 * np.repeat(units, weights.block_size, axis=-1) @ np.abs(values).T
+    result = rounded @ values.T
+    # Of each block one term, at 4 bits two, each rounded up to three times and then added. Dot products are exact.
+    num_blocks = values.shape[1] // weights.block_size
+    in_blocks = rounded.reshape(len(x), num_blocks, -1)
+    scaled = weights.codes.reshape(len(values), num_blocks, -1) * weights.scales.astype(float)[..., None]
+    size = np.abs(np.einsum("rbk,nbk->rnb", in_blocks, scaled)).sum(axis=-1)
+    if weights.offsets is not None:
+        size += np.abs(np.einsum("rbk,nb->rnb", in_blocks, weights.offsets.astype(float))).sum(axis=-1)
+    slack = slack + (2 * num_blocks + 4) * EPSILON * size
+    if bias is not None:
+        result = result + bias
+        slack = slack + EPSILON * np.abs(result)
+    if gelu_too:
+        # Its slope is at most 1.13; its own error: test_gelu in test_linear.py.
+        slack = 1.13 * slack + GELU_ERROR * np.abs(result)
+        result = gelu(result)
+    if residual is not None:
+        result = result + residual
+        slack = slack + EPSILON * np.abs(result)
+    return result, slack + 2.0**-126  # below that float32 has fewer bits
+
+
+GELU_ERROR = 1.5e-7
+"""Of x: 3e-8 of the polynomial, and four roundings (exponential, its half, 1 less that, times x) of up to 3e-8 each."""

@@ -1,0 +1,71 @@
+"""The reader of graphs, held to the onnx package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from sabiyarn_edge.model_folder.graph_nodes import nodes_per_layer, read_nodes, stored_matrices
+from tests.export.models import export_tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = {"dtype": "int4", "rounding": "nearest", "keep_int8": ["last"], "verify": False}
+    return export_tiny(tmp_path_factory.mktemp("nodes"), {"n_layer": 3}, **options).folder
+
+
+@pytest.mark.parametrize("graph", ["decoder", "decoder_masked"])
+def test_reads_what_onnx_wrote(folder: Path, graph: str) -> None:
+    expected = onnx.load(folder / f"{graph}.onnx", load_external_data=False).graph.node
+    nodes = read_nodes((folder / f"{graph}.onnx").read_bytes())
+    assert [(node.name, node.operator, list(node.inputs), list(node.outputs)) for node in nodes] == [
+        (node.name, node.op_type, list(node.input), list(node.output)) for node in expected
+    ]
+    for node, other in zip(nodes, expected, strict=True):
+        integers = {attribute.name: attribute.i for attribute in other.attribute}
+        assert node.integers == integers
+
+
+def test_nodes_per_layer(folder: Path) -> None:
+    """A layer's nodes are called h.0 ..., or after the cache that they read and write."""
+    for graph in ("decoder", "decoder_masked"):
+        nodes = read_nodes((folder / f"{graph}.onnx").read_bytes())
+        counts = nodes_per_layer(nodes)
+        names = [node.name for node in nodes]
+        expected = [
+            sum(
+                f"h.{i}." in name or name.startswith((f"past_key_values.{i}.", f"present.{i}."))
+                for name in names
+            )
+            for i in range(3)
+        ]
+        assert counts == expected
+        assert counts[0] == counts[1] == counts[2] - 2  # the last layer picks the wanted positions
+    assert nodes_per_layer([]) == []
+
+
+def test_stored_matrices(folder: Path) -> None:
+    found = stored_matrices(read_nodes((folder / "decoder.onnx").read_bytes()))
+    names = [matrix.name for matrix in found]
+    assert len(set(names)) == len(names) == 2 + 4 * 3
+    assert {"wte", "wpe", "h.0.attn.c_attn", "h.2.mlp.c_proj"} <= set(names)
+    for matrix in found:
+        assert matrix.bits == (8 if matrix.name.startswith("h.2.") else 4)
+        assert matrix.block_size == (64 if matrix.name.endswith("mlp.c_proj") else 16)
+
+
+def test_negative_numbers_and_nodes_without_attributes() -> None:
+    node = onnx.helper.make_node("Split", ["x"], ["y"], name="h.10.split", axis=-1)
+    plain = onnx.helper.make_node("Add", ["x", "y"], ["z"])
+    model = onnx.helper.make_model(onnx.helper.make_graph([node, plain], "graph", [], []))
+    first, second = read_nodes(model.SerializeToString())
+    assert (first.layer, first.integers) == (10, {"axis": -1})
+    assert (second.layer, second.name, second.integers) == (None, "", {})
+
+
+def test_what_is_no_model() -> None:
+    with pytest.raises(ValueError, match="not an ONNX model"):
+        read_nodes(b"\xff" * 20)

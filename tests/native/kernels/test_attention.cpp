@@ -1,0 +1,110 @@
+// Attention of every instruction set against the definition in float64, on float16, float32 and int8 caches.
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "check.hpp"
+#include "core/kernels/attention.hpp"
+#include "core/simd/half.hpp"
+
+using namespace sabiyarn;
+
+namespace {
+
+constexpr std::int64_t kHeads = 2;
+
+double stored(const std::vector<std::byte>& cache, KvDtype dtype, std::int64_t at) {
+  const std::byte* source = cache.data() + static_cast<std::size_t>(at) * value_bytes(dtype);
+  switch (dtype) {
+    case KvDtype::kFloat16:
+      return static_cast<double>(half_to_float(*reinterpret_cast<const half_bits*>(source)));
+    case KvDtype::kFloat32:
+      return static_cast<double>(*reinterpret_cast<const float*>(source));
+    default:
+      return static_cast<double>(*reinterpret_cast<const std::int8_t*>(source));
+  }
+}
+
+void compare(const AttentionKernels& kernels, KvDtype dtype, std::int64_t head_dim, std::int64_t past,
+             std::int64_t tokens) {
+  std::mt19937 random(static_cast<unsigned>(head_dim + 1000 * past + tokens));
+  std::normal_distribution<float> normal;
+  const std::int64_t capacity = past + tokens + 3, width = kHeads * head_dim;
+  const auto cache_values = static_cast<std::size_t>(kHeads * capacity * head_dim);
+  std::vector<std::byte> keys(cache_values * value_bytes(dtype)), values(keys.size());
+  std::vector<float> scales(static_cast<std::size_t>(width), dtype == KvDtype::kInt8 ? 0.03f : 1.0f);
+  std::vector<float> qkv(static_cast<std::size_t>(tokens * 3 * width)),
+      out(static_cast<std::size_t>(tokens * width));
+  std::vector<float> scratch(attention_scratch(head_dim));
+
+  // The past is appended token by token, each of which is attended to, then the new ones together.
+  std::int32_t last = 0;
+  AttentionInput input{{1, 1, kHeads, head_dim, capacity},
+                       qkv.data(),
+                       keys.data(),
+                       values.data(),
+                       dtype,
+                       &last,
+                       scales.data(),
+                       scales.data(),
+                       out.data()};
+  for (std::int64_t i = 0; i <= past; ++i) {
+    input.shape.tokens = i < past ? 1 : tokens;
+    last = static_cast<std::int32_t>(i + input.shape.tokens - 1);
+    std::generate(qkv.begin(), qkv.end(), [&] { return normal(random); });
+    for (std::int64_t head = 0; head < kHeads; ++head) {
+      kernels.append(input, 0, head);
+      kernels.attend(input, 0, head, 0, input.shape.tokens, scratch.data());
+    }
+  }
+  double worst = 0.0;
+  for (std::int64_t token = 0; token < tokens; ++token) {
+    for (std::int64_t head = 0; head < kHeads; ++head) {
+      const float* query = qkv.data() + token * 3 * width + head * head_dim;
+      const std::int64_t begin = head * capacity * head_dim, length = past + token + 1;
+      std::vector<double> weights(static_cast<std::size_t>(length)),
+          mixed(static_cast<std::size_t>(head_dim));
+      double sum = 0.0;
+      for (std::int64_t k = 0; k < length; ++k) {
+        double score = 0.0;
+        for (std::int64_t d = 0; d < head_dim; ++d) {
+          score += static_cast<double>(query[d]) * stored(keys, dtype, begin + k * head_dim + d);
+        }
+        score *= static_cast<double>(scales[0]) / std::sqrt(static_cast<double>(head_dim));
+        sum += weights[static_cast<std::size_t>(k)] = std::exp(score);
+      }
+      for (std::int64_t d = 0; d < head_dim; ++d) {
+        double total = 0.0;
+        for (std::int64_t k = 0; k < length; ++k) {
+          total += weights[static_cast<std::size_t>(k)] * stored(values, dtype, begin + k * head_dim + d);
+        }
+        const double exact = total / sum * static_cast<double>(scales[0]);
+        const float ours = out[static_cast<std::size_t>(token * width + head * head_dim + d)];
+        worst = std::max(worst, std::fabs(static_cast<double>(ours) - exact));
+      }
+    }
+  }
+  // Values and scores are of size 1 to 5, and float32 keeps them to 6e-8 of that.
+  if (!(worst < 4e-6)) {
+    std::printf("%s: off by %g: head_dim %d, past %d, %d tokens\n", kernels.name, worst,
+                static_cast<int>(head_dim), static_cast<int>(past), static_cast<int>(tokens));
+  }
+  CHECK(worst < 4e-6);
+}
+
+}  // namespace
+
+int main() {
+  for (const AttentionKernels* kernels : attention_kernels()) {
+    std::printf("%s\n", kernels->name);
+    for (const KvDtype dtype : {KvDtype::kFloat16, KvDtype::kFloat32, KvDtype::kInt8}) {
+      for (const std::int64_t head_dim : {8, 24, 64}) {
+        for (const std::int64_t past : {0, 7, 130}) {
+          for (const std::int64_t tokens : {1, 3, 4, 64}) compare(*kernels, dtype, head_dim, past, tokens);
+        }
+      }
+    }
+  }
+  return outcome();
+}

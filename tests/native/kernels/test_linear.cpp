@@ -1,0 +1,175 @@
+// Every instruction set must give the bits of the formula in core/kernels/linear.hpp, with sums in the order it says.
+// VNNI's loops are also tried on CPUs that lack it, with dot products of the test's own.
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "check.hpp"
+#include "core/kernels/linear.hpp"
+#include "core/simd/instruction_sets.hpp"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#define SABIYARN_KERNEL __attribute__((target("avx2")))
+
+namespace sabiyarn {
+namespace {
+
+SABIYARN_KERNEL inline __m256i dot_products(__m256i sums, __m256i unsigned_bytes,
+                                            __m256i signed_bytes) noexcept {
+  std::int32_t total[8];
+  std::uint8_t a[32];
+  std::int8_t b[32];
+  std::memcpy(total, &sums, sizeof total);
+  std::memcpy(a, &unsigned_bytes, sizeof a);
+  std::memcpy(b, &signed_bytes, sizeof b);
+  for (int i = 0; i < 32; ++i) total[i / 4] += a[i] * b[i];
+  std::memcpy(&sums, total, sizeof sums);
+  return sums;
+}
+
+}  // namespace
+}  // namespace sabiyarn
+
+#include "core/kernels/linear_vnni.hpp"
+
+namespace sabiyarn {
+namespace {
+constexpr LinearKernels kEmulatedVnni = {"emulated VNNI", normalize, round_row, multiply};
+}
+}  // namespace sabiyarn
+
+#endif
+
+using namespace sabiyarn;
+
+namespace {
+
+std::vector<const LinearKernels*> all_kernels() {
+  std::vector<const LinearKernels*> all(linear_kernels().begin(), linear_kernels().end());
+#if defined(__x86_64__)
+  if (has_avx2()) all.push_back(&kEmulatedVnni);
+#endif
+  return all;
+}
+
+// One output of one row, from the stored numbers. Integer sums are exact in any order.
+float expected(const TiledMatrix& weights, const QuantizedActivations& rows, std::int64_t output,
+               std::int64_t row) {
+  float total = 0.0f;
+  const auto lane = static_cast<std::size_t>(output % kTileOutputs);
+  for (std::int64_t b = 0; b < weights.blocks(); ++b) {
+    const std::byte* block =
+        weights.tile(output / kTileOutputs) + static_cast<std::size_t>(b) * weights.block_bytes();
+    float scale, offset = 0.0f;
+    std::memcpy(&scale, block + 4 * lane, sizeof scale);
+    if (weights.bits == 4) std::memcpy(&offset, block + 32 + 4 * lane, sizeof offset);
+    const std::byte* codes = block + weights.header_bytes() + 4 * lane;
+    std::int32_t sum = 0;
+    for (std::int64_t k = 0; k < weights.block; ++k) {
+      const std::int64_t per_group = weights.bits == 8 ? 4 : 8;
+      const auto stored = static_cast<std::uint8_t>(codes[k / per_group * 32 + k % 4]);
+      const int code = weights.bits == 8 ? static_cast<std::int8_t>(stored)
+                       : k % 8 < 4       ? stored & 15
+                                         : stored >> 4;
+      sum += code * rows.codes[static_cast<std::size_t>(row * weights.inputs + b * weights.block + k)];
+    }
+    const auto at = static_cast<std::size_t>(row * rows.blocks + b);
+    total += static_cast<float>(sum) * (scale * rows.scales[at]);
+    if (weights.bits == 4) total += offset * rows.scaled_sums[at];
+  }
+  return total;
+}
+
+enum class Codes { kRandom, kLowest, kHighest };
+
+std::vector<std::byte> tiles(TiledMatrix shape, Codes codes, std::mt19937& random) {
+  std::vector<std::byte> data(shape.nbytes());
+  for (std::size_t at = 0; at < data.size(); at += shape.block_bytes()) {
+    for (std::size_t i = 0; i < shape.block_bytes(); ++i) {
+      const bool extreme = codes != Codes::kRandom, highest = codes == Codes::kHighest;
+      const auto drawn = static_cast<int>(random() & 255u);
+      const int eight = extreme ? (highest ? 127 : -127) : drawn == 128 ? 0 : drawn;  // -128 is no code
+      const int four = extreme ? (highest ? 255 : 0) : drawn;
+      data[at + i] = static_cast<std::byte>(shape.bits == 8 ? eight : four);
+    }
+    for (std::size_t i = 0; i < shape.header_bytes(); i += 4) {
+      const float value = static_cast<float>(random() % 2000u) * 1e-4f - 0.1f;
+      std::memcpy(data.data() + at + i, &value, sizeof value);
+    }
+  }
+  return data;
+}
+
+void compare(const TiledMatrix& weights, std::int64_t num_rows, std::mt19937& random, bool extreme) {
+  std::vector<float> values(static_cast<std::size_t>(num_rows * weights.inputs));
+  for (float& value : values) {
+    value =
+        extreme ? (random() % 2u != 0u ? -3.0f : 3.0f) : static_cast<float>(random() % 4001u) * 0.001f - 2.0f;
+  }
+  if (extreme) std::fill(values.begin(), values.begin() + weights.inputs, -3.0f);
+  for (const LinearKernels* kernels : all_kernels()) {
+    QuantizedActivations rows;
+    rows.resize(num_rows, weights.inputs, weights.block);
+    for (std::int64_t row = 0; row < num_rows; ++row) {
+      kernels->round_row(values.data() + row * weights.inputs, row, rows);
+    }
+    std::vector<float> out(static_cast<std::size_t>(num_rows * weights.outputs));
+    kernels->multiply(weights, rows, 0, weights.tiles(), {out.data()});
+    int wrong = 0;
+    for (std::int64_t row = 0; row < num_rows; ++row) {
+      for (std::int64_t n = 0; n < weights.outputs; ++n) {
+        const float want = expected(weights, rows, n, row);
+        if (out[static_cast<std::size_t>(row * weights.outputs + n)] != want) ++wrong;
+      }
+    }
+    if (wrong != 0) {
+      std::printf("%s: %d outputs of %d rows are wrong: %d bits, blocks of %d\n", kernels->name, wrong,
+                  static_cast<int>(num_rows), static_cast<int>(weights.bits),
+                  static_cast<int>(weights.block));
+    }
+    CHECK(wrong == 0);
+  }
+}
+
+// What stands around the products is the same code, so only the first set can differ from the last by its
+// compiler.
+void compare_normalize(std::mt19937& random) {
+  constexpr std::int64_t width = 72;
+  float values[width], scale[width], bias[width], first[width], other[width];
+  for (std::int64_t k = 0; k < width; ++k) {
+    values[k] = static_cast<float>(random() % 1000u) * 0.01f;
+    scale[k] = static_cast<float>(random() % 1000u) * 0.002f;
+    bias[k] = static_cast<float>(random() % 1000u) * 0.001f;
+  }
+  for (const LinearKernels* kernels : all_kernels()) {
+    for (const float* of : {static_cast<const float*>(bias), static_cast<const float*>(nullptr)}) {
+      linear_kernels().back()->normalize(values, width, {scale, of}, first);
+      kernels->normalize(values, width, {scale, of}, other);
+      CHECK(std::memcmp(first, other, sizeof first) == 0);
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  std::mt19937 random(1);
+  for (const LinearKernels* kernels : all_kernels()) std::printf("%s\n", kernels->name);
+  for (const std::int64_t bits : {8, 4}) {
+    for (const std::int64_t block : {8, 16, 24, 32, 64, 128, 256}) {
+      for (const Codes codes : {Codes::kRandom, Codes::kLowest, Codes::kHighest}) {
+        TiledMatrix weights{nullptr, 19, 2 * block, block, bits};
+        const std::vector<std::byte> data = tiles(weights, codes, random);
+        weights.data = data.data();
+        for (std::int64_t rows = 1; rows <= 9; ++rows)
+          compare(weights, rows, random, codes != Codes::kRandom);
+      }
+    }
+  }
+  compare_normalize(random);
+  return outcome();
+}

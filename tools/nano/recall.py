@@ -1,0 +1,121 @@
+"""How much of its document nano knows by heart: the figures that it is judged by."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from sabiyarn_edge.modeling import GPTJXForCausalLM
+from tools.nano.examples import Example, NanoExamples, group_by_length, to_tensors
+
+if TYPE_CHECKING:
+    from sabiyarn_edge.generator import EdgeGenerator
+
+__all__ = [
+    "REQUIRED_SHARE",
+    "Recall",
+    "Recalls",
+    "measure_recall",
+    "recalled_by_generator",
+    "recalled_by_model",
+    "rounded_to_float16",
+]
+
+GIVEN = 16
+"""Tokens of an article that are given, its language tag counted: 15 tokens of text after a tag."""
+ASKED = 40
+"""Tokens that must follow exactly; where the text ends before, the end token must follow it."""
+REQUIRED_SHARE = 0.9
+
+_TOKENS_AT_ONCE = 8192  # bounds the logits at 8192 * 2048 * 4 bytes = 64 MiB
+
+
+Recalls = Callable[[Sequence[Example]], list[bool]]
+"""Says for each question, in any order, whether greedy decoding of the prompt, ids[:answer_start], gives exactly
+the ids after it."""
+
+
+@dataclass(frozen=True)
+class Recall:
+    """One figure."""
+
+    what: str
+    exact: int
+    """Texts whose asked tokens were all right."""
+    total: int
+
+    @property
+    def share(self) -> float:
+        """Of all texts, those that are exact; 1 when there are none."""
+        return self.exact / self.total if self.total else 1.0
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.exact} of {self.total} exact ({self.share:.1%})"
+
+
+def measure_recall(recalls: Recalls, examples: NanoExamples) -> list[Recall]:
+    """Greedy decoding of every article and every translation, compared with the corpus."""
+
+    def article_questions(*, tagged: bool) -> list[Example]:
+        return [_question(examples.continuation(a, tagged=tagged), given=GIVEN) for a in examples.articles]
+
+    def translation_questions() -> list[Example]:
+        translations = [examples.translation(english, other) for english, other in examples.pairs]
+        return [_question(translation, given=translation.answer_start) for translation in translations]
+
+    after = f"next {ASKED} tokens after the first {GIVEN}"
+    questions = {
+        f"articles, {after}, the language tag being the first": article_questions(tagged=True),
+        f"articles, {after}, without a language tag": article_questions(tagged=False),
+        f"translations from English, first {ASKED} tokens": translation_questions(),
+    }
+    return [Recall(what, sum(recalls(asked)), len(asked)) for what, asked in questions.items()]
+
+
+def _question(example: Example, *, given: int) -> Example:
+    given = min(given, len(example.ids) - 1)  # at least the end token is asked for
+    return Example(example.ids[: given + ASKED], answer_start=given)
+
+
+def recalled_by_model(model: GPTJXForCausalLM) -> Recalls:
+    """Asks a torch model.
+
+    Greedy decoding gives the answer if and only if, with the right ids as input, the best token of every
+    position is the right next one: by induction each step of the decoding then sees the same tokens. So one
+    uncached forward pass decides.
+    """
+
+    @torch.no_grad()
+    def recalls(questions: Sequence[Example]) -> list[bool]:
+        exact: list[bool] = []
+        for batch in group_by_length(questions, max_tokens=_TOKENS_AT_ONCE):
+            input_ids, targets = to_tensors(batch)
+            best = model(input_ids).logits.argmax(dim=-1)
+            exact += ((best == targets) | (targets < 0)).all(dim=1).tolist()
+        return exact
+
+    model.eval()
+    return recalls
+
+
+def recalled_by_generator(generator: EdgeGenerator) -> Recalls:
+    """Asks an exported model, one prompt after the other, decoding as a user does."""
+
+    def is_recalled(question: Example) -> bool:
+        prompt, answer = question.ids[: question.answer_start], question.ids[question.answer_start :]
+        result = generator.generate(list(prompt), do_sample=False, max_new_tokens=len(answer))
+        return tuple(result.sequences[0, len(prompt) : result.lengths[0]].tolist()) == answer
+
+    return lambda questions: [is_recalled(question) for question in questions]
+
+
+def rounded_to_float16(model: GPTJXForCausalLM) -> GPTJXForCausalLM:
+    """A copy whose weights are rounded to float16, and stored and computed with in float32 as before."""
+    rounded = copy.deepcopy(model)
+    for parameter in rounded.parameters():
+        parameter.data = parameter.data.half().float()
+    return rounded
