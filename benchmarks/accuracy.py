@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sabiyarn_edge.bench.engine import random_prompt
-from sabiyarn_edge.engine.decoder import DecoderSession
+from sabiyarn_edge.engine.decoder import Decoder
 
 __all__ = ["accuracy"]
 
@@ -31,7 +31,7 @@ def accuracy(reference: Path, folder: Path) -> dict[str, float]:
 
 def _logits(folder: Path) -> np.ndarray:
     """float64 [PROMPTS * TOKENS, vocab_size]"""
-    session = DecoderSession(folder)
+    session = Decoder(folder)
     vocab_size = session.config.gptjx.vocab_size
     rows = []
     for seed in range(PROMPTS):

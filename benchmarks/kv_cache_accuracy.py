@@ -83,7 +83,7 @@ def main() -> int:
     parser.add_argument("--out", type=out_file, help="write the result as JSON to this file too")
     args = parser.parse_args()
 
-    from sabiyarn_edge.engine.decoder import DecoderSession
+    from sabiyarn_edge.engine.decoder import Decoder
     from sabiyarn_edge.export import export_model
     from sabiyarn_edge.text.tokenizer import Tokenizer
 
@@ -101,7 +101,7 @@ def main() -> int:
         for index, (name, options) in enumerate(variants.items()):
             folder = Path(temporary) / str(index)
             reports[name] = export_model(checkpoint, folder, dtype="float32", progress=False, **options)
-            sessions[name] = DecoderSession(folder)
+            sessions[name] = Decoder(folder)
         limit = reports["float32"].block_size
         documents = [ids for ids in map(tokenizer.encode, lines) if len(ids) > 1]
         texts = {

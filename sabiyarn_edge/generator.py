@@ -23,8 +23,8 @@ from .calls.prompts import Prompts, read_prompt, read_prompts
 from .calls.result import GenerationResult
 from .calls.run import Run
 from .calls.scoring import Score, score_tokens
-from .engine.decoder import MAX_PREFILL_CHUNK, DecoderSession
-from .engine.prefix_cache import Claim
+from .engine.decoder import MAX_PREFILL_CHUNK, Decoder
+from .engine.prefix_cache import PrefixPin
 from .errors import InvalidInputError, ModelFolderError
 from .model_folder.config import ModelConfig
 from .options.checks import flag
@@ -60,7 +60,7 @@ class EdgeGenerator:
 
     def __init__(
         self,
-        session: DecoderSession,
+        session: Decoder,
         tokenizer: Tokenizer | None,
         generation_config: GenerationConfig,
         *,
@@ -107,7 +107,7 @@ class EdgeGenerator:
         overflow: str = "error",
         keep_tokens: int = 0,
         reuse_prefix: bool = True,
-        prefix_pool_mb: int = 0,
+        prefix_cache_mb: int = 0,
         memory_limit_mb: float | None = None,
         fit: bool = False,
     ) -> EdgeGenerator:
@@ -136,7 +136,7 @@ class EdgeGenerator:
             reuse_prefix: whether a prompt that begins like the text of the last call, or one in the pool, continues
                 from its keys and values instead of computing them again; and whether prompts of one call are computed
                 once as far as they begin alike.
-            prefix_pool_mb: MiB for the keys and values of earlier texts (system prompts, examples at the head of
+            prefix_cache_mb: MiB for the keys and values of earlier texts (system prompts, examples at the head of
                 prompts), the least recently used of which are dropped; 0: only the last call's are held, and those of
                 living sessions, which may take more. memory_limit_mb counts both.
             memory_limit_mb: most memory that the process may take above `import onnxruntime`, MiB: now for
@@ -158,7 +158,7 @@ class EdgeGenerator:
             )
         if max_length is not None and kv_window is None:
             kv_window = _room_for(max_length, ModelConfig.load(folder).gptjx.block_size)
-        prefix_pool_bytes = _pool_bytes(prefix_pool_mb)
+        prefix_cache_bytes = _pool_bytes(prefix_cache_mb)
         chunk = MAX_PREFILL_CHUNK
         if memory_limit_mb is None:
             check_room(folder, weight_cache=weight_cache)
@@ -171,7 +171,7 @@ class EdgeGenerator:
                 batch=1 if max_batch_size is None else max_batch_size,
                 kv_window=kv_window,
                 weight_cache=weight_cache,
-                prefix_pool_bytes=prefix_pool_bytes,
+                prefix_cache_bytes=prefix_cache_bytes,
             )
             if chosen:
                 chunk, kv_window = plan.prefill_chunk, plan.kv_window
@@ -180,7 +180,7 @@ class EdgeGenerator:
                     MemoryFitWarning,
                     stacklevel=2,
                 )
-        session = DecoderSession(
+        session = Decoder(
             folder,
             num_threads=num_threads,
             window=kv_window,
@@ -188,7 +188,7 @@ class EdgeGenerator:
             weight_cache=weight_cache,
             low_power=low_power,
             max_prefill_chunk=chunk,
-            prefix_pool_bytes=prefix_pool_bytes,
+            prefix_cache_bytes=prefix_cache_bytes,
         )
         tokenizer_file = folder / "tokenizer.json"
         tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None
@@ -214,12 +214,12 @@ class EdgeGenerator:
         beams: int = 1,
         kv_window: int | None = None,
         weight_cache: bool | None = None,
-        prefix_pool_mb: int = 0,
+        prefix_cache_mb: int = 0,
     ) -> MemoryPlan:
         """Say what a call of generate would take, without loading the model; one with attn_mask takes more.
 
         Args:
-            path, kv_window, weight_cache, prefix_pool_mb: as for `from_pretrained`.
+            path, kv_window, weight_cache, prefix_cache_mb: as for `from_pretrained`.
             max_length: positions of a row, prompt and output; None: the model's block_size.
             prompt_length: of them the prompt's; None: all but one, which takes the most.
             batch: prompts at once.
@@ -237,7 +237,7 @@ class EdgeGenerator:
             beams=beams,
             kv_window=kv_window,
             weight_cache=weight_cache,
-            prefix_pool_bytes=_pool_bytes(prefix_pool_mb),
+            prefix_cache_bytes=_pool_bytes(prefix_cache_mb),
         )
 
     @property
@@ -280,7 +280,7 @@ class EdgeGenerator:
         inputs: Any,
         generation_config: GenerationConfig | None,
         options: dict[str, Any],
-        claim: Claim | None = None,
+        claim: PrefixPin | None = None,
     ) -> GenerationResult:
         """generate(); `claim` then says what is held of the text."""
         with self._reserved():
@@ -322,10 +322,10 @@ class EdgeGenerator:
             tokens = load_session(path, self._session)
             return Session(self, tokens, self._claim(self._session.text.tokens))
 
-    def _claim(self, tokens: Sequence[int] = ()) -> Claim:
+    def _claim(self, tokens: Sequence[int] = ()) -> PrefixPin:
         return self._session.text.pool.claim(tokens)
 
-    def _save_session(self, path: str | Path, tokens: Sequence[int], claim: Claim) -> None:
+    def _save_session(self, path: str | Path, tokens: Sequence[int], claim: PrefixPin) -> None:
         from .engine.session_file import save_session
 
         with self._reserved():
@@ -442,7 +442,7 @@ class EdgeGenerator:
     def memory_usage(self) -> dict[str, int]:
         """Bytes held now.
 
-        "kv_cache", "prefix_pool" (earlier texts' and sessions' keys and values), "step_buffers", "masked_buffers" and
+        "kv_cache", "prefix_cache" (earlier texts' and sessions' keys and values), "step_buffers", "masked_buffers" and
         "mask_cache" (causal masks) are exact; "masked_graph" is what
         the process grew by when the first attn_mask loaded decoder_masked.onnx, 0 before; "weights_file" is the size on
         disk; "process_anonymous" and "process_resident" are the whole process's, from the system (absent where it does
@@ -451,7 +451,7 @@ class EdgeGenerator:
         return {
             "kv_cache": self._session.kv_cache.nbytes,
             "kv_bytes_per_position": self._session.kv_cache.bytes_per_position,
-            "prefix_pool": self._session.text.pool.nbytes,
+            "prefix_cache": self._session.text.pool.nbytes,
             "step_buffers": self._session.buffers.nbytes,
             **self._session.masked_memory(),
             "weights_file": self.config.weights_bytes,
@@ -565,7 +565,7 @@ class EdgeGenerator:
             kv_window=self._session.window,
             weight_cache=self._session.weight_cache,
             max_prefill_chunk=self._session.max_prefill_chunk,
-            prefix_pool_bytes=max(pool.limit_bytes, pool.nbytes),  # sessions may hold more than the limit
+            prefix_cache_bytes=max(pool.limit_bytes, pool.nbytes),  # sessions may hold more than the limit
         )
 
     def _sliding_context(self, overflow: Overflow) -> SlidingContext:
@@ -605,7 +605,7 @@ class EdgeGenerator:
         inputs: Any,
         config: GenerationConfig | None,
         options: dict[str, Any],
-        claim: Claim | None = None,
+        claim: PrefixPin | None = None,
     ) -> Generator[StreamedToken | GenerationResult]:
         with self._reserved():
             run = self._start(inputs, config, options)
@@ -634,12 +634,12 @@ def _room_for(max_length: int, block_size: int) -> int:
     return min(-(-max(max_length, 1) // _WHOLE_PAGES) * _WHOLE_PAGES, block_size)
 
 
-def _pool_bytes(prefix_pool_mb: int) -> int:
-    if isinstance(prefix_pool_mb, bool) or not isinstance(prefix_pool_mb, int) or prefix_pool_mb < 0:
+def _pool_bytes(prefix_cache_mb: int) -> int:
+    if isinstance(prefix_cache_mb, bool) or not isinstance(prefix_cache_mb, int) or prefix_cache_mb < 0:
         raise InvalidInputError(
-            f"prefix_pool_mb is {prefix_pool_mb!r}; it must be an integer of at least 0, in MiB."
+            f"prefix_cache_mb is {prefix_cache_mb!r}; it must be an integer of at least 0, in MiB."
         )
-    return prefix_pool_mb * MIB
+    return prefix_cache_mb * MIB
 
 
 def find_model(path: str | Path) -> Path:

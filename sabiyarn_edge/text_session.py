@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .calls.prompts import read_prompt
 from .calls.result import GenerationResult
-from .engine.prefix_cache import Claim, common_prefix
+from .engine.prefix_cache import PrefixPin, common_prefix
 from .errors import InvalidInputError
 from .options.generation_config import GenerationConfig
 from .text.streaming import StreamedToken
@@ -27,7 +27,7 @@ class Session:
     again, so results never depend on it. For one thread at a time.
     """
 
-    def __init__(self, generator: EdgeGenerator, tokens: Sequence[int], claim: Claim) -> None:
+    def __init__(self, generator: EdgeGenerator, tokens: Sequence[int], claim: PrefixPin) -> None:
         self._generator = generator
         self._tokens = list(tokens)
         self._claim = claim

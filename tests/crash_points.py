@@ -2,8 +2,8 @@
 
     python -m tests.crash_points WRITER FOLDER
 
-WRITER is one of WRITERS. Each kill is a forked process that sends itself SIGKILL before the k-th line of durable.py.
-Prints the number of lines that were tried.
+WRITER is one of WRITERS. Each kill is a forked process that sends itself SIGKILL before the k-th line of
+atomic_write.py. Prints the number of lines that were tried.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sabiyarn_edge.system import atomic_write as durable
+from sabiyarn_edge.system import atomic_write
 
 FILES = ("a", "b")
 
 
 def write_file(place: Path, content: str) -> None:
-    with durable.new_file(place / "target") as file:
+    with atomic_write.atomic_file(place / "target") as file:
         for part in (content, "!"):
             file.write(part.encode())
 
@@ -34,13 +34,13 @@ def read_file(place: Path) -> set[str]:
 
 
 def write_folder(place: Path, content: str) -> None:
-    with durable.new_folder(place / "target") as folder:
+    with atomic_write.atomic_folder(place / "target") as folder:
         for name in FILES:
             (folder / name).write_text(content + "!")
 
 
 def write_folder_in_two_steps(place: Path, content: str) -> None:
-    durable._exchange = lambda one, other: False
+    atomic_write._exchange = lambda one, other: False
     write_folder(place, content)
 
 
@@ -49,12 +49,12 @@ def read_folder(place: Path) -> set[str]:
 
 
 def read_folder_after_recovery(place: Path) -> set[str]:
-    durable.remove_leftovers(place)
+    atomic_write.remove_leftovers(place)
     return read_folder(place)
 
 
 def write_files(place: Path, content: str) -> None:
-    with durable.new_files(place) as folder:
+    with atomic_write.atomic_files(place) as folder:
         for name in FILES:
             (folder / name).write_text(content + "!")
 
@@ -66,7 +66,7 @@ def read_files(place: Path) -> set[str]:
 def write_link(place: Path, content: str) -> None:
     source = place.parent / content
     source.write_text(content + "!")
-    durable.new_link(place / "target", source)
+    atomic_write.new_link(place / "target", source)
 
 
 WRITERS: dict[str, tuple[Callable[[Path, str], None], Callable[[Path], set[str]]]] = {
@@ -79,14 +79,14 @@ WRITERS: dict[str, tuple[Callable[[Path, str], None], Callable[[Path], set[str]]
 
 
 def killed_at(line: int, write: Callable[[], None]) -> bool:
-    """Let a child write, killing itself before that line of durable.py; False if it has fewer."""
+    """Let a child write, killing itself before that line of atomic_write.py; False if it has fewer."""
     child = os.fork()
     if child == 0:
         left = line
 
         def trace(frame: FrameType, event: str, argument: Any) -> Any:
             nonlocal left
-            if frame.f_code.co_filename != durable.__file__:
+            if frame.f_code.co_filename != atomic_write.__file__:
                 return None
             if event == "line":
                 left -= 1

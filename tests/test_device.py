@@ -30,11 +30,12 @@ def test_imports_are_followed_at_any_depth(tmp_path: Path) -> None:
 
 
 def test_a_module_is_its_packages_and_itself() -> None:
-    found = files_of("tests.core.twins_kv")
+    found = files_of("tests.core.kv.twins_kv")
     assert [path.relative_to(TESTS).as_posix() for path in found] == [
         "__init__.py",
         "core/__init__.py",
-        "core/twins_kv.py",
+        "core/kv/__init__.py",
+        "core/kv/twins_kv.py",
     ]
 
 
@@ -45,9 +46,14 @@ def test_the_tests_of_the_run_time_are_collected_without_torch() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=TESTS.parent, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
-    for file in ("core/test_kv_cache.py", "test_generator.py", "test_streaming.py", "decoding/test_draws.py"):
+    for file in (
+        "core/kv/test_kv_cache.py",
+        "test_generator.py",
+        "text/test_streaming.py",
+        "decoding/test_draws.py",
+    ):
         assert f"tests/{file}::" in run.stdout
-    for file in ("export/", "modeling/", "test_session.py"):
+    for file in ("export/", "modeling/", "engine/test_decoder.py"):
         assert f"tests/{file}" not in run.stdout
 
 

@@ -72,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_loaded_model_has_neither_keys_nor_values_nor_masks(folder: Path) -> None:
     usage = EdgeGenerator.from_pretrained(folder, num_threads=1).memory_usage()
-    names = ("kv_cache", "prefix_pool", "step_buffers", "masked_graph", "masked_buffers", "mask_cache")
+    names = ("kv_cache", "prefix_cache", "step_buffers", "masked_graph", "masked_buffers", "mask_cache")
     assert [usage[name] for name in names] == [0] * 6
 
 

@@ -64,16 +64,16 @@ def test_what_forks_share_is_held_once(generator: EdgeGenerator) -> None:
         fork.generate([i, 7], max_new_tokens=2)
     per_token = generator.memory_usage()["kv_bytes_per_position"]
     # The last one is in the KV cache; of the three before, the shared block and 3 tokens each.
-    assert generator.memory_usage()["prefix_pool"] == (64 + 3 * 3) * per_token
+    assert generator.memory_usage()["prefix_cache"] == (64 + 3 * 3) * per_token
     forks.clear()
     del fork
     gc.collect()
     generator.generate([1], max_new_tokens=1)
-    assert generator.memory_usage()["prefix_pool"] == 64 * per_token  # the root's
+    assert generator.memory_usage()["prefix_cache"] == 64 * per_token  # the root's
     assert root.generate(max_new_tokens=1).timings.reused_tokens == 63
     del root
     generator.generate([1], max_new_tokens=1)
-    assert generator.memory_usage()["prefix_pool"] == 0
+    assert generator.memory_usage()["prefix_cache"] == 0
 
 
 def test_several_answers_from_one_text_leave_it_as_it_was(generator: EdgeGenerator) -> None:
@@ -133,15 +133,15 @@ def test_clearing_and_freeing_cost_time_only(generator: EdgeGenerator) -> None:
     a, b = generator.session(SYSTEM), generator.session([1, 2])
     a.generate(max_new_tokens=5)
     b.generate(max_new_tokens=5)
-    assert generator.memory_usage()["prefix_pool"] > 0
+    assert generator.memory_usage()["prefix_cache"] > 0
     generator.free_kv_cache()
-    assert generator.memory_usage()["prefix_pool"] == generator.memory_usage()["kv_cache"] == 0
+    assert generator.memory_usage()["prefix_cache"] == generator.memory_usage()["kv_cache"] == 0
     result = a.generate(max_new_tokens=5)
     assert (result.timings.reused_tokens, result.sequences.tolist()) == (0, expected)
 
 
 def test_a_pool_keeps_heads_of_prompts(text_model: Path, forgetful: EdgeGenerator) -> None:
-    generator = EdgeGenerator.from_pretrained(text_model, num_threads=1, prefix_pool_mb=1)
+    generator = EdgeGenerator.from_pretrained(text_model, num_threads=1, prefix_cache_mb=1)
     heads = [[i + 1] * 30 for i in range(4)]
     for turn in range(3):
         for head in heads:
@@ -155,12 +155,12 @@ def test_a_pool_keeps_heads_of_prompts(text_model: Path, forgetful: EdgeGenerato
     assert result.sequences.tolist() == forgetful.generate(batch, max_new_tokens=3).sequences.tolist()
     assert (result.timings.prefill_tokens, result.timings.reused_tokens) == (4, 120)
     used = generator.memory_usage()
-    assert 0 < used["prefix_pool"] <= 2**20
+    assert 0 < used["prefix_cache"] <= 2**20
     for wrong in (-1, 1.5, True):
-        with pytest.raises(InvalidInputError, match="prefix_pool_mb is"):
-            EdgeGenerator.from_pretrained(text_model, prefix_pool_mb=wrong)
-        with pytest.raises(InvalidInputError, match="prefix_pool_mb is"):
-            EdgeGenerator.plan(text_model, prefix_pool_mb=wrong)
+        with pytest.raises(InvalidInputError, match="prefix_cache_mb is"):
+            EdgeGenerator.from_pretrained(text_model, prefix_cache_mb=wrong)
+        with pytest.raises(InvalidInputError, match="prefix_cache_mb is"):
+            EdgeGenerator.plan(text_model, prefix_cache_mb=wrong)
 
 
 class Conversations(RuleBasedStateMachine):
@@ -218,7 +218,7 @@ class Conversations(RuleBasedStateMachine):
     [
         {"overflow": "slide", "keep_tokens": 4},
         {"overflow": "slide", "kv_window": 24, "num_sink_tokens": 2},
-        {"overflow": "slide", "prefix_pool_mb": 1},
+        {"overflow": "slide", "prefix_cache_mb": 1},
     ],
     ids=["slide", "window", "pool"],
 )

@@ -9,13 +9,13 @@ import pytest
 
 import sabiyarn_edge.engine.decoder as session_module
 from sabiyarn_edge import EdgeGenerator
-from sabiyarn_edge.engine.decoder import DecoderSession
+from sabiyarn_edge.engine.decoder import Decoder
 
 
 def test_no_more_threads_than_cpus_at_hand(text_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "usable_cpus", lambda: 2)
     for asked, given in ((None, 2), (1, 1), (2, 2), (64, 2)):
-        assert DecoderSession(text_model, num_threads=asked).num_threads == given
+        assert Decoder(text_model, num_threads=asked).num_threads == given
 
 
 @pytest.mark.parametrize("low_power", [False, True])

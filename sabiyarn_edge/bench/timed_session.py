@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..engine.decoder import DecoderSession
+from ..engine.decoder import Decoder
 
 __all__ = ["TimedSession", "timed"]
 
@@ -29,7 +29,7 @@ class TimedSession:
 
 
 @contextmanager
-def timed(session: DecoderSession) -> Iterator[TimedSession]:
+def timed(session: Decoder) -> Iterator[TimedSession]:
     """Let all runs of `session` go through a TimedSession for a while."""
     watched, runner = TimedSession(session._session), session.runner
     session.runner = session._make_runner(watched)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.decoder import DecoderSession
+from ..engine.decoder import Decoder
 from ..errors import InvalidInputError, NumericalError
 from .pooling import POOLINGS, Pooling
 from .scoring import SCORE_LOGITS_BYTES
@@ -29,7 +29,7 @@ def check_pooling(pooling: object) -> None:
         raise InvalidInputError(f"pooling is {pooling!r}; it must be {allowed}.")
 
 
-def embed_tokens(session: DecoderSession, tokens: Sequence[int], pooling: Pooling) -> NDArray[np.float32]:
+def embed_tokens(session: Decoder, tokens: Sequence[int], pooling: Pooling) -> NDArray[np.float32]:
     """The vector [n_embd] of one text; the KV cache holds nothing else then.
 
     Args:
@@ -57,7 +57,7 @@ def embed_tokens(session: DecoderSession, tokens: Sequence[int], pooling: Poolin
     return (total / wanted).astype(np.float32)
 
 
-def _run(session: DecoderSession, tokens: NDArray[np.int64], num_wanted: int) -> NDArray[np.float32]:
+def _run(session: Decoder, tokens: NDArray[np.int64], num_wanted: int) -> NDArray[np.float32]:
     """Append tokens to the first row; the hidden states [num_wanted, n_embd] of the last ones."""
     cache, shape, count = session.kv_cache, session.config.gptjx, len(tokens)
     position = cache.next_position(0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .._core import DecodeState
 from ..engine._decode import DecodeLoop, GraphRunner, LookupRunner
-from ..engine.decoder import DecoderSession
+from ..engine.decoder import Decoder
 from ..engine.masked_runner import MaskedRunner
 from ..engine.prefix_cache import common_prefix
 from ..engine.sliding import RerunInterrupted, SlidingRunner
@@ -35,7 +35,7 @@ DEFAULT_LOOKUP_NGRAM = 2
 
 
 class Run:
-    """Drives a DecodeState over a DecoderSession and keeps the time.
+    """Drives a DecodeState over a Decoder and keeps the time.
 
     Args:
         context: which tokens of a row the model sees.
@@ -47,7 +47,7 @@ class Run:
 
     def __init__(
         self,
-        session: DecoderSession,
+        session: Decoder,
         state: DecodeState,
         config: GenerationConfig,
         prompts: Prompts,

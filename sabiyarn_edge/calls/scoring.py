@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core import log_sum_exp
-from ..engine.decoder import DecoderSession
+from ..engine.decoder import Decoder
 from ..errors import NumericalError
 from ..options.overflow import SlidingContext
 
@@ -41,7 +41,7 @@ class Score:
         return math.exp(-self.total / count) if count else math.nan
 
 
-def score_tokens(session: DecoderSession, tokens: Sequence[int], context: SlidingContext) -> Score:
+def score_tokens(session: Decoder, tokens: Sequence[int], context: SlidingContext) -> Score:
     """Score one text; the KV cache holds nothing else then.
 
     Args:

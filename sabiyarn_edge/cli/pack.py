@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _make_entries(folder: Path, config: ModelConfig) -> None:
     """Load each graph from its packed weights, which are made if need be."""
-    from ..engine.decoder import DecoderSession
+    from ..engine.decoder import Decoder
     from ..planning.memory_plan import check_room
 
     if cache_folder() is None:
@@ -86,7 +86,7 @@ def _make_entries(folder: Path, config: ModelConfig) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", WeightCacheWarning)
         try:
-            session = DecoderSession(folder, weight_cache=True)
+            session = Decoder(folder, weight_cache=True)
             if "decoder_masked" in config.graphs:
                 session.masked_runner  # noqa: B018 - loads the graph
         except WeightCacheWarning as warning:

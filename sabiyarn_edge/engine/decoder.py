@@ -1,4 +1,4 @@
-"""DecoderSession: a model folder opened under onnxruntime, with its KV cache and its step buffers."""
+"""Decoder: a model folder opened under onnxruntime, with its KV cache and its step buffers."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ..errors import InvalidInputError, ModelFolderError
 from ..model_folder.config import ModelConfig
 from ..model_folder.weight_cache import MIN_WEIGHTS_BYTES, open_cached
 from ..model_folder.weights_file import WeightsHeader
-from ..options.checks import whole
+from ..options.checks import integer
 from ..system.cpus import usable_cpus
 from ..system.process_memory import process_memory, return_free_memory
 from ._decode import GraphRunner
 from .held_text import HeldText
 from .masked_runner import MaskedRunner
 from .operators import register_operators
-from .prefix_cache import PrefixPool, common_prefix
+from .prefix_cache import PrefixCache, common_prefix
 
 __all__ = [
     "MASKED_SCRATCH_BYTES",
     "MAX_PREFILL_CHUNK",
     "MIN_PREFILL_CHUNK",
-    "DecoderSession",
+    "Decoder",
     "caches_weights",
     "masked_chunk",
 ]
@@ -61,7 +61,7 @@ def masked_chunk(num_heads: int, capacity: int) -> int:
     return min(max(chunk, MIN_PREFILL_CHUNK), MAX_PREFILL_CHUNK)
 
 
-class DecoderSession:
+class Decoder:
     """Runs a model folder's decoder graph; owns the keys and values of the rows at hand.
 
     Args:
@@ -70,7 +70,7 @@ class DecoderSession:
         window: the most positions a row keeps; None: all of block_size.
         num_sink_tokens: first positions that are kept when the window is full.
         weight_cache: keep packed weights in a file (see weight_cache.py); None: if the model is large enough.
-        prefix_pool_bytes: most that texts' keys and values may take besides the KV cache (see prefix_pool.py).
+        prefix_cache_bytes: most that texts' keys and values may take besides the KV cache (see prefix_cache.py).
         low_power: threads that wait for work sleep at once instead of spinning for it.
         max_prefill_chunk: most prompt tokens to run at once; fewer take less scratch memory.
 
@@ -88,7 +88,7 @@ class DecoderSession:
         num_sink_tokens: int = 0,
         weight_cache: bool | None = None,
         low_power: bool = False,
-        prefix_pool_bytes: int = 0,
+        prefix_cache_bytes: int = 0,
         max_prefill_chunk: int = MAX_PREFILL_CHUNK,
     ) -> None:
         self.config = ModelConfig.load(folder)
@@ -104,7 +104,7 @@ class DecoderSession:
                 f"0 and {self.window - 2}."
             )
         if num_threads is not None:
-            num_threads = whole(at_least=1, hint="None takes all CPUs.")("num_threads", num_threads)
+            num_threads = integer(at_least=1, hint="None takes all CPUs.")("num_threads", num_threads)
         # Threads beyond the CPUs at hand only wait for one another: twice as many make a step many times slower.
         self.num_threads = min(num_threads or usable_cpus(), usable_cpus())
         self.low_power = low_power
@@ -126,7 +126,7 @@ class DecoderSession:
         self.shrinking_options = _shrinking_run_options()
         """`onnxruntime.RunOptions` for runs whose scratch memory is not needed again."""
         self.runner = self._make_runner(self._session)
-        self.text = HeldText(self.kv_cache, shape.n_layer, PrefixPool(prefix_pool_bytes))
+        self.text = HeldText(self.kv_cache, shape.n_layer, PrefixCache(prefix_cache_bytes))
         self.reused_tokens = 0
         """Prompt tokens that the last prefill did not compute: they were known, or another row's."""
         self._masked: MaskedRunner | None = None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core import KvCache
-from .prefix_cache import PrefixPool, common_prefix
+from .prefix_cache import PrefixCache, common_prefix
 
 __all__ = ["HeldText"]
 
@@ -25,7 +25,7 @@ class HeldText:
         pool: gets what leaves the cache, and gives it back.
     """
 
-    def __init__(self, kv_cache: KvCache, num_layers: int, pool: PrefixPool) -> None:
+    def __init__(self, kv_cache: KvCache, num_layers: int, pool: PrefixCache) -> None:
         self.pool = pool
         self._cache, self._num_layers = kv_cache, num_layers
         self._tokens: list[int] = []

@@ -1,4 +1,4 @@
-"""PrefixPool: keys and values of texts that the KV cache no longer holds, so that none is computed twice.
+"""PrefixCache: keys and values of texts that the KV cache no longer holds, so that none is computed twice.
 
 A tree of blocks of up to 64 tokens: texts that begin alike share the blocks of their beginning, and a block is never
 changed while it is shared, only made longer at its end. Keys and values depend on the tokens before them and on
@@ -15,7 +15,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK_TOKENS", "Claim", "PrefixPool", "common_prefix"]
+__all__ = ["BLOCK_TOKENS", "PrefixCache", "PrefixPin", "common_prefix"]
 
 BLOCK_TOKENS = 64
 """Most tokens of a block: 2.25 MiB of float16 keys and values for SabiYarn-125M."""
@@ -31,7 +31,7 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return int(differ.argmax()) if differ.any() else shorter
 
 
-class Claim:
+class PrefixPin:
     """Says that the keys and values of `tokens` are wanted for as long as this object lives.
 
     The list is replaced, not changed: another thread may be reading it.
@@ -49,18 +49,18 @@ class _Block:
         self.children: list[_Block] = []
 
 
-class PrefixPool:
+class PrefixCache:
     """Texts' keys and values by their tokens.
 
     Args:
-        limit_bytes: most that blocks may take which no Claim wants; the least recently used go first. 0: only what is
-            claimed is kept.
+        limit_bytes: most bytes of blocks without a PrefixPin; the least recently used are dropped first. 0: only
+            pinned blocks are kept.
     """
 
     def __init__(self, limit_bytes: int = 0) -> None:
         self.limit_bytes = limit_bytes
         self._roots: list[_Block] = []
-        self._claims: WeakSet[Claim] = WeakSet()
+        self._claims: WeakSet[PrefixPin] = WeakSet()
         self._claims_lock = threading.Lock()  # a thread may make a session while another one generates
         self._uses = 0  # a clock that ticks with every text
 
@@ -69,9 +69,9 @@ class PrefixPool:
         """Bytes of all blocks, claimed or not."""
         return sum(block.sides.nbytes for block, _ in self._all())
 
-    def claim(self, tokens: Sequence[int] = ()) -> Claim:
+    def claim(self, tokens: Sequence[int] = ()) -> PrefixPin:
         """A new claim; it ends with the object's life."""
-        claim = Claim(tokens)
+        claim = PrefixPin(tokens)
         with self._claims_lock:
             self._claims.add(claim)
         return claim
@@ -129,7 +129,7 @@ class PrefixPool:
         """Drop everything; claims stay, for what is added later."""
         self._roots.clear()
 
-    def _living(self) -> list[Claim]:
+    def _living(self) -> list[PrefixPin]:
         with self._claims_lock:
             return list(self._claims)
 

@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInputError, SessionFileError
-from ..system.atomic_write import new_file
-from .decoder import DecoderSession
+from ..system.atomic_write import atomic_file
+from .decoder import Decoder
 
 __all__ = ["FORMAT_VERSION", "MAGIC", "SessionHeader", "load_session", "save_session"]
 
@@ -59,7 +59,7 @@ class SessionHeader:
     num_cached: int
 
     @classmethod
-    def of(cls, session: DecoderSession, num_tokens: int, num_cached: int) -> SessionHeader:
+    def of(cls, session: Decoder, num_tokens: int, num_cached: int) -> SessionHeader:
         """The header of a text of so many tokens for this model."""
         shape = session.config.gptjx
         return cls(
@@ -93,9 +93,7 @@ class SessionHeader:
         return _PREFIX.pack(MAGIC, len(text)) + text + bytes(-used % _ALIGNMENT)
 
 
-def save_session(
-    path: str | Path, session: DecoderSession, tokens: Sequence[int], cached: Sequence[int]
-) -> None:
+def save_session(path: str | Path, session: Decoder, tokens: Sequence[int], cached: Sequence[int]) -> None:
     """Write a text; an older file at `path` is replaced when the new one is whole.
 
     Args:
@@ -112,7 +110,7 @@ def save_session(
         )
     path = Path(path)
     try:
-        with new_file(path, mode=0o600) as file:
+        with atomic_file(path, mode=0o600) as file:
             digest = hashlib.sha256()
             for part in _parts(session, tokens, cached):
                 digest.update(part)
@@ -124,7 +122,7 @@ def save_session(
         ) from error
 
 
-def load_session(path: str | Path, session: DecoderSession) -> list[int]:
+def load_session(path: str | Path, session: Decoder) -> list[int]:
     """Put a file's keys and values into the KV cache, for the next prompt that begins with its tokens.
 
     Returns:
@@ -156,7 +154,7 @@ def load_session(path: str | Path, session: DecoderSession) -> list[int]:
     return [int(token) for token in tokens]
 
 
-def _parts(session: DecoderSession, tokens: Sequence[int], cached: Sequence[int]) -> Iterator[bytes]:
+def _parts(session: Decoder, tokens: Sequence[int], cached: Sequence[int]) -> Iterator[bytes]:
     """The file's content but for the digest, one layer's keys or values at a time."""
     header = SessionHeader.of(session, len(tokens), len(cached))
     yield header.to_bytes()
@@ -209,7 +207,7 @@ def _read_header(content: NDArray[np.uint8], path: Path) -> tuple[SessionHeader,
     return header, end + -end % _ALIGNMENT
 
 
-def _check_model(header: SessionHeader, session: DecoderSession, path: Path) -> SessionHeader:
+def _check_model(header: SessionHeader, session: Decoder, path: Path) -> SessionHeader:
     """Hold the header against the model at hand; the numbers of tokens are the file's own affair.
 
     Returns:

@@ -23,7 +23,7 @@ from .reference import Reference, make_reference, split_positions
 from .report import ExportReport
 from .side_files import copy_tokenizer, write_generation_config
 from .source_checkpoint import Checkpoint
-from .target_folder import atomic_folder, check_target
+from .target_folder import check_target, target_folder
 from .text_ids import read_text
 from .text_stages import Calibration, run_calibration, run_evaluation
 from .verify import Verification, verify_export
@@ -132,7 +132,7 @@ def export_model(
     nodes = len(graphs["decoder"].nodes)
     check_space(out, plan_weights(graphs["decoder"].tensors.values()).header.end + ROOM_FOR_SMALL_FILES)
 
-    with atomic_folder(out) as partial:
+    with target_folder(out) as partial:
         notes = copy_tokenizer(folder, partial, config.vocab_size)
         notes += write_generation_config(folder, partial, config.vocab_size)
         notes += calibrated.notes(weight_options, config)

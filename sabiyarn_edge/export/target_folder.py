@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ExportError
-from ..system.atomic_write import new_folder
+from ..system.atomic_write import atomic_folder
 
-__all__ = ["atomic_folder", "check_target"]
+__all__ = ["check_target", "target_folder"]
 
 
 def check_target(out: Path, source: Path | None, *, force: bool) -> None:
@@ -48,10 +48,10 @@ def check_target(out: Path, source: Path | None, *, force: bool) -> None:
 
 
 @contextmanager
-def atomic_folder(out: Path) -> Iterator[Path]:
+def target_folder(out: Path) -> Iterator[Path]:
     """A new folder beside OUT to fill: takes OUT's place when the block ends, vanishes when the block fails.
 
-    An OUT that exists is deleted after that; `check_target` must have allowed it. See `durable.new_folder`.
+    An OUT that exists is deleted after that; `check_target` must have allowed it. See `atomic_write.atomic_folder`.
 
     Raises:
         ExportError: the disk is full, or OUT cannot be written.
@@ -60,7 +60,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     made_parents: list[Path] = []
     try:
         made_parents = _make_parents(out.parent)
-        with new_folder(out) as partial:
+        with atomic_folder(out) as partial:
             yield partial
     except BaseException as error:  # Ctrl-C too must leave nothing behind
         for parent in made_parents:

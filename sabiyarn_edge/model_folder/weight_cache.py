@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import ModelFolderError
-from ..system.atomic_write import new_file, new_folder, new_link, remove_leftovers
+from ..system.atomic_write import atomic_file, atomic_folder, new_link, remove_leftovers
 from ..system.cpu_features import describe_cpu
 from .cache_folder import ENVIRONMENT_VARIABLE, cache_folder, locked, why_not_trusted
 from .external_tensors import Entries, read_external_tensors, replace_external_tensors
@@ -194,7 +194,7 @@ class _Entry:
             remove_leftovers(self.root)
             self._remove_older()
             self._check_space()
-            with new_folder(self.folder) as partial:
+            with atomic_folder(self.folder) as partial:
                 self._make_in(partial, make)
             if self.weights.stat().st_size > WeightsHeader.read(self.weights).end:  # it was replaced before
                 with suppress(OSError):
@@ -291,7 +291,7 @@ class _Entry:
             times = [found.st_mtime_ns, found.st_ctime_ns]
             files[name] = {"size": found.st_size, "hash": _hash(folder / name), "times": times}
         text = json.dumps({"key": key, "source": str(self.graph.resolve()), "files": files}, indent=1)
-        with new_file(folder / _RECORD) as file:
+        with atomic_file(folder / _RECORD) as file:
             file.write(text.encode())
 
     def _remove_older(self) -> None:

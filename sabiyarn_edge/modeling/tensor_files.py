@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, InvalidInputError
 from ..model_folder.config import read_json_object
-from ..system.atomic_write import new_files
+from ..system.atomic_write import atomic_files
 
 __all__ = ["read_tensors", "write_files"]
 
@@ -131,7 +131,7 @@ def write_files(folder: Path, settings: Mapping[str, Any], tensors: dict[str, Te
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with new_files(folder) as partial:
+        with atomic_files(folder) as partial:
             for name, content in settings.items():
                 (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             weights = partial / "model.safetensors"

@@ -18,11 +18,11 @@ __all__ = [
     "bias_of_sequences",
     "choice",
     "flag",
+    "integer",
     "many",
     "number",
     "one_or_many",
     "text",
-    "whole",
 ]
 
 Check = Callable[[str, Any], Any]
@@ -36,7 +36,7 @@ def _refuse(name: str, value: Any, allowed: str, hint: str = "") -> InvalidInput
     return InvalidInputError(f"{name} is {value!r}, but must be {allowed}.{' ' + hint if hint else ''}")
 
 
-def whole(*, at_least: int = 0, at_most: int = LARGEST, hint: str = "") -> Check:
+def integer(*, at_least: int = 0, at_most: int = LARGEST, hint: str = "") -> Check:
     """An integer in [at_least, at_most]."""
     allowed = f"an integer of at least {at_least}"
 
@@ -141,7 +141,7 @@ def bias_of_sequences(name: str, value: Any) -> tuple[tuple[tuple[int, ...], flo
     pairs = value.items() if isinstance(value, Mapping) else value
     if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
         raise _refuse(name, value, "a dict {(id, ...): bias} or a list of [[id, ...], bias]")
-    check_ids, check_bias = many(whole(), may_be_empty=False), number()
+    check_ids, check_bias = many(integer(), may_be_empty=False), number()
     biases = {}
     for pair in pairs:
         if isinstance(pair, str | bytes) or not isinstance(pair, Iterable) or len(entry := tuple(pair)) != 2:

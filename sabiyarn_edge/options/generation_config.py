@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ..errors import InvalidInputError, ModelFolderError
 from ..model_folder.config import read_json_object
-from ..system.atomic_write import new_file
+from ..system.atomic_write import atomic_file
 from . import checks as check
 from .conflicts import contradictions, reasons_to_be_unused
 from .huggingface import NO_EFFECT, NOT_HERE
@@ -42,7 +42,7 @@ def _option(default: Any, checked_by: check.Check, *, none_means: Any = _SAME_AS
     return dataclasses.field(default=default, metadata={"check": checked_by, "none": none_value})
 
 
-_token_id = check.whole()
+_token_id = check.integer()
 _token_ids = check.many(_token_id)
 
 
@@ -59,15 +59,15 @@ class GenerationConfig:
     """
 
     # --- length and end ---
-    max_new_tokens: int | None = _option(None, check.whole(at_least=1))
+    max_new_tokens: int | None = _option(None, check.integer(at_least=1))
     """Most tokens to generate, prompt not counted. None (and no max_length): until an end token, at most 256
     or as many as there are positions left. Hugging Face stops at 20, which cuts most answers in mid-sentence.
     """
-    max_length: int | None = _option(None, check.whole(at_least=1))
+    max_length: int | None = _option(None, check.integer(at_least=1))
     """Most tokens of prompt and output together. max_new_tokens wins over it."""
-    min_length: int = _option(0, check.whole())
+    min_length: int = _option(0, check.integer())
     """Fewest tokens of prompt and output: until then end tokens are not chosen. min_new_tokens wins over it."""
-    min_new_tokens: int | None = _option(None, check.whole())
+    min_new_tokens: int | None = _option(None, check.integer())
     """Fewest tokens to generate: until then end tokens are not chosen."""
     max_time: float | None = _option(None, check.number(above=0))
     """Seconds after which generation ends, measured from the call; the running step is finished first."""
@@ -86,9 +86,9 @@ class GenerationConfig:
     # --- way of choosing ---
     do_sample: bool = _option(False, check.flag)
     """Draw each token by its probability (True) or take the best one (False)."""
-    num_beams: int = _option(1, check.whole(at_least=1, at_most=MAX_BEAMS))
+    num_beams: int = _option(1, check.integer(at_least=1, at_most=MAX_BEAMS))
     """Hypotheses that are followed at once (beam search). 1: none."""
-    num_return_sequences: int = _option(1, check.whole(at_least=1, at_most=MAX_RETURNS))
+    num_return_sequences: int = _option(1, check.integer(at_least=1, at_most=MAX_RETURNS))
     """Outputs for each prompt: draws when sampling, the best hypotheses with beams."""
     early_stopping: bool | Literal["never"] = _option(False, check.choice(True, False, "never"))
     """With beams: True ends as soon as num_beams outputs are finished, False when no better one is likely,
@@ -96,13 +96,13 @@ class GenerationConfig:
     length_penalty: float = _option(1.0, check.number())
     """With beams: exponent p in score = sum of log-probabilities / length**p, length in generated tokens.
     Above 0 favours longer outputs, below 0 shorter ones."""
-    seed: int | Sequence[int] | None = _option(None, check.one_or_many(check.whole(at_most=check.MAX_SEED)))
+    seed: int | Sequence[int] | None = _option(None, check.one_or_many(check.integer(at_most=check.MAX_SEED)))
     """Seed of the draws, or one for each prompt: the same draws on every machine. None: another one for each
     call. Hugging Face has no such option, it uses torch's global state."""
-    prompt_lookup_num_tokens: int | None = _option(None, check.whole(at_least=1, at_most=MAX_GUESSES))
+    prompt_lookup_num_tokens: int | None = _option(None, check.integer(at_least=1, at_most=MAX_GUESSES))
     """Greedy only: tokens guessed at once by copying from prompt and output. Changes speed, never the output.
     """
-    max_matching_ngram_size: int | None = _option(None, check.whole(at_least=1))
+    max_matching_ngram_size: int | None = _option(None, check.integer(at_least=1))
     """With prompt_lookup_num_tokens: longest run of ids that is looked up. None: 2."""
     output_scores: bool = _option(False, check.flag)
     """Whether the result holds the log-probability of each generated token."""
@@ -116,14 +116,14 @@ class GenerationConfig:
     repetition_penalty: float = _option(1.0, check.number(above=0, hint="1 switches it off."))
     """Penalty r on each id of prompt and output: score * r when the score is negative, else score / r.
     1: none."""
-    penalty_window: int | None = _option(None, check.whole(at_least=1))
+    penalty_window: int | None = _option(None, check.integer(at_least=1))
     """Limits repetition_penalty to the last so many ids of prompt and output. None: all. Not Hugging Face's.
     """
     frequency_penalty: float = _option(0.0, check.number())
     """Subtracted from an id's score once for each time that the output holds it. Source: OpenAI's API."""
     presence_penalty: float = _option(0.0, check.number())
     """Subtracted from an id's score if the output holds it. Source: OpenAI's API."""
-    no_repeat_ngram_size: int = _option(0, check.whole())
+    no_repeat_ngram_size: int = _option(0, check.integer())
     """No run of so many ids occurs twice in prompt and output. 0: allowed."""
     bad_words_ids: Sequence[Sequence[int]] | None = _option(
         None, check.many(check.many(_token_id, may_be_empty=False))
@@ -148,7 +148,7 @@ class GenerationConfig:
         ),
     )
     """Scores are divided by it: below 1 the likely tokens become likelier."""
-    top_k: int | None = _option(50, check.whole(hint="0 switches it off."), none_means=None)
+    top_k: int | None = _option(50, check.integer(hint="0 switches it off."), none_means=None)
     """Only this many best tokens stay (more on ties). 0 or None: all."""
     top_p: float = _option(1.0, check.number(above=0, at_most=1, hint="1 switches it off."))
     """Only the smallest set of best tokens whose probabilities sum to this stays. 1: all."""
@@ -229,7 +229,7 @@ class GenerationConfig:
     def save(self, folder: str | Path) -> None:
         """Write folder/generation_config.json. The folder must exist."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        with new_file(Path(folder) / GENERATION_CONFIG_FILE) as file:
+        with atomic_file(Path(folder) / GENERATION_CONFIG_FILE) as file:
             file.write(text.encode())
 
     # --- what the options come to ---

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidInputError
-from .checks import choice, whole
+from .checks import choice, integer
 
 __all__ = ["OVERFLOW_MODES", "Overflow", "SlidingContext", "cut_prompt"]
 
 OVERFLOW_MODES = ("error", "slide", "truncate_prompt")
 
 _mode = choice(*OVERFLOW_MODES)
-_keep_tokens = whole()
+_keep_tokens = integer()
 
 
 @dataclass(frozen=True)

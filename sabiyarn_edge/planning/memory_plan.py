@@ -21,7 +21,7 @@ from ..errors import InvalidInputError, OutOfMemoryError
 from ..model_folder.config import GPTJXConfig, ModelConfig
 from ..model_folder.packed_weights import PackedWeights
 from ..model_folder.weight_cache import is_cached
-from ..options.checks import number, whole
+from ..options.checks import integer, number
 from ..system.available_memory import AvailableMemory
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class MemoryPlan:
     """Keys and values at the end of the call."""
     logits: int
     """Scores of the vocabulary, of every row, and what choosing tokens takes."""
-    prefix_pool: int
+    prefix_cache: int
     """Keys and values of earlier texts: all that the pool may take."""
     scratch: int
     """What the largest run of the graph takes and gives back."""
@@ -105,7 +105,7 @@ class MemoryPlan:
             "runtime": (self.runtime, "graph, tokenizer, modules"),
             "KV cache": (self.kv_cache, f"{self.batch * self.beams} x {self.kept} positions"),
             "logits": (self.logits, ""),
-            **({"prefix pool": (self.prefix_pool, "earlier texts")} if self.prefix_pool else {}),
+            **({"prefix cache": (self.prefix_cache, "earlier texts")} if self.prefix_cache else {}),
             "scratch": (self.scratch, f"up to {self.prefill_chunk} prompt tokens at once"),
             "while loading": (self.loading, f"given back before the first token{self._later}"),
             "peak": (self.peak, "above `import onnxruntime`"),
@@ -136,7 +136,7 @@ def plan_memory(
     kv_window: int | None = None,
     weight_cache: bool | None = None,
     max_prefill_chunk: int = MAX_PREFILL_CHUNK,
-    prefix_pool_bytes: int = 0,
+    prefix_cache_bytes: int = 0,
 ) -> MemoryPlan:
     """Predict what a call of generate takes. Reads config.json and the graph; loads and allocates nothing.
 
@@ -148,7 +148,7 @@ def plan_memory(
         beams: beams or returned sequences of each prompt.
         kv_window, weight_cache: as for EdgeGenerator.from_pretrained.
         max_prefill_chunk: most prompt tokens to run at once.
-        prefix_pool_bytes: most that earlier texts' keys and values may take.
+        prefix_cache_bytes: most that earlier texts' keys and values may take.
 
     Raises:
         ModelFolderError: a file is missing or damaged.
@@ -157,13 +157,13 @@ def plan_memory(
     config = ModelConfig.load(folder)
     shape = config.gptjx
     most = shape.block_size
-    positions = whole(at_least=2, at_most=most, hint=f"The model's block_size is {most}.")
+    positions = integer(at_least=2, at_most=most, hint=f"The model's block_size is {most}.")
     length = most if max_length is None else positions("max_length", max_length)
     window = most if kv_window is None else positions("kv_window", kv_window)
-    batch, beams = whole(at_least=1)("batch", batch), whole(at_least=1)("beams", beams)
+    batch, beams = integer(at_least=1)("batch", batch), integer(at_least=1)("beams", beams)
     prompt = min(length - 1, window)
     if prompt_length is not None:
-        prompt = whole(at_least=1, at_most=length, hint=f"max_length is {length}.")(
+        prompt = integer(at_least=1, at_most=length, hint=f"max_length is {length}.")(
             "prompt_length", prompt_length
         )
 
@@ -180,7 +180,7 @@ def plan_memory(
     )
     runtime = _runtime(folder, config)
     held = runtime + weights.anonymous
-    running = held + logits + prefix_pool_bytes + max(prompt_kv + prefill_scratch, kv_cache + decode_scratch)
+    running = held + logits + prefix_cache_bytes + max(prompt_kv + prefill_scratch, kv_cache + decode_scratch)
     return MemoryPlan(
         max_length=length,
         prompt_length=prompt,
@@ -193,7 +193,7 @@ def plan_memory(
         runtime=runtime,
         kv_cache=kv_cache,
         logits=logits,
-        prefix_pool=prefix_pool_bytes,
+        prefix_cache=prefix_cache_bytes,
         scratch=max(prefill_scratch, decode_scratch),
         loading=weights.loading,
         later_loading=weights.later_loading,
@@ -258,7 +258,7 @@ def check_call(
     if masks is not None and "decoder_masked" in config.graphs:
         weights = _Weights.read(folder, config, options["weight_cache"], "decoder_masked")
         graph = config.gptjx.n_layer * _MASKED_LAYER_BYTES + weights.anonymous
-        calling = plan.logits + plan.prefix_pool + plan.kv_cache + _masked_scratch(config, plan, masks)
+        calling = plan.logits + plan.prefix_cache + plan.kv_cache + _masked_scratch(config, plan, masks)
         loaded = plan.runtime + plan.weights_anonymous + graph
         needed = loaded + max(calling, 0 if masked_graph_loaded else weights.loading)
         remedy = f"attn_mask needs a second graph, which takes {graph / MIB:.1f} of them, and more scratch. {remedy}"
@@ -311,8 +311,8 @@ def _advice(plan: MemoryPlan, limit_mib: float, fit: bool) -> str:
             return f"{needed}: let the weight cache keep the weights, or export it with fewer bits."
         return f"{needed}, {plan.loading / MIB:.1f} of them for a moment: allow that, or export it with fewer bits."
     parts = f"{plan.kv_cache / MIB:.1f} MiB are keys and values, {plan.scratch / MIB:.1f} scratch"
-    if plan.prefix_pool:
-        parts += f", {plan.prefix_pool / MIB:.1f} the prefix pool"
+    if plan.prefix_cache:
+        parts += f", {plan.prefix_cache / MIB:.1f} the prefix cache"
     if fit:
         return f"{parts}, with the smallest prefill chunk and window: allow that, or give fewer rows."
     return f"{parts}: give a smaller max_length or fewer rows, or fit=True for a smaller prefill chunk and window."

@@ -21,14 +21,14 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["new_file", "new_files", "new_folder", "new_link", "remove_leftovers", "sync"]
+__all__ = ["atomic_file", "atomic_files", "atomic_folder", "new_link", "remove_leftovers", "sync"]
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>partial|old)", re.DOTALL)
 _ANYWHERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE, linux/fs.h
 
 
 @contextmanager
-def new_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A file to write that takes `path`'s place when the block ends, and vanishes when the block fails.
 
     Args:
@@ -57,12 +57,12 @@ def new_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that takes `path`'s place when the block ends, and vanishes when the block fails.
 
     What was at `path` is deleted after that. On Linux the two are exchanged in one step, where the filesystem can
     (ext4, XFS, btrfs, tmpfs; not FAT): at no time is there none. Elsewhere the old one is moved aside first, and comes
-    back with the next `new_folder` or `remove_leftovers` if the process is killed in between.
+    back with the next `atomic_folder` or `remove_leftovers` if the process is killed in between.
 
     Raises:
         OSError: it cannot be written; what was at `path` is still there.
@@ -74,7 +74,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_files(folder: Path) -> Iterator[Path]:
+def atomic_files(folder: Path) -> Iterator[Path]:
     """A folder to fill with files that move into `folder`, which exists, when the block ends.
 
     Each of them is complete or as it was before. A process that is killed while they move leaves some new and some old.

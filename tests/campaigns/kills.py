@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sabiyarn_edge import EdgeGenerator
-from sabiyarn_edge.engine.decoder import DecoderSession
+from sabiyarn_edge.engine.decoder import Decoder
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,7 @@ def write_cache(folder: Path, state: int) -> None:
     os.environ["SABIYARN_EDGE_CACHE"] = str(folder / "target")
     for record in (folder / "target").glob("*/entry.json"):
         record.write_text("{")
-    DecoderSession(folder / f"model-{STATES[state]}", num_threads=1, weight_cache=True)
+    Decoder(folder / f"model-{STATES[state]}", num_threads=1, weight_cache=True)
 
 
 def found_cache(folder: Path) -> int:
@@ -96,7 +96,7 @@ def found_cache(folder: Path) -> int:
     for name in STATES:
         logits = []
         for use in (False, True):
-            session = DecoderSession(folder / f"model-{name}", num_threads=1, weight_cache=use)
+            session = Decoder(folder / f"model-{name}", num_threads=1, weight_cache=use)
             session.prefill([PROMPTS[0]])
             logits.append(session.runner.logits(1).tobytes())
         assert logits[0] == logits[1]

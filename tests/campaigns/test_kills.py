@@ -1,4 +1,4 @@
-"""Writers killed at a random moment. The long run: see kills.py. Every line of a write: see test_durable.py."""
+"""Writers killed at a random moment. The long run: see kills.py. Every line of a write: see test_atomic_write.py."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import torch
 
 from sabiyarn_edge._core import DecodeOptions, DecodeState
 from sabiyarn_edge.engine._decode import DecodeLoop
-from sabiyarn_edge.engine.decoder import MASKED_SCRATCH_BYTES, DecoderSession, masked_chunk
+from sabiyarn_edge.engine.decoder import MASKED_SCRATCH_BYTES, Decoder, masked_chunk
 from sabiyarn_edge.errors import InvalidInputError
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from tests.export.models import SHAPES, Exported, export_tiny
@@ -60,7 +60,7 @@ def torch_logits(model: GPTJXForCausalLM, ids: list[int], mask: np.ndarray | Non
 
 
 def generate(
-    session: DecoderSession, prompts: list[list[int]], new_tokens: int
+    session: Decoder, prompts: list[list[int]], new_tokens: int
 ) -> tuple[list[list[int]], list[list[np.ndarray]]]:
     """Greedy sequences, and for each prompt the logits from which each new token was chosen."""
     vocab_size = session.config.gptjx.vocab_size
@@ -84,7 +84,7 @@ def test_greedy_equals_torch_for_any_chunk_batch_and_growth(
     chunk: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    session = DecoderSession(exported.folder, num_threads=1, max_prefill_chunk=chunk)
+    session = Decoder(exported.folder, num_threads=1, max_prefill_chunk=chunk)
     prompts = random_prompts(exported, 3, 250, 1, 40)
     sequences, seen = generate(session, prompts, 24)
     assert session.kv_cache.capacity == 512  # 250 + 23 positions: the cache grew from 256 on the way
@@ -118,7 +118,7 @@ def test_torch_cached_generation_is_the_same_path(exported: Exported, torch_mode
 def test_a_full_window_equals_sliding_attention(
     exported: Exported, torch_model: GPTJXForCausalLM, kv_dtype: str, window: int, sinks: int
 ) -> None:
-    session = DecoderSession(exported.folder, num_threads=1, window=window, num_sink_tokens=sinks)
+    session = Decoder(exported.folder, num_threads=1, window=window, num_sink_tokens=sinks)
     prompts = random_prompts(exported, window, window // 2, 1)
     sequences, seen = generate(session, prompts, 2 * min(window, 60))
     assert session.kv_cache.capacity == window
@@ -129,7 +129,7 @@ def test_a_full_window_equals_sliding_attention(
 
 
 def test_rows_that_end_leave_the_others_alone(exported: Exported, torch_model: GPTJXForCausalLM) -> None:
-    session = DecoderSession(exported.folder, num_threads=1)
+    session = Decoder(exported.folder, num_threads=1)
     prompts = random_prompts(exported, 20, 9, 33, 2)
     alone = [generate(session, [prompt], 16)[0][0] for prompt in prompts]
     ends = sorted({ids[len(p) + 4] for ids, p in zip(alone, prompts, strict=True)})[:2]
@@ -149,7 +149,7 @@ def test_rows_that_end_leave_the_others_alone(exported: Exported, torch_model: G
 
 
 def test_draws_of_a_row_do_not_depend_on_the_other_rows(exported: Exported) -> None:
-    session = DecoderSession(exported.folder, num_threads=1)
+    session = Decoder(exported.folder, num_threads=1)
     prompts = random_prompts(exported, 12, 40, 3)
 
     def draw(chosen: list[int]) -> list[list[int]]:
@@ -171,7 +171,7 @@ def test_draws_of_a_row_do_not_depend_on_the_other_rows(exported: Exported) -> N
 
 
 def test_no_kv_memory_before_the_first_token_and_none_after_free(exported: Exported) -> None:
-    session = DecoderSession(exported.folder, num_threads=1)
+    session = Decoder(exported.folder, num_threads=1)
     assert session.kv_cache.nbytes == session.buffers.nbytes == 0
     prompts = random_prompts(exported, 10)
     first, _ = generate(session, prompts, 5)
@@ -205,4 +205,4 @@ def test_chunks_under_a_mask_shrink_so_that_scratch_stays_bounded() -> None:
 )
 def test_impossible_settings_are_refused(exported: Exported, options: dict[str, int], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        DecoderSession(Path(exported.folder), **options)
+        Decoder(Path(exported.folder), **options)

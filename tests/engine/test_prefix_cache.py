@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sabiyarn_edge.engine.prefix_cache import BLOCK_TOKENS, Claim, PrefixPool, common_prefix
+from sabiyarn_edge.engine.prefix_cache import BLOCK_TOKENS, PrefixCache, PrefixPin, common_prefix
 
 TOKEN_BYTES = 2 * 2 * 2 * 3 * 2
 """Of keys and values [2 layers, 2, 2 heads, 1, 3 values] in float16."""
@@ -23,11 +23,11 @@ def computed(tokens: list[int]) -> np.ndarray:
     return (each * np.arange(1, 25).reshape(2, 2, 2, 1, 3) % 1999).astype(np.float16)
 
 
-def add(pool: PrefixPool, tokens: list[int]) -> None:
+def add(pool: PrefixCache, tokens: list[int]) -> None:
     pool.add(tokens, lambda first, end: computed(tokens)[:, :, :, first:end])
 
 
-def matched(pool: PrefixPool, tokens: list[int]) -> int:
+def matched(pool: PrefixCache, tokens: list[int]) -> int:
     pieces = pool.match(tokens)
     count = sum(piece.shape[3] for piece in pieces)
     if pieces:
@@ -48,7 +48,7 @@ TEXTS = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 70)), min_size=1, m
 @given(st.lists(TEXTS, min_size=1, max_size=6), TEXTS)
 @settings(max_examples=60, deadline=None)
 def test_the_longest_known_beginning_is_found(added: list[list[int]], wanted: list[int]) -> None:
-    pool = PrefixPool(10**9)
+    pool = PrefixCache(10**9)
     for tokens in added:
         add(pool, tokens)
     assert matched(pool, wanted) == max(common_prefix(tokens, wanted) for tokens in added)
@@ -64,7 +64,7 @@ def test_the_longest_known_beginning_is_found(added: list[list[int]], wanted: li
 def test_the_limit_holds_for_what_is_not_claimed(
     added: list[tuple[list[int], bool]], limit_tokens: int
 ) -> None:
-    pool = PrefixPool(limit_tokens * TOKEN_BYTES)
+    pool = PrefixCache(limit_tokens * TOKEN_BYTES)
     claims = []
     for tokens, claimed in added:
         if claimed:
@@ -82,7 +82,7 @@ def test_the_limit_holds_for_what_is_not_claimed(
 
 def test_the_least_recently_used_goes_first() -> None:
     a, b, c = text((1, 50)), text((2, 50)), text((3, 50))
-    pool = PrefixPool(100 * TOKEN_BYTES)
+    pool = PrefixCache(100 * TOKEN_BYTES)
     for tokens in (a, b):
         add(pool, tokens)
     assert matched(pool, a) == 50
@@ -95,7 +95,7 @@ def test_the_least_recently_used_goes_first() -> None:
 
 def test_every_use_counts() -> None:
     a, b, c = text((1, 50)), text((2, 50)), text((3, 50))
-    pool = PrefixPool(100 * TOKEN_BYTES)
+    pool = PrefixCache(100 * TOKEN_BYTES)
     for tokens in (a, b, c):
         add(pool, tokens)
     assert [matched(pool, tokens) for tokens in (a, b, c)] == [0, 50, 50]
@@ -105,7 +105,7 @@ def test_every_use_counts() -> None:
 
 def test_a_beginning_outlives_what_follows_it() -> None:
     head = text((1, 64))
-    pool = PrefixPool(64 * 2 * TOKEN_BYTES)
+    pool = PrefixCache(64 * 2 * TOKEN_BYTES)
     for token in range(2, 6):
         add(pool, [*head, *text((token, 64))])
         assert matched(pool, head) == 64
@@ -114,11 +114,11 @@ def test_a_beginning_outlives_what_follows_it() -> None:
 
 
 def test_without_a_limit_only_what_is_claimed_is_kept() -> None:
-    pool = PrefixPool()
+    pool = PrefixCache()
     tokens = text((1, 100))
     add(pool, tokens)
     assert pool.nbytes == 0
-    claim: Claim | None = pool.claim(tokens[:70])
+    claim: PrefixPin | None = pool.claim(tokens[:70])
     add(pool, tokens)
     assert pool.nbytes == 70 * TOKEN_BYTES
     assert pool.wants([*tokens[:30], 9]) == 30
@@ -130,7 +130,7 @@ def test_without_a_limit_only_what_is_claimed_is_kept() -> None:
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 200])
 def test_a_text_that_grows_makes_its_last_block_longer(length: int) -> None:
-    pool = PrefixPool(10**9)
+    pool = PrefixCache(10**9)
     tokens = list(range(300))
     for end in range(1, length + 1, 7):
         add(pool, tokens[:end])

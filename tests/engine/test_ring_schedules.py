@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge._core import DecodeOptions, DecodeState
-from sabiyarn_edge.engine.decoder import DecoderSession
+from sabiyarn_edge.engine.decoder import Decoder
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from tests.core.kv.twins_kv import RingTwin
 from tests.export.models import export_tiny
@@ -81,7 +81,7 @@ class Row:
 class RingSchedule(RuleBasedStateMachine):
     """Rows of one session: chunks of any size are run into them, they are forked, cut and forgotten."""
 
-    session: DecoderSession
+    session: Decoder
     model: GPTJXForCausalLM
 
     @initialize(rows=st.integers(1, 3))
@@ -134,7 +134,7 @@ class RingSchedule(RuleBasedStateMachine):
 
 def test_any_schedule_equals_torch(folder: Path, torch_model: GPTJXForCausalLM) -> None:
     class Schedule(RingSchedule):
-        session = DecoderSession(folder, num_threads=1, window=WINDOW, num_sink_tokens=SINKS)
+        session = Decoder(folder, num_threads=1, window=WINDOW, num_sink_tokens=SINKS)
         model = torch_model
 
     run_state_machine_as_test(

@@ -120,7 +120,7 @@ def test_forks_give_back_bit_for_bit_what_was_loaded(model: Path, saved: Path) -
             reused.append(fork.generate([10 * i + turn], max_new_tokens=2).timings.reused_tokens)
             np.testing.assert_array_equal(held(), loaded)
     assert reused == [25, 25, 27, 27, 30, 30]
-    assert generator.memory_usage()["prefix_pool"] > 0
+    assert generator.memory_usage()["prefix_cache"] > 0
 
 
 def test_an_unrelated_prompt_after_loading_is_computed(model: Path, saved: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sabiyarn_edge.errors import ExportError
-from sabiyarn_edge.export.target_folder import atomic_folder, check_target
+from sabiyarn_edge.export.target_folder import check_target, target_folder
 
 
 def write_model(folder: Path, mark: str) -> None:
@@ -25,7 +25,7 @@ def entries(folder: Path) -> list[str]:
 
 def test_appears_whole(tmp_path: Path) -> None:
     out = tmp_path / "model"
-    with atomic_folder(out) as partial:
+    with target_folder(out) as partial:
         write_model(partial, "new")
         assert partial.parent == tmp_path  # on the same disk, so that the last step is a rename
         assert not out.exists()
@@ -40,7 +40,7 @@ def test_appears_whole(tmp_path: Path) -> None:
 )
 def test_any_failure_leaves_nothing(tmp_path: Path, failure: BaseException) -> None:
     out = tmp_path / "made" / "for" / "model"
-    with pytest.raises(type(failure)), atomic_folder(out) as partial:
+    with pytest.raises(type(failure)), target_folder(out) as partial:
         write_model(partial, "new")
         raise failure
     assert entries(tmp_path) == []
@@ -50,7 +50,7 @@ def test_any_failure_leaves_nothing(tmp_path: Path, failure: BaseException) -> N
 def test_a_failed_replacement_leaves_the_old_one(tmp_path: Path, failure: BaseException) -> None:
     out = tmp_path / "model"
     write_model(out, "old")
-    with pytest.raises(type(failure)), atomic_folder(out) as partial:
+    with pytest.raises(type(failure)), target_folder(out) as partial:
         write_model(partial, "new")
         raise failure
     assert json.loads((out / "config.json").read_text())["mark"] == "old"
@@ -61,7 +61,7 @@ def test_replacement(tmp_path: Path) -> None:
     out = tmp_path / "model"
     write_model(out, "old")
     (out / "only-in-old").touch()
-    with atomic_folder(out) as partial:
+    with target_folder(out) as partial:
         write_model(partial, "new")
         assert json.loads((out / "config.json").read_text())["mark"] == "old"  # to the very end
     assert json.loads((out / "config.json").read_text())["mark"] == "new"
@@ -74,7 +74,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     write_model(tmp_path / "disk" / "model", "old")
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "disk" / "model")
-    with atomic_folder(link) as partial:
+    with target_folder(link) as partial:
         write_model(partial, "new")
     assert link.is_symlink()
     assert json.loads((tmp_path / "disk" / "model" / "config.json").read_text())["mark"] == "new"
@@ -94,7 +94,7 @@ def test_full_disk(tmp_path: Path) -> None:
     try:
         with (
             pytest.raises(ExportError, match=r"disk became full .* nothing was left"),
-            atomic_folder(disk / "model") as partial,
+            target_folder(disk / "model") as partial,
         ):
             (partial / "weights.bin").write_bytes(bytes(100_000))
         assert entries(disk) == []
@@ -111,7 +111,7 @@ def test_full_disk(tmp_path: Path) -> None:
     ],
 )
 def test_errors_of_the_system_are_named(tmp_path: Path, number: int, message: str) -> None:
-    with pytest.raises(ExportError, match=message), atomic_folder(tmp_path / "model"):
+    with pytest.raises(ExportError, match=message), target_folder(tmp_path / "model"):
         raise OSError(number, os.strerror(number))
     assert entries(tmp_path) == []
 

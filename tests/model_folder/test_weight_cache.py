@@ -20,7 +20,7 @@ import pytest
 import sabiyarn_edge.model_folder.weight_cache as weight_cache
 from sabiyarn_edge import EdgeGenerator, WeightCacheWarning
 from sabiyarn_edge.calls.attention_masks import PromptMask
-from sabiyarn_edge.engine.decoder import DecoderSession
+from sabiyarn_edge.engine.decoder import Decoder
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
 from sabiyarn_edge.model_folder.cache_folder import locked
 from sabiyarn_edge.model_folder.config import ModelConfig
@@ -56,7 +56,7 @@ def export(folder: Path, dtype: str) -> Path:
 
 def logits(folder: Path, *, use_cache: bool = True) -> np.ndarray:
     """Logits [vocab] of PROMPT's last token: equal bits mean equal weights in equal kernels."""
-    session = DecoderSession(folder, num_threads=1, weight_cache=use_cache)
+    session = Decoder(folder, num_threads=1, weight_cache=use_cache)
     session.prefill([PROMPT])
     return session.runner.logits(1).copy()
 
@@ -86,8 +86,8 @@ def test_logits_are_the_same_bits(any_model: Path, cache: Path) -> None:
 
 @linux
 def test_packed_weights_are_mapped_and_not_held(any_model: Path, cache: Path) -> None:
-    DecoderSession(any_model, num_threads=1, weight_cache=True)
-    loaded = DecoderSession(any_model, num_threads=1, weight_cache=True)
+    Decoder(any_model, num_threads=1, weight_cache=True)
+    loaded = Decoder(any_model, num_threads=1, weight_cache=True)
     weights = the_entry(cache) / "weights.bin"
     mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(weights) in line]
     packed_from = (any_model / "weights.bin").stat().st_size
@@ -278,7 +278,7 @@ def test_exporting_again_replaces_the_entry(tmp_path: Path, cache: Path) -> None
 
 def test_the_masked_graph_has_an_entry_and_the_same_packed_bytes(model: Path, cache: Path) -> None:
     def masked_logits(*, use_cache: bool) -> np.ndarray:
-        session = DecoderSession(model, num_threads=1, weight_cache=use_cache)
+        session = Decoder(model, num_threads=1, weight_cache=use_cache)
         mask = PromptMask(len(PROMPT), np.tril(np.ones((len(PROMPT), len(PROMPT)), bool)))
         session.prefill_masked([PROMPT], [mask])
         return session.masked_runner._logits.copy()
@@ -299,14 +299,14 @@ def test_without_links_each_graph_has_its_own_file(
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    session = DecoderSession(model, num_threads=1, weight_cache=True)
+    session = Decoder(model, num_threads=1, weight_cache=True)
     assert session.masked_runner
     one, other = (identity(entry) for entry in entries(cache))
     assert one != other
 
 
 def test_making_one_graph_anew_leaves_the_others_entry(model: Path, cache: Path) -> None:
-    session = DecoderSession(model, num_threads=1, weight_cache=True)
+    session = Decoder(model, num_threads=1, weight_cache=True)
     first = the_entry(cache)
     assert session.masked_runner
     (second,) = set(entries(cache)) - {first}
@@ -439,11 +439,11 @@ def test_what_a_dead_maker_left_is_removed(model: Path, cache: Path) -> None:
 
 CHILD = """
 import sys
-from sabiyarn_edge.engine.decoder import DecoderSession
+from sabiyarn_edge.engine.decoder import Decoder
 from sabiyarn_edge.model_folder.weights_file import hash_weights_file
 print("ready", flush=True)
 sys.stdin.readline()
-session = DecoderSession(sys.argv[1], num_threads=1, weight_cache=True)
+session = Decoder(sys.argv[1], num_threads=1, weight_cache=True)
 session.prefill([[5, 77, 301, 2, 9]])
 print(session.runner.logits(1).tobytes().hex(), flush=True)
 sys.stdin.readline()
@@ -562,7 +562,7 @@ def test_too_little_space_warns_with_both_numbers(model: Path, monkeypatch: pyte
     assert_falls_back(model, "0 MiB are free", "making them takes")
 
 
-@pytest.mark.parametrize("step", ["_copy", "_append", "new_file", "new_folder"])
+@pytest.mark.parametrize("step", ["_copy", "_append", "atomic_file", "atomic_folder"])
 def test_a_disk_that_fills_up_warns_once_and_leaves_nothing(
     model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -577,16 +577,14 @@ def test_a_disk_that_fills_up_warns_once_and_leaves_nothing(
 def test_onnxruntime_running_out_of_space_warns_once(
     model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = DecoderSession._load
+    load = Decoder._load
 
-    def fill_up(
-        self: DecoderSession, graph: Path, entries: object = None, optimized: object = None
-    ) -> object:
+    def fill_up(self: Decoder, graph: Path, entries: object = None, optimized: object = None) -> object:
         if optimized is not None:
             raise ModelFolderError("onnxruntime cannot load: No space left")
         return load(self, graph)
 
-    monkeypatch.setattr(DecoderSession, "_load", fill_up)
+    monkeypatch.setattr(Decoder, "_load", fill_up)
     assert_falls_back(model, "No space left")
     assert entries(cache) == []
 

@@ -10,7 +10,7 @@ from sabiyarn_edge.options import checks as check
 
 @pytest.mark.parametrize("value", [0, 7, np.int32(3), np.int64(9)])
 def test_whole_takes_python_and_numpy_integers(value):
-    result = check.whole()("top_k", value)
+    result = check.integer()("top_k", value)
     assert result == value
     assert type(result) is int
 
@@ -18,7 +18,7 @@ def test_whole_takes_python_and_numpy_integers(value):
 @pytest.mark.parametrize("value", [-1, 11, 1.0, "1", None, True, np.float32(1), [1], math.nan])
 def test_whole_refuses_everything_else_and_says_what_is_allowed(value):
     with pytest.raises(InvalidInputError, match=r"^top_k is .*, but must be an integer from 0 to 10\.$"):
-        check.whole(at_most=10)("top_k", value)
+        check.integer(at_most=10)("top_k", value)
 
 
 @pytest.mark.parametrize("value", [1, 0.25, np.float32(0.25), np.float64(1.0), Fraction(1, 2)])
@@ -69,25 +69,25 @@ def test_text_refuses_the_empty_text():
 
 @pytest.mark.parametrize("value", [[3, 1], (3, 1), np.array([3, 1]), iter([3, 1])])
 def test_many_makes_a_tuple(value):
-    assert check.many(check.whole())("suppress_tokens", value) == (3, 1)
+    assert check.many(check.integer())("suppress_tokens", value) == (3, 1)
 
 
 def test_many_of_nothing_is_none_unless_refused():
-    assert check.many(check.whole())("suppress_tokens", []) is None
+    assert check.many(check.integer())("suppress_tokens", []) is None
     with pytest.raises(InvalidInputError, match="at least one entry"):
-        check.many(check.whole(), may_be_empty=False)("bad_words_ids[0]", [])
+        check.many(check.integer(), may_be_empty=False)("bad_words_ids[0]", [])
 
 
 def test_many_names_the_bad_entry():
     with pytest.raises(InvalidInputError, match=r"^suppress_tokens\[1\] is -1"):
-        check.many(check.whole())("suppress_tokens", [4, -1])
+        check.many(check.integer())("suppress_tokens", [4, -1])
     for value in (4, "45", {4: 5}):
         with pytest.raises(InvalidInputError, match="must be a list"):
-            check.many(check.whole())("suppress_tokens", value)
+            check.many(check.integer())("suppress_tokens", value)
 
 
 def test_one_or_many_keeps_one_as_it_is():
-    take = check.one_or_many(check.whole())
+    take = check.one_or_many(check.integer())
     assert take("eos_token_id", 2) == 2
     assert take("eos_token_id", [2]) == (2,)
     assert take("eos_token_id", []) is None

@@ -14,7 +14,7 @@ import pytest
 
 from sabiyarn_edge import EdgeGenerator, MemoryFitWarning, prefix_mask
 from sabiyarn_edge.cli import main
-from sabiyarn_edge.engine.decoder import DecoderSession
+from sabiyarn_edge.engine.decoder import Decoder
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
 from sabiyarn_edge.planning import memory_plan
 from sabiyarn_edge.planning.memory_plan import MIB
@@ -71,7 +71,7 @@ def test_keys_and_values_are_those_of_the_cache(medium: Path) -> None:
     # 2 sides * 3 layers * 256 wide * 2 bytes = 3072 bytes per position; 512 positions are whole pages.
     plan = EdgeGenerator.plan(medium, max_length=512, batch=3)
     assert plan.kv_cache == 3 * 512 * 3072
-    session = DecoderSession(medium)
+    session = Decoder(medium)
     session.kv_cache.reset(3)
     session.kv_cache.reserve(512)
     assert plan.kv_cache == session.kv_cache.nbytes
@@ -114,7 +114,7 @@ def test_cached_weights_are_mapped(medium: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("SABIYARN_EDGE_CACHE", str(tmp_path / "cache"))
     first = EdgeGenerator.plan(medium, weight_cache=True)
     assert not any((tmp_path / "cache").iterdir())
-    DecoderSession(medium, weight_cache=True)
+    Decoder(medium, weight_cache=True)
     later = EdgeGenerator.plan(medium, weight_cache=True)
     assert first.weights_anonymous == later.weights_anonymous == 0
     assert first.weights_mapped == later.weights_mapped
@@ -166,7 +166,7 @@ def test_chunks_and_windows_become_smaller_by_powers_of_two(medium: Path) -> Non
 
 
 def test_a_plan_loads_nothing(medium: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DecoderSession, "__init__", None)
+    monkeypatch.setattr(Decoder, "__init__", None)
     plan = EdgeGenerator.plan(medium, max_length=100, batch=2, beams=3)
     assert plan.to_dict()["peak"] == plan.peak
 
@@ -199,7 +199,7 @@ def test_a_damaged_graph_is_named(medium: Path, tmp_path: Path) -> None:
 
 
 def test_a_limit_refuses_before_anything_is_loaded(medium: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DecoderSession, "__init__", None)
+    monkeypatch.setattr(Decoder, "__init__", None)
     plan = EdgeGenerator.plan(medium)
     with pytest.raises(
         InvalidInputError, match=rf"memory_limit_mb is 25, but .* needs {plan.peak_mib:.1f} MiB"
@@ -223,15 +223,15 @@ def test_a_limit_below_the_weights_names_what_they_need(medium: Path) -> None:
         EdgeGenerator.from_pretrained(medium, memory_limit_mb=5, fit=True)
 
 
-def test_a_limit_counts_the_prefix_pool(medium: Path) -> None:
-    alone, pooled = (EdgeGenerator.plan(medium, prefix_pool_mb=pool) for pool in (0, 30))
+def test_a_limit_counts_the_prefix_cache(medium: Path) -> None:
+    alone, pooled = (EdgeGenerator.plan(medium, prefix_cache_mb=pool) for pool in (0, 30))
     assert pooled.running == alone.running + 30 * 2**20
-    assert "prefix pool" in str(pooled)
-    assert "prefix pool" not in str(alone)
+    assert "prefix cache" in str(pooled)
+    assert "prefix cache" not in str(alone)
     limit = alone.peak_mib + 20
     EdgeGenerator.from_pretrained(medium, memory_limit_mb=limit)
-    with pytest.raises(InvalidInputError, match=r"30\.0 the prefix pool"):
-        EdgeGenerator.from_pretrained(medium, memory_limit_mb=limit, prefix_pool_mb=30)
+    with pytest.raises(InvalidInputError, match=r"30\.0 the prefix cache"):
+        EdgeGenerator.from_pretrained(medium, memory_limit_mb=limit, prefix_cache_mb=30)
 
 
 def test_a_call_counts_what_sessions_hold(medium: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_call_counts_what_sessions_hold(medium: Path) -> None:
     session = generator.session(list(range(600)))
     session.generate(**whole)
     generator.generate([7], **whole)  # the session's keys and values move into the pool
-    held = generator.memory_usage()["prefix_pool"]
+    held = generator.memory_usage()["prefix_cache"]
     assert held > 2**20
     with pytest.raises(InvalidInputError, match="this call needs"):
         generator.generate(list(range(1000, 2023)), **whole)

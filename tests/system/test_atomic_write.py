@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from sabiyarn_edge.system import atomic_write as durable
-from sabiyarn_edge.system.atomic_write import new_file, new_files, new_folder, remove_leftovers
+from sabiyarn_edge.system import atomic_write
+from sabiyarn_edge.system.atomic_write import atomic_file, atomic_files, atomic_folder, remove_leftovers
 from tests.crash_points import WRITERS
 
 
@@ -43,7 +43,7 @@ def test_killed_at_each_line(writer: str) -> None:
 def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What goes to the disk and what is renamed, in order."""
     found: list[tuple[str, str]] = []
-    sync, rename, replace, exchange = os.fsync, Path.rename, Path.replace, durable._exchange
+    sync, rename, replace, exchange = os.fsync, Path.rename, Path.replace, atomic_write._exchange
 
     def note_sync(descriptor: int) -> None:
         found.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
@@ -59,7 +59,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     monkeypatch.setattr(os, "fsync", note_sync)
     monkeypatch.setattr(Path, "rename", noting(rename))
     monkeypatch.setattr(Path, "replace", noting(replace))
-    monkeypatch.setattr(durable, "_exchange", noting(exchange))
+    monkeypatch.setattr(atomic_write, "_exchange", noting(exchange))
     return found
 
 
@@ -74,13 +74,13 @@ def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_end(
     if existed:
         (place / "file").touch()
         (place / "folder").mkdir()
-    with new_file(place / "file") as file:
+    with atomic_file(place / "file") as file:
         file.write(b"content")
     (_, partial), *_ = events
     assert events == [("sync", partial), ("rename", partial), ("sync", "place")]
     events.clear()
 
-    with new_folder(place / "folder") as folder:
+    with atomic_folder(place / "folder") as folder:
         (folder / "below").mkdir()
         (folder / "below" / "a").touch()
         (folder / "b").touch()
@@ -88,7 +88,7 @@ def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_end(
     assert events == [*expected, ("rename", folder.name), ("sync", "place")]
     events.clear()
 
-    with new_files(place) as scratch:
+    with atomic_files(place) as scratch:
         (scratch / "c").touch()
     assert events == [("sync", "c"), ("sync", scratch.name), ("rename", "c"), ("sync", "place")]
 
@@ -97,9 +97,9 @@ def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_end(
 def writing(path: Path) -> Iterator[None]:
     """A live writer of both kinds."""
     with ExitStack() as stack:
-        stack.enter_context(new_file(path / "file"))
-        stack.enter_context(new_folder(path / "folder"))
-        stack.enter_context(new_files(path))
+        stack.enter_context(atomic_file(path / "file"))
+        stack.enter_context(atomic_folder(path / "folder"))
+        stack.enter_context(atomic_files(path))
         yield
 
 
@@ -125,7 +125,7 @@ def test_leftovers_of_other_names_are_left_alone_unless_all_are_asked_for(tmp_pa
         (tmp_path / name).touch()
     (tmp_path / ".folder.89abcdef.partial").mkdir()
     (tmp_path / ".folder.89abcdef.partial" / "inside").touch()
-    with new_file(tmp_path / "file"):
+    with atomic_file(tmp_path / "file"):
         pass
     rest = [".file.0123abcd.partial.txt", ".file.txt", "file"]
     assert names(tmp_path) == sorted([*rest, ".other.0123abcd.partial", ".folder.89abcdef.partial"])
@@ -148,7 +148,7 @@ def test_a_link_is_not_followed_to_what_it_points_at(tmp_path: Path) -> None:
 def test_what_a_remover_took_before_it_was_locked_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, taken = durable._lock, 0
+    lock, taken = atomic_write._lock, 0
 
     def after_a_remover(descriptor: int, path: Path) -> bool:
         nonlocal taken
@@ -157,10 +157,10 @@ def test_what_a_remover_took_before_it_was_locked_is_made_anew(
             assert not path.exists()
         return lock(descriptor, path)
 
-    monkeypatch.setattr(durable, "_lock", after_a_remover)
-    with new_file(tmp_path / "file") as file:
+    monkeypatch.setattr(atomic_write, "_lock", after_a_remover)
+    with atomic_file(tmp_path / "file") as file:
         file.write(b"content")
-    with new_folder(tmp_path / "folder") as folder:
+    with atomic_folder(tmp_path / "folder") as folder:
         (folder / "inside").touch()
     assert (taken, names(tmp_path), names(tmp_path / "folder")) == (4, ["file", "folder"], ["inside"])
 
@@ -174,7 +174,7 @@ def test_filesystems_that_cannot_sync_folders_are_used_all_the_same(
             raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError) if matters else nullcontext(), new_file(tmp_path / "file") as file:
+    with pytest.raises(OSError) if matters else nullcontext(), atomic_file(tmp_path / "file") as file:
         file.write(b"content")
     assert (tmp_path / "file").read_bytes() == b"content"
 
@@ -195,10 +195,10 @@ def test_an_old_folder_that_was_moved_aside(tmp_path: Path, replaced: bool) -> N
 def test_without_exchange_there_are_two_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(durable.ctypes, "get_errno", lambda: number)
-    monkeypatch.setattr(durable, "_EXCHANGE", 0x4000_0000)  # flags that no kernel knows
+    monkeypatch.setattr(atomic_write.ctypes, "get_errno", lambda: number)
+    monkeypatch.setattr(atomic_write, "_EXCHANGE", 0x4000_0000)  # flags that no kernel knows
     for mark in ("old", "new"):
-        with new_folder(tmp_path / "folder") as folder:
+        with atomic_folder(tmp_path / "folder") as folder:
             (folder / mark).touch()
     assert names(tmp_path) == ["folder"]
     assert names(tmp_path / "folder") == ["new"]
@@ -207,7 +207,7 @@ def test_without_exchange_there_are_two_steps(
 def test_the_old_one_comes_back_when_the_new_cannot_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with new_folder(tmp_path / "folder") as folder:
+    with atomic_folder(tmp_path / "folder") as folder:
         (folder / "old").touch()
     rename = Path.rename
 
@@ -217,8 +217,8 @@ def test_the_old_one_comes_back_when_the_new_cannot_take_its_place(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail_for_partial)
-    monkeypatch.setattr(durable, "_exchange", lambda one, other: False)
-    with pytest.raises(OSError, match="Input/output error"), new_folder(tmp_path / "folder") as folder:
+    monkeypatch.setattr(atomic_write, "_exchange", lambda one, other: False)
+    with pytest.raises(OSError, match="Input/output error"), atomic_folder(tmp_path / "folder") as folder:
         (folder / "new").touch()
     assert names(tmp_path) == ["folder"]
     assert names(tmp_path / "folder") == ["old"]
@@ -238,8 +238,8 @@ def test_an_old_folder_is_not_brought_back_while_its_replacement_lives(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", with_another_writer)
-    monkeypatch.setattr(durable, "_exchange", lambda one, other: False)
-    with new_folder(tmp_path / "folder") as folder:
+    monkeypatch.setattr(atomic_write, "_exchange", lambda one, other: False)
+    with atomic_folder(tmp_path / "folder") as folder:
         (folder / "new").touch()
     assert names(tmp_path) == ["folder"]
     assert names(tmp_path / "folder") == ["new"]
@@ -248,10 +248,10 @@ def test_an_old_folder_is_not_brought_back_while_its_replacement_lives(
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
 def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path, failure: type[BaseException]) -> None:
     (tmp_path / "file").write_text("old")
-    with pytest.raises(failure), new_file(tmp_path / "file") as file:
+    with pytest.raises(failure), atomic_file(tmp_path / "file") as file:
         file.write(b"new")
         raise failure
-    with pytest.raises(failure), new_files(tmp_path) as scratch:
+    with pytest.raises(failure), atomic_files(tmp_path) as scratch:
         (scratch / "file").write_text("new")
         raise failure
     assert names(tmp_path) == ["file"]
@@ -262,7 +262,7 @@ def test_modes(tmp_path: Path) -> None:
     mask = os.umask(0o022)
     try:
         for mode, expected in ((0o666, 0o644), (0o600, 0o600)):
-            with new_file(tmp_path / "file", mode=mode):
+            with atomic_file(tmp_path / "file", mode=mode):
                 pass
             assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == expected
     finally:

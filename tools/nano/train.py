@@ -29,7 +29,7 @@ from tokenizers import Tokenizer
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError, SabiYarnError
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from sabiyarn_edge.options.generation_config import GenerationConfig
-from sabiyarn_edge.system.atomic_write import new_folder
+from sabiyarn_edge.system.atomic_write import atomic_folder
 from tools.nano.corpus import Article, read_corpus
 from tools.nano.examples import NanoExamples
 from tools.nano.recall import (
@@ -177,7 +177,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
         raise InvalidInputError(f"{out} exists already. Choose another folder, or delete it.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with new_folder(out) as partial:
+        with atomic_folder(out) as partial:
             yield partial
     except OSError as error:
         raise InvalidInputError(f"cannot write {out}: {error.strerror or error}.") from error

@@ -41,13 +41,13 @@ SYSTEM_TESTS = (
     "tests/campaigns/arm/test_golden_tokens.py::test_the_oracle_gives_the_greedy_tokens",
     "tests/cli/test_process.py",
     "tests/test_device.py",
-    "tests/test_durable.py",
+    "tests/system/test_atomic_write.py",
     "tests/test_imports.py",
-    "tests/test_incremental_decoding.py",
-    "tests/test_no_sockets.py",
-    "tests/test_soak.py",
-    "tests/test_streaming.py::test_letters_arrive_whole_however_tokens_split_them",
-    "tests/test_telemetry.py",
+    "tests/text/test_incremental_decoding.py",
+    "tests/campaigns/test_no_sockets.py",
+    "tests/campaigns/test_soak.py",
+    "tests/text/test_streaming.py::test_letters_arrive_whole_however_tokens_split_them",
+    "tests/system/test_telemetry.py",
 )
 """What the CPU does not change, and most of the time under emulation: these start about a hundred Pythons, or try
 many texts. The first CPU model alone runs them; all run the same commands in one process, and SMOKE as a process."""
