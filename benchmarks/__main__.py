@@ -6,17 +6,21 @@ import importlib
 import sys
 
 BENCHMARKS = {
-    "rivals": "this package beside llama.cpp, CTranslate2, onnxruntime-genai, transformers and plain onnxruntime",
+    "engines": "this package beside llama.cpp, CTranslate2, onnxruntime-genai, transformers and plain onnxruntime",
     "memory": "the memory plan beside what is measured: weights, KV cache, scratch, peak",
     "growth": "time and memory against the length of the text, up to 32768 tokens, and against the batch",
     "publish": "the tables of the README and the pictures, from the committed results",
     "threads": "how threads wait: time and CPU seconds per token, and CPU seconds while idle",
     "overflow": "texts past the last position: sliding beside cropping at every token",
+    "attention": "attention of one new token beside a plain read of the same keys and values",
     "kv_cache_accuracy": "perplexity and divergence with a KV cache of each type, beside its memory",
     "weight_accuracy": "perplexity and divergence with weights stored in each way, beside their size",
     "small_board": "a full-shape random SabiYarn-125M under a memory limit of 512 and 300 MiB (as root)",
+    "serve_load": "many streams from one server beside one batch: throughput, first tokens, gaps, memory",
     "selection": "one step of greedy, sampling and beam search at 52050 entries, beside NumPy and transformers",
 }
+MODULES = {"engines": "comparison"}
+"""Benchmark -> its module, where the names differ."""
 
 ERROR = "error: "
 
@@ -31,8 +35,9 @@ def main() -> int:
     from sabiyarn_edge.errors import SabiYarnError
 
     try:
-        module = importlib.import_module(f"benchmarks.{sys.argv[1]}")
-        sys.argv[:2] = [f"python -m benchmarks {sys.argv[1]}"]
+        name = sys.argv[1]
+        module = importlib.import_module(f"benchmarks.{MODULES.get(name, name)}")
+        sys.argv[:2] = [f"python -m benchmarks {name}"]
         return int(module.main())
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(("benchmarks", "sabiyarn_edge")):

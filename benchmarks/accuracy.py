@@ -1,4 +1,4 @@
-"""What a way of storing weights changes in the model's answers, against the float32 export of the same checkpoint."""
+"""Compares an export with the float32 export of the same checkpoint."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ _AT_ONCE = 32  # positions
 
 
 def accuracy(reference: Path, folder: Path) -> dict[str, float]:
-    """mean_kl_divergence (nats, of the exact next-token distribution from this one), top1_agreement (share of equal
-    greedy choices) and mean_absolute_difference of logits, over PROMPTS random texts of TOKENS tokens."""
+    """Compare next-token distributions over PROMPTS random texts of TOKENS tokens.
+
+    Returns:
+        mean_kl_divergence (nats, of float32's distribution from this one), top1_agreement (share of equal greedy
+        choices) and mean_absolute_difference of logits.
+    """
     exact, own = _logits(reference), _logits(folder)
     p, q = _log_softmax(exact), _log_softmax(own)
     return {
@@ -30,7 +34,7 @@ def accuracy(reference: Path, folder: Path) -> dict[str, float]:
 
 
 def _logits(folder: Path) -> np.ndarray:
-    """float64 [PROMPTS * TOKENS, vocab_size]"""
+    """Return the logits, float64 [PROMPTS * TOKENS, vocab_size]."""
     session = Decoder(folder)
     vocab_size = session.config.gptjx.vocab_size
     rows = []

@@ -1,7 +1,7 @@
-"""Engines in processes of their own, which take turns.
+"""Child processes that run one at a time.
 
-Each child answers JSON lines. While it is not its turn it is stopped (SIGSTOP), so that no engine's waiting threads
-take CPU time from another's turn, and so that its memory and CPU seconds are its own.
+A child answers JSON lines. Between answers it is stopped (SIGSTOP): the threads of an engine that waits take no CPU
+time from the engine that is measured. Memory and CPU seconds belong to one engine, because its process is its own.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Child:
         self.hello = self._read()
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """One turn."""
+        """Let the child run until it has answered one request."""
         assert self._process.stdin
         self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write(json.dumps(request) + "\n")

@@ -1,10 +1,10 @@
-"""How time and memory grow with the length of a text and with the number of rows, of a random SabiYarn-125M.
+"""Measures how time and memory grow with the length of a text and the number of rows, for a random SabiYarn-125M.
 
-decode   ms per step at a past of 128 ... 32768 tokens. The cache is filled with random keys and values instead of
-         computing a prompt: a step's work does not depend on what they are.
+decode   ms per step behind 128 ... 32768 past tokens. The cache is filled with random keys and values instead of a
+         computed prompt: the work of a step does not depend on their values.
 batch    ms per step and tokens/s of 1 ... 16 rows of 128 tokens
-prefill  seconds and peak memory of a whole prompt; each point is a prompt that was computed. Lengths that would not
-         end within --minutes are left out and named.
+prefill  seconds and peak memory of a prompt; each point is a prompt that was computed. Lengths that would not end
+         within --minutes are left out and named.
 
 python -m benchmarks growth --work FOLDER --out benchmarks/results/NAME_growth.json
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -37,19 +36,21 @@ LENGTHS = (128, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 ROWS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 ROW_LENGTH = 128
 STEPS = 12
-NEXT_LENGTH_TAKES = 4.5  # times as long as half of it: attention's share grows to that of a square
+NEXT_LENGTH_TAKES = (
+    4.5  # a prompt of twice the length takes this many times as long: attention grows with the square
+)
 
 
 class Grower:
-    """One export under test, in a process of its own."""
+    """One export under test, in its own process."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         self.engine = Engine(folder, num_threads=threads)
-        self._generator, self._session = self.engine.generator, self.engine.generator._session
+        self._generator = self.engine.generator
         self._positions = self._generator.config.gptjx.block_size
 
     def decode(self, past: int) -> dict[str, Any]:
-        """Steps on top of a past of random keys and values."""
+        """Time steps behind a past of random keys and values."""
         past = min(past, self._positions - STEPS - 2)
         ids = [*self._filled(past), 7]
         stream = self._generator.stream(ids, GenerationConfig(max_new_tokens=STEPS + 1))
@@ -67,16 +68,25 @@ class Grower:
         return found
 
     def _filled(self, past: int) -> list[int]:
-        """Token ids of a past that was never computed."""
+        """Fill the KV cache with random keys and values. Returns token ids for them."""
         rng, shape = np.random.default_rng(past), self._generator.config.gptjx
-        one_side = rng.standard_normal((shape.n_heads, past, shape.head_dim), np.float32).astype(np.float16)
-        sides = np.broadcast_to(one_side, (shape.n_layer, 2, *one_side.shape))
+        tensor = rng.standard_normal((shape.n_heads, past, shape.head_dim), np.float32).astype(np.float16)
+        keys_and_values = np.ascontiguousarray(np.broadcast_to(tensor, (shape.n_layer, 2, *tensor.shape)))
         ids = random_prompt(shape.vocab_size, past, seed=past)
-        self._session.restore(ids, sides)
+
+        def fill() -> None:
+            rows = self._generator._engine.rows
+            rows.reserve(past)
+            row = rows.take()
+            rows.kv_cache.write(row.index, keys_and_values)
+            row.tokens = list(ids)
+            rows.end([row], keep=True)
+
+        self._generator._engine.call(fill)
         return ids
 
     def batch(self, rows: int) -> dict[str, Any]:
-        """Steps of several rows at once."""
+        """Time steps of several rows at once."""
         prompts = [random_prompt(self.engine.vocab_size, ROW_LENGTH, seed) for seed in range(rows)]
         timings = self._generator.generate(prompts, GenerationConfig(max_new_tokens=STEPS + 1)).timings
         assert timings.decode_tokens == rows * STEPS
@@ -85,16 +95,16 @@ class Grower:
         return found
 
     def prefill(self, length: int) -> dict[str, Any]:
-        """A whole prompt and two tokens."""
+        """Time a prompt and two tokens."""
         length = min(length, self._positions - 3)
         self._generator.free_kv_cache()
         before = footprint()
         forget_peak()
-        turn = self.engine.turn(length, 2, seed=length)
+        trial = self.engine.trial(length, 2, seed=length)
         found = {
             "length": length,
-            "seconds": turn.first_token_seconds,
-            "tokens_per_second": length / turn.first_token_seconds,
+            "seconds": trial.first_token_seconds,
+            "tokens_per_second": length / trial.first_token_seconds,
             **self._memory(),
             "peak_bytes_above_loaded": footprint().get("peak", 0) - sum(_resident(before)),
         }
@@ -120,7 +130,7 @@ def serve(folder: Path, threads: int) -> None:
 
 
 def _options(dtype: str) -> dict[str, str]:
-    """Of the export; GPTQ would take minutes and change no time."""
+    """Return the export's options. GPTQ would take minutes and change no timing."""
     return {"dtype": dtype, **({"rounding": "search"} if dtype == "int4" else {})}
 
 
@@ -164,7 +174,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--work", type=Path, help="folder that keeps the models and our packed weights")
+    add("--work", type=Path, help="folder that keeps the models")
     add(
         "--shape",
         choices=("long", "full", "small"),
@@ -173,7 +183,7 @@ def main() -> int:
     )
     add(
         "--dtypes",
-        choices=("float32", "float16-weights", "int8", "int4"),
+        choices=("float32", "float16", "int8", "int4"),
         nargs="+",
         default=["int8", "int4"],
         help="of the weights (int8 int4); prefill: of the first",
@@ -196,8 +206,6 @@ def main() -> int:
     from benchmarks import models
 
     args.work.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("SABIYARN_EDGE_CACHE", str(args.work.resolve() / "cache"))
-    Path(os.environ["SABIYARN_EDGE_CACHE"]).mkdir(mode=0o700, parents=True, exist_ok=True)
     positions = models.SHAPES[args.shape]["block_size"]
     lengths = sorted({min(length, positions) for length in args.lengths})
     folders = {dtype: models.export(args.work, args.shape, dtype, **_options(dtype)) for dtype in args.dtypes}

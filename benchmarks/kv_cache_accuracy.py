@@ -1,14 +1,14 @@
-"""What the KV cache's type costs in accuracy, beside its memory.
+"""Measures the accuracy and memory of each KV cache type.
 
-Exports a checkpoint with a cache of each type and runs every line of a text, a document each, through all of them; and
-again JOINED documents in one, in random order, where a model that knows each of them is less sure. The float32 cache,
-which rounds nothing, is what the others are compared with, position by position:
+Exports a checkpoint with a cache of each type and runs every line of a text, one document each, through all of them.
+Then it runs JOINED documents as one text, in random order: a model that knows each of them is less certain there. All
+types are compared with the float32 cache, which rounds nothing, position by position:
 
-    perplexity      exp of the mean negative log-probability of each token but a document's first
-    kl_divergence   mean over positions of the float32 cache's next-token distribution from this one's, nats
-    top1_agreement  share of positions at which both find the same token likeliest
+    perplexity      exp of the mean negative log-probability of each token except a document's first
+    kl_divergence   mean KL divergence of the float32 cache's next-token distribution from this one's, nats
+    top1_agreement  share of positions with the same likeliest token
 
-int8 is exported twice: its scales come from CALIBRATION, and from the text that the model writes itself.
+int8 is exported twice: with scales from CALIBRATION, and with scales from a text that the model writes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ JOINED = 6
 
 
 def log_probs(session: Any, ids: list[int]) -> np.ndarray:
-    """Next-token log-probabilities [len(ids), vocab_size] after each token."""
+    """Return the next-token log-probabilities after each token, [len(ids), vocab_size]."""
     session.begin(len(ids))
     rows = []
     for start in range(0, len(ids), CHUNK):
@@ -43,14 +43,14 @@ def log_probs(session: Any, ids: list[int]) -> np.ndarray:
 
 
 def joined(documents: list[list[int]]) -> list[list[int]]:
-    """The documents one behind the other, JOINED in each, in random order."""
+    """Join documents in random order, JOINED in each text."""
     order = np.random.default_rng(0).permutation(len(documents))
     groups = [order[start : start + JOINED] for start in range(0, len(order), JOINED)]
     return [[token for index in group for token in documents[index]] for group in groups]
 
 
 def compare(sessions: dict[str, Any], documents: list[list[int]]) -> dict[str, dict[str, float]]:
-    """The three figures of each session; the first one is what the others are compared with."""
+    """Return the three figures of each session, compared with the first session."""
     sums = {name: np.zeros(3) for name in sessions}  # negative log-probability, KL divergence, agreements
     for ids in documents:
         expected = None

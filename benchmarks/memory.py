@@ -1,8 +1,8 @@
-"""The memory plan beside what is then measured, over models, lengths, batches and beams.
+"""Compares the memory plan with measured memory, over models, lengths, batches and beams.
 
-Each case runs in a process of its own: load, then one call of generate. Its memory is read every millisecond from
-/proc/PID/smaps_rollup: anonymous pages and those of memory files (which beams share), in proportion to how many
-mappings show them, above what the process had after `import onnxruntime`. Needs Linux.
+Each case runs in its own process: load, then one call of generate. Its memory is read from /proc/PID/smaps_rollup every
+millisecond, above the memory after `import onnxruntime`. Anonymous pages and pages of memory files (which beams share)
+count in proportion to their number of mappings. Needs Linux.
 """
 
 from __future__ import annotations
@@ -36,15 +36,12 @@ class Case:
     max_length: int
     batch: int = 1
     beams: int = 1
-    weight_cache: bool = True
 
 
 FULL = (
     Case(4, 260),
-    Case(4, 260, weight_cache=False),
     Case(500, 512),
     Case(1000, 1024),
-    Case(1000, 1024, weight_cache=False),
     Case(2000, 2048),
     Case(4000, 4096),
     Case(500, 512, batch=4),
@@ -55,7 +52,7 @@ FULL = (
 
 
 def held(pid: int) -> int:
-    """Bytes of a process's own memory."""
+    """Return the bytes of a process's private memory."""
     total = 0
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
         name, _, rest = line.partition(":")
@@ -66,7 +63,7 @@ def held(pid: int) -> int:
 
 def serve(model: Path, case: Case) -> None:
     """Load and generate, and wait for a line on standard input after each step."""
-    import onnxruntime  # noqa: F401  (its own memory is the base line)
+    import onnxruntime  # noqa: F401  (the base line: what it takes is not the model's)
 
     def done(**found: Any) -> None:
         print(json.dumps(found), flush=True)
@@ -75,9 +72,7 @@ def serve(model: Path, case: Case) -> None:
     done()
     from sabiyarn_edge import EdgeGenerator
 
-    generator = EdgeGenerator.from_pretrained(
-        model, max_length=case.max_length, weight_cache=case.weight_cache
-    )
+    generator = EdgeGenerator.from_pretrained(model, max_length=case.max_length)
     done()
     vocab_size = generator.config.gptjx.vocab_size
     prompts = [[(7 * i + row) % vocab_size for i in range(case.prompt_length)] for row in range(case.batch)]
@@ -87,7 +82,7 @@ def serve(model: Path, case: Case) -> None:
 
 
 class _Sampler:
-    """Keeps what a process was seen to hold, and when."""
+    """Records the memory of a process over time."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._ended = pid, threading.Event()
@@ -124,7 +119,7 @@ def _child(model: Path, case: Case) -> Iterator[subprocess.Popen[str]]:
 
 
 def measure(model: Path, case: Case) -> dict[str, float]:
-    """MiB above `import onnxruntime`: after load, after the call, and the peaks of both."""
+    """Return MiB above `import onnxruntime`: after load, after the call, and the peaks of both."""
     with _child(model, case) as child:
         assert child.stdin is not None and child.stdout is not None
         found: dict[str, float] = {}
@@ -150,7 +145,7 @@ def measure(model: Path, case: Case) -> dict[str, float]:
 
 
 def compare(model: Path, case: Case) -> dict[str, Any]:
-    """Plan, measurement, and by what part of the measured peak the plan is off."""
+    """Return plan, measurement, and the plan's error as a share of the measured peak."""
     from sabiyarn_edge import EdgeGenerator
 
     plan = EdgeGenerator.plan(
@@ -159,7 +154,6 @@ def compare(model: Path, case: Case) -> dict[str, Any]:
         prompt_length=case.prompt_length,
         batch=case.batch,
         beams=case.beams,
-        weight_cache=case.weight_cache,
     )
     measured = measure(model, case)
     return {
@@ -168,12 +162,10 @@ def compare(model: Path, case: Case) -> dict[str, Any]:
             name: getattr(plan, name) / MIB
             for name in (
                 "weights_mapped",
-                "weights_anonymous",
                 "runtime",
                 "kv_cache",
                 "logits",
                 "scratch",
-                "loading",
                 "peak",
             )
         },
@@ -208,8 +200,6 @@ def main() -> int:
         for model in models:
             found = []
             for case in FULL:
-                if case.weight_cache and not found:
-                    measure(model, case)  # makes the packed weights
                 found.append(compare(model, case))
                 planned, measured = found[-1]["planned_mib"]["peak"], found[-1]["measured_mib"]["peak"]
                 print(

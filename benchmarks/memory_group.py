@@ -1,4 +1,4 @@
-"""A control group that limits the memory of what runs in it, page cache included, as a board of that size would.
+"""A control group that limits the memory of its processes, page cache included, as a board of that size would.
 
 Works with both kinds of control groups (v2, and v1 with its memory controller); making one takes root.
 """
@@ -32,19 +32,19 @@ class MemoryGroup:
 
     @property
     def peak_bytes(self) -> int:
-        """The most that was charged to the group: memory of processes, and of files that they read."""
+        """Return the peak of the group in bytes: memory of its processes, and of the files that they read."""
         return int((self.folder / self.peak_file).read_text(encoding="ascii"))
 
     @property
     def times_full(self) -> int:
-        """How often the limit was met, so that something had to go from memory."""
+        """Return how often the group hit its limit, so that pages had to be dropped."""
         if self.limit_file == "memory.max":
             return self._event("memory.events", "max")
         return int((self.folder / "memory.failcnt").read_text(encoding="ascii"))
 
     @property
     def killed(self) -> int:
-        """Processes that were killed because nothing could go."""
+        """Return the number of processes that were killed because no page could be dropped."""
         file = "memory.events" if self.limit_file == "memory.max" else "memory.oom_control"
         return self._event(file, "oom_kill")
 
@@ -55,10 +55,10 @@ class MemoryGroup:
 
 @contextmanager
 def memory_group(limit_bytes: int) -> Iterator[MemoryGroup]:
-    """A group of its own under a limit, without swap; removed at the end.
+    """Make a new group under a limit, without swap, and remove it when the block ends.
 
     Raises:
-        OSError: the system does not let us make one.
+        OSError: the group cannot be made.
     """
     name = f"sabiyarn-edge-{os.getpid()}-{time.monotonic_ns()}"
     if (_V1 / "memory.limit_in_bytes").exists():

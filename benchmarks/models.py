@@ -40,7 +40,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "long": {"block_size": 32768, "vocab_size": 52050, "n_layer": 12, "n_heads": 12, "n_embd": 768},
     "small": {"block_size": 1024, "vocab_size": 2048, "n_layer": 2, "n_heads": 4, "n_embd": 256},
 }
-"""SabiYarn-125M's shape at two numbers of positions, and one to try a benchmark with."""
+"""SabiYarn-125M's shape with two numbers of positions, and a small shape to try a benchmark with."""
 
 GPT2_BLOCK = {
     "attn_qkv": "attn.c_attn",
@@ -48,7 +48,7 @@ GPT2_BLOCK = {
     "ffn_up": "mlp.c_fc",
     "ffn_down": "mlp.c_proj",
 }
-"""GGUF's names of a block's matrices -> the checkpoint's."""
+"""GGUF's name of each matrix of a block -> the checkpoint's."""
 
 Tensors = dict[str, np.ndarray[Any, np.dtype[np.float32]]]
 
@@ -65,7 +65,7 @@ def _made(path: Path) -> Iterator[Path]:
 
 
 def checkpoint(work: Path, shape: str) -> Path:
-    """A random checkpoint as a Hugging Face folder."""
+    """Make a random checkpoint as a Hugging Face folder."""
     folder = work / f"checkpoint-{shape}"
     if not folder.is_dir():
         import torch
@@ -79,7 +79,7 @@ def checkpoint(work: Path, shape: str) -> Path:
 
 
 def export(work: Path, shape: str, name: str, **options: Any) -> Path:
-    """Our export of the checkpoint, made anew when the exporter or the options have changed."""
+    """Export the checkpoint; again if the exporter or the options have changed."""
     out = work / f"sabiyarn-{shape}-{name}"
     stamp = work / f"{out.name}.exporter"
     current = _exporter_version() + json.dumps(options, sort_keys=True)
@@ -92,7 +92,7 @@ def export(work: Path, shape: str, name: str, **options: Any) -> Path:
 def onnxruntime_folder(
     work: Path, shape: str, name: str, *, bits: int, block_size: int = 128, rounding: str = "search"
 ) -> Path:
-    """The checkpoint in onnxruntime's own operators; at 4 bits all but the positions has 4."""
+    """Export the checkpoint to onnxruntime's own operators. With 4 bits, all matrices but the positions have 4."""
     out = work / f"onnxruntime-{shape}-{name}"
     stamp = work / f"{out.name}.exporter"
     current = _exporter_version() + str((bits, block_size, rounding))
@@ -109,7 +109,7 @@ def onnxruntime_folder(
 
 
 def _exporter_version() -> str:
-    """Hash of the exporter's source, and of what writes onnxruntime's graph."""
+    """Return the hash of the exporter's source, and of the code that writes onnxruntime's graph."""
     digest = hashlib.sha256()
     exporter = Path(sabiyarn_edge.export.__file__).parent
     for path in (*sorted(exporter.glob("*.py")), Path(__file__).with_name("onnxruntime_graph.py")):
@@ -131,7 +131,7 @@ def _once(path: Path, make: Callable[[Path], None]) -> Path:
 
 
 def gguf_file(work: Path, shape: str, weights: str) -> Path:
-    """A GPT-2 for llama.cpp, every matrix as `weights` ("F32", "Q8_0", "Q4_0"), the head too."""
+    """Make a GPT-2 for llama.cpp, with all matrices, the head included, as `weights` ("F32", "Q8_0", "Q4_0")."""
     folder = work / f"llama_cpp-{shape}-{weights}"
     _once(folder, lambda partial: _write_gguf(partial / "model.gguf", work, shape, weights))
     return folder / "model.gguf"
@@ -184,7 +184,7 @@ def _write_gguf(path: Path, work: Path, shape: str, weights: str) -> None:
 
 
 def ctranslate2_model(work: Path, shape: str) -> Path:
-    """A GPT-2 for CTranslate2, int8."""
+    """Make a GPT-2 for CTranslate2, int8."""
     return _once(work / f"ctranslate2-{shape}-int8", lambda partial: _write_ctranslate2(partial, work, shape))
 
 
@@ -229,7 +229,7 @@ def _write_ctranslate2(folder: Path, work: Path, shape: str) -> None:
 
 
 def gpt2_folder(work: Path, shape: str) -> Path:
-    """A GPT-2 for transformers."""
+    """Make a GPT-2 for transformers."""
     return _once(work / f"transformers-{shape}", lambda partial: _write_gpt2(partial, work, shape))
 
 
@@ -258,10 +258,10 @@ def _write_gpt2(folder: Path, work: Path, shape: str) -> None:
 
 
 def genai_model(work: Path, source: Path) -> Path:
-    """onnxruntime-genai's folder around a graph of `onnxruntime_folder`; the weights are a hard link to its own.
+    """Make onnxruntime-genai's folder around a graph of `onnxruntime_folder`. The weights are a hard link.
 
-    Of the graph, three inputs that genai does not give are computed from what it gives: seqlens_k and
-    total_sequence_length from attention_mask, as its own graphs do, and logits_index as the last position.
+    genai does not give three inputs of the graph; they are computed from those that it gives: seqlens_k and
+    total_sequence_length from attention_mask, as in its own graphs, and logits_index as the last position.
     """
     out = work / f"genai-{source.name}"
     if not out.is_dir() or out.stat().st_mtime < source.stat().st_mtime:
@@ -276,7 +276,7 @@ def _write_genai(folder: Path, source: Path) -> None:
 
     config = ModelConfig.load(source)
     shape = config.gptjx
-    model = onnx.load(source / config.graphs["decoder"], load_external_data=False)
+    model = onnx.load(source / config.graph, load_external_data=False)
     graph = model.graph
     computed = ("seqlens_k", "total_sequence_length", "logits_index")
     for given in [given for given in graph.input if given.name in computed]:

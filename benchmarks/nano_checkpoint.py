@@ -1,4 +1,4 @@
-"""The bundled model as a checkpoint again, so that it can be exported in other ways."""
+"""Turns the bundled model into a checkpoint again, so that it can be exported in other formats."""
 
 from __future__ import annotations
 
@@ -21,16 +21,22 @@ def unpack_nano(out: Path) -> Path:
     import onnx
     from safetensors.numpy import save_file
 
+    from sabiyarn_edge.export.tiles import TILE_OUTPUTS
     from sabiyarn_edge.model_folder.weights_file import WeightsHeader
 
     out.mkdir(parents=True, exist_ok=True)
-    tensors = {}
+    graph = onnx.load(NANO / "decoder.onnx", load_external_data=False).graph
+    places = WeightsHeader.read(NANO / "weights.bin").tensors
     content = np.fromfile(NANO / "weights.bin", np.uint8)
-    for name, place in WeightsHeader.read(NANO / "weights.bin").tensors.items():
-        stored = content[place.offset : place.offset + place.nbytes].view(place.dtype).reshape(place.shape)
-        # Matrices stand as [inputs, outputs] there, the two tables as they are.
-        tensors[name] = np.ascontiguousarray(stored.T if ".h." in name else stored, np.float32)
-    for tensor in onnx.load(NANO / "decoder.onnx", load_external_data=False).graph.initializer:
+    tensors = {}
+    for node in graph.node:
+        if node.op_type in ("Linear", "Embedding"):
+            name, shape = node.input[1], {attribute.name: attribute.i for attribute in node.attribute}
+            place = places[name]
+            tiles = content[place.offset : place.offset + place.nbytes].view(np.float16)
+            rows = tiles.reshape(-1, shape["K"], TILE_OUTPUTS).transpose(0, 2, 1).reshape(-1, shape["K"])
+            tensors[name] = np.ascontiguousarray(rows[: shape["N"]], np.float32)
+    for tensor in graph.initializer:
         if tensor.name.startswith("transformer.") and tensor.name not in tensors:
             tensors[tensor.name] = np.array(onnx.numpy_helper.to_array(tensor))
     save_file(tensors, out / "model.safetensors")

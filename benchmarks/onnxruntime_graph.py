@@ -1,7 +1,10 @@
 """The same model in onnxruntime's own operators, for engines that know no others.
 
-MatMulNBits and GatherBlockQuantized on blocks of 8 or 4 bits, GroupQueryAttention on a float16 cache: what onnxruntime
-offers for such a model, fused as far as it goes. The blocks are rounded exactly as this package's exports round them.
+MatMulNBits and GatherBlockQuantized on blocks of 8 or 4 bits, rounded exactly as in this package's exports; and
+attention on a float16 cache in two ways, in a graph each:
+
+    decoder.onnx        GroupQueryAttention, which appends to the cache in place: fused as far as possible
+    concatenating.onnx  standard operators and a mask; the caller concatenates past and present
 """
 
 from __future__ import annotations
@@ -15,9 +18,8 @@ import numpy as np
 
 from sabiyarn_edge.export.block_plan import BlockPlan
 from sabiyarn_edge.export.decoder_graph import DecoderGraph, Parameters
-from sabiyarn_edge.export.exporter import GRAPH_FILES, WEIGHTS_FILE
+from sabiyarn_edge.export.exporter import WEIGHTS_FILE
 from sabiyarn_edge.export.graph_builder import GraphBuilder
-from sabiyarn_edge.export.masked_graph import build_masked_decoder
 from sabiyarn_edge.export.norms import Norm
 from sabiyarn_edge.export.onnx_file import make_model, write_onnx
 from sabiyarn_edge.export.quantized_weights import QuantizedWeights
@@ -27,13 +29,16 @@ from sabiyarn_edge.export.weights_writer import plan_weights, write_weights
 from sabiyarn_edge.model_folder.config import ModelConfig
 from sabiyarn_edge.modeling import GPTJXConfig
 
-__all__ = ["write_onnxruntime_folder"]
+__all__ = ["CONCATENATING_GRAPH", "write_onnxruntime_folder"]
+
+CONCATENATING_GRAPH = "concatenating.onnx"
+"""The graph of standard attention, in the folder that write_onnxruntime_folder makes."""
 
 MICROSOFT = "com.microsoft"
 """Domain of onnxruntime's own operators (docs/ContribOperators.md in its repository)."""
 
 INT8_ACTIVATIONS = 4
-"""MatMulNBits' accuracy_level: activations are rounded to 8 bits per block too, products are of integers."""
+"""MatMulNBits' accuracy_level for matmuls of integers: activations are quantized to 8 bits per block too."""
 
 
 def write_onnxruntime_folder(
@@ -43,32 +48,30 @@ def write_onnxruntime_folder(
     plan: BlockPlan,
     rounding: str,
 ) -> None:
-    """Write decoder.onnx, decoder_masked.onnx, weights.bin and config.json."""
+    """Write decoder.onnx, concatenating.onnx, weights.bin and config.json."""
     shapes = {name: values.shape for name, values in tensors.items()}
     parameters = Parameters(shapes, lambda name: tensors[name])
     weights = _Blocks(plan, config, rounding)
     graphs = {
-        "decoder": _Decoder(parameters, config, weights, "float16").build(),
-        "decoder_masked": build_masked_decoder(parameters, config, weights, "float16"),
+        "decoder.onnx": _InPlace(parameters, config, weights, "float16").build(),
+        CONCATENATING_GRAPH: _Concatenating(parameters, config, weights, "float16").build(),
     }
-    header = write_weights(plan_weights(graphs["decoder"].tensors.values()), folder / WEIGHTS_FILE)
-    hashes = {}
+    header = write_weights(plan_weights(graphs["decoder.onnx"].tensors.values()), folder / WEIGHTS_FILE)
     for name, graph in graphs.items():
-        write_onnx(make_model(graph, name, WEIGHTS_FILE, header.tensors, {}), folder / GRAPH_FILES[name])
-        hashes[name] = hashlib.sha256((folder / GRAPH_FILES[name]).read_bytes()).hexdigest()
+        model = make_model(graph, Path(name).stem, WEIGHTS_FILE, header.tensors, {})
+        write_onnx(model, folder / name)
     ModelConfig(
         gptjx=config,
         dtype=plan.name,
-        graphs=dict(GRAPH_FILES),
-        graph_hashes=hashes,
+        graph_hash=hashlib.sha256((folder / "decoder.onnx").read_bytes()).hexdigest(),
         weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
         weights_hash=header.weights_hash,
     ).save(folder)
 
 
 class _Blocks(QuantizedWeights):
-    """GatherBlockQuantized wants wte as [entries, bytes], MatMulNBits as [entries, blocks, bytes]: two shapes of the
-    same bytes."""
+    """Give wte in two shapes of the same bytes: [entries, bytes] for GatherBlockQuantized, [entries, blocks, bytes] for
+    MatMulNBits."""
 
     def linear(
         self,
@@ -83,7 +86,7 @@ class _Blocks(QuantizedWeights):
         residual: str | None = None,
     ) -> str:
         if norm is not None:
-            x = norm.apply(graph, x)
+            x = _layer_norm(graph, x, norm)
         outputs, inputs = weight.shape
         layout = self.layout(weight)
         operands = [graph.tensor(tensor) for tensor in self._stored(weight)]
@@ -105,14 +108,14 @@ class _Blocks(QuantizedWeights):
         return value if residual is None else graph.node("Add", [residual, value], f"{name}.added")
 
     def residual_norm(self, graph: GraphBuilder, x: str, first: Norm, second: Norm, name: str) -> str:
-        return graph.node("Add", [x, second.apply(graph, first.apply(graph, x))], name)
+        return graph.node("Add", [x, _layer_norm(graph, _layer_norm(graph, x, first), second)], name)
 
     def embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
         codes, scales, zero_points = self._stored(table)
         rows, width = table.shape
         layout = self.layout(table)
         flat = codes.viewed_as(f"{codes.name}.rows", (rows, layout.packed_width(width)))
-        if codes.name not in graph.tensors:  # the view's bytes must stand somewhere
+        if codes.name not in graph.tensors:  # the bytes of the view
             graph.tensor(codes)
         return graph.node(
             "GatherBlockQuantized",
@@ -138,16 +141,70 @@ class _Blocks(QuantizedWeights):
         )
 
 
+def _layer_norm(graph: GraphBuilder, x: str, norm: Norm) -> str:
+    """Emit LayerNormalization of x; of the same x only once."""
+    name = f"{norm.name}.of_{x}"
+    if not any(name in node.output for node in graph.nodes):
+        norm.apply(graph, x, name)
+    return name
+
+
 @dataclass
-class _Decoder(DecoderGraph):
+class _Graph(DecoderGraph):
+    """GPTJX over rows of one length, [batch, sequence]."""
+
+    def build(self) -> GraphBuilder:
+        self.graph = GraphBuilder()
+        self._declare_inputs()
+        table = self.parameters.matrix("transformer.wte.weight")
+        token = self.weight_format.embedding(self.graph, "input_ids", table, "wte")
+        positions = self.parameters.matrix("transformer.wpe.weight")
+        position = self.weight_format.embedding(self.graph, "position_ids", positions, "wpe")
+        x = self.graph.node("Add", [token, position], "embedded")
+        for i in range(self.config.n_layer):
+            x = self._block(i, x)
+        self.weight_format.tied_head(
+            self.graph, self._norm("transformer.ln_f").apply(self.graph, x, "ln_f"), table, "logits"
+        )
+        self.graph.output("logits", "float32", ["batch", "n", self.config.vocab_size])
+        for i in range(self.config.n_layer):
+            for part in ("key", "value"):
+                self.graph.output(f"present.{i}.{part}", self.kv_cache_dtype, self._cache_shape("present"))
+        return self.graph
+
+    def _declare_inputs(self) -> None:
+        graph = self.graph
+        graph.input("input_ids", "int64", ["batch", "sequence"])
+        graph.input("position_ids", "int64", ["batch", "sequence"])
+        graph.input("logits_index", "int64", ["n"])
+        for i in range(self.config.n_layer):
+            for part in ("key", "value"):
+                graph.input(f"past_key_values.{i}.{part}", self.kv_cache_dtype, self._cache_shape("past"))
+
+    def _cache_shape(self, length: str) -> list[int | str]:
+        return ["batch", self.config.n_heads, length, self.config.head_dim]
+
+    def _block(self, i: int, x: str) -> str:
+        graph, block = self.graph, f"transformer.h.{i}"
+        ln_1 = self._norm(f"{block}.ln_1")
+        attended = self._attention(i, self._linear(f"{block}.attn.c_attn", x, norm=ln_1))
+        if i == self.config.n_layer - 1:
+            attended, x = (
+                graph.node("Gather", [value, "logits_index"], f"h.{i}.wanted_{name}", axis=1)
+                for name, value in (("attn", attended), ("x", x))
+            )
+        r = self.weight_format.residual_norm(graph, x, ln_1, self._norm(f"{block}.j"), f"h.{i}.x_and_j")
+        x = self._linear(f"{block}.attn.c_proj", attended, residual=r)
+        h = self._linear(f"{block}.mlp.c_fc", x, norm=self._norm(f"{block}.ln_2"), gelu=True)
+        return self._linear(f"{block}.mlp.c_proj", h, residual=x)
+
+
+@dataclass
+class _InPlace(_Graph):
     def _declare_inputs(self) -> None:
         super()._declare_inputs()
+        self.graph.input("seqlens_k", "int32", ["batch"])
         self.graph.input("total_sequence_length", "int32", [1])
-
-    def _declare_other_outputs(self) -> None:
-        for i in range(self.config.n_layer):
-            for side in ("key", "value"):
-                self.graph.output(f"present.{i}.{side}", self.kv_cache_dtype, self._cache_shape())
 
     def _attention(self, i: int, qkv: str) -> str:
         graph, name = self.graph, f"h.{i}.attn"
@@ -163,3 +220,57 @@ class _Decoder(DecoderGraph):
             kv_num_heads=self.config.n_heads,
         )
         return graph.cast(attended, "float32", f"{name}.float32")
+
+
+@dataclass
+class _Concatenating(_Graph):
+    """present holds the new positions only. The scores are those of the past and of the new positions side by side, so
+    that the graph copies nothing behind the past."""
+
+    def _declare_inputs(self) -> None:
+        super()._declare_inputs()
+        graph = self.graph
+        graph.input("attention_mask", "float32", ["batch", 1, "sequence", "past_and_sequence"])
+        scale = np.array(self.config.head_dim**-0.5, np.float32)
+        self._scale = graph.tensor(Tensor("attention.scale", "float32", (), lambda: scale))
+        self._apart = graph.integers("attention.heads", [0, 0, self.config.n_heads, self.config.head_dim])
+        self._joined = graph.integers("attention.joined", [0, 0, self.config.n_embd])  # 0 keeps a dimension
+        past = graph.node("Shape", ["past_key_values.0.key"], "attention.past_length", start=2, end=3)
+        new = graph.node("Shape", ["input_ids"], "attention.new_length", start=1, end=2)
+        self._lengths = graph.node("Concat", [past, new], "attention.lengths", axis=0)
+
+    def _attention(self, i: int, qkv: str) -> str:
+        graph, name = self.graph, f"h.{i}.attn"
+        packed = [f"{name}.{part}_packed" for part in "qkv"]
+        graph.node("Split", [qkv], f"{name}.split", outputs=packed, axis=-1, num_outputs=3)
+        query, key, value = (self._heads(part, part.removesuffix("_packed")) for part in packed)
+        query = graph.node("Mul", [query, self._scale], f"{name}.q_scaled")
+        keys, values = self._past_and_new(i, "key", key), self._past_and_new(i, "value", value)
+        scores = []
+        for part in keys:
+            transposed = graph.node("Transpose", [part], f"{part}.transposed", perm=[0, 1, 3, 2])
+            scores.append(graph.node("MatMul", [query, transposed], f"{part}.scores"))
+        both = graph.node("Concat", scores, f"{name}.scores", axis=-1)
+        masked = graph.node("Add", [both, "attention_mask"], f"{name}.masked_scores")
+        weights = graph.node("Softmax", [masked], f"{name}.weights", axis=-1)
+        halves = [f"{name}.past_weights", f"{name}.new_weights"]
+        graph.node("Split", [weights, self._lengths], f"{name}.split_weights", outputs=halves, axis=-1)
+        sums = [
+            graph.node("MatMul", [half, part], f"{half}.sum")
+            for half, part in zip(halves, values, strict=True)
+        ]
+        rows = graph.node(
+            "Transpose", [graph.node("Add", sums, f"{name}.heads")], f"{name}.rows", perm=[0, 2, 1, 3]
+        )
+        return graph.node("Reshape", [rows, self._joined], name)
+
+    def _heads(self, packed: str, name: str) -> str:
+        """[batch, sequence, n_embd] -> [batch, heads, sequence, head_dim]"""
+        split = self.graph.node("Reshape", [packed, self._apart], f"{name}_heads")
+        return self.graph.node("Transpose", [split], name, perm=[0, 2, 1, 3])
+
+    def _past_and_new(self, i: int, part: str, new: str) -> list[str]:
+        """Past and new keys or values as float32; the new ones as the cache rounds them."""
+        names = [f"past_key_values.{i}.{part}", f"present.{i}.{part}"]
+        self.graph.cast(new, self.kv_cache_dtype, names[1])
+        return [self.graph.cast(name, "float32", f"{name}.float32") for name in names]

@@ -1,4 +1,4 @@
-"""Where a benchmark's result goes."""
+"""Writes a benchmark's result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["put_out"]
 
 
 def put_out(result: dict[str, Any], path: Path | None) -> None:
-    """Print a result as JSON, and write it to a file too if one is named."""
+    """Print a result as JSON, and write it to a file if one is given."""
     text = json.dumps(result, indent=2)
     print(text)
     if path:

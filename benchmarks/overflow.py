@@ -5,7 +5,7 @@
 "slide" generates TIMES * block_size tokens with overflow="slide", which runs half the positions again whenever they are
 used up. "crop" keeps the newest block_size - 1 tokens before every token, so that each token has a new position in
 each step and all are run again: the policy of generate loops that know no other. It is timed over few tokens, once the
-positions are used up, in turns with slides. Both are greedy.
+positions are used up, interleaved with slides. Both are greedy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.arguments import count, out_file
 from benchmarks.output import put_out
 
-CROPPED = 24  # tokens of one turn
+CROPPED = 24  # tokens of one trial
 WINDOW_PART = 4  # kv_window is block_size / 4 for the prompt that is longer than it
 
 
@@ -89,7 +89,7 @@ def main() -> int:
         "--times", type=count, default=5, help="tokens to generate, in block_size (default 5)"
     )
     parser.add_argument(
-        "--turns", type=count, default=3, help="turns, of which the medians are given (default 3)"
+        "--trials", type=count, default=3, help="trials of each; the result has their medians (default 3)"
     )
     parser.add_argument("--out", type=out_file, help="write the result as JSON to this file too")
     args = parser.parse_args()
@@ -100,14 +100,14 @@ def main() -> int:
 
     shape = ModelConfig.load(find_model(args.model)).gptjx
     tokens = np.random.default_rng(0).integers(1, shape.vocab_size, 16).tolist()
-    turns: dict[str, list[dict[str, Any]]] = {"slide": [], "crop": [], "window": []}
-    for _ in range(args.turns):
-        turns["slide"].append(slide(args.model, tokens, args.times))
-        turns["crop"].append(crop(args.model, tokens))
-        turns["window"].append(window(args.model, tokens))
+    trials: dict[str, list[dict[str, Any]]] = {"slide": [], "crop": [], "window": []}
+    for _ in range(args.trials):
+        trials["slide"].append(slide(args.model, tokens, args.times))
+        trials["crop"].append(crop(args.model, tokens))
+        trials["window"].append(window(args.model, tokens))
     figures = {
-        name: {field: statistics.median(turn[field] for turn in found) for field in found[0]}
-        for name, found in turns.items()
+        name: {field: statistics.median(trial[field] for trial in found) for field in found[0]}
+        for name, found in trials.items()
     }
     result = {
         "benchmark": "overflow",

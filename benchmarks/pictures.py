@@ -23,7 +23,7 @@ Result = dict[str, Any]
 
 def draw(benchmark: str, result: Result, path: Path) -> bool:
     """Write the picture of one benchmark, if there is one, as SVG or PNG by the path's ending."""
-    figures = {"rivals": _rivals, "growth": _growth}
+    figures = {"engines": _engines, "growth": _growth}
     if benchmark not in figures:
         return False
     settings = {
@@ -39,12 +39,12 @@ def draw(benchmark: str, result: Result, path: Path) -> bool:
     return True
 
 
-def _rivals(result: Result) -> Figure:
+def _engines(result: Result) -> Figure:
     engines = result["engines"]
     names = list(engines)[::-1]  # the first one on top
     figure = Figure(figsize=(11.5, 1.6 + 0.34 * len(names)), layout="constrained", facecolor="white")
     figure.suptitle(
-        f"One random model of SabiYarn-125M's shape in every engine, turn by turn\n{where(result)}",
+        f"One random model of SabiYarn-125M's shape in every engine, interleaved trials\n{where(result)}",
         fontsize=10.5,
     )
     decode, prefill, memory = figure.subplots(1, 3, sharey=True)
@@ -88,7 +88,7 @@ def _rivals(result: Result) -> Figure:
     memory.barh(y, mapped, left=own, color=pale)
     _numbers(memory, [a + b for a, b in zip(own, mapped, strict=True)], own)
     memory.set_title("Memory after 256 tokens, MiB", fontsize=9.5)
-    memory.set_xlabel("dark: own; pale: mapped, shared")
+    memory.set_xlabel("dark: private; pale: mapped, shared")
     return figure
 
 
@@ -161,7 +161,7 @@ def _growth(result: Result) -> Figure:
     decode.set_ylim(0, 1.25 * max(max(line.get_ydata()) for line in decode.get_lines()))
     titles = {
         decode: ("Decode, ms per token", "tokens in the past"),
-        prefill: ("Prefill, tokens/s of the whole prompt", "tokens in the prompt"),
+        prefill: ("Prefill, tokens/s of the prompt", "tokens in the prompt"),
         memory: ("Memory above the loaded model, MiB", "tokens"),
         batch: ("Batch: tokens/s of all rows together", "rows (dotted: each as fast as one alone)"),
     }

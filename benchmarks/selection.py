@@ -1,10 +1,10 @@
-"""One step of choosing tokens at SabiYarn's vocabulary (52050), on one core, beside NumPy and transformers.
+"""Times one step of choosing tokens at SabiYarn's vocabulary (52050), on one core, beside NumPy and transformers.
 
     greedy    the best token of one row
     sample    repetition penalty over 512 ids, top-k 50, top-p 0.9, one draw
     beams     one step of 5-beam search: log-softmax of 5 rows, the 10 best of 5 * 52050 candidates
 
-All three engines see the same logits in turn (interleaved); the model is not run. transformers' part is its own
+All three engines see the same logits, interleaved; the model is not run. transformers' part is its own
 processors and the torch calls that its generate() makes with them, without its bookkeeping.
 """
 
@@ -103,7 +103,7 @@ def beams() -> Case:
 
 
 def measure(case: Case, rounds: int) -> dict[str, float]:
-    """Median microseconds of each engine; logits look like a language model's: most low, few high."""
+    """Return the median microseconds of each engine. Logits look like a language model's: most low, few high."""
     rng = np.random.default_rng(2)
     times: dict[str, list[float]] = {name: [] for name in case.engines}
     for _ in range(rounds):

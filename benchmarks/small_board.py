@@ -1,12 +1,10 @@
-"""Load and run SabiYarn-125M's full shape (random weights) in as little memory as a small board has.
+"""Loads and runs SabiYarn-125M's full shape (random weights) in the memory of a small board.
 
     sudo python -m benchmarks small_board [--model FOLDER] [--limits 512 300] [--out FILE]
 
-For each limit (MiB of a control group: a process's own memory and the files that it reads), from a cold page cache:
-    first    the first load on a board, which packs the weights and keeps them in the cache folder; then 256 tokens
-    later    a load of weights that were packed before (with more memory, if the first load failed), and 256 tokens
-Each says what the process took, how often the limit was met (files then go from memory, and are read again), and
-whether it was killed; beside it stands what `sabiyarn-edge plan` had said.
+For each limit (MiB of a control group: private memory and the files that are read), from a cold page cache: the peak
+memory of a load and 256 tokens, how often the limit was hit, and if the process was killed, beside the prediction of
+`sabiyarn-edge plan`. At the limit the system drops pages of files and reads them again later.
 """
 
 from __future__ import annotations
@@ -31,14 +29,14 @@ MIB = 2**20
 
 
 def random_model(folder: Path, dtype: str) -> Path:
-    """An export of a random checkpoint of the full shape, with 4096 positions."""
+    """Export a random checkpoint of the full shape, with 4096 positions."""
     from benchmarks.models import export  # here, since it imports torch
 
     return export(folder, "full", dtype, dtype=dtype)
 
 
 def generate(model: Path, threads: int | None) -> dict[str, Any]:
-    """What the process in the group does; times are seconds."""
+    """Load and generate in the group's process. Times are in seconds."""
     from sabiyarn_edge.system.process_memory import process_memory
 
     started = time.perf_counter()
@@ -57,11 +55,10 @@ def generate(model: Path, threads: int | None) -> dict[str, Any]:
     }
 
 
-def run_under(limit_mib: int, model: Path, cache: Path, threads: int | None) -> dict[str, Any]:
-    """Run `generate` in a process of its own under the limit."""
-    os.environ["SABIYARN_EDGE_CACHE"] = str(cache)
+def run_under(limit_mib: int, model: Path, threads: int | None) -> dict[str, Any]:
+    """Run `generate` in its own process under the limit."""
     plan = EdgeGenerator.plan(model, max_length=4 + TOKENS, prompt_length=4)
-    for path in [*model.rglob("*"), *cache.rglob("*")]:
+    for path in model.rglob("*"):
         if path.is_file():
             drop_from_page_cache(path)
     command = [sys.executable, "-m", "benchmarks", "small_board", "--part", "generate", "--model", str(model)]
@@ -85,7 +82,7 @@ def run_under(limit_mib: int, model: Path, cache: Path, threads: int | None) -> 
 
 
 def drop_from_page_cache(path: Path) -> None:
-    """Else its pages would be there already, on another group's account."""
+    """Drop the file's pages: otherwise they would be in memory already, charged to another group."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -114,17 +111,10 @@ def main() -> int:
             name: config["sabiyarn_edge"][name] for name in ("dtype", "kv_cache_dtype", "weights_bytes")
         }
         result["limits_mib"] = {}
-        packed: Path | None = None
         for limit in sorted(args.limits, reverse=True):
-            cache = Path(folder, f"cache-{limit}")
-            cache.mkdir(mode=0o700)
-            runs = {"first": run_under(limit, model, cache, args.threads)}
-            if runs["first"]["exit_code"] == 0:
-                packed = cache
-            if packed is not None:
-                runs["later"] = run_under(limit, model, packed, args.threads)
-            result["limits_mib"][str(limit)] = runs
-            print(f"{limit} MiB: {json.dumps(runs)}", file=sys.stderr, flush=True)
+            found = run_under(limit, model, args.threads)
+            result["limits_mib"][str(limit)] = found
+            print(f"{limit} MiB: {json.dumps(found)}", file=sys.stderr, flush=True)
     put_out(result, args.out)
     return 0
 

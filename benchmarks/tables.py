@@ -28,7 +28,7 @@ def load_results(device: str = DEVICE) -> dict[str, Result]:
 
 
 def _with(machine: dict[str, Any]) -> str:
-    """The instructions that products use, which the name of a virtual machine's CPU does not tell."""
+    """Name the instructions that matmuls use: the name of a virtual machine's CPU does not tell."""
     return f" ({machine['instruction_set']})" if "instruction_set" in machine else ""
 
 
@@ -42,13 +42,13 @@ def where(result: Result) -> str:
 def blocks(results: dict[str, Result]) -> dict[str, str]:
     """Name of each generated block -> its Markdown."""
     found = {}
-    if "rivals" in results:
-        found["rivals"] = _overview(results["rivals"])
-        found["rivals-picture"] = _picture("rivals", "results")
-        found["rivals-speed"] = _speed(results["rivals"])
-        found["rivals-memory"] = _memory(results["rivals"])
-        found["rivals-accuracy"] = _accuracy(results["rivals"])
-        found["rivals-differences"] = _differences(results["rivals"])
+    if "engines" in results:
+        found["engines"] = _overview(results["engines"])
+        found["engines-picture"] = _picture("engines", "results")
+        found["engines-speed"] = _speed(results["engines"])
+        found["engines-memory"] = _memory(results["engines"])
+        found["engines-accuracy"] = _accuracy(results["engines"])
+        found["engines-differences"] = _differences(results["engines"])
     if "selection" in results:
         found["selection"] = _selection(results["selection"])
     if "weight_accuracy" in results:
@@ -87,7 +87,7 @@ def _overview(result: Result) -> str:
                 "4000 tokens",
                 "prefill of 1024, tokens/s",
                 "4000",
-                "own memory, MiB",
+                "private memory, MiB",
                 "load, s",
             ],
             (
@@ -105,8 +105,9 @@ def _overview(result: Result) -> str:
     return (
         "\n".join(lines)
         + _skipped(result)
-        + '\n\nMedians of interleaved turns. "Own" is anonymous memory after 256 tokens, above the imports; mapped '
-        "weights come on top,\nare shared and can be dropped.\n\n" + _picture("rivals", "benchmarks/results")
+        + "\n\nMedians of interleaved trials. Private memory is anonymous memory after 256 tokens, above the imports. "
+        "Mapped\nweights come on top; they are shared and can be dropped.\n\n"
+        + _picture("engines", "benchmarks/results")
     )
 
 
@@ -178,8 +179,8 @@ def _memory(result: Result) -> str:
                 "on disk, MiB",
                 "import, s",
                 "load, s",
-                "own after load, MiB",
-                "own after 256 tokens",
+                "private after load, MiB",
+                "private after 256 tokens",
                 "mapped",
                 "peak of loading",
                 f"peak {longest_name}",
@@ -312,7 +313,7 @@ def _growth_batch(result: Result) -> str:
 
 def _picture(benchmark: str, folder: str) -> str:
     labels = {
-        "rivals": "Decode, prefill and memory of each engine",
+        "engines": "Decode, prefill and memory of each engine",
         "growth": "Decode, prefill, memory and batch",
     }
     return f"![{labels[benchmark]}]({folder}/{DEVICE}_{benchmark}.svg)"

@@ -1,12 +1,13 @@
-"""How the threads of the matrix products wait for work, and what it costs: time, CPU seconds and idle CPU seconds.
+"""Measures how the threads of the matmuls wait for work: time, CPU seconds and idle CPU seconds.
 
 Policies:
     spinning    onnxruntime's own default: wait actively, also for a while after each run
     default     ours: wait actively inside a run, sleep between runs
     low_power   low_power=True: always sleep
 
-One process per policy and number of threads, all loaded at first; then they take turns (see children.py), STEPS tokens
-at a time, so that whatever else the machine does hits all alike. CPU seconds are those of all threads of a process.
+There is one process per policy and number of threads. All are loaded first. Their trials of STEPS tokens are
+interleaved (see children.py), so that whatever else the machine does hits all alike. CPU seconds are those of all
+threads of a process.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ POLICIES = ("spinning", "default", "low_power")
 def serve(model: Path, policy: str, threads: int) -> None:
     """Load, then for each line on standard input generate STEPS tokens and answer with the times as JSON."""
     from sabiyarn_edge import EdgeGenerator
-    from sabiyarn_edge.engine import decoder as session
+    from sabiyarn_edge.engine import decoder
 
     if policy == "spinning":
-        session._spinning = lambda low_power: {}
+        decoder._spinning = lambda low_power: {}
     generator = EdgeGenerator.from_pretrained(model, num_threads=threads, low_power=policy == "low_power")
 
     def generate() -> Any:
@@ -42,7 +43,7 @@ def serve(model: Path, policy: str, threads: int) -> None:
         ).timings
 
     generate()  # everything is in memory from here on
-    print(json.dumps({"threads": generator._session.num_threads}), flush=True)
+    print(json.dumps({"threads": generator._engine.decoder.num_threads}), flush=True)
     for _ in sys.stdin:
         before = time.process_time()
         timings = generate()
@@ -64,7 +65,7 @@ def main() -> int:
     parser.add_argument(
         "--threads", type=count, nargs="+", help="default: 1, and all CPUs this process may use"
     )
-    parser.add_argument("--rounds", type=count, default=20, help="turns of each (default 20)")
+    parser.add_argument("--rounds", type=count, default=20, help="trials of each (default 20)")
     parser.add_argument("--out", type=out_file, help="write the result as JSON")
     parser.add_argument("--serve", choices=POLICIES, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -1,11 +1,11 @@
-"""What each way of storing weights costs in accuracy, beside its size.
+"""Measures the accuracy and size of each weight format.
 
-Exports a checkpoint in each way and takes from its report how it does on a text beside the same checkpoint in float32:
+Exports a checkpoint in each format. The export's report compares it with the same checkpoint in float32 on a text:
 
     perplexity              exp of the mean negative log-probability of each token
-    mean_kl_divergence      mean over positions of float32's next-token distribution from the export's, nats
-    top1_agreement          share of positions at which both find the same token likeliest
-    mib                     of weights.bin, and of SabiYarn-125M's (1024 positions) stored in the same way
+    mean_kl_divergence      mean KL divergence of float32's next-token distribution from the export's, nats
+    top1_agreement          share of positions with the same likeliest token
+    mib                     size of weights.bin, and of SabiYarn-125M's (1024 positions) in the same format
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ INT4 = {"dtype": "int4"}
 NONE_KEPT: dict[str, Any] = {**INT4, "keep_int8": []}
 VARIANTS: dict[str, dict[str, Any]] = {
     "float32": {"dtype": "float32"},
-    "float16-weights": {"dtype": "float16-weights"},
+    "float16": {"dtype": "float16"},
     "int8": {"dtype": "int8"},
     "int8, block 32": {"dtype": "int8", "weight_block_size": 32},
     "int4": INT4,
@@ -40,12 +40,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "int4, nothing in int8, search": {**NONE_KEPT, "rounding": "search"},
     "int4, nothing in int8, nearest": {**NONE_KEPT, "rounding": "nearest"},
 }
-"""Name -> options of export_model. What int4 leaves out has its default: gptq on the model's own text; lm_head, wpe
-and the first block in int8."""
+"""Name -> options of export_model. int4's defaults are gptq on a text that the model writes, and lm_head, wpe and the
+first block in int8."""
 
 
 def full_size_mib(options: dict[str, Any]) -> float:
-    """Of weights.bin for SabiYarn-125M with 1024 positions; nothing is computed."""
+    """Return the MiB of weights.bin for SabiYarn-125M with 1024 positions, without an export."""
     from sabiyarn_edge.export.block_plan import matrix_names
     from sabiyarn_edge.export.decoder_graph import Parameters, build_decoder
     from sabiyarn_edge.export.weight_formats import WeightOptions, make_weight_format

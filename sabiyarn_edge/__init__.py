@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from .calls.mask_patterns import document_mask, prefix_mask, sliding_window_mask
     from .calls.result import GenerationResult, Timings
     from .calls.scoring import Score
+    from .calls.stream import TokenStream
     from .errors import SabiYarnError
-    from .generator import EdgeGenerator, TokenStream
-    from .model_folder.weight_cache import WeightCacheWarning
+    from .generator import EdgeGenerator
     from .options.generation_config import GenerationConfig, OptionWarning
     from .planning.memory_plan import MemoryFitWarning, MemoryPlan
+    from .tasks.answers import Classification, Entity
+    from .tasks.runner import CutAnswerWarning
     from .text.streaming import StreamedToken
     from .text_session import Session
 
@@ -23,7 +25,10 @@ _telemetry.turn_off()  # works only before onnxruntime is first imported
 __version__ = "0.1.0"
 
 __all__ = [
+    "Classification",
+    "CutAnswerWarning",
     "EdgeGenerator",
+    "Entity",
     "GenerationConfig",
     "GenerationResult",
     "MemoryFitWarning",
@@ -35,7 +40,6 @@ __all__ = [
     "StreamedToken",
     "Timings",
     "TokenStream",
-    "WeightCacheWarning",
     "__version__",
     "document_mask",
     "prefix_mask",
@@ -44,7 +48,10 @@ __all__ = [
 
 # Loaded when first asked for: `import sabiyarn_edge` stays fast, and torch users need no onnxruntime.
 _HOMES = {
+    "Classification": "tasks.answers",
+    "CutAnswerWarning": "tasks.runner",
     "EdgeGenerator": "generator",
+    "Entity": "tasks.answers",
     "GenerationConfig": "options.generation_config",
     "GenerationResult": "calls.result",
     "MemoryFitWarning": "planning.memory_plan",
@@ -55,8 +62,7 @@ _HOMES = {
     "Session": "text_session",
     "StreamedToken": "text.streaming",
     "Timings": "calls.result",
-    "TokenStream": "generator",
-    "WeightCacheWarning": "model_folder.weight_cache",
+    "TokenStream": "calls.stream",
     "document_mask": "calls.mask_patterns",
     "prefix_mask": "calls.mask_patterns",
     "sliding_window_mask": "calls.mask_patterns",

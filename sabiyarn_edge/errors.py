@@ -39,7 +39,7 @@ class ExportError(SabiYarnError):
 
 
 class NumericalError(SabiYarnError):
-    """The model or a callback produced scores that cannot be decoded: NaN, or no token left to choose."""
+    """The model or a callback produced numbers that cannot be used: NaN, no token left to choose, too large a key."""
 
 
 class SessionFileError(SabiYarnError):

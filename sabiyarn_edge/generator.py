@@ -2,65 +2,77 @@
 
 from __future__ import annotations
 
-import threading
+import functools
+import itertools
 import time
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._core import DecodeState
-from .calls.attention_masks import CallMasks, PromptMask
-from .calls.callbacks import Callbacks
-from .calls.decode_options import DEFAULT_MAX_NEW_TOKENS, decode_state
-from .calls.embedding import check_pooling, embed_tokens
+from .calls.choices import MAX_BRANCHES, ChoiceScoring
+from .calls.embedding import Embedding, check_pooling
+from .calls.holding import Holding
+from .calls.outcome import result_of
 from .calls.pooling import Pooling
 from .calls.prompts import Prompts, read_prompt, read_prompts
+from .calls.request import Call, Settings
 from .calls.result import GenerationResult
-from .calls.run import Run
-from .calls.scoring import Score, score_tokens
-from .engine.decoder import MAX_PREFILL_CHUNK, Decoder
+from .calls.scoring import Score, Scoring
+from .calls.stream import StreamedText, TokenBuffer, TokenStream
+from .engine.decoder import Decoder
+from .engine.engine import Engine
+from .engine.generation import Generation
 from .engine.prefix_cache import PrefixPin
+from .engine.work import Work
 from .errors import InvalidInputError, ModelFolderError
 from .model_folder.config import ModelConfig
-from .options.checks import flag
+from .options.checks import flag, integer
 from .options.generation_config import GenerationConfig
-from .options.overflow import Overflow, SlidingContext, cut_prompt
+from .options.overflow import Overflow
 from .planning.memory_plan import (
+    MAX_PREFILL_CHUNK,
     MIB,
     MemoryFitWarning,
     MemoryPlan,
-    check_call,
     check_room,
     fit_to_limit,
     plan_memory,
 )
-from .system.process_memory import process_memory, return_free_memory
-from .text.streaming import StreamedToken
+from .system.process_memory import map_large_blocks, process_memory
+from .tasks.task_file import TaskFile
 from .text.tokenizer import Tokenizer
 from .text_session import Session
 
-__all__ = ["EdgeGenerator", "TokenStream", "find_model"]
+if TYPE_CHECKING:
+    from .calls.asynchronous import AsyncTokenStream
+
+__all__ = ["EdgeGenerator", "find_model"]
 
 BUNDLED_MODELS = Path(__file__).parent / "models"
 
 
-class EdgeGenerator:
-    """Generates with one model; keeps its KV cache from call to call.
+AnyWork = TypeVar("AnyWork", bound=Work)
 
-    Calls from several threads wait for one another, and for a stream that another thread has begun until it has ended
-    or is closed; `cancel` and `memory_usage` never wait. For parallel work make one generator per thread. A function
-    that a call was given (logits_processor, ...) cannot call the same generator: that is refused.
-    Use `from_pretrained` to make one.
+_TOGETHER_TOKENS = 1024
+"""Tokens of texts that are embedded side by side: enough to fill runs, few enough to hold."""
+
+
+class EdgeGenerator:
+    """Generates with one model, for any number of threads at once.
+
+    Calls run side by side: each step of the model computes the next token of all of them. What a call gives does not
+    depend on the others. A function that a call was given (logits_processor, ...) cannot call the same generator: that
+    is refused. Use `from_pretrained` to make one.
     """
 
     def __init__(
         self,
-        session: Decoder,
+        engine: Engine,
         tokenizer: Tokenizer | None,
         generation_config: GenerationConfig,
         *,
@@ -71,26 +83,35 @@ class EdgeGenerator:
         reuse_prefix: bool = True,
         memory_limit_mb: float | None = None,
     ) -> None:
-        block_size = session.config.gptjx.block_size
+        decoder = engine.decoder
+        block_size = decoder.config.gptjx.block_size
         if max_length is not None and not 2 <= max_length <= block_size:
             raise InvalidInputError(
                 f"max_length is {max_length}; it must be between 2 and the model's block_size {block_size}."
             )
         if max_batch_size is not None and max_batch_size < 1:
             raise InvalidInputError(f"max_batch_size is {max_batch_size}; it must be at least 1, or None.")
-        self._session = session
+        self._engine = engine
         self.tokenizer = tokenizer
-        self.generation_config = generation_config
-        self.max_length = max_length or block_size
-        self.max_batch_size = max_batch_size
         self.memory_limit_mb = memory_limit_mb
-        self.overflow = Overflow(overflow, keep_tokens)
-        self.reuse_prefix = reuse_prefix
-        if self.overflow.mode == "slide":
-            self._sliding_context(self.overflow)  # refuse bad numbers now, not at the first call
-        self._lock = threading.Lock()
-        self._owner: int | None = None
-        self._running: DecodeState | None = None
+        self._settings = Settings(
+            vocab_size=decoder.config.gptjx.vocab_size,
+            max_length=max_length or block_size,
+            kv_window=decoder.window,
+            tokenizer=tokenizer,
+            generation_config=generation_config,
+            overflow=Overflow(overflow, keep_tokens),
+            reuse_prefix=reuse_prefix,
+            max_batch_size=max_batch_size,
+            costs=decoder.costs,
+            memory_limit=None if memory_limit_mb is None else int(memory_limit_mb * MIB),
+            prefix_cache_bytes=engine.prefix_cache.limit_bytes,
+        )
+        self._arguments: dict[str, Any] | None = None  # of from_pretrained
+        if self._settings.overflow.mode == "slide":
+            self._settings.sliding_context(
+                self._settings.overflow
+            )  # refuse bad numbers now, not at the first call
 
     @classmethod
     def from_pretrained(
@@ -102,7 +123,6 @@ class EdgeGenerator:
         max_batch_size: int | None = None,
         kv_window: int | None = None,
         num_sink_tokens: int = 0,
-        weight_cache: bool | None = None,
         low_power: bool = False,
         overflow: str = "error",
         keep_tokens: int = 0,
@@ -119,29 +139,29 @@ class EdgeGenerator:
                 affinity, and its container's quota).
             max_length: most positions (prompt and output) of a row; None: the model's block_size. It bounds the
                 KV cache: bytes_per_position * max_length for each row, and what is left of whole pages of memory.
-            max_batch_size: most rows at once (prompts * beams or returns); None: no limit.
+            max_batch_size: most rows at once (prompts * beams or returns), those of other threads' calls included:
+                a call waits for free rows, and is refused if it needs more than there are; None: no limit.
             kv_window: most positions whose keys and values are kept; older ones are forgotten; None: all. Each token
                 sees exactly the newest so many (of prompts too, which are run token by token from there on).
             num_sink_tokens: so many first positions are never forgotten.
-            weight_cache: keep float weights, packed for this CPU, in the cache folder, from where all processes map
-                them (twice the model's size on disk; made on first load). None: if they are at least 32 MiB. Weights of
-                int8 and int4 are mapped from the model folder and never packed.
             low_power: let threads sleep whenever they wait, instead of spinning inside a step: less CPU time and energy
                 per token, and on an idle machine slower tokens.
             overflow: what to do when prompt and output need more positions than there are. "error": refuse before
-                starting. "slide": generate on without end; whenever the positions are used up, the oldest half of
-                the tokens is forgotten and the newer half run again. "truncate_prompt": cut tokens out of the
-                prompt, so that the output fits.
+                starting; a device should not forget, or pause to run tokens again, unasked (the torch model, where
+                people experiment, slides by default). "slide": generate on without end; whenever the positions are
+                used up, the oldest half of the tokens is forgotten and the newer half run again. "truncate_prompt": cut
+                tokens out of the prompt, so that the output fits.
             keep_tokens: so many first tokens of a prompt are never dropped by "slide" or "truncate_prompt".
             reuse_prefix: whether a prompt that begins like the text of the last call, or one in the pool, continues
                 from its keys and values instead of computing them again; and whether prompts of one call are computed
                 once as far as they begin alike.
             prefix_cache_mb: MiB for the keys and values of earlier texts (system prompts, examples at the head of
                 prompts), the least recently used of which are dropped; 0: only the last call's are held, and those of
-                living sessions, which may take more. memory_limit_mb counts both.
+                living sessions, which may take more. memory_limit_mb counts both; where a call needs the memory,
+                sessions lose theirs too, and are computed again.
             memory_limit_mb: most memory that the process may take above `import onnxruntime`, MiB: now for
-                max_batch_size rows (None: one) of max_length positions, and later for each call; None: no limit. See
-                `plan`.
+                max_batch_size rows (None: one) of max_length positions, and later for all calls together: prompts wait
+                until others have ended, and one that cannot fit alone is refused; None: no limit. See `plan`.
             fit: where that is not enough, take a smaller prefill chunk and then a smaller kv_window, and say so in a
                 MemoryFitWarning, instead of refusing.
 
@@ -151,6 +171,7 @@ class EdgeGenerator:
                 nothing was loaded.
             OutOfMemoryError: without memory_limit_mb: the machine or the control group has less than loading takes.
         """
+        arguments = {name: value for name, value in locals().items() if name != "cls"}
         folder = find_model(path)
         if fit and memory_limit_mb is None:
             raise InvalidInputError(
@@ -161,8 +182,9 @@ class EdgeGenerator:
         prefix_cache_bytes = _pool_bytes(prefix_cache_mb)
         chunk = MAX_PREFILL_CHUNK
         if memory_limit_mb is None:
-            check_room(folder, weight_cache=weight_cache)
+            check_room(folder)
         else:
+            map_large_blocks()
             plan, chosen = fit_to_limit(
                 folder,
                 memory_limit_mb,
@@ -170,7 +192,6 @@ class EdgeGenerator:
                 max_length=max_length,
                 batch=1 if max_batch_size is None else max_batch_size,
                 kv_window=kv_window,
-                weight_cache=weight_cache,
                 prefix_cache_bytes=prefix_cache_bytes,
             )
             if chosen:
@@ -180,20 +201,29 @@ class EdgeGenerator:
                     MemoryFitWarning,
                     stacklevel=2,
                 )
-        session = Decoder(
+        open_decoder = functools.partial(
+            Decoder,
             folder,
             num_threads=num_threads,
             window=kv_window,
             num_sink_tokens=num_sink_tokens,
-            weight_cache=weight_cache,
             low_power=low_power,
             max_prefill_chunk=chunk,
+        )
+        decoder = open_decoder()
+        engine = Engine(
+            decoder,
+            open_decoder,
             prefix_cache_bytes=prefix_cache_bytes,
+            limit_bytes=None
+            if memory_limit_mb is None
+            else int(memory_limit_mb * MIB) - decoder.costs.shared - prefix_cache_bytes,
+            max_rows=max_batch_size,
         )
         tokenizer_file = folder / "tokenizer.json"
         tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None
-        return cls(
-            session,
+        generator = cls(
+            engine,
             tokenizer,
             GenerationConfig.load(folder),
             max_length=max_length,
@@ -203,6 +233,14 @@ class EdgeGenerator:
             reuse_prefix=reuse_prefix,
             memory_limit_mb=memory_limit_mb,
         )
+        generator._arguments = {**arguments, "path": folder.absolute()}
+        return generator
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, a generator is its arguments: whoever unpickles it loads the model anew."""
+        if self._arguments is None:
+            raise TypeError("only a generator that from_pretrained made can be pickled")
+        return _load, (self._arguments,)
 
     @staticmethod
     def plan(
@@ -213,13 +251,12 @@ class EdgeGenerator:
         batch: int = 1,
         beams: int = 1,
         kv_window: int | None = None,
-        weight_cache: bool | None = None,
         prefix_cache_mb: int = 0,
     ) -> MemoryPlan:
         """Say what a call of generate would take, without loading the model; one with attn_mask takes more.
 
         Args:
-            path, kv_window, weight_cache, prefix_cache_mb: as for `from_pretrained`.
+            path, kv_window, prefix_cache_mb: as for `from_pretrained`.
             max_length: positions of a row, prompt and output; None: the model's block_size.
             prompt_length: of them the prompt's; None: all but one, which takes the most.
             batch: prompts at once.
@@ -236,14 +273,28 @@ class EdgeGenerator:
             batch=batch,
             beams=beams,
             kv_window=kv_window,
-            weight_cache=weight_cache,
             prefix_cache_bytes=_pool_bytes(prefix_cache_mb),
         )
 
     @property
     def config(self) -> ModelConfig:
         """The model folder's config.json."""
-        return self._session.config
+        return self._engine.decoder.config
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """Options of a call that gives none: the model folder's."""
+        return self._settings.generation_config
+
+    @property
+    def max_length(self) -> int:
+        """Most positions of a row, prompt and output."""
+        return self._settings.max_length
+
+    @property
+    def overflow(self) -> Overflow:
+        """What calls do where positions end, unless they say otherwise."""
+        return self._settings.overflow
 
     def generate(
         self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any
@@ -261,9 +312,8 @@ class EdgeGenerator:
                 prompts of T tokens, a list of B masks (T, T), None = causal, or a function from a prompt's T to its
                 mask. Bool, True = may attend; integers 0 and 1; or floats, added to the scores of attention. It may let
                 tokens look ahead. New tokens see what the prompt's last token saw, and the new ones up to themselves.
-                Where overflow drops tokens the others see what is left of what they saw, or else themselves. Under a
-                mask prompt_lookup_num_tokens makes nothing faster. See document_mask, prefix_mask and
-                sliding_window_mask.
+                Where overflow drops tokens, the others see what is kept of what they saw, or else themselves. See
+                document_mask, prefix_mask and sliding_window_mask.
             attention_mask: key padding [B, T], 1 or True = a token. Padding, on either side, is left out of the prompt.
 
         Returns:
@@ -280,15 +330,19 @@ class EdgeGenerator:
         inputs: Any,
         generation_config: GenerationConfig | None,
         options: dict[str, Any],
-        claim: PrefixPin | None = None,
+        pin: PrefixPin | None = None,
     ) -> GenerationResult:
-        """generate(); `claim` then says what is held of the text."""
-        with self._reserved():
-            run = self._start(inputs, generation_config, options)
-            run.to_end()
-            if claim is not None:
-                claim.tokens = self._session.text.tokens
-            return run.result()
+        """generate(); `pin` then says what is held of the text."""
+        started = time.perf_counter()
+        call = self._decide(inputs, generation_config, options)
+        generations = _generations(call)
+        self._engine.run(generations)
+        if pin is not None:
+            pin.tokens = generations[0].held
+        return result_of(call, generations, self.tokenizer, started)
+
+    def _decide(self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any]) -> Call:
+        return self._settings.decide(inputs, config, options)
 
     def session(self, inputs: str | Sequence[int] = "") -> Session:
         """Begin a text that grows turn by turn.
@@ -302,7 +356,7 @@ class EdgeGenerator:
         Raises:
             InvalidInputError: ids outside the vocabulary, or a string and no tokenizer.
         """
-        session = Session(self, [], self._claim())
+        session = Session(self, [], self._pin())
         if len(inputs) > 0:
             session.append(inputs)
         return session
@@ -318,26 +372,24 @@ class EdgeGenerator:
         """
         from .engine.session_file import load_session
 
-        with self._reserved():
-            tokens = load_session(path, self._session)
-            return Session(self, tokens, self._claim(self._session.text.tokens))
+        tokens, held = self._engine.call(lambda: load_session(path, self._engine.decoder, self._engine.rows))
+        return Session(self, tokens, self._pin(held))
 
-    def _claim(self, tokens: Sequence[int] = ()) -> PrefixPin:
-        return self._session.text.pool.claim(tokens)
+    def _pin(self, tokens: Sequence[int] = ()) -> PrefixPin:
+        return self._engine.prefix_cache.pin(tokens)
 
-    def _save_session(self, path: str | Path, tokens: Sequence[int], claim: PrefixPin) -> None:
+    def _save_session(self, path: str | Path, tokens: Sequence[int], pin: PrefixPin) -> None:
         from .engine.session_file import save_session
 
-        with self._reserved():
-            slides = self.overflow.mode == "slide"
-            context = self._sliding_context(self.overflow if slides else Overflow())
-            seen = context.of(tokens) if slides or len(tokens) <= context.positions else []
-            if len(seen) > self._session.window:
-                seen = []
-            if seen:
-                self._session.hold(seen)
-                claim.tokens = list(seen)
-            save_session(path, self._session, tokens, seen)
+        slides = self.overflow.mode == "slide"
+        context = self._settings.sliding_context(self.overflow if slides else Overflow())
+        seen = context.of(tokens) if slides or len(tokens) <= context.positions else []
+        key_values = None
+        if seen and len(seen) <= self._settings.kv_window:
+            holding = Holding(seen, self._settings.holding_bytes(len(seen)))
+            self._engine.run([holding])
+            key_values, pin.tokens = holding.key_values, list(seen)
+        save_session(path, self._engine.decoder.config, tokens, seen, key_values)
 
     def stream(
         self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any
@@ -347,11 +399,120 @@ class EdgeGenerator:
         Args, Raises: as `generate`, for one prompt and one returned sequence.
 
         Returns:
-            An iterator of StreamedToken. Its `result` is the GenerationResult once it has ended. Closing it early,
-            or leaving its `with` block, ends the generation. Where cancel() or max_time end it while a text slides,
-            the last token was given already: then none has a finish_reason, and the last letter is in `result` only.
+            An iterator of StreamedToken. Its `result` is the GenerationResult once it has ended. Tokens that are not
+            read yet wait in it. Closing it early, leaving its `with` block, or dropping it ends the generation. Where
+            cancel() or max_time end it while a text slides, the last token was given already: then none has a
+            finish_reason, and the last letter is in `result` only.
         """
-        return TokenStream(self._stream(inputs, generation_config, options))
+        return self._stream(inputs, generation_config, options)
+
+    def _stream(
+        self,
+        inputs: Any,
+        generation_config: GenerationConfig | None,
+        options: dict[str, Any],
+        session: Session | None = None,
+    ) -> TokenStream:
+        started = time.perf_counter()
+        call = self._decide_stream(inputs, generation_config, options)
+        buffer = TokenBuffer()
+        generation = Generation(call.requests[0], buffer.put)
+        generation.group, generation.on_end = id(call), buffer.end
+        self._engine.submit([generation])
+        text = StreamedText(call, self.tokenizer, started)
+        return TokenStream(self._engine, generation, buffer, text, session)
+
+    def _decide_stream(
+        self, inputs: Any, generation_config: GenerationConfig | None, options: dict[str, Any]
+    ) -> Call:
+        call = self._decide(inputs, generation_config, options)
+        if len(call.requests) != 1 or call.config.num_return_sequences != 1:
+            raise InvalidInputError(
+                f"stream() takes one prompt and returns one sequence, but there are {len(call.requests)} prompts "
+                f"and num_return_sequences is {call.config.num_return_sequences}. Use generate() for several."
+            )
+        return call
+
+    async def agenerate(
+        self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any
+    ) -> GenerationResult:
+        """As `generate`, for asyncio: the event loop goes on meanwhile. Cancelling the task ends the call."""
+        from .calls.asynchronous import run_works
+
+        started = time.perf_counter()
+        call = self._decide(inputs, generation_config, options)
+        generations = _generations(call)
+        await run_works(self._engine, generations)
+        return result_of(call, generations, self.tokenizer, started)
+
+    def astream(
+        self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any
+    ) -> AsyncTokenStream:
+        """As `stream`, for asyncio: `async for token in generator.astream(prompt)`, inside a running event loop."""
+        from .calls.asynchronous import AsyncTokenStream, LoopBuffer
+
+        started = time.perf_counter()
+        call = self._decide_stream(inputs, generation_config, options)
+        buffer = LoopBuffer()
+        generation = Generation(call.requests[0], buffer.put)
+        generation.group, generation.on_end = id(call), buffer.end
+        self._engine.submit([generation])
+        text = StreamedText(call, self.tokenizer, started)
+        return AsyncTokenStream(self._engine, generation, buffer, text)
+
+    def map(
+        self,
+        inputs: Iterable[Any],
+        generation_config: GenerationConfig | None = None,
+        *,
+        max_in_flight: int = 32,
+        **options: Any,
+    ) -> Iterator[GenerationResult]:
+        """Generate for each of many inputs, which may be endless, and yield the results in their order.
+
+        Args:
+            inputs: each as `generate` takes it.
+            max_in_flight: most inputs that are taken before the result of the first of them was read.
+            generation_config, options: as for `generate`, the same for all.
+
+        Raises:
+            InvalidInputError: an input or an option is not allowed; those before it were yielded.
+        """
+        at_most = integer(at_least=1)("max_in_flight", max_in_flight)
+        return self._map(((given, generation_config) for given in inputs), at_most, options)
+
+    def _map(
+        self,
+        inputs: Iterator[tuple[Any, GenerationConfig | None]],
+        max_in_flight: int,
+        options: dict[str, Any],
+    ) -> Iterator[GenerationResult]:
+        """map() over (input, its options)."""
+        running: deque[tuple[Call, list[Generation], float]] = deque()
+        refused: Exception | None = None
+        try:
+            while True:
+                try:
+                    for given, config in itertools.islice(
+                        inputs, 0 if refused else max_in_flight - len(running)
+                    ):
+                        started = time.perf_counter()
+                        call = self._decide(given, config, dict(options))
+                        generations = _generations(call)
+                        self._engine.submit(generations)
+                        running.append((call, generations, started))
+                except Exception as error:  # those before it are yielded first
+                    refused = error
+                if not running:
+                    if refused is not None:
+                        raise refused
+                    return
+                call, generations, started = running.popleft()
+                self._engine.wait(generations)
+                yield result_of(call, generations, self.tokenizer, started)
+        finally:
+            for _, generations, _ in running:
+                self._engine.abandon(generations)
 
     def score(self, texts: Iterable[Any], **options: Any) -> Iterator[Score]:
         """Say how likely the model finds texts, one by one as they are asked for.
@@ -382,7 +543,7 @@ class EdgeGenerator:
 
     def _scores(self, texts: Iterable[Any], overflow: Overflow) -> Iterator[Score]:
         slides = overflow.mode == "slide"
-        context = self._sliding_context(overflow if slides else Overflow())
+        context = self._settings.sliding_context(overflow if slides else Overflow())
         for text in texts:
             ids = read_prompt(text, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size)
             if not slides and len(ids) > context.positions:
@@ -390,9 +551,9 @@ class EdgeGenerator:
                     f"the text has {len(ids)} tokens, but there are {context.positions} positions. Shorten it, or give "
                     'overflow="slide".'
                 )
-            with self._reserved():
-                score = score_tokens(self._session, ids, context)
-            yield score
+            scoring = Scoring(ids, context, self._settings.scoring_bytes(len(ids)))
+            self._engine.run([scoring])
+            yield scoring.score
 
     def embed(
         self, inputs: Any, *, pooling: Pooling = "mean", normalize: bool = False
@@ -402,17 +563,37 @@ class EdgeGenerator:
         Args:
             inputs: a string, a list of strings, token ids or a list of those; each of at most `max_length` tokens.
             pooling: "mean" of all tokens' hidden states, or the "last" token's, which has seen all the others. "mean"
-                takes up to half as long again as reading a prompt, since the logits of all tokens are computed too.
+                takes up to 1.5x the prefill time, since the logits of all tokens are computed too.
             normalize: give vectors of length 1, so that a product of two is their cosine.
 
         Returns:
-            float32 [n_embd] for one text, [texts, n_embd] for a list. Texts are run one by one: memory is that of a
-            prompt as long as the longest.
+            float32 [n_embd] for one text, [texts, n_embd] for a list. Short texts run together, up to about 1000
+            tokens at once.
 
         Raises:
             InvalidInputError: an input is empty or too long, or an option is not one of those allowed.
             NumericalError: the model gave NaN or infinity.
         """
+        prompts, groups = self._decide_embeddings(inputs, pooling, normalize)
+        for together in groups:
+            self._engine.run(together)
+        return _vectors(prompts, groups, normalize)
+
+    async def aembed(
+        self, inputs: Any, *, pooling: Pooling = "mean", normalize: bool = False
+    ) -> NDArray[np.float32]:
+        """As `embed`, for asyncio: the event loop goes on meanwhile. Cancelling the task ends the call."""
+        from .calls.asynchronous import run_works
+
+        prompts, groups = self._decide_embeddings(inputs, pooling, normalize)
+        for together in groups:
+            await run_works(self._engine, together)
+        return _vectors(prompts, groups, normalize)
+
+    def _decide_embeddings(
+        self, inputs: Any, pooling: Pooling, normalize: bool
+    ) -> tuple[Prompts, list[Sequence[Embedding]]]:
+        """The texts, and their works in groups that run together."""
         check_pooling(pooling)
         flag("normalize", normalize)
         prompts = read_prompts(
@@ -424,205 +605,243 @@ class EdgeGenerator:
                     f"text {index} has {len(ids)} tokens, but there are {self.max_length} positions. Embed pieces of "
                     "it."
                 )
-        with self._reserved():
-            vectors = np.array([embed_tokens(self._session, ids, pooling) for ids in prompts.ids])
-        if normalize:
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors if prompts.is_batch else vectors[0]
+        works = [Embedding(ids, pooling, self._settings.scoring_bytes(len(ids))) for ids in prompts.ids]
+        return prompts, list(_groups(works, [len(ids) for ids in prompts.ids]))
+
+    @property
+    def num_running(self) -> int:
+        """Prompts of all callers that are being run."""
+        return self._engine.num_live
+
+    @property
+    def num_waiting(self) -> int:
+        """Prompts of all callers that wait for rows or memory."""
+        return self._engine.num_waiting
+
+    # --- tasks
+
+    @functools.cached_property
+    def tasks(self) -> TaskFile:
+        """The model folder's tasks.json: the tasks that this model knows, with their languages and labels.
+
+        Raises:
+            ModelFolderError: the file is damaged, or something in it is not allowed; names the line.
+        """
+        return TaskFile({}, {}) if self._arguments is None else TaskFile.load(self._arguments["path"])
+
+    def run_task(
+        self,
+        name: str,
+        /,
+        *,
+        source: str | None = None,
+        labels: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        special_tokens: bool = False,
+        **slots: Any,
+    ) -> Any:
+        """Run a task of `tasks`. Texts of a list run together.
+
+        Args:
+            name: of the task.
+            source: the language of the text, by code or name; refused if the task does not take it. None: not checked.
+            labels: for a task that scores labels and has none of its own.
+            options: of GenerationConfig, on top of the task's.
+            special_tokens: read special tokens in the slots' texts as such; else "<yor>" in a text is text.
+            slots: what fills the task's template: each a string, or a list of strings; a language by code or name.
+
+        Returns:
+            str, Classification or a list of Entity, as the task says; a list of them if a slot is a list.
+
+        Raises:
+            InvalidInputError: the model does not have this task, or an argument is not allowed; nothing was computed.
+        """
+        from .tasks.runner import TaskRunner
+
+        runner = TaskRunner(self, self.tasks)
+        return runner.run(
+            name, slots, source=source, labels=labels, options=options, special_tokens=special_tokens
+        )
+
+    def translate(
+        self, texts: str | Sequence[str], to: str, source: str | None = None, **options: Any
+    ) -> Any:
+        """Translate texts.
+
+        Documents are cut into what the model translates at once (a sentence, or a line, as its tasks.json says); lines,
+        blank lines and order stay.
+
+        Args:
+            texts: a string, or a list of strings.
+            to: the language to translate into, by code ("yor", "yo") or name ("Yoruba").
+            source: the language of the texts; None: not checked.
+            options: of GenerationConfig, on top of the task's.
+
+        Returns:
+            str, or a list of str for a list.
+
+        Raises:
+            InvalidInputError: the model does not translate, or not into this language (it lists those that it does),
+                or an argument is not allowed.
+        """
+        return self.run_task("translate", text=texts, to=to, source=source, options=options)
+
+    def diacritize(self, texts: str | Sequence[str], **options: Any) -> Any:
+        """Put tone marks and dots on texts. Args, Returns, Raises: as `translate`."""
+        return self.run_task("diacritize", text=texts, options=options)
+
+    def clean(self, texts: str | Sequence[str], **options: Any) -> Any:
+        """Correct texts: spelling, and what is left of markup. Args, Returns, Raises: as `translate`."""
+        return self.run_task("clean", text=texts, options=options)
+
+    def summarize(self, texts: str | Sequence[str], **options: Any) -> Any:
+        """Summarize texts. Args, Returns, Raises: as `translate`; a text must fit into the model's positions."""
+        return self.run_task("summarize", text=texts, options=options)
+
+    def headline(self, texts: str | Sequence[str], **options: Any) -> Any:
+        """Write headlines for texts. Args, Returns, Raises: as `summarize`."""
+        return self.run_task("headline", text=texts, options=options)
+
+    def instruct(self, instructions: str | Sequence[str], **options: Any) -> Any:
+        """Follow instructions. Args, Returns, Raises: as `summarize`."""
+        return self.run_task("instruct", instruction=instructions, options=options)
+
+    def answer(self, question: str | Sequence[str], context: str | Sequence[str], **options: Any) -> Any:
+        """Answer questions about a text.
+
+        Args:
+            question: a string, or a list of strings.
+            context: the text that tells the answer, or one for each question.
+            options: of GenerationConfig, on top of the task's.
+
+        Returns, Raises: as `summarize`.
+        """
+        return self.run_task("answer", question=question, context=context, options=options)
+
+    def classify(self, texts: str | Sequence[str], labels: str | Sequence[str]) -> Any:
+        """Say how likely each label is for texts. The labels are scored, not generated.
+
+        Args:
+            texts: a string, or a list of strings.
+            labels: a task that has labels, "sentiment" or "topic" with SabiYarn, or a list of labels.
+
+        Returns:
+            Classification, or a list of them for a list.
+
+        Raises:
+            InvalidInputError: the model does not classify, or an argument is not allowed.
+            NumericalError: the model gave NaN.
+        """
+        if isinstance(labels, str):
+            return self.run_task(self.tasks.classifier(labels, "labels").name, text=texts)
+        return self.run_task("classify", text=texts, labels=labels)
+
+    def identify_language(self, texts: str | Sequence[str]) -> Any:
+        """Say how likely each language is for texts. Args, Returns, Raises: as `classify`; labels are codes."""
+        return self.run_task("identify_language", text=texts)
+
+    def tag_entities(self, texts: str | Sequence[str], **options: Any) -> Any:
+        """Find the names of persons, places, organizations and the like.
+
+        Args:
+            texts: a string, or a list of strings.
+            options: of GenerationConfig, on top of the task's.
+
+        Returns:
+            A list of Entity in the order of the text, with indices into it; a list of lists for a list.
+
+        Raises: as `translate`.
+        """
+        return self.run_task("tag_entities", text=texts, options=options)
+
+    def _choice_log_probs(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
+    ) -> list[NDArray[np.float64]]:
+        """The log-probability of each choice of each prompt; all are ids."""
+        works = []
+        for prompt, continuations in zip(prompts, choices, strict=True):
+            longest, rows = max(map(len, continuations)), min(len(continuations), MAX_BRANCHES)
+            needed = self._settings.choice_bytes(len(prompt), longest, rows)
+            reuse = self._settings.reuse_prefix
+            works.append(ChoiceScoring(prompt, continuations, reuse_prefix=reuse, needed_bytes=needed))
+        for together in _groups(works, [len(prompt) for prompt in prompts]):
+            self._engine.run(together)
+        return [work.log_probs for work in works]
 
     def cancel(self) -> None:
-        """End the call that is running in another thread, if there is one, within a step of the model.
+        """End all calls that are running in other threads within a step of the model.
 
-        Its rows end with the finish reason "cancelled" and what they had generated so far.
+        Their rows end with the finish reason "cancelled" and what they had generated so far. score and embed have no
+        part of a result to give: they run to their end.
         """
-        running = self._running
-        if running is not None:
-            running.cancel()
+        self._engine.cancel()
 
     def memory_usage(self) -> dict[str, int]:
         """Bytes held now.
 
-        "kv_cache", "prefix_cache" (earlier texts' and sessions' keys and values), "step_buffers", "masked_buffers" and
-        "mask_cache" (causal masks) are exact; "masked_graph" is what
-        the process grew by when the first attn_mask loaded decoder_masked.onnx, 0 before; "weights_file" is the size on
-        disk; "process_anonymous" and "process_resident" are the whole process's, from the system (absent where it does
-        not tell).
+        "kv_cache", "prefix_cache" (earlier texts' and sessions' keys and values), "step_buffers" (of them
+        "mask_buffer") and "mask_cache" are exact; both masks take nothing before the first call with one.
+        "weights_file" is the size on disk. "process_anonymous" and "process_resident" are the whole process's, from the
+        system (absent where it does not tell).
         """
+        decoder = self._engine.decoder
         return {
-            "kv_cache": self._session.kv_cache.nbytes,
-            "kv_bytes_per_position": self._session.kv_cache.bytes_per_position,
-            "prefix_cache": self._session.text.pool.nbytes,
-            "step_buffers": self._session.buffers.nbytes,
-            **self._session.masked_memory(),
+            "kv_cache": decoder.kv_cache.nbytes,
+            "kv_bytes_per_position": decoder.kv_cache.bytes_per_position,
+            "prefix_cache": self._engine.prefix_cache.nbytes,
+            "step_buffers": decoder.buffers.nbytes,
+            "mask_buffer": decoder.buffers.mask_nbytes,
+            "mask_cache": decoder.causal_masks.nbytes,
             "weights_file": self.config.weights_bytes,
             **process_memory(),
         }
 
     def clear_kv_cache(self) -> None:
-        """Zero the keys and values and empty the pool; the KV cache's memory is kept for the next call."""
-        with self._reserved():
-            self._session.clear_kv_cache()
+        """Forget all texts and zero the keys and values; their memory is kept. Waits for calls that are running."""
+        self._engine.forget(Decoder.clear_kv_cache)
 
     def free_kv_cache(self) -> None:
-        """Give the memory of keys and values back, the pool's too; the next call takes it again."""
-        with self._reserved():
-            self._session.free_kv_cache()
+        """Forget all texts and give the memory of keys and values back. Waits for calls that are running."""
+        self._engine.forget(Decoder.free_kv_cache)
 
-    @contextmanager
-    def _reserved(self) -> Iterator[None]:
-        """Hold the session for one call; other threads wait, this thread may not (it would wait for itself)."""
-        me = threading.get_ident()
-        if self._owner == me:
-            raise InvalidInputError(
-                "this generator is in the middle of a stream, or of the call that called this function. Read the "
-                "stream to its end or close it first, or make a second generator."
-            )
-        with self._lock:
-            try:
-                self._owner = me
-                yield
-            finally:  # first what must not be left out: Ctrl-C may come while memory is given back
-                self._owner = None
-                self._running = None
-                return_free_memory()
+    def close(self) -> None:
+        """End running calls with an error, and refuse further ones. Leaving a `with` block does it too."""
+        self._engine.close()
 
-    def _start(self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any]) -> Run:
-        started = time.perf_counter()
-        callbacks = Callbacks.take_from(options)
-        overflow = self.overflow.take_from(options)
-        reuse_prefix = flag("reuse_prefix", options.pop("reuse_prefix", self.reuse_prefix))
-        slides, truncates = overflow.mode == "slide", overflow.mode == "truncate_prompt"
-        given_masks = CallMasks.take_from(options)
-        config = (config or self.generation_config).updated(**options)
-        prompts = read_prompts(
-            given_masks.without_padding(inputs),
-            tokenizer=self.tokenizer,
-            vocab_size=self.config.gptjx.vocab_size,
-            max_length=self.max_length if overflow.mode == "error" else None,
-        )
-        masks = given_masks.of_prompts([len(ids) for ids in prompts.ids])
-        if truncates:
-            prompts, masks = self._cut(prompts, masks, config, overflow.keep_tokens)
-        context = self._sliding_context(overflow if slides else Overflow())
-        seen_at_once = max(context.length(len(ids)) for ids in prompts.ids)
-        if masks is not None and seen_at_once > self._session.window:
-            raise InvalidInputError(
-                f"attn_mask speaks of all {seen_at_once} tokens of a prompt, but kv_window is {self._session.window}. "
-                "Shorten the prompt, or load the model with a larger kv_window."
-            )
-        rows_each = config.num_beams if config.num_beams > 1 else config.num_return_sequences
-        if self.max_batch_size is not None and len(prompts.ids) * rows_each > self.max_batch_size:
-            raise InvalidInputError(
-                f"{len(prompts.ids)} prompts with {rows_each} rows each are {len(prompts.ids) * rows_each} rows, but "
-                f"max_batch_size is {self.max_batch_size}. Give fewer prompts at once, or load with a larger "
-                "max_batch_size."
-            )
-        if self.memory_limit_mb is not None:
-            self._check_memory(self.memory_limit_mb, prompts, rows_each, config, masks)
-        state = self._running = decode_state(
-            config,
-            prompts=prompts.ids,
-            vocab_size=self.config.gptjx.vocab_size,
-            max_positions=None if slides else self.max_length,
-            tokenizer=self.tokenizer,
-        )
-        return Run(
-            self._session,
-            state,
-            config,
-            prompts,
-            callbacks,
-            self.tokenizer,
-            context=context,
-            slides=slides,
-            reuse_prefix=reuse_prefix,
-            started=started,
-            masks=masks,
-        )
+    def __enter__(self) -> EdgeGenerator:
+        return self
 
-    def _check_memory(
-        self,
-        limit: float,
-        prompts: Prompts,
-        rows_each: int,
-        config: GenerationConfig,
-        masks: Sequence[PromptMask] | None,
-    ) -> None:
-        longest = min(max(map(len, prompts.ids)), self.max_length - 1)
-        new_tokens = config.max_new_tokens
-        if new_tokens is None:
-            new_tokens = config.max_length - longest if config.max_length else DEFAULT_MAX_NEW_TOKENS
-        pool = self._session.text.pool
-        check_call(
-            self._session.folder,
-            limit,
-            masks=masks,
-            masked_graph_loaded=self._session.masked_graph_loaded,
-            max_length=min(longest + max(new_tokens, 1), self.max_length),
-            prompt_length=longest,
-            batch=len(prompts.ids),
-            beams=rows_each,
-            kv_window=self._session.window,
-            weight_cache=self._session.weight_cache,
-            max_prefill_chunk=self._session.max_prefill_chunk,
-            prefix_cache_bytes=max(pool.limit_bytes, pool.nbytes),  # sessions may hold more than the limit
-        )
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
-    def _sliding_context(self, overflow: Overflow) -> SlidingContext:
-        return SlidingContext(self.max_length, self._session.window, overflow.keep_tokens)
 
-    def _cut(
-        self, prompts: Prompts, masks: list[PromptMask] | None, config: GenerationConfig, keep_tokens: int
-    ) -> tuple[Prompts, list[PromptMask] | None]:
-        """The prompts, and their masks, with so much cut out that the output fits."""
-        positions = min(self.max_length, config.max_length or self.max_length)
-        new_tokens = config.max_new_tokens
-        if new_tokens is None:
-            new_tokens = max(min(DEFAULT_MAX_NEW_TOKENS, positions // 2), config.min_new_tokens or 0)
-        else:
-            positions = self.max_length
-        kept = [
-            cut_prompt(
-                list(range(len(prompt))),
-                new_tokens=new_tokens,
-                positions=positions,
-                window=self._session.window,
-                keep_tokens=keep_tokens,
-            )
-            for prompt in prompts.ids
-        ]
-        ids = [[prompt[at] for at in places] for prompt, places in zip(prompts.ids, kept, strict=True)]
-        truncated = [len(old) - len(new) for old, new in zip(prompts.ids, ids, strict=True)]
-        if masks is not None:
-            masks = [
-                mask.of_kept(places) if cut else mask
-                for mask, places, cut in zip(masks, kept, truncated, strict=True)
-            ]
-        return Prompts(ids, truncated, prompts.is_batch), masks
+def _load(arguments: dict[str, Any]) -> EdgeGenerator:
+    return EdgeGenerator.from_pretrained(**arguments)
 
-    def _stream(
-        self,
-        inputs: Any,
-        config: GenerationConfig | None,
-        options: dict[str, Any],
-        claim: PrefixPin | None = None,
-    ) -> Generator[StreamedToken | GenerationResult]:
-        with self._reserved():
-            run = self._start(inputs, config, options)
-            if len(run.prompts.ids) != 1 or run.config.num_return_sequences != 1:
-                raise InvalidInputError(
-                    f"stream() takes one prompt and returns one sequence, but there are {len(run.prompts.ids)} prompts "
-                    f"and num_return_sequences is {run.config.num_return_sequences}. Use generate() for several."
-                )
-            try:
-                with closing(run.stream()) as tokens:
-                    for token in tokens:
-                        yield token
-                        self._owner = threading.get_ident()  # who reads on need not be who began
-            finally:
-                if claim is not None:
-                    claim.tokens = self._session.text.tokens
-            yield run.result()
+
+def _generations(call: Call) -> list[Generation]:
+    generations = [Generation(request) for request in call.requests]
+    for generation in generations:
+        generation.group = id(call)
+    return generations
+
+
+def _vectors(prompts: Prompts, groups: Sequence[Sequence[Embedding]], normalize: bool) -> NDArray[np.float32]:
+    vectors = np.array([work.vector for works in groups for work in works])
+    if normalize:
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors if prompts.is_batch else vectors[0]
+
+
+def _groups(works: Sequence[AnyWork], lengths: Sequence[int]) -> Iterator[Sequence[AnyWork]]:
+    """Cut works into groups that run together."""
+    first = tokens = 0
+    for index, length in enumerate(lengths):
+        if tokens and tokens + length > _TOGETHER_TOKENS:
+            yield works[first:index]
+            first, tokens = index, 0
+        tokens += length
+    yield works[first:]
 
 
 _WHOLE_PAGES = 256
@@ -658,51 +877,3 @@ def find_model(path: str | Path) -> Path:
     raise ModelFolderError(
         f"{path} is not a folder. Give one that `sabiyarn-edge export` wrote, or a bundled model: {', '.join(bundled)}."
     )
-
-
-class TokenStream:
-    """Iterates over the tokens of one generation; `result` is there once it has ended.
-
-    The generator works for this stream until it is read to its end or closed.
-    """
-
-    def __init__(self, events: Generator[StreamedToken | GenerationResult]) -> None:
-        self._events = events
-        self.result: GenerationResult | None = None
-        """The GenerationResult after the last token; None before, and if the stream was closed early."""
-
-    def __iter__(self) -> TokenStream:
-        return self
-
-    def __next__(self) -> StreamedToken:
-        with self._alone():
-            event = next(self._events)
-        if isinstance(event, GenerationResult):
-            self.result = event
-            event = next(self._events)  # ends the iteration and frees the generator
-        assert isinstance(event, StreamedToken)
-        return event
-
-    def close(self) -> None:
-        """End the generation now and free the generator for other calls."""
-        with self._alone():
-            self._events.close()
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Say clearly that another thread is at it; Python only says that a generator is executing."""
-        try:
-            yield
-        except ValueError as error:
-            if not getattr(self._events, "gi_running", False):
-                raise
-            raise InvalidInputError(
-                "another thread is reading this stream. Read it in one thread; EdgeGenerator.cancel() ends it from "
-                "any other."
-            ) from error
-
-    def __enter__(self) -> TokenStream:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .calls.prompts import read_prompt
 from .calls.result import GenerationResult
+from .calls.stream import TokenStream
 from .engine.prefix_cache import PrefixPin, common_prefix
 from .errors import InvalidInputError
+from .model_folder.config import ModelConfig
 from .options.generation_config import GenerationConfig
-from .text.streaming import StreamedToken
-
-if TYPE_CHECKING:
-    from .generator import EdgeGenerator, TokenStream
+from .text.tokenizer import Tokenizer
 
 __all__ = ["Session"]
+
+
+class SessionGenerator(Protocol):
+    """What a session asks of its EdgeGenerator."""
+
+    tokenizer: Tokenizer | None
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    def _generate(
+        self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any], pin: PrefixPin
+    ) -> GenerationResult: ...
+
+    def _stream(
+        self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any], session: Session
+    ) -> TokenStream: ...
+
+    def _pin(self, tokens: Sequence[int]) -> PrefixPin: ...
+
+    def _save_session(self, path: str | Path, tokens: Sequence[int], pin: PrefixPin) -> None: ...
 
 
 class Session:
@@ -27,10 +47,10 @@ class Session:
     again, so results never depend on it. For one thread at a time.
     """
 
-    def __init__(self, generator: EdgeGenerator, tokens: Sequence[int], claim: PrefixPin) -> None:
+    def __init__(self, generator: SessionGenerator, tokens: Sequence[int], pin: PrefixPin) -> None:
         self._generator = generator
         self._tokens = list(tokens)
-        self._claim = claim
+        self._pin = pin
 
     @property
     def tokens(self) -> list[int]:
@@ -50,11 +70,11 @@ class Session:
             InvalidInputError: ids outside the vocabulary, or a string and no tokenizer.
         """
         self._tokens = self._with(inputs)
-        claimed = self._claim.tokens
-        if common_prefix(claimed, self._tokens) == len(
-            claimed
+        pinned = self._pin.tokens
+        if common_prefix(pinned, self._tokens) == len(
+            pinned
         ):  # else the text has slid, and lost its beginning
-            self._claim.tokens = list(self._tokens)
+            self._pin.tokens = list(self._tokens)
 
     def generate(
         self,
@@ -76,7 +96,7 @@ class Session:
         Raises: as `EdgeGenerator.generate`; the text is as it was then.
         """
         prompt = self._with(inputs)
-        result = self._generator._generate(prompt, generation_config, options, self._claim)
+        result = self._generator._generate(prompt, generation_config, options, self._pin)
         self._tokens = [*prompt, *(result.generated[0] if len(result.lengths) == 1 else [])]
         return result
 
@@ -87,27 +107,22 @@ class Session:
         **options: Any,
     ) -> TokenStream:
         """As generate(), token by token. What was read belongs to the text, also when the stream is closed early."""
-        from .generator import TokenStream
+        prompt = self._with(inputs)
+        stream = self._generator._stream(prompt, generation_config, options, self)
+        self._tokens = prompt
+        return stream
 
-        return TokenStream(self._stream(self._with(inputs), generation_config, options))
+    def extend(self, token: int) -> None:
+        """Add a token that was read from the session's stream."""
+        self._tokens.append(token)
 
-    def _stream(
-        self, prompt: list[int], config: GenerationConfig | None, options: dict[str, Any]
-    ) -> Generator[StreamedToken | GenerationResult]:
-        events = self._generator._stream(prompt, config, options, self._claim)
-        generated: list[int] = []
-        try:
-            for event in events:
-                if isinstance(event, StreamedToken):
-                    generated.append(event.token_id)
-                    self._tokens = [*prompt, *generated]
-                yield event
-        finally:
-            events.close()
+    def hold(self, tokens: list[int]) -> None:
+        """Pin what the generator's KV cache holds of the text."""
+        self._pin.tokens = tokens
 
     def fork(self) -> Session:
         """Another session that begins with this text; memory is taken only for what differs later."""
-        return Session(self._generator, self._tokens, self._generator._claim(self._claim.tokens))
+        return Session(self._generator, self._tokens, self._generator._pin(self._pin.tokens))
 
     def truncate(self, num_tokens: int) -> None:
         """Cut the text back to its first `num_tokens` tokens.
@@ -125,7 +140,7 @@ class Session:
                 f"{len(self._tokens)}."
             )
         del self._tokens[num_tokens:]
-        self._claim.tokens = self._claim.tokens[: common_prefix(self._claim.tokens, self._tokens)]
+        self._pin.tokens = self._pin.tokens[: common_prefix(self._pin.tokens, self._tokens)]
 
     def save(self, path: str | Path) -> None:
         """Write the text with its keys and values to a file: 36 KiB per token for SabiYarn-125M in float16.
@@ -138,7 +153,7 @@ class Session:
             InvalidInputError: the text is empty, or the generator is in the middle of a stream.
             SessionFileError: the file cannot be written.
         """
-        self._generator._save_session(path, self._tokens, self._claim)
+        self._generator._save_session(path, self._tokens, self._pin)
 
     def _with(self, inputs: str | Sequence[int]) -> list[int]:
         """The text and `inputs`, which are checked."""

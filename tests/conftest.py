@@ -53,7 +53,8 @@ def skipped_for_what_is_lacking() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in LACKING:
+        name = error.name or ""
+        if name not in LACKING and name.split(".")[0] not in LACKING:
             raise
         pytest.skip(f"there is no {error.name} here")
 

@@ -63,18 +63,11 @@ def read_files(place: Path) -> set[str]:
     return {(place / name).read_text() for name in FILES}
 
 
-def write_link(place: Path, content: str) -> None:
-    source = place.parent / content
-    source.write_text(content + "!")
-    atomic_write.new_link(place / "target", source)
-
-
 WRITERS: dict[str, tuple[Callable[[Path, str], None], Callable[[Path], set[str]]]] = {
     "file": (write_file, read_file),
     "folder": (write_folder, read_folder),
     "folder-in-two-steps": (write_folder_in_two_steps, read_folder_after_recovery),
     "files": (write_files, read_files),
-    "link": (write_link, read_file),
 }
 
 

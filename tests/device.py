@@ -1,7 +1,8 @@
 """Tests on a device: which files can run there, and where models come from that only a bigger machine can export.
 
-A device has neither torch nor onnx. Where one of them is missing, test files that import it (themselves, or through
-what they import) are left out. Exports are made once on a machine that has both, and kept in a folder:
+A device has neither torch nor onnx, and a wheel has no sabiyarn_edge._core_testing. Where one of them is missing, test
+files that import it (themselves, or through what they import) are left out. Exports are made once on a machine that
+has both, and kept in a folder:
 
     SABIYARN_EDGE_TEST_EXPORTS=kept pytest        with torch: keeps a copy of each tiny export
     SABIYARN_EDGE_TEST_EXPORTS=kept pytest        without: takes the copies; a test whose export is missing is skipped
@@ -19,10 +20,13 @@ from typing import Any
 
 LACKING = frozenset(
     name
-    for name in ("torch", "onnx", "safetensors", "transformers")
+    for name in (
+        *("torch", "onnx", "safetensors", "transformers", "sabiyarn_edge._core_testing"),
+        *("starlette", "uvicorn", "msgspec", "openai", "httpx", "prometheus_client"),
+    )
     if importlib.util.find_spec(name) is None
 )
-"""Of what only exports and comparisons need: what is not installed here."""
+"""Of what only exports, comparisons, the server and tests need: what is not installed here."""
 
 EMULATED = "QEMU_CPU" in os.environ
 """Whether qemu runs this Python: its own memory, which grows with what it translates, is counted with Python's, and it
@@ -39,7 +43,7 @@ def needs(path: Path, lacking: frozenset[str] = LACKING) -> str | None:
     while waiting:
         for module in imported_when_loaded(waiting.pop()):
             first = module.split(".")[0]
-            if first in lacking:
+            if first in lacking or module in lacking:
                 return module
             new = set(files_of(module)) - seen if first in OURS else set()
             waiting += new

@@ -12,8 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-for name in ("_core", "_decode"):  # the second uses the first
-    (file,) = Path(os.environ["SABIYARN_EDGE_MODULES"]).glob(f"{name}.*.so")
+for name in ("_core", "_core_testing", "engine._decode"):  # the others use the first
+    (file,) = Path(os.environ["SABIYARN_EDGE_MODULES"]).glob(f"{name.split('.')[-1]}.*.so")
     spec = importlib.util.spec_from_file_location(f"sabiyarn_edge.{name}", file)
     assert spec is not None and spec.loader is not None, file
     module = importlib.util.module_from_spec(spec)

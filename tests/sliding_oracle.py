@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sabiyarn_edge._core import DecodeOptions, DecodeState
+from sabiyarn_edge._core import DecodeOptions, DecodeState, derived_seed
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 
 
@@ -47,6 +47,9 @@ def generate_sliding(
 ) -> list[list[int]]:
     """Sequences that the core chooses from logits of torch, each row of each step computed from nothing."""
     positions, vocab_size = model.config.block_size, model.config.vocab_size
+    returns = options.get("num_return_sequences", 1)
+    if "seeds" in options:
+        options["seeds"] = [derived_seed(seed, i) for seed in options["seeds"] for i in range(returns)]
     state = DecodeState(DecodeOptions(**options), vocab_size, prompts)
     while not state.finished:
         logits = np.empty((state.num_rows, vocab_size), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
 import re
 import runpy
@@ -23,7 +24,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def configure(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Configure the core alone, without the Python modules."""
+    """Configure the core, without the Python modules unless `options` ask for them."""
     command = ["cmake", "-S", str(REPOSITORY), "-B", str(folder), "-DSABIYARN_EDGE_PYTHON=OFF", *options]
     return subprocess.run(command, capture_output=True, text=True)
 
@@ -40,6 +41,29 @@ def test_a_32_bit_system_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert "install the 64-bit Raspberry Pi OS" in message
 
 
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["-DSKBUILD_STATE=wheel"], False),
+        (["-DSKBUILD_STATE=editable"], True),
+        (["-DSKBUILD_STATE=wheel", "-DSABIYARN_EDGE_TESTING=ON"], True),
+    ],
+    ids=["wheel", "editable", "wheel-to-test"],
+)
+def test_wheels_leave_out_what_only_tests_call(tmp_path: Path, options: list[str], expected: bool) -> None:
+    pybind11 = pytest.importorskip("pybind11", reason="needs what builds the modules: pybind11")
+    found = [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}"]
+    run = configure(tmp_path, "-DSABIYARN_EDGE_PYTHON=ON", *found, *options)
+    assert run.returncode == 0, run.stderr
+    command = ["cmake", "--build", str(tmp_path), "--target", "help"]
+    targets = re.findall(r"\w+", subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert "_core" in targets
+    assert ("_core_testing" in targets) == expected
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "**/_core_testing.pyi" in settings["tool"]["scikit-build"]["wheel"]["exclude"]
+
+
 def test_pip_learns_the_reason_before_it_looks_for_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]
     backend = REPOSITORY / project["backend-path"][0] / f"{project['build-backend']}.py"
@@ -51,6 +75,15 @@ def test_pip_learns_the_reason_before_it_looks_for_onnxruntime(monkeypatch: pyte
     monkeypatch.setattr(sys, "maxsize", 2**31 - 1)
     with pytest.raises(SystemExit, match=r"needs a 64-bit system.* install the 64-bit Raspberry Pi OS"):
         runpy.run_path(str(backend))
+
+
+def test_the_version_stands_in_one_file() -> None:
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" not in settings["project"]
+    assert settings["project"]["dynamic"] == ["version"]
+    source = REPOSITORY / settings["tool"]["scikit-build"]["metadata"]["version"]["input"]
+    assert source.read_text(encoding="utf-8").count(f'__version__ = "{sabiyarn_edge.__version__}"') == 1
+    assert importlib.metadata.version("sabiyarn-edge") == sabiyarn_edge.__version__
 
 
 def test_wheels_are_built_for_every_python_that_is_promised() -> None:

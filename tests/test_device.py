@@ -1,4 +1,4 @@
-"""On a device without torch, the tests that can run are found, and no others."""
+"""On a device, which has neither torch nor _core_testing, the tests that can run are found, and no others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.device import files_of, needs
 
 TESTS = Path(__file__).parent
-LACKING = frozenset({"torch", "onnx", "safetensors", "transformers"})
+LACKING = frozenset({"torch", "onnx", "safetensors", "transformers", "sabiyarn_edge._core_testing"})
 
 
 def test_imports_are_followed_at_any_depth(tmp_path: Path) -> None:
@@ -22,6 +22,9 @@ def test_imports_are_followed_at_any_depth(tmp_path: Path) -> None:
     assert reason("from sabiyarn_edge.modeling import GPTJXForCausalLM") == "torch"
     assert reason("from sabiyarn_edge import export") is not None
     assert reason("from tests.decoding import hf_toy") == "torch"
+    assert reason("from sabiyarn_edge import _core_testing") == "sabiyarn_edge._core_testing"
+    assert reason("from sabiyarn_edge._core_testing import gelu") == "sabiyarn_edge._core_testing"
+    assert reason("from sabiyarn_edge import _core") is None
     assert reason("def later():\n    import torch") is None
     assert reason("import torchbearer, tests.export.models, sabiyarn_edge.generator") is None
     assert reason("import sabiyarn_edge.cli") is None  # its modules import one another
@@ -39,7 +42,7 @@ def test_a_module_is_its_packages_and_itself() -> None:
     ]
 
 
-def test_the_tests_of_the_run_time_are_collected_without_torch() -> None:
+def test_the_tests_of_the_run_time_are_collected_on_a_device() -> None:
     code = (
         f"import sys, pytest; sys.modules.update(dict.fromkeys({sorted(LACKING)}));"
         f"sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', {str(TESTS)!r}]))"
@@ -53,11 +56,11 @@ def test_the_tests_of_the_run_time_are_collected_without_torch() -> None:
         "decoding/test_draws.py",
     ):
         assert f"tests/{file}::" in run.stdout
-    for file in ("export/", "modeling/", "engine/test_decoder.py"):
+    for file in ("export/", "modeling/", "engine/test_decoder.py", "core/simd/"):
         assert f"tests/{file}" not in run.stdout
 
 
-def test_a_test_that_comes_upon_torch_is_skipped(tmp_path: Path) -> None:
+def test_a_test_that_comes_upon_what_is_lacking_is_skipped(tmp_path: Path) -> None:
     """The same in a fixture and in a test; an import that fails for another reason is an error."""
     (tmp_path / "test_x.py").write_text(
         "import pytest\n"
@@ -65,6 +68,7 @@ def test_a_test_that_comes_upon_torch_is_skipped(tmp_path: Path) -> None:
         "def fixture():\n    import torch\n"
         "def test_fixture(fixture): pass\n"
         "def test_itself():\n    import onnx.numpy_helper\n"
+        "def test_core():\n    from sabiyarn_edge._core_testing import gelu\n"
         "def test_other():\n    import no_such_package\n"
     )
     code = (
@@ -72,4 +76,4 @@ def test_a_test_that_comes_upon_torch_is_skipped(tmp_path: Path) -> None:
         f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-p', 'tests.conftest', {str(tmp_path)!r}]))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=TESTS.parent, capture_output=True, text=True)
-    assert "1 failed, 2 skipped" in run.stdout, run.stdout + run.stderr
+    assert "1 failed, 3 skipped" in run.stdout, run.stdout + run.stderr

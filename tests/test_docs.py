@@ -15,8 +15,13 @@ import pytest
 from sabiyarn_edge.cli import _parser
 from sabiyarn_edge.cli.parser import UsageError
 
+BENCHMARKS = pytest.importorskip("benchmarks.__main__", reason="needs a checkout").BENCHMARKS
 REPOSITORY = Path(__file__).parents[1]
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [
+    *DOCUMENTS,
+    *(REPOSITORY / name for name in ("CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")),
+]
 PROGRAM = "sabiyarn-edge"
 
 pytestmark = pytest.mark.skipif(not DOCUMENTS[0].is_file(), reason="documents are in the repository only")
@@ -46,7 +51,7 @@ def test_commands_of_ours_are_understood(document: Path) -> None:
         words = [word for word in words[1:] if not word.startswith("[")]
         seen += 1
         try:
-            _parser().parse_all(words)
+            _parser(words).parse_all(words)
         except UsageError as error:
             missing = re.search("the following arguments are required", str(error))
             # In running text a command may stand without what it is given.
@@ -54,15 +59,17 @@ def test_commands_of_ours_are_understood(document: Path) -> None:
     assert seen > 3
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_modules_exist(document: Path) -> None:
     for words in command_lines(document):
-        for before, name in itertools.pairwise(words):
-            if before == "-m" and name.split(".")[0] in ("sabiyarn_edge", "tests", "benchmarks"):
+        for before, name, *rest in itertools.zip_longest(words, words[1:], words[2:], fillvalue=""):
+            if before == "-m" and name.split(".")[0] in ("sabiyarn_edge", "tests", "tools", "benchmarks"):
                 assert importlib.util.find_spec(name), f"{document.name}: {name}"
+            if before == "-m" and name == "benchmarks" and rest[0].isidentifier():
+                assert rest[0] in BENCHMARKS, f"{document.name}: {rest[0]}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
         if "://" in target:

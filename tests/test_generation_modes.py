@@ -110,7 +110,7 @@ def test_the_torch_model_stops_on_the_same_strings(generator: EdgeGenerator, tex
 
 
 def test_stop_strings_need_a_tokenizer(generator: EdgeGenerator) -> None:
-    without = EdgeGenerator(generator._session, None, generator.generation_config)
+    without = EdgeGenerator(generator._engine, None, generator.generation_config)
     with pytest.raises(InvalidInputError, match="stop_strings need a tokenizer"):
         without.generate([1], stop_strings="x")
 
@@ -150,7 +150,7 @@ def test_cancel_from_another_thread_keeps_what_there_is(generator: EdgeGenerator
 def test_cancel_during_prefill_gives_an_empty_output(
     generator: EdgeGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generator._session, "max_prefill_chunk", 4)
+    monkeypatch.setattr(generator._engine.decoder, "max_prefill_chunk", 4)
     stream = generator.stream([1] * 80, max_new_tokens=5, max_time=1e-9)
     assert list(stream) == []
     assert stream.result is not None
@@ -181,25 +181,41 @@ def test_prompt_lookup_gives_what_greedy_gives(text_model: Path, window: int | N
             assert found.finish_reasons == expected.finish_reasons
 
 
-def test_prompt_lookup_runs_the_model_less_often(generator: EdgeGenerator) -> None:
-    from sabiyarn_edge._core import DecodeOptions, DecodeState
-    from sabiyarn_edge.engine._decode import DecodeLoop, LookupRunner
+def test_prompt_lookup_works_for_batches(generator: EdgeGenerator) -> None:
+    prompts = [[5, 6, 7] * 3, [8, 9] * 5, [1, 2, 3]]
+    expected = generator.generate(prompts, max_new_tokens=40)
+    found = generator.generate(prompts, max_new_tokens=40, prompt_lookup_num_tokens=4)
+    assert found.sequences.tolist() == expected.sequences.tolist()
+    assert found.timings.num_guesses > 0
 
-    session = generator._session
+
+def test_prompt_lookup_runs_the_model_less_often(generator: EdgeGenerator) -> None:
     # A text that repeats: a bias makes one cycle of ids the greedy choice.
     cycle = [10, 11, 12, 13]
-    bias = [([a, b], 50.0) for a, b in zip(cycle, cycle[1:] + cycle[:1], strict=True)]
-    state = DecodeState(DecodeOptions(max_new_tokens=61, sequence_bias=bias), 320, [cycle * 2])
-    backend = LookupRunner(session.runner, max_guesses=4, max_ngram=2, max_positions=96)
-    session.prefill([cycle * 2])
-    DecodeLoop(state, backend).run()
-    assert state.sequences()[0] == (cycle * 18)[: 8 + 61]
-    assert backend.num_runs == 12  # 60 tokens behind the first; each run gives one and four guessed ones
+    bias = [((a, b), 50.0) for a, b in zip(cycle, cycle[1:] + cycle[:1], strict=True)]
+    decoder = generator._engine.decoder
+    graph, runs = decoder.runner.graph, 0
+
+    class Counting:
+        def run_with_iobinding(self, *arguments: Any) -> None:
+            nonlocal runs
+            runs += 1
+            graph.run_with_iobinding(*arguments)
+
+    decoder.runner.graph = Counting()
+    try:
+        result = generator.generate(
+            cycle * 2, max_new_tokens=61, sequence_bias=bias, prompt_lookup_num_tokens=4, reuse_prefix=False
+        )
+    finally:
+        decoder.runner.graph = graph
+    assert result.sequences.tolist() == [(cycle * 18)[: 8 + 61]]
+    assert (
+        runs == 1 + 12
+    )  # the prompt; then 60 tokens behind the first: each run gives one and four guessed ones
 
 
 def test_prompt_lookup_contradictions_are_named(generator: EdgeGenerator) -> None:
-    with pytest.raises(InvalidInputError, match="one prompt at a time, but there are 2"):
-        generator.generate([[1], [2]], prompt_lookup_num_tokens=3)
     with pytest.raises(
         InvalidInputError, match=r"prompt_lookup_num_tokens.*num_beams|num_beams.*prompt_lookup"
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import subprocess
 import sys
@@ -28,6 +29,10 @@ NETWORK = {
     "urllib3",
 }
 """What could reach another machine."""
+SERVER = ("server",)
+"""What answers other machines, when it is asked for: sabiyarn-edge serve."""
+LOOPS = ("calls/asynchronous.py",)
+"""What serves callers that have an event loop."""
 
 
 def run_python(code: str, **environment: str) -> str:
@@ -38,42 +43,134 @@ def run_python(code: str, **environment: str) -> str:
     ).stdout
 
 
-def imported_modules(path: Path) -> set[str]:
-    """Every module that a file imports at any depth, absolute ones by their first name, ours as "sabiyarn_edge.x"."""
-    found = set()
+ORDER = (
+    {"__main__"},
+    {"cli"},
+    {"server", "jobs", "bench", "doctor"},
+    {"__init__"},
+    {"generator"},
+    {"text_session"},
+    {"tasks"},
+    {"calls"},
+    {"engine"},
+    {"planning"},
+    {"options"},
+    {"text"},
+    {"model_folder"},
+    {"system"},
+    {"errors", "_core"},
+)
+"""Folders and modules of the package from top to bottom: each imports from what stands below it."""
+APART = {
+    "modeling": {"calls", "options", "text", "model_folder", "system", "engine._decode", "errors", "_core"},
+    "export": {
+        "modeling",
+        "tasks",
+        "options",
+        "text",
+        "model_folder",
+        "system",
+        "engine.operators",
+        "errors",
+        "__init__",
+    },
+}
+"""What a device does not have -> what of ours it imports. Nothing at run time imports it."""
+
+
+def name_of(path: Path) -> str:
+    """A file's module by its name inside the package; a package by its folder, ours by "__init__"."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def modules() -> dict[str, Path]:
+    """Every module of ours: Python's, and the compiled ones by their stubs."""
+    return {name_of(path): path for suffix in ("*.pyi", "*.py") for path in PACKAGE.rglob(suffix)}
+
+
+MODULES = modules()
+
+
+def imported_modules(path: Path) -> tuple[set[str], set[str]]:
+    """What a file imports at any depth, for type checkers too: ours by their names inside the package, and others."""
+    ours, others = set(), set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             package = path.parent.relative_to(PACKAGE.parent).parts
             base = package[: len(package) - node.level + 1] if node.level else ()
-            found.add(".".join([*base, *([node.module] if node.module else [])]))
-            found |= {".".join([*base, alias.name]) for alias in node.names if node.level and not node.module}
-    return {name if name.startswith("sabiyarn_edge") else name.split(".")[0] for name in found}
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in found:
+            first, _, rest = name.partition(".")
+            if first != PACKAGE.name:
+                others.add(first)
+            elif rest in MODULES:
+                ours.add(rest)
+            else:  # a name in a module
+                ours.add(rest.rpartition(".")[0] or "__init__")
+    return ours, others
 
 
-def runtime_files() -> list[Path]:
-    """All that runs on a device: everything but modeling, export and the training of nano."""
-    return [
-        path
-        for path in PACKAGE.rglob("*.py")
-        if path.relative_to(PACKAGE).parts[0] not in {"modeling", "export", "models"}
-    ]
+def networks(module: str) -> set[str]:
+    """What could reach another machine among a module's imports; asyncio is one module's, for its event loop."""
+    allowed = {"calls.asynchronous": {"asyncio"}}.get(module, set())
+    if module.split(".")[0] == "server":  # answers other machines, when it is asked for
+        allowed = NETWORK
+    return NETWORK & imported_modules(MODULES[module])[1] - allowed
 
 
-@pytest.mark.parametrize("path", runtime_files(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_nothing_at_run_time_imports_what_a_device_lacks(path: Path) -> None:
-    imported = imported_modules(path)
-    assert not imported & (HEAVY | NETWORK)
-    if path.parent.name != "cli":  # its export command loads the exporter when it is called
-        assert not any(
-            name.startswith(("sabiyarn_edge.export", "sabiyarn_edge.modeling")) for name in imported
-        )
+def place_of(module: str) -> int:
+    """How deep in ORDER a module stands."""
+    folder = module.split(".")[0]
+    (place,) = [place for place, names in enumerate(ORDER) if folder in names]
+    return place
+
+
+def runtime_modules() -> dict[str, Path]:
+    """All that runs on a device: everything but modeling and export."""
+    return {
+        name: path for name, path in MODULES.items() if name.split(".")[0] not in {*APART, "_core_testing"}
+    }
+
+
+@pytest.mark.parametrize("module", runtime_modules())
+def test_nothing_at_run_time_imports_what_a_device_lacks(module: str) -> None:
+    assert not HEAVY & imported_modules(MODULES[module])[1] | networks(module)
+
+
+@pytest.mark.parametrize("module", runtime_modules())
+def test_imports_go_one_way(module: str) -> None:
+    for imported in imported_modules(MODULES[module])[0]:
+        if imported.split(".")[0] == module.split(".")[0]:
+            continue
+        if (module, imported) == ("cli.export", "export"):  # loads the exporter when it is called
+            continue
+        assert place_of(imported) > place_of(module), f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("folder", APART)
+def test_what_a_device_lacks_imports_what_it_may(folder: str) -> None:
+    for module, path in MODULES.items():
+        if module.split(".")[0] != folder:
+            continue
+        for imported in imported_modules(path)[0]:
+            known = {imported, imported.split(".")[0]} & {folder, *APART[folder]}
+            assert known, f"{module} imports {imported}"
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    graph = {module: imported_modules(path)[0] - {module} for module, path in MODULES.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
 
 
 def test_the_core_knows_neither_python_nor_onnxruntime() -> None:
     sources = Path(__file__).parents[1] / "csrc" / "core"
-    files = [path for path in sources.iterdir() if path.suffix in {".cpp", ".hpp"}]
+    files = [path for path in sources.rglob("*") if path.suffix in {".cpp", ".hpp"}]
     assert len(files) > 10
     for path in files:
         text = path.read_text(encoding="utf-8")
@@ -85,7 +182,7 @@ def test_the_core_knows_neither_python_nor_onnxruntime() -> None:
 @pytest.mark.parametrize("module", ["sabiyarn_edge", "sabiyarn_edge.cli", "sabiyarn_edge.doctor"])
 def test_importing_the_package_loads_nothing_big(module: str) -> None:
     loaded = run_python(f"import sys, {module}; print(*sys.modules)").split()
-    assert not {*HEAVY, "onnxruntime", "numpy", "tokenizers"} & set(loaded)
+    assert not {*HEAVY, "onnxruntime", "numpy", "tokenizers", "starlette", "asyncio"} & set(loaded)
 
 
 def test_generating_loads_no_exporter(text_model: Path) -> None:
@@ -99,6 +196,6 @@ def test_generating_loads_no_exporter(text_model: Path) -> None:
 def test_only_one_module_knows_the_hub() -> None:
     """It is asked for checkpoints whose name is no folder, by the export and by the torch model."""
     knowing = [
-        path for path in PACKAGE.rglob("*.py") if {"huggingface_hub", *NETWORK} & imported_modules(path)
+        name for name in MODULES if "huggingface_hub" in imported_modules(MODULES[name])[1] or networks(name)
     ]
-    assert [path.relative_to(PACKAGE).as_posix() for path in knowing] == ["modeling/hub.py"]
+    assert knowing == ["modeling.hub"]

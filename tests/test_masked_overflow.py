@@ -112,7 +112,7 @@ def test_sliding_in_chunks_changes_nothing(folder: Path, monkeypatch: pytest.Mon
     ids = prompt(BLOCK)
     mask = document_mask(ids, ids[4])
     expected = generator.generate(ids, attn_mask=mask, max_new_tokens=60).sequences
-    monkeypatch.setattr(generator._session, "max_prefill_chunk", 3)
+    monkeypatch.setattr(generator._engine.decoder, "max_prefill_chunk", 3)
     np.testing.assert_array_equal(
         generator.generate(ids, attn_mask=mask, max_new_tokens=60).sequences, expected
     )
@@ -143,5 +143,5 @@ def test_prompt_lookup_changes_nothing_under_a_mask(folder: Path) -> None:
 
 def test_what_is_left_must_fit_into_the_window(folder: Path) -> None:
     generator = EdgeGenerator.from_pretrained(folder, num_threads=1, overflow="slide", kv_window=10)
-    with pytest.raises(InvalidInputError, match="speaks of all 11 tokens of a prompt, but kv_window is 10"):
+    with pytest.raises(InvalidInputError, match="speaks of all 11 tokens of the prompt, but kv_window is 10"):
         generator.generate([1] * 11, attn_mask=prefix_mask(11))

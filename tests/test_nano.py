@@ -13,7 +13,7 @@ import pytest
 
 import sabiyarn_edge
 from sabiyarn_edge.generator import EdgeGenerator
-from tools.nano.tokenizer import SPECIAL_TOKENS
+from tools.nano.tokenizer import LANGUAGES, SPECIAL_TOKENS
 
 FOLDER = Path(sabiyarn_edge.__file__).parent / "models" / "nano"
 
@@ -61,6 +61,36 @@ def test_gives_the_article_in_another_language(nano, english, language, article)
     assert result.finish_reasons == ["eos"]
 
 
+@pytest.mark.parametrize("typed", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    ("to", "article"), [("yor", YORUBA_ARTICLE_1), ("Yorùbá", YORUBA_ARTICLE_1), ("ha", HAUSA_ARTICLE_1)]
+)
+def test_translates_an_article(nano, to, article, typed):
+    english = (
+        "All human beings are born free and equal in dignity and rights. They are endowed with reason and conscience "
+        "and should act towards one another in a spirit of brotherhood."
+    )
+    assert sha256(nano.translate(english, to=unicodedata.normalize(typed, to))) == article
+
+
+def test_translates_line_by_line(nano):
+    texts = [
+        "All human beings are born free and equal in dignity and rights.",
+        "Everyone has the right to life, liberty and security of person.",
+    ]
+    first, second = nano.translate(texts, to="ibo")
+    assert sha256(second) == IGBO_ARTICLE_3
+    assert nano.translate(f"{texts[0]}\n\n{texts[1]}\n", to="ibo") == f"{first}\n\n{second}\n"
+
+
+def test_offers_what_it_has_learnt(nano):
+    tasks = nano.tasks.tasks
+    assert set(tasks) == {"translate", "continue"}
+    assert set(tasks["translate"].languages["to"]) == set(LANGUAGES) - {"eng"}
+    assert set(tasks["continue"].languages["language"]) == set(LANGUAGES)
+    assert sha256("Su dai" + nano.run_task("continue", text="Su dai", language="Hausa")) == HAUSA_ARTICLE_1
+
+
 def test_gives_vectors_that_know_what_a_text_is_about(nano):
     texts = [
         "<eng> Everyone has the right to life",
@@ -83,4 +113,4 @@ def test_its_tokenizer_fits_the_model(nano):
     assert [nano.tokenizer.encode(token) for token in SPECIAL_TOKENS] == [
         [i] for i in range(len(SPECIAL_TOKENS))
     ]
-    assert nano.generation_config.eos_token_id == nano.tokenizer.find_eos_token_id() == 0
+    assert nano.generation_config.eos_token_id == nano.tokenizer.token_to_id("|end_of_text|") == 0

@@ -56,8 +56,14 @@ def test_native(sanitizer: str, request: pytest.FixtureRequest) -> None:
 MODULE_TESTS = [
     "tests/core",
     *(f"tests/decoding/test_{name}.py" for name in ("beam_search", "decode_state", "draws")),
-    *(f"tests/test_{name}.py" for name in ("fuzz", "generator", "prefix_reuse", "ring_schedules", "session")),
-    *(f"tests/test_{name}.py" for name in ("session_file", "sliding", "stop_hold", "text_session")),
+    *(
+        f"tests/engine/test_{name}.py"
+        for name in ("prefix_reuse", "ring_schedules", "session_file", "sliding")
+    ),
+    "tests/campaigns/test_fuzz.py",
+    "tests/test_generator.py",
+    "tests/test_text_session.py",
+    "tests/text/test_stop_hold.py",
 ]
 """Those that pass memory between Python, the two modules and onnxruntime."""
 
@@ -78,6 +84,7 @@ def test_the_python_modules_with_the_sanitizers_of_addresses_and_undefined_behav
         folder,
         CMAKE_BUILD_TYPE="RelWithDebInfo",
         SABIYARN_EDGE_PYTHON="ON",
+        SABIYARN_EDGE_TESTING="ON",
         SABIYARN_EDGE_SANITIZE="address",
         Python_EXECUTABLE=sys.executable,
         pybind11_DIR=pybind11.get_cmake_dir(),

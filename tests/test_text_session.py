@@ -84,7 +84,10 @@ def test_several_answers_from_one_text_leave_it_as_it_was(generator: EdgeGenerat
     session.append(result.generated[2])
     assert session.tokens == result.sequences[2].tolist()
     again = session.generate(max_new_tokens=2)
-    assert again.timings.reused_tokens == 41
+    assert again.timings.reused_tokens in (
+        41,
+        42,
+    )  # SYSTEM and 5; its row may have run on with the same token
 
 
 def test_a_text_is_cut_back(generator: EdgeGenerator, forgetful: EdgeGenerator) -> None:

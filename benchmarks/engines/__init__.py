@@ -2,11 +2,11 @@
 
     Engine(path, threads, positions)   loads; importing the file has imported what the engine needs
     facts()                            what it is and does: see Facts
-    turn(length, steps, seed)          a Turn: the prompt random_prompt(vocab_size, length, seed), then greedy tokens
+    trial(length, steps, seed)         a Trial: the prompt random_prompt(vocab_size, length, seed), then greedy tokens
     beam_step_seconds(length, steps, seed)   a step of 5-beam search; absent where the engine has none
 
-Each engine computes the logits of all vocabulary entries for one position per step, from a cache of keys and values of
-all tokens before it, and the greedy choice from them; a turn's prompt is computed whole, from an empty cache.
+In each step an engine computes the logits of all vocabulary entries for one position from its KV cache, and makes the
+greedy choice. A trial begins with an empty KV cache and computes the complete prompt.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ PACKAGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What an engine says of itself."""
+    """Facts that an engine reports."""
 
     weights: str
-    """How weights are stored."""
+    """Weight format."""
     kv_cache_dtype: str
     threads: int
     vocab_size: int
     weight_bytes_per_step: int
     kv_bytes_per_position: int
     excluded: str
-    """How its work differs from the others'."""
+    """Differences of its work from the other engines'."""
 
 
 def weight_elements(shape: dict[str, Any]) -> int:

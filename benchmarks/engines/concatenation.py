@@ -1,4 +1,4 @@
-"""onnxruntime as it is usually driven: session.run on decoder_masked.onnx, and np.concatenate of past and present."""
+"""onnxruntime as it is usually driven: session.run, and np.concatenate of past and present."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.engines import Facts, spaced
+from benchmarks.onnxruntime_graph import CONCATENATING_GRAPH
 from sabiyarn_edge.bench.engine import random_prompt
 from sabiyarn_edge.bench.traffic import weight_bytes_per_step
-from sabiyarn_edge.bench.turn import Turn
+from sabiyarn_edge.bench.trial import Trial
 from sabiyarn_edge.model_folder.config import ModelConfig
 
 CHUNK = (
@@ -26,7 +27,7 @@ class Engine:
         self._folder, self._threads = path, threads
         self._config = ModelConfig.load(path)
         self._session = onnxruntime.InferenceSession(
-            str(path / self._config.graphs["decoder_masked"]), options, providers=["CPUExecutionProvider"]
+            str(path / CONCATENATING_GRAPH), options, providers=["CPUExecutionProvider"]
         )
 
     def facts(self) -> Facts:
@@ -40,7 +41,7 @@ class Engine:
             excluded="",
         )
 
-    def turn(self, length: int, steps: int, seed: int) -> Turn:
+    def trial(self, length: int, steps: int, seed: int) -> Trial:
         shape = self._config.gptjx
         prompt = random_prompt(shape.vocab_size, length, seed)
         started = time.perf_counter()
@@ -57,7 +58,7 @@ class Engine:
         for step in range(steps):
             token = self._run([token], length + step, past)
             stamps.append(time.perf_counter())
-        return Turn(
+        return Trial(
             prompt_tokens=length,
             first_token_seconds=stamps[0] - started,
             step_seconds=spaced(stamps),

@@ -11,7 +11,7 @@ import ctranslate2
 
 from benchmarks.engines import Facts, spaced, weight_elements
 from sabiyarn_edge.bench.engine import NUM_BEAMS, random_prompt
-from sabiyarn_edge.bench.turn import Turn
+from sabiyarn_edge.bench.trial import Trial
 
 
 class Engine:
@@ -34,7 +34,7 @@ class Engine:
             excluded="the layer norm j, which GPT-2 has not; adds biases (zeros), which GPT-2 has",
         )
 
-    def turn(self, length: int, steps: int, seed: int) -> Turn:
+    def trial(self, length: int, steps: int, seed: int) -> Trial:
         prompt = self._prompt(length, seed)
         started = time.perf_counter()
         results = self._generator.generate_tokens(
@@ -45,7 +45,7 @@ class Engine:
         cpu = time.process_time()
         for _ in results:
             stamps.append(time.perf_counter())
-        return Turn(
+        return Trial(
             prompt_tokens=length,
             first_token_seconds=stamps[0] - started,
             step_seconds=spaced(stamps),

@@ -11,7 +11,7 @@ import onnxruntime_genai
 
 from benchmarks.engines import Facts, spaced
 from sabiyarn_edge.bench.engine import random_prompt
-from sabiyarn_edge.bench.turn import Turn
+from sabiyarn_edge.bench.trial import Trial
 
 
 class Engine:
@@ -31,7 +31,7 @@ class Engine:
             excluded="beams: they cannot share the buffer of past and present",
         )
 
-    def turn(self, length: int, steps: int, seed: int) -> Turn:
+    def trial(self, length: int, steps: int, seed: int) -> Trial:
         prompt = random_prompt(self._facts["vocab_size"], length, seed)
         started = time.perf_counter()
         params = onnxruntime_genai.GeneratorParams(self._model)
@@ -46,7 +46,7 @@ class Engine:
             stamps.append(time.perf_counter())
         cpu = time.process_time() - cpu
         assert generator.token_count() == length + steps + 1
-        return Turn(
+        return Trial(
             prompt_tokens=length,
             first_token_seconds=stamps[0] - started,
             step_seconds=spaced(stamps),

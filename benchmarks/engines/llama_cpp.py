@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.engines import Facts, spaced
 from sabiyarn_edge.bench.engine import random_prompt
-from sabiyarn_edge.bench.turn import Turn
+from sabiyarn_edge.bench.trial import Trial
 
 
 class Engine:
@@ -47,7 +47,7 @@ class Engine:
             excluded="the layer norm j, which GPT-2 has not; adds biases (zeros), which GPT-2 has",
         )
 
-    def turn(self, length: int, steps: int, seed: int) -> Turn:
+    def trial(self, length: int, steps: int, seed: int) -> Trial:
         prompt = random_prompt(self._vocab_size, length, seed)
         started = time.perf_counter()
         llama_cpp.llama_memory_clear(self._memory, True)
@@ -62,7 +62,7 @@ class Engine:
             stamps.append(time.perf_counter())
         cpu = time.process_time() - cpu
         assert llama_cpp.llama_memory_seq_pos_max(self._memory, 0) == length + steps - 1
-        return Turn(
+        return Trial(
             prompt_tokens=length,
             first_token_seconds=stamps[0] - started,
             step_seconds=spaced(stamps),

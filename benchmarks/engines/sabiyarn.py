@@ -12,7 +12,7 @@ from sabiyarn_edge.bench.engine import Engine as OwnEngine
 
 
 class Engine(OwnEngine):
-    """As `sabiyarn-edge bench` measures it."""
+    """The engine that `sabiyarn-edge bench` measures."""
 
     def __init__(self, path: Path, threads: int, positions: int) -> None:
         super().__init__(path, num_threads=threads, max_length=positions)

@@ -37,13 +37,13 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         kind = request.pop("do")
-        if kind == "turn":
-            turn = engine.turn(**request)
-            if turn.prompt_tokens != request["length"] or len(turn.step_seconds) != request["steps"]:
+        if kind == "trial":
+            trial = engine.trial(**request)
+            if trial.prompt_tokens != request["length"] or len(trial.step_seconds) != request["steps"]:
                 raise ValueError(
-                    f"asked for {request}, got {turn.prompt_tokens} and {len(turn.step_seconds)}"
+                    f"asked for {request}, got {trial.prompt_tokens} and {len(trial.step_seconds)}"
                 )
-            answer(asdict(turn))
+            answer(asdict(trial))
         elif kind == "beams":
             has = hasattr(engine, "beam_step_seconds")
             answer({"seconds": engine.beam_step_seconds(**request) if has else None})

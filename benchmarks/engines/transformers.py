@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from benchmarks.engines import Facts, spaced, weight_elements
 from sabiyarn_edge.bench.engine import NUM_BEAMS, random_prompt
-from sabiyarn_edge.bench.turn import Turn
+from sabiyarn_edge.bench.trial import Trial
 
 
 class Engine:
@@ -36,11 +36,11 @@ class Engine:
             excluded="the layer norm j, which GPT-2 has not; adds biases (zeros), which GPT-2 has",
         )
 
-    def turn(self, length: int, steps: int, seed: int) -> Turn:
+    def trial(self, length: int, steps: int, seed: int) -> Trial:
         cpu: list[float] = []
         started = time.perf_counter()
         stamps = self._generate(length, steps, seed, cpu, num_beams=1)
-        return Turn(
+        return Trial(
             prompt_tokens=length,
             first_token_seconds=stamps[0] - started,
             step_seconds=spaced(stamps),

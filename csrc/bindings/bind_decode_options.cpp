@@ -9,7 +9,7 @@ namespace py = pybind11;
 namespace sabiyarn::bindings {
 namespace {
 
-// One id, a list of ids, or None (no ids), as Hugging Face's options have it.
+// One id, a list of ids, or None (no ids): the forms that Hugging Face's options take.
 using OneOrMoreIds = std::variant<std::monostate, TokenId, std::vector<TokenId>>;
 
 std::vector<TokenId> as_list(const OneOrMoreIds& ids) {
@@ -48,8 +48,8 @@ using Biases = std::vector<std::pair<std::vector<TokenId>, float>>;
 void register_decode_options(py::module_& module) {
   py::class_<DecodeOptions> cls(
       module, "DecodeOptions",
-      "How to choose tokens; names, meanings and defaults are those of Hugging Face's "
-      "GenerationConfig. Checked when a DecodeState is made.");
+      "Options of decoding, with the names, meanings and defaults of Hugging Face's GenerationConfig. A "
+      "DecodeState checks them when it is made.");
   cls.def_readwrite("max_new_tokens", &DecodeOptions::max_new_tokens)
       .def_readwrite("max_length", &DecodeOptions::max_length)
       .def_readwrite("min_length", &DecodeOptions::min_length)

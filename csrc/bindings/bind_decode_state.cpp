@@ -13,7 +13,7 @@ namespace {
 
 using Logits = py::array_t<float, py::array::c_style>;
 
-// Checks shape and gives the memory that the step writes to.
+// Checks the shape and returns the memory that the step writes to.
 float* checked_logits(const DecodeState& state, Logits& logits) {
   if (logits.ndim() != 2 || logits.shape(0) != state.num_rows() || logits.shape(1) != state.vocab_size()) {
     throw std::invalid_argument("logits have shape " + py::cast<std::string>(py::str(logits.attr("shape"))) +
@@ -35,7 +35,7 @@ std::vector<TokenId> as_vector(std::span<const TokenId> ids) { return {ids.begin
 void register_decode_state(py::module_& module) {
   py::class_<DecodeState>(
       module, "DecodeState",
-      "One run of decoding over rows of logits: greedy, sampling, beam search, beam sampling.")
+      "Decodes one call over rows of logits: greedy, sampling, beam search or beam sampling.")
       .def(py::init<DecodeOptions, std::int64_t, const std::vector<std::vector<TokenId>>&>(),
            py::arg("options"), py::arg("vocab_size"), py::arg("prompts"))
       .def_property_readonly("num_rows", &DecodeState::num_rows)
@@ -55,8 +55,8 @@ void register_decode_state(py::module_& module) {
             s.process(data);
           },
           py::arg("logits").noconvert(),
-          "log_softmax (with beams), then the score pipeline up to begin_suppress_tokens; logits [num_rows, "
-          "vocab_size] float32, in place.")
+          "Apply log_softmax (with beams), then the score pipeline up to begin_suppress_tokens, to logits "
+          "float32 [num_rows, vocab_size], in place.")
       .def(
           "propose",
           [](DecodeState& s, Logits& logits) {
@@ -65,8 +65,8 @@ void register_decode_state(py::module_& module) {
             s.propose(data);
           },
           py::arg("logits").noconvert(),
-          "Temperature to renormalize_logits, then the choice of tokens: see candidates(). ValueError "
-          "'scores: row ...' for NaN or nothing to choose.")
+          "Apply temperature ... renormalize_logits, then choose tokens: see candidates(). Raises ValueError "
+          "'scores: row ...' for NaN, or if no token is left.")
       .def(
           "commit",
           [](DecodeState& s, const std::optional<std::vector<bool>>& extra_hits) {
@@ -83,8 +83,8 @@ void register_decode_state(py::module_& module) {
             s.commit(extra_hits ? hits.data() : nullptr);
           },
           py::arg("extra_hits") = py::none(),
-          "Append what was proposed, end what has ended, make the next rows. extra_hits: for each candidate, "
-          "whether a stopping criterion of the caller holds.")
+          "Append the proposed tokens, end finished sequences and make the next rows. extra_hits: for each "
+          "candidate, True if a stopping criterion of the caller holds.")
       .def(
           "advance",
           [](DecodeState& s, Logits& logits) {
@@ -92,13 +92,14 @@ void register_decode_state(py::module_& module) {
             py::gil_scoped_release release;
             s.advance(data);
           },
-          py::arg("logits").noconvert(), "process, propose and commit in one.")
-      .def("prompt_of", &DecodeState::prompt_of, py::arg("row"), "Which prompt a row continues.")
+          py::arg("logits").noconvert(), "Call process, propose and commit.")
+      .def("prompt_of", &DecodeState::prompt_of, py::arg("row"),
+           "Return the index of the prompt that a row continues.")
       .def(
           "history_of", [](const DecodeState& s, std::size_t row) { return as_vector(s.history_of(row)); },
-          py::arg("row"), "Prompt and output of a row so far.")
+          py::arg("row"), "Return prompt and output of a row so far.")
       .def("set_allowed_tokens", &DecodeState::set_allowed_tokens, py::arg("row"), py::arg("allowed"),
-           "Allow only these tokens in this step; call before process.")
+           "Allow only these tokens in this step. Call it before process.")
       .def("candidates",
            [](const DecodeState& s) {
              std::vector<std::pair<std::int32_t, TokenId>> result;
@@ -108,14 +109,14 @@ void register_decode_state(py::module_& module) {
       .def(
           "certain_tokens",
           [](const DecodeState& s, std::size_t output) { return as_vector(s.certain_tokens(output)); },
-          py::arg("output"), "The generated tokens of an output that can no longer change.")
+          py::arg("output"), "Return the generated tokens of an output that can no longer change.")
       .def("sequences_scores",
            [](const DecodeState& s) {
              std::vector<float> result;
              for (std::size_t i = 0; i < s.num_outputs(); ++i) result.push_back(s.sequence_score(i));
              return result;
            })
-      .def("cancel", &DecodeState::cancel, "End every row at the next commit; from any thread.")
+      .def("cancel", &DecodeState::cancel, "End every row at the next commit. May be called from any thread.")
       .def("interruption", [](const DecodeState& s) { return name(s.interruption()); })
       .def("last_tokens",
            [](const DecodeState& s) {
@@ -146,7 +147,7 @@ void register_decode_state(py::module_& module) {
              }
              return result;
            })
-      // A bare pointer: who takes it keeps the state alive.
+      // A bare pointer: the caller must keep the state alive.
       .def("_capsule", [](DecodeState& s) { return py::capsule(&s, "sabiyarn_edge.DecodeState"); });
 }
 

@@ -1,10 +1,12 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/shapes.hpp"
 #include "core/kv/kv_cache.hpp"
 
 namespace py = pybind11;
@@ -31,56 +33,27 @@ void check_row(const KvCache& cache, std::int64_t row) {
   }
 }
 
-using Moves = std::vector<std::pair<std::int64_t, std::int64_t>>;
-
-Moves as_pairs(const std::vector<SlotMove>& moves) {
-  Moves pairs;
-  pairs.reserve(moves.size());
-  for (const SlotMove& move : moves) pairs.emplace_back(move.from, move.to);
-  return pairs;
+// [num_layers, 2, num_heads, positions, head_dim]
+std::vector<py::ssize_t> logical_shape(const KvShape& shape, std::int64_t positions) {
+  return {shape.num_layers, 2, shape.num_heads, positions, shape.head_dim};
 }
 
 }  // namespace
 
 void register_kv_cache(py::module_& module) {
-  py::class_<WindowRing>(module, "WindowRing",
-                         "Which slot holds which position, for one row of a KV cache with a window.")
-      .def(py::init<std::int64_t, std::int64_t>(), py::arg("window"), py::arg("num_sink_tokens") = 0)
-      .def_property_readonly("window", &WindowRing::window)
-      .def_property_readonly("length", &WindowRing::length)
-      .def_property_readonly("total", &WindowRing::total)
-      .def("slot_of", &WindowRing::slot_of, py::arg("position"))
-      .def(
-          "append",
-          [](WindowRing& ring, std::int64_t count) {
-            std::vector<SlotMove> moves;
-            const std::int64_t landing = ring.append(count, moves);
-            return std::pair(landing, as_pairs(moves));
-          },
-          py::arg("count"), "Count `count` new tokens in: (first slot they land in, [(from, to), ...]).")
-      .def(
-          "truncate",
-          [](WindowRing& ring, std::int64_t total) {
-            std::vector<SlotMove> moves;
-            ring.truncate(total, moves);
-            return as_pairs(moves);
-          },
-          py::arg("total"), "Forget the newest tokens so that `total` remain: [(from, to), ...].")
-      .def("clear", &WindowRing::clear);
-
-  py::class_<KvCache>(
-      module, "KvCache",
-      "Keys and values of every layer: [rows, num_heads, capacity, head_dim] per layer and side.")
+  py::class_<KvCache>(module, "KvCache",
+                      "Keys and values of every layer, each row with a window of positions.")
       .def(py::init([](std::int64_t num_layers, std::int64_t num_heads, std::int64_t head_dim,
                        const std::string& dtype, std::int64_t window, std::int64_t num_sink_tokens,
-                       std::int64_t min_capacity) {
+                       std::int64_t slack, std::int64_t min_capacity) {
              return KvCache({num_layers, num_heads, head_dim, parse_dtype(dtype)}, window, num_sink_tokens,
-                            min_capacity);
+                            slack, min_capacity);
            }),
            py::kw_only(), py::arg("num_layers"), py::arg("num_heads"), py::arg("head_dim"), py::arg("dtype"),
-           py::arg("window"), py::arg("num_sink_tokens") = 0, py::arg("min_capacity") = 256)
-      .def("reset", &KvCache::reset, py::arg("num_rows"), py::call_guard<py::gil_scoped_release>(),
-           "Forget every row and start with `num_rows` empty ones; memory is kept.")
+           py::arg("window"), py::arg("num_sink_tokens") = 0, py::arg("slack") = 0,
+           py::arg("min_capacity") = 256)
+      .def("resize", &KvCache::resize, py::arg("num_rows"), py::call_guard<py::gil_scoped_release>(),
+           "Add empty rows, so that there are `num_rows`.")
       .def("reserve", &KvCache::reserve, py::arg("positions"), py::call_guard<py::gil_scoped_release>(),
            "Make the capacity hold at least `positions` per row.")
       .def(
@@ -91,14 +64,17 @@ void register_kv_cache(py::module_& module) {
             return cache.begin_append(row, count);
           },
           py::arg("row"), py::arg("count"),
-          "Make room for `count` new tokens at the end of the row; returns its length with them.")
+          "Make room for `count` new tokens, at most max_append(row); returns the row's total with them.")
       .def(
-          "reorder",
-          [](KvCache& cache, const std::vector<std::int32_t>& sources) {
+          "fork",
+          [](KvCache& cache, std::int64_t source, const std::vector<std::int32_t>& targets,
+             std::int64_t total) {
+            check_row(cache, source);
             py::gil_scoped_release release;
-            cache.reorder(sources.data(), static_cast<std::int64_t>(sources.size()));
+            cache.fork(source, targets.data(), static_cast<std::int64_t>(targets.size()), total);
           },
-          py::arg("sources"), "Row i continues row sources[i].")
+          py::arg("source"), py::arg("targets"), py::arg("total"),
+          "Have other rows continue the first `total` tokens of a row; they share its memory so far.")
       .def(
           "truncate",
           [](KvCache& cache, std::int64_t row, std::int64_t total) {
@@ -116,26 +92,59 @@ void register_kv_cache(py::module_& module) {
           },
           py::arg("row"), "Forget all tokens of the row: its next position is 0.")
       .def(
-          "keep_prefix",
-          [](KvCache& cache, std::int64_t row, std::int64_t total) {
+          "release_row",
+          [](KvCache& cache, std::int64_t row) {
             check_row(cache, row);
             py::gil_scoped_release release;
-            cache.keep_prefix(row, total);
+            cache.release_row(row);
           },
-          py::arg("row"), py::arg("total"),
-          "Forget all but the first `total` positions of one row, which becomes row 0; none of them may have "
-          "been evicted.")
+          py::arg("row"), "Forget all tokens of the row and give its memory back to the system.")
+      .def(
+          "read",
+          [](const KvCache& cache, std::int64_t row, std::int64_t first, std::int64_t end) {
+            check_row(cache, row);
+            const std::int64_t total = cache.next_position(row);
+            const std::int64_t count = first >= 0 && first <= end && end <= total ? end - first : 0;
+            py::array result(py::dtype(dtype_name(cache.shape().dtype)), logical_shape(cache.shape(), count));
+            auto* target = static_cast<std::byte*>(result.mutable_data());
+            {
+              py::gil_scoped_release release;
+              cache.read(row, first, end, target);
+            }
+            return result;
+          },
+          py::arg("row"), py::arg("first"), py::arg("end"),
+          "A copy of the positions first ... end - 1, [num_layers, 2, num_heads, end - first, head_dim]; all "
+          "must "
+          "be held.")
+      .def(
+          "write",
+          [](KvCache& cache, std::int64_t row, const py::array& positions) {
+            check_row(cache, row);
+            const std::int64_t count = positions.ndim() == 5 ? positions.shape(3) : 0;
+            const std::vector<py::ssize_t> expected = logical_shape(cache.shape(), count);
+            const py::dtype dtype(dtype_name(cache.shape().dtype));
+            if (!std::equal(expected.begin(), expected.end(), positions.shape(),
+                            positions.shape() + positions.ndim()) ||
+                !positions.dtype().equal(dtype) || (positions.flags() & py::array::c_style) == 0) {
+              const KvShape& shape = cache.shape();
+              throw std::invalid_argument("write takes an array [" + std::to_string(shape.num_layers) +
+                                          ", 2, " + std::to_string(shape.num_heads) + ", positions, " +
+                                          std::to_string(shape.head_dim) + "] of " + dtype_name(shape.dtype) +
+                                          " in C order, not " + shape_of(positions) + " of " +
+                                          py::cast<std::string>(py::str(py::object(positions.dtype()))));
+            }
+            const auto* source = static_cast<const std::byte*>(positions.data());
+            py::gil_scoped_release release;
+            cache.write(row, count, source);
+          },
+          py::arg("row"), py::arg("positions"),
+          "Append positions to the row, [num_layers, 2, num_heads, positions, head_dim] as read() gives "
+          "them.")
       .def("clear", &KvCache::clear, py::call_guard<py::gil_scoped_release>(),
            "Zero what was written, forget every row, keep the memory.")
       .def("free", &KvCache::free, py::call_guard<py::gil_scoped_release>(),
            "Forget every row and give the memory back.")
-      .def(
-          "length",
-          [](const KvCache& cache, std::int64_t row) {
-            check_row(cache, row);
-            return cache.ring(row).length();
-          },
-          py::arg("row"), "Live tokens of the row.")
       .def(
           "next_position",
           [](const KvCache& cache, std::int64_t row) {
@@ -144,26 +153,20 @@ void register_kv_cache(py::module_& module) {
           },
           py::arg("row"), "The position of the row's next token.")
       .def(
-          "slot_of",
-          [](const KvCache& cache, std::int64_t row, std::int64_t position) {
-            check_row(cache, row);
-            return cache.ring(row).slot_of(position);
-          },
-          py::arg("row"), py::arg("position"), "The slot that holds `position`, or -1 if it is not held.")
-      .def(
-          "positions",
+          "oldest",
           [](const KvCache& cache, std::int64_t row) {
             check_row(cache, row);
-            const WindowRing& ring = cache.ring(row);
-            py::array_t<std::int64_t> positions(ring.length());
-            std::int64_t* by_slot = positions.mutable_data();
-            for (std::int64_t position = 0; position < ring.total(); ++position) {
-              const std::int64_t slot = ring.slot_of(position);
-              if (slot >= 0) by_slot[slot] = position;
-            }
-            return positions;
+            return cache.oldest(row);
           },
-          py::arg("row"), "The position that each of the row's live slots holds, int64 [length(row)].")
+          py::arg("row"),
+          "Positions of the row below it are evicted, but for the sinks; 0 until the first eviction.")
+      .def(
+          "max_append",
+          [](const KvCache& cache, std::int64_t row) {
+            check_row(cache, row);
+            return cache.max_append(row);
+          },
+          py::arg("row"), "The most tokens that begin_append() takes at once.")
       .def(
           "buffer",
           [](py::object self, std::int64_t layer, const std::string& side) -> py::object {
@@ -175,15 +178,23 @@ void register_kv_cache(py::module_& module) {
             if (data == nullptr || cache.capacity() == 0) return py::none();
             const py::dtype dtype(dtype_name(shape.dtype));
             // The array borrows: it keeps the cache alive, and is stale once layout_version changes.
-            return py::array(dtype, {cache.num_rows(), shape.num_heads, cache.capacity(), shape.head_dim}, {},
-                             data, self);
+            std::vector<py::ssize_t> stored{cache.num_rows(), shape.num_heads, cache.capacity(),
+                                            shape.head_dim};
+            if (side == "key") {
+              stored = {cache.num_rows(), shape.num_heads, cache.capacity() / kKeyTile, shape.head_dim,
+                        kKeyTile};
+            }
+            return py::array(dtype, stored, {}, data, self);
           },
           py::arg("layer"), py::arg("side"),
-          "A view [rows, num_heads, capacity, head_dim] of one buffer, valid until layout_version changes; "
-          "None before memory is taken.")
+          "A view of one buffer as it is stored: values [rows, num_heads, capacity, head_dim], keys [rows, "
+          "num_heads, "
+          "capacity / 16, head_dim, 16]. Valid until layout_version changes; None before memory is taken.")
       .def_property_readonly("num_rows", &KvCache::num_rows)
       .def_property_readonly("capacity", &KvCache::capacity)
       .def_property_readonly("window", &KvCache::window)
+      .def_property_readonly("num_sink_tokens", &KvCache::num_sink_tokens)
+      .def_property_readonly("ring_size", &KvCache::ring_size)
       .def_property_readonly("nbytes", &KvCache::nbytes)
       .def_property_readonly("bytes_per_position", &KvCache::bytes_per_position)
       .def_property_readonly("layout_version", &KvCache::layout_version)

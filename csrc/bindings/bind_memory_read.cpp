@@ -16,7 +16,8 @@ void register_memory_read(py::module_& module) {
         py::gil_scoped_release release;  // several threads read at once
         return exclusive_or(data, count);
       },
-      py::arg("words").noconvert(), "The exclusive or of all words (uint64, any shape), read once in order.");
+      py::arg("words").noconvert(),
+      "Return the exclusive or of all words (uint64, any shape), read once in order.");
 }
 
 }  // namespace sabiyarn::bindings

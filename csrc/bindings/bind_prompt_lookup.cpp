@@ -16,7 +16,7 @@ void register_prompt_lookup(py::module_& module) {
         return guesses;
       },
       py::arg("history"), py::arg("max_ngram"), py::arg("max_guesses"),
-      "The ids behind the first earlier occurrence of the newest max_ngram ... 1 ids, at most max_guesses.");
+      "Return up to max_guesses ids behind the first earlier occurrence of the newest max_ngram ... 1 ids.");
 }
 
 }  // namespace sabiyarn::bindings

@@ -11,6 +11,7 @@ void register_step_buffers(py::module_& module) {
       .def(py::init<std::int64_t>(), py::arg("vocab_size"))
       .def("free", &StepBuffers::free, py::call_guard<py::gil_scoped_release>(), "Give the memory back.")
       .def_property_readonly("nbytes", &StepBuffers::nbytes)
+      .def_property_readonly("mask_nbytes", &StepBuffers::mask_nbytes)
       .def("_capsule",
            [](StepBuffers& buffers) { return py::capsule(&buffers, "sabiyarn_edge.StepBuffers"); });
 }

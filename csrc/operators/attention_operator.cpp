@@ -1,12 +1,12 @@
 #include "operators/attention_operator.hpp"
 
-#include <algorithm>
-
 #include "core/kernels/attention.hpp"
 
 namespace sabiyarn {
 
 namespace {
+
+using Shape = std::vector<std::int64_t>;
 
 KvDtype cache_dtype(int type) {
   switch (type) {
@@ -21,66 +21,81 @@ KvDtype cache_dtype(int type) {
   }
 }
 
+std::string text_of(const Shape& shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+void check_shape(const char* name, const Input& input, const Shape& allowed) {
+  if (input.shape == allowed) return;
+  throw std::invalid_argument(std::string(name) + " has shape " + text_of(input.shape) + "; it must be " +
+                              text_of(allowed));
+}
+
+[[noreturn]] void refuse(const char* name, const Input& input, const char* allowed) {
+  throw std::invalid_argument(std::string(name) + " has shape " + text_of(input.shape) + "; it must be " +
+                              allowed);
+}
+
+// [heads, head_dim], with dimensions of 1 before, between or behind them.
+const float* scale_of(const char* name, const Input& scale, std::int64_t heads, std::int64_t head_dim) {
+  if (!scale) throw std::invalid_argument(std::string(name) + " is missing: an int8 cache needs it");
+  Shape squeezed, allowed;
+  for (const std::int64_t size : scale.shape) {
+    if (size != 1) squeezed.push_back(size);
+  }
+  for (const std::int64_t size : {heads, head_dim}) {
+    if (size != 1) allowed.push_back(size);
+  }
+  if (squeezed != allowed) check_shape(name, scale, {heads, head_dim});
+  return scale.as<float>();
+}
+
 }  // namespace
 
 void AttentionOperator::compute(Context& context) const {
-  const Input qkv = context.input(0), key = context.input(1), value = context.input(2),
-              last = context.input(3);
-  const Input key_scale = context.input(4), value_scale = context.input(5);
-  if (qkv.shape.size() != 3 || key.shape.size() != 4 || value.shape != key.shape || value.type != key.type) {
-    throw std::invalid_argument("qkv, past_key and past_value do not fit each other");
+  const Input qkv = context.input(0), key = context.input(1), value = context.input(2);
+  const Input segments = context.input(3), window = context.input(4), mask = context.input(5);
+  const Input key_scale = context.input(6), value_scale = context.input(7);
+  if (key.shape.size() != 5 || key.shape[4] != kKeyTile) {
+    refuse("past_key", key, "[rows, heads, capacity / 16, head_dim, 16]");
   }
   const std::int64_t rows = key.shape[0], heads = key.shape[1], head_dim = key.shape[3];
-  const AttentionShape shape{rows, qkv.shape[1], heads, head_dim, key.shape[2]};
-  if (qkv.shape[0] != rows || qkv.shape[2] != 3 * heads * head_dim || head_dim % 8 != 0 ||
-      last.shape != std::vector{rows}) {
-    throw std::invalid_argument("qkv or seqlens_k does not fit past_key");
+  const AttentionShape shape{rows, heads, head_dim, key.shape[2] * kKeyTile};
+  if (value.type != key.type) throw std::invalid_argument("past_value has another type than past_key");
+  check_shape("past_value", value, {rows, heads, shape.capacity, head_dim});
+  const std::int64_t width = heads * head_dim;
+  if (qkv.shape.size() != 2 || qkv.shape[1] != 3 * width) {
+    throw std::invalid_argument("qkv has shape " + text_of(qkv.shape) + "; it must be [tokens, " +
+                                std::to_string(3 * width) + "], 3 * heads * head_dim of past_key");
   }
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const std::int64_t newest = last.as<std::int32_t>()[row];
-    if (newest < shape.tokens - 1 || newest >= shape.capacity) {
-      throw std::invalid_argument(
-          "seqlens_k names a slot that the cache has not, or less than the new tokens");
-    }
-  }
-  const KvDtype dtype = cache_dtype(key.type);
-  if (dtype == KvDtype::kInt8 && !(key_scale && value_scale)) {
-    throw std::invalid_argument("an int8 cache needs key_scale and value_scale");
-  }
-  // The cache belongs to the caller, who binds it as an input to be written.
-  const AttentionInput input{shape,
-                             qkv.as<float>(),
-                             static_cast<std::byte*>(const_cast<void*>(key.data)),
-                             static_cast<std::byte*>(const_cast<void*>(value.data)),
-                             dtype,
-                             last.as<std::int32_t>(),
-                             key_scale.as<float>(),
-                             value_scale.as<float>(),
-                             context.output<float>(0, {rows, shape.tokens, heads * head_dim})};
-  if (shape.tokens == 0) return;
+  if (segments.shape.size() != 2 || segments.shape[1] != 5) refuse("segments", segments, "[segments, 5]");
+  check_shape("window", window, {2});
+  if (mask.shape.size() != 1) refuse("attention_mask", mask, "flat: the masks one after another");
 
-  const AttentionKernels& kernels = *attention_kernels().front();
-  const std::int64_t groups = (shape.tokens + kAttentionQueries - 1) / kAttentionQueries;
-  const auto attend = [&](std::int64_t head, std::int64_t group) {
-    thread_local std::vector<float> scratch;  // kept by onnxruntime's threads
-    scratch.resize(attention_scratch(head_dim));
-    const std::int64_t first = group * kAttentionQueries;
-    kernels.attend(input, head / heads, head % heads, first,
-                   std::min(first + kAttentionQueries, shape.tokens), scratch.data());
-  };
-  if (groups == 1) {
-    context.parallel_for(rows * heads, [&](std::int64_t head) {
-      kernels.append(input, head / heads, head % heads);
-      attend(head, 0);
-    });
-    return;
+  const std::int64_t tokens = qkv.shape[0];
+  AttentionInput input{shape,
+                       tokens,
+                       qkv.as<float>(),
+                       // The cache belongs to the caller, who binds it as an input to be written.
+                       static_cast<std::byte*>(const_cast<void*>(key.data)),
+                       static_cast<std::byte*>(const_cast<void*>(value.data)),
+                       cache_dtype(key.type),
+                       {segments.as<AttentionSegment>(), static_cast<std::size_t>(segments.shape[0])},
+                       window.as<std::int64_t>()[0],
+                       window.as<std::int64_t>()[1],
+                       {mask.as<float>(), static_cast<std::size_t>(mask.shape[0])}};
+  if (input.dtype == KvDtype::kInt8) {
+    input.key_scale = scale_of("key_scale", key_scale, heads, head_dim);
+    input.value_scale = scale_of("value_scale", value_scale, heads, head_dim);
+  } else if (key_scale || value_scale) {
+    throw std::invalid_argument("key_scale or value_scale is given, but past_key is not int8");
   }
-  context.parallel_for(rows * heads,
-                       [&](std::int64_t head) { kernels.append(input, head / heads, head % heads); });
-  // The last queries see the most keys: they come first, so that no thread is left with them at the end.
-  context.parallel_for(rows * heads * groups, [&](std::int64_t task) {
-    attend(task % (rows * heads), groups - 1 - task / (rows * heads));
-  });
+  check_attention(input);
+  input.out = context.output<float>(0, {tokens, width});
+  compute_attention(input, *attention_kernels().front(),
+                    [&](std::int64_t count, const auto& task) { context.parallel_for(count, task); });
 }
 
 }  // namespace sabiyarn

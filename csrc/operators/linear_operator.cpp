@@ -1,6 +1,7 @@
 #include "operators/linear_operator.hpp"
 
 #include <algorithm>
+#include <string>
 
 #include "core/kernels/linear.hpp"
 
@@ -11,40 +12,65 @@ namespace {
 // What one thread takes at a time: enough to be read in one go, little enough that slow threads do not keep
 // others waiting.
 constexpr std::size_t kBytesPerTask = 64 << 10;
-// Rows that are rounded in one task: a few microseconds.
+// Rows that are normalized and rounded in one task: a few microseconds.
 constexpr std::int64_t kRowsPerTask = 4;
+// Float tiles that share what they read of many rows: a slice of them and of 256 rows fits into 512 KiB of cache.
+constexpr std::int64_t kTilesOfManyRows = 8;
+
+std::string text_of(const std::vector<std::int64_t>& shape) {
+  std::string result = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) result += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+  return result + "]";
+}
 
 std::int64_t product(const std::vector<std::int64_t>& shape, std::size_t count) {
   std::int64_t result = 1;
-  for (std::size_t i = 0; i < count; ++i) result *= shape[i];
+  for (std::size_t i = 0; i < count; ++i) {
+    if (__builtin_mul_overflow(result, shape[i], &result)) {
+      throw std::invalid_argument("a tensor of shape " + text_of(shape) + " is too large");
+    }
+  }
   return result;
 }
 
-void check_norm(const Input& scale, const Input& bias, std::int64_t width) {
-  if ((scale && scale.shape != std::vector{width}) || (bias && bias.shape != std::vector{width})) {
-    throw std::invalid_argument("a norm has another width than what it normalizes");
+void check_shape(const Input& input, const char* name, const std::vector<std::int64_t>& expected) {
+  if (input && input.shape != expected) {
+    throw std::invalid_argument(std::string(name) + " has shape " + text_of(input.shape) + "; it must be " +
+                                text_of(expected));
   }
+}
+
+// An even number: products with floats take tiles in pairs.
+std::int64_t tiles_per_task(const TiledMatrix& weights, std::int64_t num_rows) {
+  const auto read_at_once = static_cast<std::int64_t>(kBytesPerTask / weights.tile_bytes());
+  const std::int64_t least = is_float(weights.type) ? (num_rows > 1 ? kTilesOfManyRows : 2) : 1;
+  return std::max(read_at_once + read_at_once % 2, least);
+}
+
+template <typename Task>
+void for_each_row(Context& context, std::int64_t num_rows, const Task& task) {
+  context.parallel_for((num_rows + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t group) {
+    const std::int64_t end = std::min((group + 1) * kRowsPerTask, num_rows);
+    for (std::int64_t row = group * kRowsPerTask; row < end; ++row) task(row);
+  });
+}
+
+TiledMatrix described_by(const Attributes& attributes) {
+  TiledMatrix matrix{nullptr, attributes.integer("N"), attributes.integer("K"),
+                     WeightType{attributes.integer("weight_type")}, 0};
+  if (has_blocks(matrix.type)) matrix.block = attributes.integer("block_size");
+  matrix.check_shape();
+  return matrix;
 }
 
 }  // namespace
 
-TiledWeights::TiledWeights(const Attributes& attributes)
-    : shape_{nullptr, attributes.integer("N"), attributes.integer("K"), attributes.integer("block_size"),
-             attributes.integer("bits")} {
-  constexpr std::int64_t most = std::int64_t{1} << 31;  // far from overflow when multiplied with each other
-  if (shape_.outputs < 1 || shape_.outputs > most || shape_.inputs < 1 || shape_.inputs > most ||
-      shape_.block < 8 || shape_.block % 8 != 0 || shape_.inputs % shape_.block != 0 ||
-      (shape_.bits != 4 && shape_.bits != 8)) {
-    throw std::invalid_argument("N, K, block_size and bits do not describe tiled weights");
-  }
-}
+TiledWeights::TiledWeights(const Attributes& attributes) : shape_(described_by(attributes)) {}
 
 TiledMatrix TiledWeights::over(const Input& weights) const {
   TiledMatrix matrix = shape_;
   matrix.data = weights.as<std::byte>();
-  if (static_cast<std::size_t>(product(weights.shape, weights.shape.size())) != matrix.nbytes()) {
-    throw std::invalid_argument("the weights have another size than their attributes say");
-  }
+  matrix.check_size(static_cast<std::size_t>(product(weights.shape, weights.shape.size())));
   return matrix;
 }
 
@@ -54,44 +80,56 @@ void LinearOperator::compute(Context& context) const {
   const TiledMatrix weights = weights_.over(context.input(1));
   std::vector<std::int64_t> shape = x.shape;
   if (shape.empty() || shape.back() != weights.inputs) {
-    throw std::invalid_argument("the input has another width than the weights");
+    throw std::invalid_argument("x has shape " + text_of(shape) + "; its last dimension must be the " +
+                                std::to_string(weights.inputs) + " inputs of the weights");
   }
   const std::int64_t num_rows = product(shape, shape.size() - 1);
   shape.back() = weights.outputs;
-  if (bias && bias.shape != std::vector{weights.outputs}) {
-    throw std::invalid_argument("the bias has another shape than [outputs]");
-  }
-  if (residual && residual.shape != shape) {
-    throw std::invalid_argument("the residual has another shape than the output");
-  }
-  check_norm(norm_scale, norm_bias, weights.inputs);
+  check_shape(bias, "bias", {weights.outputs});
+  check_shape(residual, "residual", shape);
+  check_shape(norm_scale, "norm_scale", {weights.inputs});
+  check_shape(norm_bias, "norm_bias", {weights.inputs});
   const LinearOutput output{context.output<float>(0, shape), bias.as<float>(), residual.as<float>(), gelu_};
   if (num_rows == 0) return;
 
   const LinearKernels& kernels = *linear_kernels().front();
   const Norm norm{norm_scale.as<float>(), norm_bias.as<float>()};
-  thread_local QuantizedActivations rows;  // kept for the next product: a step allocates nothing
-  QuantizedActivations& rounded = rows;    // the worker threads must see this thread's
-  rounded.resize(num_rows, weights.inputs, weights.block);
-  const std::int64_t round_tasks = (num_rows + kRowsPerTask - 1) / kRowsPerTask;
-  context.parallel_for(round_tasks, [&](std::int64_t task) {
-    const std::int64_t end = std::min((task + 1) * kRowsPerTask, num_rows);
-    for (std::int64_t row = task * kRowsPerTask; row < end; ++row) {
-      const float* values = x.as<float>() + row * weights.inputs;
+  const auto* values = x.as<float>();
+  // Memory of this thread, which the worker threads must see, kept for the next product: a step allocates nothing.
+  thread_local QuantizedActivations own_rounded;
+  thread_local std::vector<float> own_normalized;
+  QuantizedActivations& rounded = own_rounded;
+  if (is_float(weights.type)) {
+    if (norm_scale) {
+      std::vector<float>& normalized = own_normalized;
+      normalized.resize(static_cast<std::size_t>(num_rows * weights.inputs));
+      for_each_row(context, num_rows, [&](std::int64_t row) {
+        kernels.normalize(values + row * weights.inputs, weights.inputs, norm,
+                          normalized.data() + row * weights.inputs);
+      });
+      values = normalized.data();
+    }
+  } else {
+    rounded.resize(num_rows, weights.inputs, weights.block);
+    for_each_row(context, num_rows, [&](std::int64_t row) {
+      const float* source = values + row * weights.inputs;
       if (norm_scale) {
         thread_local std::vector<float> normalized;
         normalized.resize(static_cast<std::size_t>(weights.inputs));
-        kernels.normalize(values, weights.inputs, norm, normalized.data());
-        values = normalized.data();
+        kernels.normalize(source, weights.inputs, norm, normalized.data());
+        source = normalized.data();
       }
-      kernels.round_row(values, row, rounded);
-    }
-  });
-  const std::int64_t per_task =
-      std::max<std::int64_t>(1, static_cast<std::int64_t>(kBytesPerTask / weights.tile_bytes()));
-  const std::int64_t tiles = weights.tiles();
+      kernels.round_row(source, row, rounded);
+    });
+  }
+  const std::int64_t tiles = weights.tiles(), per_task = tiles_per_task(weights, num_rows);
   context.parallel_for((tiles + per_task - 1) / per_task, [&](std::int64_t task) {
-    kernels.multiply(weights, rounded, task * per_task, std::min((task + 1) * per_task, tiles), output);
+    const std::int64_t first = task * per_task, end = std::min(first + per_task, tiles);
+    if (is_float(weights.type)) {
+      kernels.multiply_floats(weights, values, num_rows, first, end, output);
+    } else {
+      kernels.multiply(weights, rounded, first, end, output);
+    }
   });
 }
 
@@ -99,23 +137,23 @@ void ResidualNormOperator::compute(Context& context) const {
   const Input x = context.input(0);
   const Input scale[2] = {context.input(1), context.input(2)}, bias[2] = {context.input(3), context.input(4)};
   if (x.shape.empty() || x.shape.back() % kTileOutputs != 0) {
-    throw std::invalid_argument("the input's width is no multiple of 8");
+    throw std::invalid_argument("x has shape " + text_of(x.shape) +
+                                "; its last dimension must be a multiple of 8");
   }
   const std::int64_t width = x.shape.back(), num_rows = product(x.shape, x.shape.size() - 1);
-  for (int i = 0; i < 2; ++i) check_norm(scale[i], bias[i], width);
+  check_shape(scale[0], "first_scale", {width});
+  check_shape(bias[0], "first_bias", {width});
+  check_shape(scale[1], "second_scale", {width});
+  check_shape(bias[1], "second_bias", {width});
   float* out = context.output<float>(0, x.shape);
+  if (num_rows == 0) return;
   const LinearKernels& kernels = *linear_kernels().front();
-  const std::int64_t tasks = (num_rows + kRowsPerTask - 1) / kRowsPerTask;
-  if (tasks == 0) return;
-  context.parallel_for(tasks, [&](std::int64_t task) {
-    const std::int64_t end = std::min((task + 1) * kRowsPerTask, num_rows);
-    for (std::int64_t row = task * kRowsPerTask; row < end; ++row) {
-      const float* from = x.as<float>() + row * width;
-      float* to = out + row * width;
-      kernels.normalize(from, width, {scale[0].as<float>(), bias[0].as<float>()}, to);
-      kernels.normalize(to, width, {scale[1].as<float>(), bias[1].as<float>()}, to);
-      for (std::int64_t k = 0; k < width; ++k) to[k] += from[k];
-    }
+  for_each_row(context, num_rows, [&](std::int64_t row) {
+    const float* from = x.as<float>() + row * width;
+    float* to = out + row * width;
+    kernels.normalize(from, width, {scale[0].as<float>(), bias[0].as<float>()}, to);
+    kernels.normalize(to, width, {scale[1].as<float>(), bias[1].as<float>()}, to);
+    for (std::int64_t k = 0; k < width; ++k) to[k] += from[k];
   });
 }
 
@@ -128,7 +166,10 @@ void EmbeddingOperator::compute(Context& context) const {
   float* out = context.output<float>(0, shape);
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t id = ids.as<std::int64_t>()[i];
-    if (id < 0 || id >= table.outputs) throw std::invalid_argument("an id lies outside of the table");
+    if (id < 0 || id >= table.outputs) {
+      throw std::invalid_argument("ids hold " + std::to_string(id) + "; the table has the ids 0 to " +
+                                  std::to_string(table.outputs - 1));
+    }
     read_row(table, id, out + i * table.inputs);
   }
 }

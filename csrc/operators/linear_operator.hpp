@@ -6,7 +6,8 @@
 
 namespace sabiyarn {
 
-// Attributes N (outputs), K (inputs), block_size, bits: how the weights lie.
+// Attributes N (outputs), K (inputs), weight_type (ONNX's number: 1 float32, 10 float16, 16 bfloat16, 3 int8, 22 int4)
+// and, of integers, block_size: how the weights lie.
 class TiledWeights {
  public:
   explicit TiledWeights(const Attributes& attributes);
@@ -17,7 +18,7 @@ class TiledWeights {
 };
 
 // x           float32 [..., K]
-// weights     uint8, tiled
+// weights     uint8, tiled (core/kernels/tiled_matrix.hpp)
 // bias        float32 [N], may be left out like all that follow
 // residual    float32 [..., N], added at the end
 // norm_scale, norm_bias  float32 [K]: of a layer norm of x before the product

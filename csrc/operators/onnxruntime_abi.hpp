@@ -33,6 +33,9 @@ struct Api {
   Status* create_status(int code, const char* message) const noexcept {
     return entry<Status* (*)(int, const char*)>(0)(code, message);
   }
+  const char* message(const Status* status) const noexcept {
+    return entry<const char* (*)(const Status*)>(2)(status);
+  }
   Status* create_domain(const char* name, CustomOpDomain** out) const noexcept {
     return entry<Status* (*)(const char*, CustomOpDomain**)>(26)(name, out);
   }

@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -22,8 +21,9 @@ namespace sabiyarn {
 // onnxruntime's errors, which own a message, as exceptions.
 inline void check(const ort::Api& api, ort::Status* status, const char* what) {
   if (status == nullptr) return;
+  const std::string message = std::string(what) + ": " + api.message(status);
   api.release(status);
-  throw std::runtime_error(what);
+  throw std::runtime_error(message);
 }
 
 class Attributes {
@@ -31,7 +31,8 @@ class Attributes {
   Attributes(const ort::Api& api, const ort::KernelInfo* info) : api_(api), info_(info) {}
   std::int64_t integer(const char* name) const {
     std::int64_t value = 0;
-    check(api_, api_.attribute(info_, name, &value), name);
+    const std::string missing = std::string("attribute ") + name + " is missing, or no integer";
+    check(api_, api_.attribute(info_, name, &value), missing.c_str());
     return value;
   }
 
@@ -88,6 +89,7 @@ class Context {
   // task(i) for i < total, on onnxruntime's threads, whoever is free next.
   template <typename Task>
   void parallel_for(std::int64_t total, const Task& task) {
+    if (total == 0) return;
     if (total == 1) {
       task(0);
       return;

@@ -1,4 +1,4 @@
-"""How fast this machine's memory can be read: a step reads every weight once, and no step is faster than that.
+"""Measures how fast this machine's memory can be read. A step reads every weight once, so it cannot be faster.
 
 Each thread reads its part of a buffer that no cache holds, with one exclusive-or per word (_core.exclusive_or).
 """
@@ -22,13 +22,13 @@ PASSES = 12
 
 
 def read_bandwidth(threads: int, *, passes: int = PASSES, buffer_bytes: int | None = None) -> list[float]:
-    """Bytes per second of each pass over the buffer.
+    """Return the read rate of each pass over the buffer, bytes per second.
 
-    The best of them is the machine's: other work can only make a pass slower.
+    The best of them is the machine's bandwidth: other work can only make a pass slower.
 
     Args:
-        threads: that read at once.
-        buffer_bytes: None: BUFFER_BYTES, or a quarter of what this process can take, if that is less.
+        threads: number of threads that read at once.
+        buffer_bytes: size of the buffer. None: BUFFER_BYTES, or a quarter of the available memory if that is less.
     """
     if buffer_bytes is None:
         left = AvailableMemory.read().here
@@ -39,7 +39,7 @@ def read_bandwidth(threads: int, *, passes: int = PASSES, buffer_bytes: int | No
 
 
 def _pass(parts: list[np.ndarray[tuple[int, ...], np.dtype[np.uint64]]]) -> float:
-    """Bytes per second from the first thread's start to the last one's end."""
+    """Return bytes per second from the first thread's start to the last one's end."""
     ready = threading.Barrier(len(parts))
     spans: list[tuple[float, float]] = []
 

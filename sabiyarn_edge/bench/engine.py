@@ -1,4 +1,4 @@
-"""Engine: an EdgeGenerator whose loading, prompts, steps and beams are timed through its public methods."""
+"""Engine times loading, prompts, steps and beams of an EdgeGenerator through its public methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..options.generation_config import GenerationConfig
 from .footprint import footprint, forget_peak
 from .timed_session import timed
 from .traffic import weight_bytes_per_step
-from .turn import Turn
+from .trial import Trial
 
 __all__ = ["Engine", "random_prompt"]
 
@@ -20,7 +20,7 @@ NUM_BEAMS = 5
 
 
 def random_prompt(vocab_size: int, length: int, seed: int) -> list[int]:
-    """Token ids; every engine gets the same ones."""
+    """Return random token ids. Every engine gets the same ones."""
     return [int(token) for token in np.random.default_rng(seed).integers(0, vocab_size, length)]
 
 
@@ -34,7 +34,7 @@ class Engine:
 
     def __init__(self, folder: Path, **options: Any) -> None:
         started = time.perf_counter()
-        import onnxruntime  # noqa: F401  (its own memory and time are not the model's)
+        import onnxruntime  # noqa: F401  (its memory and time are not the model's)
 
         from ..generator import EdgeGenerator
 
@@ -50,12 +50,12 @@ class Engine:
         self.vocab_size = self.generator.config.gptjx.vocab_size
 
     def facts(self) -> dict[str, Any]:
-        """What does not change from turn to turn, ready for JSON."""
+        """Return what does not change between trials, ready for JSON."""
         config = self.generator.config
         return {
             "dtype": config.dtype,
             "kv_cache_dtype": config.kv_cache_dtype,
-            "threads": self.generator._session.num_threads,
+            "threads": self.generator._engine.decoder.num_threads,
             "vocab_size": self.vocab_size,
             "positions": config.gptjx.block_size,
             "disk_bytes": sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file()),
@@ -67,11 +67,11 @@ class Engine:
         }
 
     def remember_memory(self, name: str) -> None:
-        """Note the memory as it is now."""
+        """Record the current memory under `name`."""
         self.memory[name] = footprint()
 
-    def turn(self, length: int, steps: int, seed: int) -> Turn:
-        """A random prompt and `steps` greedy tokens after the first, as `stream` gives them."""
+    def trial(self, length: int, steps: int, seed: int) -> Trial:
+        """Time a random prompt and `steps` greedy tokens after the first, as `stream` gives them."""
         prompt = random_prompt(self.vocab_size, length, seed)
         started = time.perf_counter()
         stream = self.generator.stream(prompt, _greedy(steps + 1), reuse_prefix=False)
@@ -81,7 +81,7 @@ class Engine:
         for _ in stream:
             stamps.append(time.perf_counter())
         cpu = time.process_time() - cpu
-        return Turn(
+        return Trial(
             prompt_tokens=length,
             first_token_seconds=stamps[0] - started,
             step_seconds=[float(seconds) for seconds in np.diff(stamps)],
@@ -89,20 +89,14 @@ class Engine:
         )
 
     def outside_run_seconds(self, length: int, steps: int, seed: int) -> list[float]:
-        """Of each step, what is not spent inside onnxruntime: choosing the token, and all bookkeeping."""
+        """Return the seconds of each step outside onnxruntime: choosing the token, and all bookkeeping."""
         prompt = random_prompt(self.vocab_size, length, seed)
-        with timed(self.generator._session) as session:
-            stream = self.generator.stream(prompt, _greedy(steps + 1), reuse_prefix=False)
-            next(stream)
-            found, before, inside = [], time.perf_counter(), session.seconds
-            for _ in stream:
-                now = time.perf_counter()
-                found.append(now - before - (session.seconds - inside))
-                before, inside = now, session.seconds
-        return found
+        with timed(self.generator._engine.decoder) as session:
+            self.generator.generate(prompt, _greedy(steps + 1), reuse_prefix=False)
+        return session.between_runs()[-steps:]
 
     def load_again(self) -> float:
-        """Seconds that loading takes once onnxruntime is imported and the weights are packed."""
+        """Return the seconds of a warm load: onnxruntime is imported and the files are cached."""
         from ..generator import EdgeGenerator
 
         started = time.perf_counter()
@@ -110,7 +104,7 @@ class Engine:
         return time.perf_counter() - started
 
     def beam_step_seconds(self, length: int, steps: int, seed: int) -> float:
-        """Mean time of a step of 5-beam search."""
+        """Return the mean time of a step of 5-beam search, seconds."""
         prompt = random_prompt(self.vocab_size, length, seed)
         config = _greedy(steps + 1).updated(num_beams=NUM_BEAMS)
         timings = self.generator.generate(prompt, config, reuse_prefix=False).timings

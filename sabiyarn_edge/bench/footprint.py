@@ -1,4 +1,4 @@
-"""The memory of this process: its own, mapped from files, and the most it ever had."""
+"""Reads the memory of this process: private, mapped from files, and the peak."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _FIELDS = {"RssAnon": "anonymous", "RssFile": "mapped", "RssShmem": "shared", "V
 
 
 def footprint() -> dict[str, int]:
-    """Bytes now in memory.
+    """Return the bytes now in memory.
 
-    "anonymous" belongs to this process alone and cannot be dropped; "mapped" are clean pages of files, which
-    processes share and the system may drop; "shared" is memory without a file that could be shared; "peak" is the
-    most that all of it came to. Where there is no /proc (macOS) "peak" is all that is known.
+    "anonymous" is private memory, which cannot be dropped. "mapped" are clean pages of files, which processes share and
+    the system may drop. "shared" is shareable memory without a file. "peak" is the highest sum of all. Without /proc
+    (macOS) only "peak" is known.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
@@ -30,6 +30,6 @@ def footprint() -> dict[str, int]:
 
 
 def forget_peak() -> None:
-    """Let the peak begin anew; does nothing where the system cannot."""
+    """Reset the peak. Does nothing if the system cannot."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets VmHWM

@@ -1,4 +1,4 @@
-"""What a result must say of where it was taken."""
+"""Describes the machine that a result was taken on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("sabiyarn-edge", "onnxruntime", "numpy")
 
 
 def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Date, CPU, the instructions that products use on it, cores, memory, system and versions, ready for JSON."""
+    """Return date, CPU, instruction set of the matmuls, cores, memory, system and versions, ready for JSON."""
     versions = {}
     for package in packages:
         try:
@@ -41,7 +41,7 @@ def describe_machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    """The board if it has a name (Raspberry Pi 4 Model B ...), else the CPU as the system names it."""
+    """Return the board's name if it has one (Raspberry Pi 4 Model B ...), else the system's name of the CPU."""
     try:
         board = Path("/proc/device-tree/model").read_text(encoding="utf-8").strip("\0\n ")
     except OSError:

@@ -1,4 +1,4 @@
-"""measure: everything `sabiyarn-edge bench` tells, as one dictionary for JSON."""
+"""measure() returns everything that `sabiyarn-edge bench` tells, as one dictionary for JSON."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .bandwidth import read_bandwidth
 from .engine import NUM_BEAMS, Engine
 from .machine import describe_machine
 from .statistics import summary
-from .turn import Turn, summarize
+from .trial import Trial, summarize
 
 __all__ = ["EXCLUDED", "LENGTHS", "measure"]
 
 LENGTHS = (16, 128, 1024, 4000)
 """Prompt lengths, tokens."""
 
-EXCLUDED = "tokenizing; the first turn at each prompt length"
-"""What the figures do not hold."""
+EXCLUDED = "tokenizing; the first trial at each prompt length"
+"""Time that the figures do not include."""
 
 T = TypeVar("T")
 
@@ -44,8 +44,8 @@ def measure(
     Args:
         lengths: prompt lengths; those that do not fit the model's positions are left out and named.
         steps: tokens timed after each prompt.
-        rounds: turns of each length, whose medians are given.
-        seconds: after so long a length gets no further turn (but always one).
+        rounds: trials of each length; the figures are their medians.
+        seconds: begin no further trial of a length after this time; each length has at least one.
         progress: is told what is measured now.
         options: of EdgeGenerator.from_pretrained.
 
@@ -65,13 +65,13 @@ def measure(
     engine = Engine(folder, **options)
     progress(f"memory after {_MEMORY_TOKENS} tokens")
     prompt = min(16, fitting[0])
-    engine.turn(prompt, min(_MEMORY_TOKENS, positions - prompt - 1) - 1, seed=0)
+    engine.trial(prompt, min(_MEMORY_TOKENS, positions - prompt - 1) - 1, seed=0)
     engine.remember_memory(f"after_{_MEMORY_TOKENS}_tokens")
-    turns: dict[int, list[Turn]] = {}
+    trials: dict[int, list[Trial]] = {}
     for length in fitting:
         progress(f"prompts of {length} tokens")
-        engine.turn(length, _WARM_UP_STEPS, seed=0)
-        turns[length] = _repeated(lambda seed, n=length: engine.turn(n, steps, seed), rounds, seconds)  # type: ignore[misc]
+        engine.trial(length, _WARM_UP_STEPS, seed=0)
+        trials[length] = _repeated(lambda seed, n=length: engine.trial(n, steps, seed), rounds, seconds)  # type: ignore[misc]
         engine.remember_memory(f"after_prompt_of_{length}")
     beam_length = min(fitting, key=lambda length: abs(length - 128))
     progress(f"{NUM_BEAMS} beams")
@@ -91,7 +91,7 @@ def measure(
             kv_bytes=facts["kv_bytes_per_position"],
             bandwidth=bandwidth,
         )
-        for length, found in turns.items()
+        for length, found in trials.items()
     }
     return {
         "benchmark": "bench",
@@ -116,7 +116,7 @@ def measure(
 
 
 def _repeated(one: Callable[[int], T], rounds: int, seconds: float) -> list[T]:
-    """Up to `rounds` results, none begun after `seconds`, but at least one."""
+    """Return up to `rounds` results, none begun after `seconds`, but at least one."""
     started, found = time.perf_counter(), [one(1)]
     while len(found) < rounds and time.perf_counter() - started < seconds:
         found.append(one(len(found) + 1))

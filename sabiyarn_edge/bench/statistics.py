@@ -1,4 +1,4 @@
-"""Many timings in few numbers."""
+"""Summarizes many timings in few numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["summary"]
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """Median, 10th and 90th percentile and how many values they come from.
+    """Return median, 10th and 90th percentile, and the number of values.
 
     With one value all three are that value.
     """

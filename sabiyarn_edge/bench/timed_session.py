@@ -1,4 +1,4 @@
-"""How much of a step is not onnxruntime's."""
+"""Measure how much of a step is spent outside onnxruntime."""
 
 from __future__ import annotations
 
@@ -13,27 +13,33 @@ __all__ = ["TimedSession", "timed"]
 
 
 class TimedSession:
-    """An onnxruntime session that adds up the time spent in its runs."""
+    """An onnxruntime session that notes when each of its runs began and ended.
+
+    Attributes:
+        runs: (start, end) of each run, `time.perf_counter()`.
+    """
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self.seconds = 0.0
-
-    def io_binding(self) -> Any:
-        return self._session.io_binding()
+        self.runs: list[tuple[float, float]] = []
 
     def run_with_iobinding(self, binding: Any, options: Any = None) -> None:
         started = time.perf_counter()
         self._session.run_with_iobinding(binding, options)
-        self.seconds += time.perf_counter() - started
+        self.runs.append((started, time.perf_counter()))
+
+    def between_runs(self) -> list[float]:
+        """Seconds from the end of each run to the start of the next."""
+        return [after[0] - before[1] for before, after in zip(self.runs, self.runs[1:], strict=False)]
 
 
 @contextmanager
-def timed(session: Decoder) -> Iterator[TimedSession]:
-    """Let all runs of `session` go through a TimedSession for a while."""
-    watched, runner = TimedSession(session._session), session.runner
-    session.runner = session._make_runner(watched)
+def timed(decoder: Decoder) -> Iterator[TimedSession]:
+    """Let all runs of `decoder` go through a TimedSession for a while."""
+    session = decoder.runner.graph
+    watched = TimedSession(session)
+    decoder.runner.graph = watched
     try:
         yield watched
     finally:
-        session.runner = runner
+        decoder.runner.graph = session

@@ -1,4 +1,4 @@
-"""What one step has to read from memory, which bounds its time."""
+"""Counts the bytes that one step has to read from memory, which bound its time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ _POSITION_TABLE = "transformer.wpe."  # one row of it is read, unlike of the oth
 
 
 def weight_bytes_per_step(folder: Path) -> int:
-    """Bytes of weights that a step of one row reads: all matrices once, the tied wte as lm_head.
-
-    float16 weights are widened when they are loaded, and read as float32.
-    """
+    """Return the bytes of weights that a step of one row reads: all matrices once, the tied wte as lm_head."""
     config = ModelConfig.load(folder)
     tensors = WeightsHeader.read(Path(folder) / config.weights_file).tensors
     stored = {t.offset: t for name, t in tensors.items() if not name.startswith(_POSITION_TABLE)}
-    widened = 2 if config.dtype == "float16-weights" else 1
-    return sum(t.nbytes * (widened if t.dtype == "float16" else 1) for t in stored.values())
+    return sum(tensor.nbytes for tensor in stored.values())
 
 
 def step_bytes(weight_bytes: int, kv_bytes: int, past: int) -> int:
-    """Bytes that a step of one row reads at so many past tokens."""
+    """Return the bytes that a step of one row reads behind `past` tokens."""
     return weight_bytes + kv_bytes * past

@@ -6,112 +6,23 @@ tokens given are tokens at all; the others are left out of their prompt, and of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._core import MaskCache
+from ..engine.prompt_mask import PromptMask
 from ..errors import InvalidInputError
 
-__all__ = ["CallMasks", "PromptMask", "read_attn_mask"]
-
-_AS_GOOD_AS_HIDDEN = -1e30
-"""Additive values below (torch.finfo(float32).min is usual) leave a softmax weight of 0 beside any ordinary one."""
-
-
-@dataclass(frozen=True)
-class PromptMask:
-    """What each token of one prompt may see of the prompt."""
-
-    length: int
-    """Tokens of the prompt."""
-    values: NDArray[np.bool_] | NDArray[np.float32] | None
-    """[length, length]: bool, True = may attend, or float32, added to the scores. None: causal."""
-    later: NDArray[np.float32] | None = None
-    """[length]: what tokens behind the prompt may see of it, additive; None: what its last token may."""
-
-    def write(self, first: int, out: NDArray[np.float32], causal: MaskCache) -> None:
-        """What tokens first, first + 1, ... may see of the tokens up to the last of them, as additive float32.
-
-        Args:
-            out: [count, first + count], overwritten.
-            causal: asked for rows if this mask is causal.
-        """
-        end = first + len(out)
-        if self.values is None:
-            causal.write_additive(first, out)
-        elif self.values.dtype == np.bool_:
-            out[...] = np.where(self.values[first:end, :end], np.float32(0), np.float32(-np.inf))
-        else:
-            out[...] = self.values[first:end, :end]
-
-    def last_row(self) -> NDArray[np.float32]:
-        """What tokens behind the prompt may see of it, additive float32 [length]."""
-        if self.later is not None:
-            return self.later
-        if self.values is None:
-            return np.zeros(self.length, np.float32)
-        last = self.values[-1]
-        return (
-            np.where(last, 0, -np.inf).astype(np.float32)
-            if last.dtype == np.bool_
-            else last.astype(np.float32)
-        )
-
-    def of_kept(self, kept: Sequence[int]) -> PromptMask:
-        """The mask of what is left of a text that begins with this prompt.
-
-        Tokens behind the prompt see what its last one saw, and one another up to themselves. A token that saw only
-        such as are gone sees itself.
-
-        Args:
-            kept: places in the text of the tokens that are left, ascending.
-        """
-        if self.values is None:
-            return PromptMask(len(kept), None)
-        at = np.asarray(kept, np.int64)
-        within = np.minimum(at, self.length - 1)
-        values = self.values[np.ix_(within, within)]
-        may, may_not = (True, False) if values.dtype == np.bool_ else (0, -np.inf)
-        new = at >= self.length
-        values[:, new] = may_not
-        values[np.tri(len(at), dtype=bool) & new[:, None] & new] = may
-        blind = np.flatnonzero(~(values if values.dtype == np.bool_ else values > -np.inf).any(axis=1))
-        values[blind, blind] = may
-        return PromptMask(len(at), values, np.where(new, np.float32(0), self.last_row()[within]))
-
-    def chunks(self, most: int) -> Iterator[tuple[int, int]]:
-        """Cut the prompt into runs (first, count) that can be computed one after another.
-
-        No token of a run looks ahead into a later run, so a run is longer than `most` tokens where the mask ties
-        more of them together.
-        """
-        if self.values is None:
-            ends = np.arange(1, self.length + 1)
-        else:
-            # A cut behind token i is possible if no token up to i sees a later one.
-            reach = np.maximum.accumulate([_last_seen(row) for row in self.values])
-            ends = np.flatnonzero(reach <= np.arange(self.length)) + 1
-        first = 0
-        while first < self.length:
-            within = ends[(ends > first) & (ends <= first + most)]
-            end = int(within[-1] if len(within) else ends[ends > first][0])
-            yield first, end - first
-            first = end
-
-
-def _last_seen(row: NDArray[Any]) -> int:
-    """Index of the last key that a query sees."""
-    if row.dtype == np.bool_:
-        seen = row
-    else:
-        seen = row > _AS_GOOD_AS_HIDDEN
-        if not seen.any():  # then even the smallest values have weight
-            seen = row > -np.inf
-    return int(np.flatnonzero(seen)[-1])
+__all__ = [
+    "CallMasks",
+    "PromptMask",
+    "check_every_token_sees",
+    "check_values",
+    "read_attn_mask",
+    "zeros_and_ones",
+]
 
 
 class CallMasks:
@@ -145,7 +56,7 @@ class CallMasks:
                 f"attention_mask has shape {mask.shape}, but the prompts are {len(rows)} rows of {rows.shape[1]} ids; "
                 f"it must be (B, S) = {rows.shape}. A mask per query belongs in attn_mask."
             )
-        self._real = mask if mask.dtype == np.bool_ else _zeros_and_ones(mask, "attention_mask")
+        self._real = mask if mask.dtype == np.bool_ else zeros_and_ones(mask, "attention_mask")
         for row, kept in enumerate(self._real):
             if not kept.any():
                 raise InvalidInputError(
@@ -212,7 +123,7 @@ def read_attn_mask(
             masks[row] = PromptMask(mask.length if kept is None else int(kept.sum()), None)
             continue
         values = mask.values if kept is None else np.ascontiguousarray(mask.values[kept][:, kept])
-        _check_every_token_sees(values, kept, row)
+        check_every_token_sees(values, kept, row)
         masks[row] = PromptMask(len(values), values)
     return masks
 
@@ -254,16 +165,16 @@ def _read_array(mask: NDArray[Any], lengths: Sequence[int]) -> list[PromptMask]:
             f"({length}, {length}), (1 or {rows}, {length}, {length}) or (1 or {rows}, 1, {length}, {length}). "
             "Padding belongs in attention_mask."
         )
-    values = _check_values(mask.reshape(-1, length, length))
+    values = check_values(mask.reshape(-1, length, length))
     return [PromptMask(length, values[row if len(values) > 1 else 0]) for row in range(rows)]
 
 
-def _check_values(mask: NDArray[Any]) -> NDArray[np.bool_] | NDArray[np.float32]:
+def check_values(mask: NDArray[Any]) -> NDArray[np.bool_] | NDArray[np.float32]:
     """As bool, or as float32 without NaN and +inf."""
     if mask.dtype == np.bool_:
         return mask
     if mask.dtype.kind in "iu":
-        return _zeros_and_ones(mask, "attn_mask")
+        return zeros_and_ones(mask, "attn_mask")
     if mask.dtype.kind != "f":
         raise InvalidInputError(
             f"attn_mask has dtype {mask.dtype}; it must be bool, integers 0 and 1, or floats that are added to the "
@@ -280,7 +191,7 @@ def _check_values(mask: NDArray[Any]) -> NDArray[np.bool_] | NDArray[np.float32]
         return np.asarray(mask, np.float32)
 
 
-def _check_every_token_sees(values: NDArray[Any], kept: NDArray[np.bool_] | None, row: int) -> None:
+def check_every_token_sees(values: NDArray[Any], kept: NDArray[np.bool_] | None, row: int) -> None:
     sees = (values if values.dtype == np.bool_ else values > -np.inf).any(axis=1)
     blind = np.flatnonzero(~sees)
     if len(blind):
@@ -292,7 +203,7 @@ def _check_every_token_sees(values: NDArray[Any], kept: NDArray[np.bool_] | None
         )
 
 
-def _zeros_and_ones(mask: NDArray[Any], name: str) -> NDArray[np.bool_]:
+def zeros_and_ones(mask: NDArray[Any], name: str) -> NDArray[np.bool_]:
     if mask.dtype.kind not in "iu":
         raise InvalidInputError(f"{name} has dtype {mask.dtype}; it must be bool or integers 0 and 1.")
     if not ((mask == 0) | (mask == 1)).all():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,18 +47,23 @@ class Callbacks:
             stopping_criteria=_functions(options, "stopping_criteria"),
         )
 
-    def hooks(self) -> dict[str, Any]:
-        """The hooks for a DecodeLoop; None for what the caller did not give, so that it costs nothing."""
+    def hooks(self, first_prompt: int = 0) -> dict[str, Any]:
+        """The hooks for a DecodeLoop; None for what the caller did not give, so that it costs nothing.
+
+        Args:
+            first_prompt: what the caller calls the state's first prompt.
+        """
+        allow = partial(self._allow, first_prompt) if self.prefix_allowed_tokens_fn else None
         return {
-            "before_scores": self._allow if self.prefix_allowed_tokens_fn else None,
+            "before_scores": allow,
             "after_scores": self._process if self.logits_processor else None,
             "after_choice": self._judge if self.stopping_criteria else None,
         }
 
-    def _allow(self, state: DecodeState) -> None:
+    def _allow(self, first_prompt: int, state: DecodeState) -> None:
         assert self.prefix_allowed_tokens_fn is not None
         for row in range(state.num_rows):
-            allowed = self.prefix_allowed_tokens_fn(state.prompt_of(row), _history(state, row))
+            allowed = self.prefix_allowed_tokens_fn(first_prompt + state.prompt_of(row), _history(state, row))
             ids = [int(token) for token in allowed]
             outside = [token for token in ids if not 0 <= token < state.vocab_size]
             if not ids or outside:

@@ -112,17 +112,18 @@ def _as_ids(value: Any, name: str) -> list[int]:
         raise InvalidInputError(
             f"{name} holds values that are not integers ({array.dtype}); token ids are integers."
         )
-    return [int(token) for token in array]
+    ids: list[int] = array.tolist()
+    return ids
 
 
 def _check(ids: list[int], name: str, vocab_size: int, max_length: int | None) -> None:
     if not ids:
         raise InvalidInputError(f"{name} is empty. Give at least one token: some words to continue.")
-    for index, token in enumerate(ids):
-        if not 0 <= token < vocab_size:
-            raise InvalidInputError(
-                f"{name} has token id {token} at index {index}; ids of this model are 0 to {vocab_size - 1}."
-            )
+    if min(ids) < 0 or max(ids) >= vocab_size:
+        index, token = next((i, token) for i, token in enumerate(ids) if not 0 <= token < vocab_size)
+        raise InvalidInputError(
+            f"{name} has token id {token} at index {index}; ids of this model are 0 to {vocab_size - 1}."
+        )
     if max_length is not None and len(ids) >= max_length:
         raise InvalidInputError(
             f"{name} has {len(ids)} tokens; with at most {max_length} positions that leaves no room for a new token. "

@@ -32,6 +32,8 @@ class Timings:
     """Tokens of these reruns."""
     rerun_seconds: float = 0.0
     """Time for them, seconds; part of decode_seconds."""
+    num_guesses: int = 0
+    """With prompt lookup: tokens that were guessed, right or wrong."""
 
     @property
     def prefill_tokens_per_second(self) -> float:
@@ -66,6 +68,8 @@ class GenerationResult:
     """With output_scores: for each row [generated], the log-probability with which each token was chosen."""
     timings: Timings
     """Where the time went."""
+    seeds: list[int] | None = None
+    """With do_sample: the seed of each row. A call with one prompt and that seed makes the row again."""
 
     @property
     def text(self) -> str | None:

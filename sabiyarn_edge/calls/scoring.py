@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from .._core import log_sum_exp
 from ..engine.decoder import Decoder
+from ..engine.rows import Row, Rows
+from ..engine.work import Budget, Piece, Work
 from ..errors import NumericalError
 from ..options.overflow import SlidingContext
 
-__all__ = ["SCORE_LOGITS_BYTES", "Score", "score_tokens"]
-
-SCORE_LOGITS_BYTES = 8 * 2**20
-"""What the logits of one run may take, bytes: 40 positions of SabiYarn-125M's 52050 float32 logits."""
+__all__ = ["Score", "Scoring", "log_prob"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,40 +40,84 @@ class Score:
         return math.exp(-self.total / count) if count else math.nan
 
 
-def score_tokens(session: Decoder, tokens: Sequence[int], context: SlidingContext) -> Score:
-    """Score one text; the KV cache holds nothing else then.
+class Scoring(Work):
+    """Scores one text.
 
     Args:
         tokens: at least one. More than `context.positions` make the text slide as generation does.
-
-    Raises:
-        NumericalError: the model gave NaN.
+        context: which tokens the model sees when its positions end.
+        needed_bytes: see Work.
     """
-    ids = np.asarray(tokens, np.int64)
-    log_probs = np.empty(len(ids) - 1, np.float32)
-    most = max(SCORE_LOGITS_BYTES // (4 * session.config.gptjx.vocab_size), 1)
-    session.begin(min(max(len(log_probs), 1), session.window))
-    done = 0
-    while done < len(log_probs):
-        if context.slides_at(done + 1):
-            session.rerun(0, context.of(tokens[: done + 1])[:-1])
-        # Several tokens on a full ring would evict what the first of them still has to see.
-        room = max(session.kv_cache.window - session.kv_cache.length(0), 1)
-        count = min(
-            most, room, len(log_probs) - done, context.until_slide(done + 1), session.max_prefill_chunk
+
+    due = False
+
+    def __init__(self, tokens: Sequence[int], context: SlidingContext, needed_bytes: int = 0) -> None:
+        super().__init__()
+        self.needed_bytes = needed_bytes
+        self._tokens, self._context = list(tokens), context
+        self._log_probs = np.empty(len(tokens) - 1, np.float32)
+        self._done = 0  # tokens whose successors are scored
+        self._rerun: list[int] = []  # tokens to run anew, without logits, after a slide
+        self._ran = (0, 0)  # tokens of the run at hand: without and with logits
+
+    @property
+    def score(self) -> Score:
+        """The result, once it has ended."""
+        return Score(token_ids=self._tokens, log_probs=self._log_probs)
+
+    def begin(self, decoder: Decoder, rows: Rows) -> None:
+        self._decoder, self._rows = decoder, rows
+        if len(self._log_probs) == 0:
+            self.end(rows, keep=False)
+            return
+        rows.reserve(min(len(self._log_probs), self._context.positions))
+        self.rows = [rows.take()]
+
+    def plan(self, budget: Budget) -> Sequence[Piece]:
+        row = self.rows[0]
+        room = min(budget.tokens, self._decoder.kv_cache.max_append(row.index))
+        if self._slides(row):
+            self._rows.restart(row)
+            self._rerun = self._context.of(self._tokens[: self._done + 1])[:-1]
+        if self._rerun:
+            count = min(room, len(self._rerun))
+            tokens, self._ran = self._rerun[:count], (count, 0)
+        else:
+            until_slide = self._context.until_slide(self._done + 1)
+            count = min(room, budget.logits, len(self._log_probs) - self._done, until_slide)
+            tokens, self._ran = self._tokens[self._done : self._done + count], (0, count)
+            budget.logits -= count
+        budget.tokens -= count
+        return [Piece(row, tokens, self._ran[1])] if count > 0 else ()
+
+    def _slides(self, row: Row) -> bool:
+        """Whether the next token makes the older ones slide, and they have not yet."""
+        length = self._done + 1
+        return (
+            not self._rerun
+            and self._context.slides_at(length)
+            and len(row.tokens) >= self._context.length(length)
         )
-        session.runner.forward(0, ids[done : done + count])
-        try:
-            for i, logits in enumerate(session.runner.logits(count), start=done):
-                log_probs[i] = _log_prob(logits, ids[i + 1])
-        except ValueError as error:  # the core found NaN; within a run it spreads to the tokens before
-            raise NumericalError(
-                f"the model gave NaN for one of the tokens {done} to {done + count} of the text. Its weights may be "
-                "damaged."
-            ) from error
-        done += count
-    return Score(token_ids=[int(token) for token in tokens], log_probs=log_probs)
+
+    def advance(self, first: int, hidden: NDArray[np.float32] | None) -> None:
+        unscored, scored = self._ran
+        del self._rerun[:unscored]
+        if scored == 0:
+            return
+        begin = self._done
+        for i, logits in enumerate(self._decoder.runner.logits(first, scored), start=begin):
+            try:
+                self._log_probs[i] = log_prob(logits, self._tokens[i + 1])
+            except ValueError as error:  # the core found NaN; within a run it spreads to the tokens before
+                raise NumericalError(
+                    f"the model gave NaN for one of the tokens {begin} to {begin + scored} of the text. Its weights "
+                    "may be damaged."
+                ) from error
+        self._done += scored
+        if self._done == len(self._log_probs):
+            self.end(self._rows, keep=False)
 
 
-def _log_prob(logits: NDArray[np.float32], token: int) -> float:
+def log_prob(logits: NDArray[np.float32], token: int) -> float:
+    """Natural log-probability of a token. Raises ValueError if the logits hold NaN."""
     return float(logits[token]) - float(logits.max()) - log_sum_exp(logits)

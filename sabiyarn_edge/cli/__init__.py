@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import InvalidInputError, SabiYarnError
-from . import bench, doctor, embed, export, generate, info, pack, plan, score
+from . import bench, doctor, embed, export, generate, info, plan, score, serve, tasks
 from .parser import Parser, UsageError
 from .terminal import PROGRAM, discard_output, one_line, prepare_streams, say, warnings_as_lines
 
@@ -25,7 +25,7 @@ exit codes:
   130  interrupted (Ctrl-C)
 """
 
-COMMANDS = (generate, score, embed, export, info, plan, pack, bench, doctor)
+COMMANDS = (generate, tasks, score, embed, export, info, plan, serve, bench, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_streams()
     try:
         with warnings_as_lines():
-            arguments = _parser().parse_all(sys.argv[1:] if argv is None else argv)
+            argv = sys.argv[1:] if argv is None else argv
+            arguments = _parser(argv).parse_all(argv)
             code: int | None = arguments.run(arguments)
             sys.stdout.flush()
         return code or EXIT_OK
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_FAILED
 
 
-def _parser() -> Parser:
+def _parser(argv: Sequence[str] = ()) -> Parser:
     parser = Parser(
         prog=PROGRAM,
         description="Runs SabiYarn and other GPTJX language models on small devices.",
@@ -72,4 +73,5 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_to(commands)
+    tasks.add_task_of_folder(commands, argv)
     return parser

@@ -1,4 +1,4 @@
-"""sabiyarn-edge bench: how fast a model runs on this machine, and what memory it takes."""
+"""sabiyarn-edge bench: measures speed and memory of a model on this machine."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ MIB = 2**20
 EPILOG = f"""\
 measured, each figure the median of several rounds:
   decode    time from token to token, with the past as long as the prompt
-  first     from the call to the first token: the prompt's computation
-  CPU       seconds of all cores per 100 tokens, a measure of energy
-  floor     the time in which this machine's memory can be read as far as one token needs: all weights, and the
-            keys and values of the past; and what share of the decode time that is (more than all of it for a
-            model that fits into the CPU's cache)
-  memory    "own" belongs to the process; "mapped" is shared with other processes and can be dropped
+  first     time from the call to the first token: prefill and one choice
+  CPU       CPU seconds of all cores per 100 tokens, a measure of energy
+  floor     time to read the memory that one token needs: all weights, and keys and values of the past. Then its
+            share of the decode time; above 100 % for a model that fits into the CPU's cache
+  memory    "private" belongs to this process alone; "mapped" is shared with other processes and can be dropped
 
 examples:
   {PROGRAM} bench sabiyarn-125m
@@ -59,7 +58,6 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
     parser.add_argument("--low-power", action="store_true", help="let threads sleep whenever they wait")
-    parser.add_argument("--no-cache", action="store_true", help="do not keep packed weights on disk")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -90,7 +88,6 @@ def run(arguments: argparse.Namespace) -> None:
         progress=progress,
         num_threads=arguments.threads,
         low_power=arguments.low_power,
-        weight_cache=False if arguments.no_cache else None,
     )
     if shown:
         sys.stderr.write("\r\x1b[K")
@@ -98,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """The result for people."""
+    """Return the result as text for people."""
     machine, bandwidth = result["machine"], result["bandwidth"]
     ((name, engine),) = result["engines"].items()
     versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
@@ -128,7 +125,7 @@ def as_text(result: dict[str, Any]) -> str:
         f"prompt of {beams['prompt_tokens']}, {beams['num_beams']} beams: {beams['step_ms']['median']:.2f} ms per "
         f"step; of a greedy step {engine['outside_run_us']['median']:.0f} us are not onnxruntime's",
         "",
-        "memory, MiB                          own   mapped     peak",
+        "memory, MiB                      private   mapped     peak",
     ]
     for stage, sizes in engine["memory"].items():
         columns = (

@@ -1,4 +1,4 @@
-"""sabiyarn-edge doctor: whether this machine can run a model, and what to do if not."""
+"""sabiyarn-edge doctor: finds out if this machine can run a model, and what to do if not."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add this command to the parser."""
     parser = commands.add_parser(
         "doctor",
-        help="see whether this machine can run a model, and what to do if not",
-        description="Looks at board, memory, libraries, telemetry and cache folder, and at MODEL if one is given.",
+        help="find out if this machine can run a model, and what to do if not",
+        description="Looks at board, memory, libraries and telemetry, and at MODEL if one is given.",
         epilog=EPILOG,
     )
     parser.set_defaults(run=run, parser=parser)
@@ -36,7 +36,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command. Returns the exit code."""
     from ..doctor import System, examine
 
     findings = []

@@ -1,4 +1,4 @@
-"""sabiyarn-edge embed: a vector for each line of a file."""
+"""sabiyarn-edge embed: gives a vector for each line of a file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,6 @@ def run(arguments: argparse.Namespace) -> None:
         generator = EdgeGenerator.from_pretrained(
             arguments.model,
             num_threads=arguments.threads,
-            weight_cache=False if arguments.no_cache else None,
         )
         numbers: list[int] = []  # of the line at hand
         for text in lines_of(file, numbers):

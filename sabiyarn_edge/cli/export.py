@@ -1,4 +1,4 @@
-"""sabiyarn-edge export: from a checkpoint to a model folder."""
+"""sabiyarn-edge export: turns a checkpoint into a model folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .parser import Parser
 from .terminal import PROGRAM
 
 if TYPE_CHECKING:
-    from ..export import Accuracy, ExportReport
+    from ..export import Accuracy, ExportReport, PortableReport
 
 __all__ = ["add_to", "run"]
 
@@ -42,7 +42,8 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         default="int8",
         metavar="TYPE",
         help="how weights are stored: int8 (default: a quarter of float32's size, and faster; nearly the same logits), "
-        "int4 (smaller and faster still, at a loss that the report states), float16-weights or float32",
+        "int4 (smaller and faster still, at a loss that the report states), float32, float16, bfloat16, or keep (the "
+        "checkpoint's own of these floats)",
     )
     parser.add_argument(
         "--block-size",
@@ -84,6 +85,18 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument(
         "--max-length", type=int, metavar="N", help="cut the position table to N positions (default: all)"
     )
+    parser.add_argument(
+        "--portable",
+        action="store_true",
+        help="also write OUT/portable, for other runtimes: the model in standard ONNX operators, with weights of its "
+        "own and a README",
+    )
+    parser.add_argument(
+        "--tasks",
+        metavar="FILE",
+        help="tasks.json of the model: its tasks' templates, languages and labels (default: the checkpoint's own, or "
+        "SabiYarn's as far as the vocabulary has their tags)",
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it is an earlier export")
     parser.add_argument("--no-verify", action="store_true", help="skip the comparison with torch")
     parser.add_argument("--quiet", action="store_true", help="no progress bars on standard error")
@@ -114,6 +127,8 @@ def run(arguments: argparse.Namespace) -> None:
         kv_cache_dtype=arguments.kv_cache_dtype,
         calibration=arguments.calibration,
         max_length=arguments.max_length,
+        portable=arguments.portable,
+        tasks=arguments.tasks,
         force=arguments.force,
         verify=not arguments.no_verify,
         progress=not arguments.quiet,
@@ -122,7 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _accuracy(report: ExportReport, accuracy: Accuracy) -> list[str]:
-    """What the rounding of the weights costs."""
+    """Return the lines on what the rounding of the weights costs."""
     worst = max(report.weights, key=lambda name: report.weights[name].relative_error)
     error = report.weights[worst]
     return [
@@ -133,6 +148,17 @@ def _accuracy(report: ExportReport, accuracy: Accuracy) -> list[str]:
         f"roughest matrix: {worst} ({error.storage}), off by {error.relative_error:.2%} of its size and at most "
         f"{error.largest_error:.2g}",
     ]
+
+
+def _portable(portable: PortableReport) -> str:
+    check = portable.verification
+    difference = (
+        "not compared with torch"
+        if check is None
+        else f"largest logit difference from the checkpoint in torch {check.largest_difference:.2g} (bound "
+        f"{check.difference_bound:.2g})"
+    )
+    return f"portable: standard operators of opset {portable.opset}, {portable.dtype} weights; {difference}"
 
 
 def _rules(text: str | None) -> list[str] | None:
@@ -162,4 +188,6 @@ def _summary(report: ExportReport) -> str:
             f"{check.difference_bound:.2g}, spread of logits {check.logit_spread:.2g}); greedy choice agrees for "
             f"{check.greedy_agreement} of {check.generated_tokens} tokens"
         )
+    if report.portable is not None:
+        lines.append(_portable(report.portable))
     return "\n".join([*lines, *(f"note: {note}" for note in report.notes)])

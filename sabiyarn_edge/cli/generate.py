@@ -1,4 +1,4 @@
-"""sabiyarn-edge generate: a prompt's continuation, on standard output as it is produced."""
+"""sabiyarn-edge generate: continues a prompt, on standard output as the text is produced."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..options.generation_config import GenerationConfig
     from ..text_session import Session
 
-__all__ = ["add_to", "run"]
+__all__ = ["add_to", "as_utf8", "assignment", "read_text", "run"]
 
 DEFAULT_MODEL = "nano"
 
@@ -96,7 +96,7 @@ def _add_decoding_options(parser: Parser) -> None:
     group.add_argument(
         "--option",
         action="append",
-        type=_assignment,
+        type=assignment,
         default=[],
         metavar="NAME=VALUE",
         help="any other option of GenerationConfig, with a JSON value or plain text; several times",
@@ -114,9 +114,6 @@ def _add_loading_options(parser: Parser) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
     group.add_argument(
         "--low-power", action="store_true", help="threads sleep while they wait: less energy, slower"
-    )
-    group.add_argument(
-        "--no-cache", action="store_true", help="do not keep packed weights in the cache folder"
     )
     group.add_argument(
         "--kv-window", type=int, metavar="N", help="attend to the newest N tokens only, which bounds memory"
@@ -152,7 +149,7 @@ def _add_loading_options(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    prompt = _read_ids(arguments.prompt) if arguments.ids else _read_text(arguments.prompt)
+    prompt = _read_ids(arguments.prompt) if arguments.ids else read_text(arguments.prompt)
     options = _decoding_options(arguments)
 
     from ..generator import EdgeGenerator
@@ -164,7 +161,6 @@ def run(arguments: argparse.Namespace) -> None:
         num_sink_tokens=arguments.num_sink_tokens,
         overflow=arguments.overflow,
         keep_tokens=arguments.keep_tokens,
-        weight_cache=False if arguments.no_cache else None,
         low_power=arguments.low_power,
         memory_limit_mb=arguments.memory_limit,
         fit=arguments.fit,
@@ -281,7 +277,8 @@ def _decoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def _assignment(text: str) -> tuple[str, Any]:
+def assignment(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE, whose value is JSON, a word of Python's, or plain text."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
@@ -302,10 +299,10 @@ def _ids_or_none(text: str) -> list[int] | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither ids with commas, like 2,7, nor none") from None
 
 
-def _read_text(argument: str) -> str:
-    """PROMPT, or standard input without the line break that ends it."""
+def read_text(argument: str) -> str:
+    """Return PROMPT, or standard input without the line break that ends it."""
     if argument != "-":
-        return _as_utf8(argument)
+        return as_utf8(argument)
     data = sys.stdin.buffer.read() if sys.stdin else b""
     try:
         text = data.decode("utf-8-sig")
@@ -316,7 +313,7 @@ def _read_text(argument: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _as_utf8(argument: str) -> str:
+def as_utf8(argument: str) -> str:
     """An argument that Python read in an ASCII locale holds its bytes as surrogates: read them as UTF-8."""
     if argument.isascii() or not any("\udc80" <= char <= "\udcff" for char in argument):
         return argument
@@ -329,7 +326,7 @@ def _as_utf8(argument: str) -> str:
 
 
 def _read_ids(argument: str) -> list[int]:
-    text = _read_text(argument)
+    text = read_text(argument)
     try:
         return [int(word) for word in text.strip("[] \n").replace(",", " ").split()]
     except ValueError:

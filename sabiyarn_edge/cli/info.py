@@ -1,4 +1,4 @@
-"""sabiyarn-edge info: what a model folder holds and what it needs."""
+"""sabiyarn-edge info: shows what a model folder holds and needs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from typing import Any
 
 from .. import __version__
 from ..errors import ModelFolderError
-from ..model_folder.config import ModelConfig
+from ..model_folder.config import PORTABLE_FOLDER, ModelConfig
 from ..model_folder.graph_nodes import GraphNode, nodes_per_layer, read_nodes, stored_matrices
 from ..model_folder.weights_file import WeightsHeader
+from ..tasks.task_file import TaskFile
 from .parser import Parser
+from .tasks import describe as describe_task
 
 __all__ = ["add_to", "describe", "run"]
 
 MIB = 1024 * 1024
 MATRICES_OF_A_BLOCK = 4
-"""c_attn and c_proj of the attention, c_fc and c_proj of the MLP."""
+"""c_attn and c_proj of attention, c_fc and c_proj of the MLP."""
 NAMES_SHOWN = 14
-"""Of the matrices that are stored in one way; --json has all."""
+"""Names of matrices that are listed for each way of storing them; --json has all."""
 
 
 def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -47,15 +49,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Facts about a model folder; sizes are bytes.
+    """Return facts about a model folder; sizes are bytes.
 
     Raises:
         ModelFolderError: a file is missing or damaged.
     """
     config = ModelConfig.load(folder)
-    weights = folder / config.weights_file
-    header = WeightsHeader.read(weights)  # raises if it is not whole
-    nodes = {role: _nodes(config, folder, role) for role in config.graphs}
+    WeightsHeader.read(folder / config.weights_file)  # raises if it is truncated
+    nodes = _nodes(config, folder)
     shape = config.gptjx
     return {
         "folder": str(folder),
@@ -63,20 +64,21 @@ def describe(folder: Path) -> dict[str, Any]:
         "head_dim": shape.head_dim,
         "parameters": _parameters(folder),
         "dtype": config.dtype,
-        "blocks": _blocks(nodes["decoder"]),
-        "graphs": {
-            name: {
-                "nodes": len(found),
-                "nodes_per_layer": nodes_per_layer(found),
-                "operators": dict(Counter(node.operator for node in found).most_common()),
-            }
-            for name, found in nodes.items()
+        "weights": _weights(nodes),
+        "graph": {
+            "nodes": len(nodes),
+            "nodes_per_layer": nodes_per_layer(nodes),
+            "operators": dict(Counter(node.operator for node in nodes).most_common()),
         },
         "kv_cache_dtype": config.kv_cache_dtype,
         "kv_bytes_per_token": config.kv_bytes_per_token,
         "kv_bytes_at_full_length": config.kv_bytes_per_token * shape.block_size,
-        "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
-        "packed_bytes": weights.stat().st_size - header.end,
+        "files": {
+            path.relative_to(folder).as_posix(): path.stat().st_size
+            for path in (*sorted(folder.iterdir()), *sorted(folder.glob(f"{PORTABLE_FOLDER}/*")))
+            if path.is_file()
+        },
+        "tasks": {name: describe_task(task) for name, task in TaskFile.load(folder).tasks.items()},
         "providers": _providers(),
         "versions": {
             "sabiyarn_edge": __version__,
@@ -87,34 +89,29 @@ def describe(folder: Path) -> dict[str, Any]:
     }
 
 
-def _nodes(config: ModelConfig, folder: Path, role: str) -> list[GraphNode]:
-    """As written in the file; onnxruntime merges and drops some when it loads it."""
-    content = config.read_graph(folder, role)
+def _nodes(config: ModelConfig, folder: Path) -> list[GraphNode]:
+    """Return the nodes of the graph file. onnxruntime merges and drops some of them when it loads it."""
+    content = config.read_graph(folder)
     try:
         return read_nodes(content)
     except (ValueError, KeyError) as error:
-        path = folder / config.graphs[role]
+        path = folder / config.graph
         raise ModelFolderError(f"{path} is damaged ({error}). Copy the model folder again.") from error
 
 
-def _blocks(nodes: list[GraphNode]) -> list[dict[str, Any]]:
-    """Each way in which matrices are stored in blocks, the most frequent first, and which are."""
-    matrices = stored_matrices(nodes)
-    ways = Counter((matrix.bits, matrix.block_size) for matrix in matrices)
+def _weights(nodes: list[GraphNode]) -> list[dict[str, Any]]:
+    """Each way in which matrices are stored, the most frequent first, and which are."""
+    ways: dict[tuple[str, int | None], list[str]] = {}
+    for matrix in stored_matrices(nodes):
+        ways.setdefault((matrix.weight_type, matrix.block_size), []).append(matrix.name)
     return [
-        {
-            "bits": bits,
-            "block_size": size,
-            "matrices": [
-                matrix.name for matrix in matrices if (matrix.bits, matrix.block_size) == (bits, size)
-            ],
-        }
-        for (bits, size), _ in ways.most_common()
+        {"type": weight_type, "block_size": size, "matrices": names}
+        for (weight_type, size), names in sorted(ways.items(), key=lambda way: -len(way[1]))
     ]
 
 
 def _parameters(folder: Path) -> int | None:
-    """As the export counted them: config.json does not tell which layer norms have a bias."""
+    """Return the export's count of parameters: config.json does not tell which layer norms have a bias."""
     try:
         counted = json.loads((folder / "export_report.json").read_text(encoding="utf-8"))["parameters"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -141,17 +138,13 @@ def _as_text(facts: dict[str, Any]) -> str:
         "shape": f"{shape['n_layer']} layers, {shape['n_heads']} heads of {facts['head_dim']}, "
         f"width {shape['n_embd']}, {shape['vocab_size']} tokens, {positions} positions",
         "parameters": f"{parameters}, stored as {facts['dtype']}",
-        **{f"  {name}": value for name, value in map(_block_row, facts["blocks"])},
-        **{name: _graph_row(graph) for name, graph in facts["graphs"].items()},
+        **{f"  {name}": value for name, value in map(_weights_row, facts["weights"])},
+        "graph": _graph_row(facts["graph"]),
         "KV cache": f"{facts['kv_cache_dtype']}, {facts['kv_bytes_per_token']:,} bytes per token and row: "
         f"{', '.join(kv_sizes)}",
         "files": f"{sum(files.values()) / MIB:.2f} MiB",
         **{f"  {name}": f"{size / MIB:.3f} MiB" for name, size in files.items()},
-        **(
-            {"  of them packed": f"{facts['packed_bytes'] / MIB:.3f} MiB, behind the weights in their file"}
-            if facts["packed_bytes"]
-            else {}
-        ),
+        "tasks": ", ".join(facts["tasks"]) or "none (no tasks.json)",
         "providers": ", ".join(facts["providers"]),
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }
@@ -159,17 +152,21 @@ def _as_text(facts: dict[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}{value}" for name, value in rows.items())
 
 
-def _block_row(way: dict[str, Any]) -> tuple[str, str]:
+def _weights_row(way: dict[str, Any]) -> tuple[str, str]:
     names: list[str] = way["matrices"]
     blocks = Counter(name.rpartition(".")[0].rpartition(".")[0] for name in names if name.startswith("h."))
-    whole = [block for block, count in blocks.items() if count == MATRICES_OF_A_BLOCK]
-    listed = [*whole, *(name for name in names if not name.startswith(tuple(f"{block}." for block in whole)))]
+    complete = [block for block, count in blocks.items() if count == MATRICES_OF_A_BLOCK]
+    listed = [
+        *complete,
+        *(name for name in names if not name.startswith(tuple(f"{block}." for block in complete))),
+    ]
     shown = listed if len(listed) <= NAMES_SHOWN else [*listed[:NAMES_SHOWN], "..."]
-    return f"{way['bits']} bits", f"blocks of {way['block_size']}, {len(names)} matrices: {', '.join(shown)}"
+    blocks_of = "" if way["block_size"] is None else f"blocks of {way['block_size']}, "
+    return way["type"], f"{blocks_of}{len(names)} matrices: {', '.join(shown)}"
 
 
 def _graph_row(graph: dict[str, Any]) -> str:
-    """The number of nodes: a layer's, and what comes upon them."""
+    """Return the number of nodes: in each layer, and around the layers."""
     layers: list[int] = graph["nodes_per_layer"]
     usual, count = Counter(layers).most_common(1)[0] if layers else (0, 0)
     others = [f"{number} in layer {i}" for i, number in enumerate(layers) if number != usual]

@@ -1,4 +1,4 @@
-"""Parser: argparse whose errors are one line and name the nearest option."""
+"""Parser is argparse with one-line errors that name the nearest option."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
 
     def add_version(self) -> None:
-        """--version, without importing anything."""
+        """Add --version, without importing anything."""
         self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print."""
+        """Raise UsageError with the message that argparse would print."""
         raise UsageError(f"{message} (see `{self.prog} --help`)")
 
     def parse_all(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Like parse_args, with a helpful error for an unknown option."""
+        """Parse like parse_args, with a helpful error for an unknown option."""
         arguments, unknown = self.parse_known_args(argv)
         if unknown:
             command: Parser = arguments.parser

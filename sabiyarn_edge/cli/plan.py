@@ -1,4 +1,4 @@
-"""sabiyarn-edge plan: how much memory a model will take, without loading it."""
+"""sabiyarn-edge plan: predicts how much memory a model will take, without loading it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .terminal import PROGRAM
 __all__ = ["add_to", "run"]
 
 EPILOG = f"""\
-Memory is that of the process above `import onnxruntime`, without mapped files, which the system drops when it needs
-the room. --memory-limit of `{PROGRAM} generate` holds a run to such a number.
+Memory is the process's memory above `import onnxruntime`, without mapped files, which the system can drop.
+--memory-limit of `{PROGRAM} generate` refuses what takes more than such a number.
 
 examples:
   {PROGRAM} plan FOLDER --max-length 1024
@@ -43,7 +43,6 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument(
         "--kv-window", type=int, metavar="N", help="attend to the newest N tokens only (default: all)"
     )
-    parser.add_argument("--no-cache", action="store_true", help="without packed weights in the cache folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object, in bytes")
 
 
@@ -58,6 +57,5 @@ def run(arguments: argparse.Namespace) -> None:
         batch=arguments.batch,
         beams=arguments.beams,
         kv_window=arguments.kv_window,
-        weight_cache=False if arguments.no_cache else None,
     )
     print(json.dumps(plan.to_dict()) if arguments.json else plan)

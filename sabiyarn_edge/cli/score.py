@@ -1,4 +1,4 @@
-"""sabiyarn-edge score: how likely a model finds the lines of a file."""
+"""sabiyarn-edge score: gives the log-probability and perplexity of each line of a file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,6 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.model,
             num_threads=arguments.threads,
             overflow=arguments.overflow,
-            weight_cache=False if arguments.no_cache else None,
         )
         progress = _Progress(_size(file), show=not arguments.quiet and sys.stderr.isatty())
         numbers: list[int] = []  # of the line at hand
@@ -79,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _size(file: BinaryIO) -> int:
-    """Bytes of a file; 0 of a pipe or a terminal, whose end nobody knows."""
+    """Return the bytes of a file; 0 for a pipe or a terminal, whose end is unknown."""
     try:
         status = os.fstat(file.fileno())
     except OSError:  # not a real file, as in tests
@@ -105,10 +104,10 @@ def _as_json(number: int, score: Score) -> str:
 
 
 class _Progress:
-    """One line on the terminal that is written over, and the sums for the last one.
+    """A progress line on the terminal, and the sums of its last state.
 
     Args:
-        total_bytes: of the file, for the bar; 0: unknown, no bar.
+        total_bytes: size of the file, for the bar; 0: unknown, no bar.
     """
 
     def __init__(self, total_bytes: int, *, show: bool) -> None:
@@ -141,14 +140,14 @@ class _Progress:
             self._shown = False
 
     def bar(self) -> str:
-        """How much of the file is read: 20 signs and the percentage."""
+        """Return how much of the file is read: 20 signs and the percentage."""
         if self._total_bytes == 0:
             return ""
         done = min(self._bytes_read / self._total_bytes, 1.0)
         return f"|{'#' * int(20 * done):<20}| {100 * done:3.0f} % "
 
     def summary(self) -> str:
-        """What was scored so far."""
+        """Return the sums over the texts so far."""
         perplexity = math.exp(-self._total / self._scored) if self._scored else math.nan
         speed = self._tokens / (time.perf_counter() - self._started)
         return (

@@ -1,4 +1,4 @@
-"""What all commands do with standard output and standard error."""
+"""Standard output and standard error, as all commands use them."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def prepare_streams() -> None:
 
 
 def say(message: str) -> None:
-    """One line to standard error, with the program's name."""
+    """Write one line to standard error, with the program's name."""
     print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text without line breaks."""
+    """Return an error's text without line breaks."""
     return " ".join(str(error).split())
 
 
 def discard_output() -> None:
-    """Let what is still in standard output's buffer go nowhere: it cannot be written, and Python would try at exit."""
+    """Discard standard output's buffer: it cannot be written, and Python would try again at exit."""
     try:
         target = sys.stdout.fileno()
     except (OSError, ValueError):  # not a real file, as in tests

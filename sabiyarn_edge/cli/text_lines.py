@@ -1,4 +1,4 @@
-"""Texts from a file, one in each line."""
+"""Reads texts from a file, one in each line."""
 
 from __future__ import annotations
 
@@ -11,23 +11,20 @@ from typing import BinaryIO
 from ..errors import InvalidInputError
 from .generate import DEFAULT_MODEL
 
-__all__ = ["add_arguments", "lines_of", "opened"]
+__all__ = ["add_arguments", "decoded_lines", "lines_of", "opened"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what commands that read such a file have in common."""
+    """Add the arguments that all commands with such a file have."""
     parser.add_argument("file", metavar="FILE", help='texts, one in each line; "-" is standard input')
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, metavar="MODEL", help="model folder, or nano (default)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
-    parser.add_argument(
-        "--no-cache", action="store_true", help="do not keep packed weights in the cache folder"
-    )
 
 
 def opened(name: str) -> BinaryIO:
-    """The file, or standard input if it is called "-"."""
+    """Open the file, or standard input if it is called "-"."""
     if name == "-":
         return sys.stdin.buffer
     try:
@@ -39,10 +36,22 @@ def opened(name: str) -> BinaryIO:
 def lines_of(
     file: BinaryIO, numbers: list[int], read: Callable[[int], object] = lambda nbytes: None
 ) -> Iterator[str]:
-    """The lines that are not empty; the number of the one given last is appended to `numbers`.
+    """Yield the lines that are not empty, and append the number of each to `numbers`.
 
     Args:
-        read: told the bytes of each line.
+        read: called with the bytes of each line.
+    """
+    for number, text in enumerate(decoded_lines(file, read), start=1):
+        if text:
+            numbers.append(number)
+            yield text
+
+
+def decoded_lines(file: BinaryIO, read: Callable[[int], object] = lambda nbytes: None) -> Iterator[str]:
+    """Yield all lines, without their line breaks.
+
+    Args:
+        read: called with the bytes of each line.
     """
     for number, line in enumerate(file, start=1):
         read(len(line))
@@ -53,6 +62,4 @@ def lines_of(
                 f"line {number} is not UTF-8: byte {error.start} is {line[error.start]:#04x}. Convert the file to "
                 "UTF-8."
             ) from None
-        if text:
-            numbers.append(number)
-            yield text
+        yield text

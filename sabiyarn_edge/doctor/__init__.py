@@ -1,6 +1,6 @@
-"""What sabiyarn-edge doctor looks at: the board, what is installed, and whether a model fits.
+"""Examines the board, the installed libraries and, if one is given, a model: `sabiyarn-edge doctor`.
 
-Imports neither onnxruntime nor the compiled core, which may be what is broken.
+Imports neither onnxruntime nor the compiled core, because they may be broken.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from .finding import Finding
 from .limits import examine_memory, examine_threads
 from .model import examine_model
 from .software import examine_software, examine_telemetry
-from .storage import examine_cache
 from .system import System
 
 __all__ = ["Finding", "System", "examine"]
 
 
 def examine(system: System, model: str | None = None) -> Iterator[Finding]:
-    """Look at everything, one finding after the other; some take seconds."""
+    """Yield all findings, one after the other. Some take seconds."""
     yield examine_board(system)
     yield examine_width(system)
     yield examine_cpu(system)
@@ -27,6 +26,5 @@ def examine(system: System, model: str | None = None) -> Iterator[Finding]:
     yield examine_threads(system)
     yield from examine_software(system)
     yield examine_telemetry()
-    yield examine_cache()
     if model is not None:
         yield examine_model(system, model)

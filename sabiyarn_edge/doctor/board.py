@@ -1,4 +1,4 @@
-"""Board, CPU and width of the system."""
+"""Examines board, CPU and word size of the system."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _OF_INTEREST = (
 
 
 def examine_board(system: System) -> Finding:
-    """The board's name, where the device tree or the firmware has one."""
+    """Find the board's name in the device tree or the firmware."""
     name = system.read("proc/device-tree/model") or system.read("sys/firmware/devicetree/base/model")
     if not name:
         parts = (system.read(f"sys/class/dmi/id/{file}") for file in ("sys_vendor", "product_name"))
@@ -47,7 +47,7 @@ def examine_board(system: System) -> Finding:
 
 
 def examine_width(system: System) -> Finding:
-    """Whether system and Python are 64-bit, on a CPU that onnxruntime has wheels for."""
+    """Check that system and Python are 64-bit, on a CPU that onnxruntime has wheels for."""
     facts = {"machine": system.machine, "python_bits": system.python_bits}
     if system.python_bits == 64 and system.machine in ("x86_64", "AMD64", "aarch64", "arm64"):
         return Finding("system", "ok", f"64-bit, {system.machine}", facts=facts)
@@ -65,7 +65,7 @@ def examine_width(system: System) -> Finding:
 
 
 def examine_cpu(system: System) -> Finding:
-    """Cores and the instruction sets that decide speed."""
+    """Find the cores and the instruction sets that decide speed."""
     cpuinfo = system.read("proc/cpuinfo")
     fields = re.findall(r"^([^\t:\n]+?)\s*:[ \t]*(.*)$", cpuinfo, re.MULTILINE)
     found = [value for name, value in fields if name in ("flags", "Features")]

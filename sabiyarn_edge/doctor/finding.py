@@ -1,4 +1,4 @@
-"""Finding: one line of the doctor's report."""
+"""Finding is one line of the doctor's report."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Status = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, and what was found."""
+    """The result of one examination."""
 
     name: str
     status: Status
     text: str
     remedy: str = ""
-    """What to do; of everything but what is ok."""
+    """Advice for a warning or a problem; empty if ok."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """The same for programs; sizes are bytes."""
+    """The finding for programs; sizes are bytes."""
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""

@@ -1,4 +1,4 @@
-"""Memory and CPUs that this process may use."""
+"""Examines the memory and CPUs that this process may use."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .system import MIB, System
 __all__ = ["examine_memory", "examine_threads"]
 
 _SMALL = 256 * MIB
-"""Less than this to spare is little: SabiYarn-125M in 8 bits takes 42 MiB of its own for 256 tokens (Python and
-onnxruntime included), beside 169 MiB of mapped weights."""
+"""Less available memory than this gives a warning. SabiYarn-125M in 8 bits takes 42 MiB of private memory for 256
+tokens (Python and onnxruntime included), and 169 MiB of mapped weights."""
 
 
 def examine_memory(system: System) -> Finding:
-    """RAM, swap, and limits of control groups."""
+    """Examine RAM, swap, and limits of control groups."""
     memory = AvailableMemory.read(system.root)
     facts = {**dataclasses.asdict(memory), "here": memory.here}
     if memory.here is None or memory.available is None or memory.total is None:
@@ -40,6 +40,6 @@ def examine_memory(system: System) -> Finding:
 
 
 def examine_threads(system: System) -> Finding:
-    """CPUs at hand, and what a container's quota leaves of them."""
+    """Count the CPUs, within a container's quota."""
     threads = usable_cpus(system.root)
     return Finding("threads", "ok", f"{threads} (CPUs that this process may use)", facts={"threads": threads})

@@ -1,4 +1,4 @@
-"""Whether a model is whole, and fits into this memory."""
+"""Checks that a model is complete, and that it fits into this memory."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from .system import MIB, System
 __all__ = ["examine_model"]
 
 POSITIONS = 1024
-"""For which the memory is planned, or the model's own if it has fewer."""
+"""Positions that the memory is planned for, or the model's if it has fewer."""
 
 BASE = 26 * MIB
-"""Python with numpy and onnxruntime imported, above which the plan counts; measured with Python 3.11 on x86-64."""
+"""Bytes of Python with numpy and onnxruntime imported, which the plan leaves out (Python 3.11, x86-64)."""
 
 
 def examine_model(system: System, model: str) -> Finding:
-    """All bytes of the model against their hashes, which loading is too short for; its plan against the memory."""
+    """Check all bytes of the model against their hashes, which loading does not, and its plan against the memory."""
     try:
         from ..generator import find_model
         from ..model_folder.weights_file import hash_weights_file
         from ..planning.memory_plan import plan_memory
     except ImportError as error:
         text = f"{model} is not looked at, since the package does not load ({error})"
-        return Finding("model", "problem", text, "Mend what stands above first.")
+        return Finding("model", "problem", text, "Solve the problems above first.")
     try:
         folder = find_model(model)
         config = ModelConfig.load(folder)
-        for role in config.graphs:
-            config.read_graph(folder, role)
+        config.read_graph(folder)
         weights = folder / config.weights_file
         weights_hash = hash_weights_file(weights)
         if weights_hash != config.weights_hash:
@@ -54,7 +53,7 @@ def examine_model(system: System, model: str) -> Finding:
         "available": available,
     }
     text = (
-        f"{folder}: {own / MIB:.0f} MiB of its own for {positions} positions (Python and libraries included), "
+        f"{folder}: {own / MIB:.0f} MiB of private memory for {positions} positions (Python and libraries included), "
         f"and {mapped / MIB:.0f} MiB of mapped weights"
     )
     if available is None:

@@ -1,4 +1,4 @@
-"""Whether what we need is installed and runs here, tried in a process of its own: a crash is reported, not suffered."""
+"""Checks that the libraries are installed and run here, in a child process: a crash is reported, not suffered."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .system import System
 __all__ = ["MIN_ONNXRUNTIME", "examine_software", "examine_telemetry"]
 
 MIN_ONNXRUNTIME = (1, 30)
-"""As pyproject.toml asks for; tests/doctor holds them together."""
+"""The minimum of pyproject.toml; tests/doctor compares them."""
 
 TESTED_ONNXRUNTIME = "1.32.0"
-"""The one whose wheels ran under the emulated boards."""
+"""The version whose wheels ran under the emulated boards."""
 
 EXPECTED_START = "<yor> Gbogbo ènìyàn ni a bí ní òmìnira"
-"""What nano knows by heart: the first words of the Universal Declaration of Human Rights, Article 1, in Yoruba."""
+"""Text that nano knows by heart: the beginning of the Universal Declaration of Human Rights in Yoruba."""
 
 _TRY = """
 import json, sys
@@ -53,7 +53,7 @@ def runtime():
 def generate():
     from sabiyarn_edge import EdgeGenerator
     prompt = "<yor> Gbogbo ènìyàn"
-    generator = EdgeGenerator.from_pretrained("nano", num_threads=1, weight_cache=False)
+    generator = EdgeGenerator.from_pretrained("nano", num_threads=1)
     return prompt + generator.generate(prompt, max_new_tokens=8).text
 for name, run in [("numpy", numpy), ("tokenizers", tokenizers), ("core", core), ("onnxruntime", runtime),
                   ("generation", generate)]:
@@ -65,7 +65,7 @@ _STEPS = ("numpy", "tokenizers", "core", "onnxruntime", "generation")
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Of one step: what it said, or how it failed."""
+    """The result of one step: its answer, or how it failed."""
 
     done: str | None = None
     error: str = ""
@@ -74,7 +74,7 @@ class _Outcome:
 
 
 def examine_software(system: System) -> list[Finding]:
-    """numpy, tokenizers, our compiled core, onnxruntime; and all of them together, on the bundled model."""
+    """Try numpy, tokenizers, the compiled core, onnxruntime, and all of them together on the bundled model."""
     outcomes = _try(system)
     findings = [_judge(name, outcomes[name]) for name in _STEPS[:-1] if name in outcomes]
     if all(finding.status != "problem" for finding in findings):
@@ -83,7 +83,7 @@ def examine_software(system: System) -> list[Finding]:
 
 
 def examine_telemetry() -> Finding:
-    """Whether onnxruntime reports to its maker, from us or from other programs of this user."""
+    """Check that onnxruntime does not report to its maker, neither from here nor from other programs of this user."""
     state, file = telemetry.state(), telemetry.device_id_file()
     facts = {"state": state, "device_id_file": str(file) if file else None}
     if state == "on":
@@ -106,7 +106,7 @@ def examine_telemetry() -> Finding:
 
 
 def _try(system: System) -> dict[str, _Outcome]:
-    """Run the steps in a child; those after one that killed it are tried in another."""
+    """Run the steps in a child process. Those behind a step that killed it are tried in another."""
     outcomes: dict[str, _Outcome] = {}
     for _ in _STEPS:
         begun = _run(system, outcomes)
@@ -117,7 +117,7 @@ def _try(system: System) -> dict[str, _Outcome]:
 
 
 def _run(system: System, outcomes: dict[str, _Outcome]) -> str | None:
-    """Fill in what a child says of the steps that have no outcome; the step that killed it, if one did."""
+    """Run the steps without an outcome in a child process. Returns the step that killed it, if one did."""
     code = _TRY.replace("    step(name, run)", f"    if name not in {sorted(outcomes)!r}: step(name, run)")
     # Modules are looked for where this process finds them, whatever the current folder holds.
     code = f"import sys; sys.path[:] = {sys.path!r}\n{system.prelude}\n{code}"
@@ -214,7 +214,7 @@ def _judge_generation(outcome: _Outcome) -> Finding:
             f"Install onnxruntime {TESTED_ONNXRUNTIME}; if that does not help, report this with `--json`.",
             facts,
         )
-    return Finding("generation", "ok", "the bundled model says what it has learnt", facts=facts)
+    return Finding("generation", "ok", "the bundled model gives the text that it has learnt", facts=facts)
 
 
 def _label(name: str) -> str:

@@ -15,12 +15,12 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK_TOKENS", "PrefixCache", "PrefixPin", "common_prefix"]
+__all__ = ["BLOCK_TOKENS", "PrefixCache", "PrefixPin", "common_prefix", "count_tokens"]
 
 BLOCK_TOKENS = 64
 """Most tokens of a block: 2.25 MiB of float16 keys and values for SabiYarn-125M."""
 
-Sides = NDArray[Any]
+KeyValues = NDArray[Any]
 """Keys and values [n_layer, 2, n_heads, tokens, head_dim]."""
 
 
@@ -31,8 +31,13 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return int(differ.argmax()) if differ.any() else shorter
 
 
+def count_tokens(pieces: Sequence[KeyValues]) -> int:
+    """Tokens of keys and values that stand one behind another."""
+    return sum(piece.shape[3] for piece in pieces)
+
+
 class PrefixPin:
-    """Says that the keys and values of `tokens` are wanted for as long as this object lives.
+    """Pins the keys and values of `tokens`: they are kept for as long as this object lives.
 
     The list is replaced, not changed: another thread may be reading it.
     """
@@ -44,8 +49,8 @@ class PrefixPin:
 class _Block:
     """Tokens that stand one after another, and what was computed for them."""
 
-    def __init__(self, tokens: list[int], sides: Sides, used: int) -> None:
-        self.tokens, self.sides, self.used = tokens, sides, used
+    def __init__(self, tokens: list[int], key_values: KeyValues, used: int) -> None:
+        self.tokens, self.key_values, self.used = tokens, key_values, used
         self.children: list[_Block] = []
 
 
@@ -60,33 +65,40 @@ class PrefixCache:
     def __init__(self, limit_bytes: int = 0) -> None:
         self.limit_bytes = limit_bytes
         self._roots: list[_Block] = []
-        self._claims: WeakSet[PrefixPin] = WeakSet()
-        self._claims_lock = threading.Lock()  # a thread may make a session while another one generates
+        self._pins: WeakSet[PrefixPin] = WeakSet()
+        self._pins_lock = threading.Lock()  # a thread may make a session while another one generates
         self._uses = 0  # a clock that ticks with every text
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all blocks, claimed or not."""
-        return sum(block.sides.nbytes for block, _ in self._all())
+        """Bytes of all blocks, pinned or not."""
+        return sum(block.key_values.nbytes for block, _ in self._all())
 
-    def claim(self, tokens: Sequence[int] = ()) -> PrefixPin:
-        """A new claim; it ends with the object's life."""
-        claim = PrefixPin(tokens)
-        with self._claims_lock:
-            self._claims.add(claim)
-        return claim
+    def pin(self, tokens: Sequence[int] = ()) -> PrefixPin:
+        """A new pin; it ends with the object's life."""
+        pin = PrefixPin(tokens)
+        with self._pins_lock:
+            self._pins.add(pin)
+        return pin
 
     def wants(self, tokens: Sequence[int]) -> int:
-        """How many leading tokens of a text are worth adding: all, or what the longest claim says."""
+        """How many leading tokens of a text are worth adding: all, or what the longest pin says."""
         if self.limit_bytes > 0:
             return len(tokens)
-        return max((common_prefix(claim.tokens, tokens) for claim in self._living()), default=0)
+        return max((common_prefix(pin.tokens, tokens) for pin in self._living()), default=0)
 
-    def add(self, tokens: Sequence[int], read: Callable[[int, int], Sides]) -> None:
+    def add(
+        self,
+        tokens: Sequence[int],
+        read: Callable[[int, int], KeyValues],
+        most_bytes: int | None = None,
+    ) -> None:
         """Keep a text's keys and values, as far as they are wanted; then drop what is too much.
 
         Args:
             read: gives a copy of the keys and values of tokens [first, end).
+            most_bytes: that all blocks may take, pinned or not, at any time; others are dropped for this text, and of
+                it is kept what fits. None: no limit.
         """
         self._uses += 1
         count = self.wants(tokens)
@@ -94,44 +106,57 @@ class PrefixCache:
         while first < count:
             part = list(tokens[first : min(first + BLOCK_TOKENS, count)])
             block, shared = _best(siblings, part)
-            if block is None or shared < min(len(part), len(block.tokens)):
-                block = _Block(part, read(first, first + len(part)), self._uses)
-                siblings.append(block)
-            elif shared < len(part):  # all that the block has, and more
+            if block is not None and shared == len(block.tokens) < len(part):
                 more = read(first + shared, first + len(part))
-                block.tokens, block.sides = part, np.concatenate([block.sides, more], axis=3)
+                if not self._has_room(more.nbytes, most_bytes, block):
+                    break
+                block.tokens, block.key_values = part, np.concatenate([block.key_values, more], axis=3)
+            elif block is None or shared < len(part):
+                key_values = read(first, first + len(part))
+                if not self._has_room(key_values.nbytes, most_bytes):
+                    break
+                block = _Block(part, key_values, self._uses)
+                siblings.append(block)
             block.used = self._uses
             siblings, first = block.children, first + len(part)
         self.trim()
 
-    def match(self, tokens: Sequence[int]) -> list[Sides]:
+    def match(self, tokens: Sequence[int]) -> list[KeyValues]:
         """Keys and values of the longest known beginning of `tokens`, piece by piece."""
         self._uses += 1
         found = []
         for block, shared in self._path(tokens):
             block.used = self._uses
-            found.append(block.sides[:, :, :, :shared])
+            found.append(block.key_values[:, :, :, :shared])
         return found
 
-    def trim(self) -> None:
-        """Drop unclaimed blocks, the least recently used first, until the rest keeps to the limit."""
-        claimed = {id(block) for claim in self._living() for block, _ in self._path(claim.tokens)}
-        free = [(block, siblings) for block, siblings in self._all() if id(block) not in claimed]
-        surplus = sum(block.sides.nbytes for block, _ in free) - self.limit_bytes
-        free.reverse()  # a block is used whenever one behind it is: of equally old ones, the one behind goes first
-        for block, siblings in sorted(free, key=lambda item: item[0].used):
-            if surplus <= 0:
-                return
-            siblings.remove(block)
-            surplus -= block.sides.nbytes
+    def trim(self, most_bytes: int | None = None) -> None:
+        """Drop unpinned blocks, the least recently used first, until the rest keeps to the limit.
+
+        Args:
+            most_bytes: then drop any, until all keep to it; None: pinned blocks stay.
+        """
+        pinned = {id(block) for pin in self._living() for block, _ in self._path(pin.tokens)}
+        free = [(block, siblings) for block, siblings in self._all() if id(block) not in pinned]
+        _drop(free, sum(block.key_values.nbytes for block, _ in free) - self.limit_bytes)
+        if most_bytes is not None:
+            _drop(list(self._all()), self.nbytes - most_bytes)
+
+    def _has_room(self, nbytes: int, most_bytes: int | None, extended: _Block | None = None) -> bool:
+        """Whether so much can be added, if need be for what other texts have."""
+        if most_bytes is None:
+            return True
+        others = [item for item in self._all() if item[0].used < self._uses and item[0] is not extended]
+        _drop(others, self.nbytes + nbytes - most_bytes)
+        return self.nbytes + nbytes <= most_bytes
 
     def clear(self) -> None:
-        """Drop everything; claims stay, for what is added later."""
+        """Drop everything; pins stay, for what is added later."""
         self._roots.clear()
 
     def _living(self) -> list[PrefixPin]:
-        with self._claims_lock:
-            return list(self._claims)
+        with self._pins_lock:
+            return list(self._pins)
 
     def _path(self, tokens: Sequence[int]) -> Iterator[tuple[_Block, int]]:
         """The blocks that hold the longest known beginning, with how many of their tokens belong to it."""
@@ -153,6 +178,16 @@ class PrefixCache:
             for block in siblings:
                 yield block, siblings
                 waiting.append(block.children)
+
+
+def _drop(blocks: list[tuple[_Block, list[_Block]]], surplus: int) -> None:
+    """Drop blocks, the least recently used first, until `surplus` bytes are gone. Parents stand before children."""
+    blocks.reverse()  # a block is used whenever one behind it is: of equally old ones, the one behind goes first
+    for block, siblings in sorted(blocks, key=lambda item: item[0].used):
+        if surplus <= 0:
+            return
+        siblings.remove(block)
+        surplus -= block.key_values.nbytes
 
 
 def _best(blocks: list[_Block], part: Sequence[int]) -> tuple[_Block | None, int]:

@@ -28,8 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInputError, SessionFileError
+from ..model_folder.config import ModelConfig
 from ..system.atomic_write import atomic_file
 from .decoder import Decoder
+from .rows import Rows
 
 __all__ = ["FORMAT_VERSION", "MAGIC", "SessionHeader", "load_session", "save_session"]
 
@@ -59,14 +61,14 @@ class SessionHeader:
     num_cached: int
 
     @classmethod
-    def of(cls, session: Decoder, num_tokens: int, num_cached: int) -> SessionHeader:
+    def of(cls, config: ModelConfig, num_tokens: int, num_cached: int) -> SessionHeader:
         """The header of a text of so many tokens for this model."""
-        shape = session.config.gptjx
+        shape = config.gptjx
         return cls(
             format_version=FORMAT_VERSION,
             byte_order="little",
-            weights_hash=session.config.weights_hash,
-            kv_cache_dtype=session.config.kv_cache_dtype,
+            weights_hash=config.weights_hash,
+            kv_cache_dtype=config.kv_cache_dtype,
             n_layer=shape.n_layer,
             n_heads=shape.n_heads,
             head_dim=shape.head_dim,
@@ -75,16 +77,16 @@ class SessionHeader:
         )
 
     @property
-    def side_shape(self) -> tuple[int, int, int]:
-        """Shape of the keys, and of the values, of one layer."""
-        return (self.n_heads, self.num_cached, self.head_dim)
+    def key_values_shape(self) -> tuple[int, ...]:
+        """Shape of the keys and values."""
+        return (self.n_layer, 2, self.n_heads, self.num_cached, self.head_dim)
 
     @property
     def payload_bytes(self) -> int:
         """Bytes of tokens, keys and values."""
         value_bytes = np.dtype(self.kv_cache_dtype).itemsize
         positions = 4 * (self.num_tokens + self.num_cached)
-        return positions + 2 * self.n_layer * math.prod(self.side_shape) * value_bytes
+        return positions + math.prod(self.key_values_shape) * value_bytes
 
     def to_bytes(self) -> bytes:
         """The header as it stands in the file."""
@@ -93,12 +95,20 @@ class SessionHeader:
         return _PREFIX.pack(MAGIC, len(text)) + text + bytes(-used % _ALIGNMENT)
 
 
-def save_session(path: str | Path, session: Decoder, tokens: Sequence[int], cached: Sequence[int]) -> None:
+def save_session(
+    path: str | Path,
+    config: ModelConfig,
+    tokens: Sequence[int],
+    cached: Sequence[int],
+    key_values: NDArray[Any] | None,
+) -> None:
     """Write a text; an older file at `path` is replaced when the new one is whole.
 
     Args:
+        config: the model's.
         tokens: the text's, at least one.
-        cached: those whose keys and values the KV cache's first row holds.
+        cached: those whose keys and values are given.
+        key_values: [n_layer, 2, n_heads, len(cached), head_dim]; None: none are saved.
 
     Raises:
         InvalidInputError: the text is empty.
@@ -112,7 +122,7 @@ def save_session(path: str | Path, session: Decoder, tokens: Sequence[int], cach
     try:
         with atomic_file(path, mode=0o600) as file:
             digest = hashlib.sha256()
-            for part in _parts(session, tokens, cached):
+            for part in _parts(config, tokens, cached if key_values is not None else (), key_values):
                 digest.update(part)
                 file.write(part)
             file.write(digest.digest())
@@ -122,16 +132,15 @@ def save_session(path: str | Path, session: Decoder, tokens: Sequence[int], cach
         ) from error
 
 
-def load_session(path: str | Path, session: Decoder) -> list[int]:
-    """Put a file's keys and values into the KV cache, for the next prompt that begins with its tokens.
+def load_session(path: str | Path, decoder: Decoder, rows: Rows) -> tuple[list[int], list[int]]:
+    """Put a file's keys and values into a row, for the next prompt that begins with its tokens.
 
     Returns:
-        The text's tokens.
+        The text's tokens, and those that are held.
 
     Raises:
-        SessionFileError: the file is missing, damaged, of another model or of a newer version; the session is as
-            it was.
-        InvalidInputError: it holds keys and values of more tokens than the session's window.
+        SessionFileError: the file is missing, damaged, of another model or of a newer version; nothing has changed.
+        InvalidInputError: it holds keys and values of more tokens than the decoder's window.
     """
     path = Path(path)
     try:
@@ -139,36 +148,37 @@ def load_session(path: str | Path, session: Decoder) -> list[int]:
     except OSError as error:
         raise SessionFileError(f"cannot read {path}: {error.strerror or error}.") from error
     header, start = _read_header(content, path)
-    header = _check_model(header, session, path)
+    header = _check_model(header, decoder.config, path)
     _check_content(content, start + header.payload_bytes, path)
-    if header.num_cached > session.window:
+    if header.num_cached > decoder.window:
         raise InvalidInputError(
-            f"{path} holds keys and values of {header.num_cached} tokens, but kv_window is {session.window}. Load the "
+            f"{path} holds keys and values of {header.num_cached} tokens, but kv_window is {decoder.window}. Load the "
             "model with a larger kv_window."
         )
     text_end = start + 4 * header.num_tokens
     end = text_end + 4 * header.num_cached
     tokens, cached = (content[a:b].view("<i4").tolist() for a, b in ((start, text_end), (text_end, end)))
-    sides = content[end:-_DIGEST_BYTES].view(_little_endian(header.kv_cache_dtype))
-    session.restore(cached, sides.reshape(header.n_layer, 2, *header.side_shape))
-    return [int(token) for token in tokens]
+    key_values = content[end:-_DIGEST_BYTES].view(_little_endian(header.kv_cache_dtype))
+    if cached:
+        rows.reserve(len(cached))
+        row = rows.take()
+        decoder.kv_cache.write(row.index, key_values.reshape(header.key_values_shape))
+        row.tokens = [int(token) for token in cached]
+        rows.end([row], keep=True)
+    return [int(token) for token in tokens], [int(token) for token in cached]
 
 
-def _parts(session: Decoder, tokens: Sequence[int], cached: Sequence[int]) -> Iterator[bytes]:
+def _parts(
+    config: ModelConfig, tokens: Sequence[int], cached: Sequence[int], key_values: NDArray[Any] | None
+) -> Iterator[bytes]:
     """The file's content but for the digest, one layer's keys or values at a time."""
-    header = SessionHeader.of(session, len(tokens), len(cached))
+    header = SessionHeader.of(config, len(tokens), len(cached))
     yield header.to_bytes()
     yield np.asarray(tokens, "<i4").tobytes()
     yield np.asarray(cached, "<i4").tobytes()
-    for layer in range(header.n_layer if cached else 0):
-        for side in ("key", "value"):
-            buffer = session.kv_cache.buffer(layer, side)
-            assert buffer is not None
-            yield (
-                buffer[0, :, : len(cached)]
-                .astype(_little_endian(header.kv_cache_dtype), copy=False)
-                .tobytes()
-            )
+    for layer in key_values if key_values is not None else ():
+        for values in layer:
+            yield values.astype(_little_endian(header.kv_cache_dtype), copy=False).tobytes()
 
 
 def _little_endian(dtype: str) -> np.dtype[Any]:
@@ -207,7 +217,7 @@ def _read_header(content: NDArray[np.uint8], path: Path) -> tuple[SessionHeader,
     return header, end + -end % _ALIGNMENT
 
 
-def _check_model(header: SessionHeader, session: Decoder, path: Path) -> SessionHeader:
+def _check_model(header: SessionHeader, config: ModelConfig, path: Path) -> SessionHeader:
     """Hold the header against the model at hand; the numbers of tokens are the file's own affair.
 
     Returns:
@@ -217,7 +227,7 @@ def _check_model(header: SessionHeader, session: Decoder, path: Path) -> Session
         count = getattr(header, name)
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
             _refuse_damaged(path, f"{name} is {count!r}")
-    own = SessionHeader.of(session, header.num_tokens, header.num_cached)
+    own = SessionHeader.of(config, header.num_tokens, header.num_cached)
     if header.weights_hash != own.weights_hash:
         raise SessionFileError(
             f"{path} was saved with another model: its weights have the hash {str(header.weights_hash)[:12]}..., and "

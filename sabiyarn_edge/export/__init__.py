@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from .accuracy import Accuracy, WeightError
 from .exporter import export_model
-from .report import ExportReport
+from .portable_check import PortableVerification
+from .report import ExportReport, PortableReport
 from .verify import Verification
 
-__all__ = ["Accuracy", "ExportReport", "Verification", "WeightError", "export_model"]
+__all__ = [
+    "Accuracy",
+    "ExportReport",
+    "PortableReport",
+    "PortableVerification",
+    "Verification",
+    "WeightError",
+    "export_model",
+]

@@ -107,11 +107,10 @@ def weight_errors(matrices: Iterable[Matrix], weights: WeightFormat) -> dict[str
     for matrix in matrices:
         values = matrix.load()
         errors = weights.restored(matrix) - values
-        storage, block_size = weights.storage(matrix)
         power = float(np.square(values, dtype=np.float64).mean())
         found[matrix.name] = WeightError(
-            storage=storage,
-            block_size=block_size,
+            storage=weights.weight_type(matrix),
+            block_size=weights.block_size(matrix),
             largest_error=float(np.abs(errors).max()),
             relative_error=math.sqrt(float(np.square(errors, dtype=np.float64).mean()) / (power or 1.0)),
         )

@@ -47,7 +47,7 @@ class BlockPlan:
         if usual is None:
             raise ExportError(
                 f"n_embd is {width}, but {self.name} stores weights in blocks of {BLOCK_SIZES[-1]} or more, "
-                f"which must divide it. Export with --dtype float32 or float16-weights."
+                "which must divide it. Export with --dtype keep, float32, float16 or bfloat16."
             )
         if self.block_size is not None and width % self.block_size:
             raise ExportError(

@@ -55,11 +55,6 @@ class BlockLayout:
         """The largest code."""
         return (1 << self.bits) - 1
 
-    @property
-    def bits_per_weight(self) -> float:
-        """With what a block needs besides its codes: a scale of 32 bits, and at 4 bits an offset."""
-        return self.bits + (32 if self.bits == 8 else 64) / self.size
-
     def packed_width(self, count: int) -> int:
         """Bytes that so many codes take; the last byte may be half used."""
         return (count * self.bits + 7) // 8

@@ -1,6 +1,17 @@
-"""decoder.onnx, the fast path: causal, no mask input, keys and values appended in place.
+"""decoder.onnx: one run takes any mixture of tokens of any rows; keys and values are appended in place.
 
-Per block, with `x` the residual stream (csrc/operators/ has our operators):
+Inputs:
+    input_ids, position_ids         int64 [tokens]: the run's tokens, one segment after another
+    segments                        int64 [segments, 5]: (row, num_tokens, total, oldest, mask_at) of each segment
+    window                          int64 [2]: (positions that a token sees at most, first positions never evicted)
+    attention_mask                  float32 [m], empty without masks: a segment's block [num_tokens, total] begins at
+                                    mask_at, additive, over the row's positions; mask_at is -1 for causal segments
+    logits_index                    int64 [n]: the tokens whose logits are wanted
+    past_key_values.{i}.key         [rows, n_heads, capacity / 16, head_dim, 16]: woven by 16 positions
+    past_key_values.{i}.value       [rows, n_heads, capacity, head_dim]
+
+csrc/operators/attention_operator.hpp says what the segments' numbers mean. Per block, with `x` the residual stream
+(csrc/operators/ has our operators):
 
     Linear                   qkv = c_attn(ln_1(x))
     CachedAttention          keys and values appended to the past in place
@@ -9,7 +20,7 @@ Per block, with `x` the residual stream (csrc/operators/ has our operators):
     Linear                   h = gelu(c_fc(ln_2(x)))
     Linear                   x = x + c_proj(h)
 
-Matrices of float32 and float16 are multiplied by standard operators, with norms, GELU and additions beside them.
+Every matrix, and the table of the embedding and the head, is stored as tiles of eight outputs.
 """
 
 from __future__ import annotations
@@ -27,8 +38,12 @@ from .weight_format import Matrix, WeightFormat
 
 __all__ = ["DecoderGraph", "Parameters", "build_decoder"]
 
+SEGMENT_FIELDS = 5
+KEY_TILE = 16
+"""Positions whose keys are woven into one tile, as csrc/core/kernels/attention.hpp reads them."""
+
 HIDDEN_STATES = "hidden_states"
-"""Output of decoder.onnx: what the head makes logits of, [batch, n, n_embd]."""
+"""Output of decoder.onnx: what the head makes logits of, float32 [n, n_embd]."""
 
 
 class Parameters:
@@ -73,7 +88,7 @@ def build_decoder(
 
 @dataclass
 class DecoderGraph:
-    """Writes decoder.onnx. Where decoder_masked.onnx differs, MaskedDecoderGraph overrides a method."""
+    """Writes decoder.onnx."""
 
     parameters: Parameters
     config: GPTJXConfig
@@ -84,7 +99,6 @@ class DecoderGraph:
     def build(self) -> GraphBuilder:
         self.graph = GraphBuilder()
         self._declare_inputs()
-        self.graph.positions_of = "input_ids"
         table = self.parameters.matrix("transformer.wte.weight")
         token = self.weight_format.embedding(self.graph, "input_ids", table, "wte")
         positions = self.parameters.matrix("transformer.wpe.weight")
@@ -94,26 +108,26 @@ class DecoderGraph:
             x = self._block(i, x)
         final = self._norm("transformer.ln_f").apply(self.graph, x, HIDDEN_STATES)
         self.weight_format.tied_head(self.graph, final, table, "logits")
-        self.graph.output("logits", "float32", ["batch", "n", self.config.vocab_size])
-        self._declare_other_outputs()
-        return self.graph
-
-    def _declare_other_outputs(self) -> None:
+        self.graph.output("logits", "float32", ["n", self.config.vocab_size])
         # A value that every step computes anyway: it costs nothing where it is not asked for.
-        self.graph.output(HIDDEN_STATES, "float32", ["batch", "n", self.config.n_embd])
+        self.graph.output(HIDDEN_STATES, "float32", ["n", self.config.n_embd])
+        return self.graph
 
     def _declare_inputs(self) -> None:
         graph = self.graph
-        graph.input("input_ids", "int64", ["batch", "sequence"])
-        graph.input("position_ids", "int64", ["batch", "sequence"])
-        graph.input("seqlens_k", "int32", ["batch"])
+        heads, head_dim = self.config.n_heads, self.config.head_dim
+        graph.input("input_ids", "int64", ["tokens"])
+        graph.input("position_ids", "int64", ["tokens"])
+        graph.input("segments", "int64", ["segments", SEGMENT_FIELDS])
+        graph.input("window", "int64", [2])
+        graph.input("attention_mask", "float32", ["mask_values"])
         graph.input("logits_index", "int64", ["n"])
         for i in range(self.config.n_layer):
-            for side in ("key", "value"):
-                graph.input(f"past_key_values.{i}.{side}", self.kv_cache_dtype, self._cache_shape())
-
-    def _cache_shape(self) -> list[int | str]:
-        return ["batch", self.config.n_heads, "capacity", self.config.head_dim]
+            key_shape: list[int | str] = ["rows", heads, "key_tiles", head_dim, KEY_TILE]
+            graph.input(f"past_key_values.{i}.key", self.kv_cache_dtype, key_shape)
+            graph.input(
+                f"past_key_values.{i}.value", self.kv_cache_dtype, ["rows", heads, "capacity", head_dim]
+            )
 
     def _block(self, i: int, x: str) -> str:
         """Emit block i, from the residual stream to the residual stream."""
@@ -123,10 +137,9 @@ class DecoderGraph:
         if i == self.config.n_layer - 1:
             # From here on only the positions whose logits are wanted are computed.
             attended, x = (
-                graph.node("Gather", [value, "logits_index"], f"h.{i}.wanted_{name}", axis=1)
+                graph.node("Gather", [value, "logits_index"], f"h.{i}.wanted_{name}", axis=0)
                 for name, value in (("attn", attended), ("x", x))
             )
-            graph.positions_of = x
         r = self.weight_format.residual_norm(graph, x, ln_1, self._norm(f"{block}.j"), f"h.{i}.x_and_j")
         x = self._linear(f"{block}.attn.c_proj", attended, residual=r)
         h = self._linear(f"{block}.mlp.c_fc", x, norm=self._norm(f"{block}.ln_2"), gelu=True)
@@ -149,21 +162,21 @@ class DecoderGraph:
         )
 
     def _attention(self, i: int, qkv: str) -> str:
-        """Causal attention of the new positions, whose keys and values are appended to the cache.
+        """Attention of the new tokens, whose keys and values are appended to the cache.
 
         Args:
-            qkv: float32 [batch, sequence, 3 * n_embd], queries, keys and values side by side as in c_attn.
+            qkv: float32 [tokens, 3 * n_embd], queries, keys and values side by side as in c_attn.
 
         Returns:
-            float32 [batch, sequence, n_embd]
+            float32 [tokens, n_embd]
         """
         past = [f"past_key_values.{i}.key", f"past_key_values.{i}.value"]
         scales = self._scales(i) if self.kv_cache_dtype == "int8" else ()
-        inputs = [qkv, *past, "seqlens_k", *scales]
+        inputs = [qkv, *past, "segments", "window", "attention_mask", *scales]
         return self.graph.node("CachedAttention", inputs, f"h.{i}.attn", domain=DOMAIN)
 
     def _scales(self, i: int) -> tuple[str, str]:
-        """Of keys and of values, float32 [1, heads, 1, head_dim]."""
+        """Scales of keys and of values, float32 [1, heads, 1, head_dim]."""
         graph, name, scales = self.graph, f"h.{i}.attn", self.kv_scales[i]
         key = Tensor(f"{name}.key_scale", "float32", scales.key.shape, lambda: scales.key)
         value = Tensor(f"{name}.value_scale", "float32", scales.value.shape, lambda: scales.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,31 +13,34 @@ from pathlib import Path
 from .. import __version__
 from ..model_folder.config import FORMAT_VERSION, GPTJXConfig, ModelConfig
 from ..modeling.hub import expanded
+from ..tasks.task_file import TaskFile
 from .accuracy import weight_errors
 from .decoder_graph import build_decoder
 from .graph_builder import GraphBuilder
-from .masked_graph import build_masked_decoder
 from .onnx_file import make_model, write_onnx
 from .options import MIB, check_options, check_space
+from .portable_check import PortableReference, make_portable_reference, verify_portable
+from .portable_folder import PortableModel, portable_dtype
+from .portable_graph import OPSET
 from .progress import Progress
 from .reference import Reference, make_reference, split_positions
-from .report import ExportReport
-from .side_files import copy_tokenizer, write_generation_config
+from .report import ExportReport, PortableReport
+from .side_files import copy_tokenizer, write_generation_config, write_tasks
 from .source_checkpoint import Checkpoint
 from .target_folder import check_target, target_folder
 from .text_ids import read_text
 from .text_stages import Calibration, run_calibration, run_evaluation
 from .verify import Verification, verify_export
 from .weight_format import WeightFormat
-from .weight_formats import DEFAULT_DTYPE, WeightOptions, make_weight_format
+from .weight_formats import DEFAULT_DTYPE, KEEP, WeightOptions, make_weight_format
 from .weights_writer import plan_weights, write_weights
 
 __all__ = ["export_model"]
 
 WEIGHTS_FILE = "weights.bin"
-GRAPH_FILES = {"decoder": "decoder.onnx", "decoder_masked": "decoder_masked.onnx"}
+GRAPH_FILE = "decoder.onnx"
 ROOM_FOR_SMALL_FILES = 4 * MIB
-"""Graphs, configs and report; the tokenizer may be larger."""
+"""Graph, configs and report; the tokenizer may be larger."""
 
 
 def export_model(
@@ -51,6 +55,8 @@ def export_model(
     kv_cache_dtype: str = "float16",
     max_length: int | None = None,
     evaluate: str | Path | None = None,
+    portable: bool = False,
+    tasks: str | Path | None = None,
     force: bool = False,
     verify: bool = True,
     progress: bool = True,
@@ -63,9 +69,9 @@ def export_model(
         source: checkpoint folder (config.json and weights), or hub id "owner/name".
         out: folder to make; missing parents are made too.
         dtype: how matrices are stored: "int8" (a quarter of float32's size, more than twice the speed, nearly
-            the same logits); "int4" (smaller and faster still, at a loss that the report states); "float32";
-            "float16-weights" (half the size on disk; onnxruntime widens them when it loads, and computes in
-            float32).
+            the same logits); "int4" (smaller and faster still, at a loss that the report states); "float32",
+            "float16" or "bfloat16" (16 bits take half of float32's size and time; products compute in float32);
+            "keep" (whichever of these floats the checkpoint has, so that nothing is rounded).
         weight_block_size: int8 has a scale for so many weights of a row, int4 a scale and a zero point: 16, 32, 64,
             128 or 256. None: 128, or less where 128 does not divide the width.
         keep_int8: which matrices of an int4 export have 8 bits: "lm_head" (the embedding too, which is the same
@@ -82,6 +88,10 @@ def export_model(
             prompt and output together cannot be longer. None: all.
         evaluate: a UTF-8 text on which the export is compared with the checkpoint in float32 (ExportReport.accuracy).
             None: 512 tokens that the model writes itself, unless verify is false.
+        portable: write OUT/portable too, for other runtimes: the model in standard ONNX operators (opset 17), with
+            weights of its own (float16 if these are, else the checkpoint's in float32) and a README.
+        tasks: a file in the form of tasks.json, which says what the model can be asked and how. None: the checkpoint's
+            own tasks.json, or SabiYarn's tasks as far as the vocabulary has their tags.
         force: replace OUT if it is an earlier export.
         verify: compare the graph with the torch model of the same (rounded) weights, and fail if it differs by
             more than rounding inside the products.
@@ -105,6 +115,9 @@ def export_model(
     calibration, evaluate = (None if path is None else expanded(path) for path in (calibration, evaluate))
     check_options(weight_options, kv_cache_dtype, calibration, max_length)
     out, local = expanded(out), expanded(source)
+    tasks = None if tasks is None else expanded(tasks)
+    if tasks is not None:
+        TaskFile.read(tasks)  # refuse it now, not after the calibration
     calibration_text, evaluation_text = (
         None if path is None else read_text(path, purpose)
         for path, purpose in ((calibration, "calibration"), (evaluate, "evaluation"))
@@ -116,6 +129,9 @@ def export_model(
         advance(1)
     config, folder = checkpoint.config, checkpoint.folder
     source_block_size, parameters = checkpoint.model.config.block_size, checkpoint.count_parameters()
+    if dtype == KEEP:
+        dtype = checkpoint.dtype
+        weight_options = replace(weight_options, dtype=dtype)
     weight_format = make_weight_format(weight_options, config)
     calibrated = Calibration()
     if weight_options.calibrated or kv_cache_dtype == "int8":
@@ -127,17 +143,28 @@ def export_model(
             kv_cache=kv_cache_dtype == "int8",
             stages=stages,
         )
-    recipe = (checkpoint.parameters(), config, weight_format, kv_cache_dtype, calibrated.kv_scales)
-    graphs = {"decoder": build_decoder(*recipe), "decoder_masked": build_masked_decoder(*recipe)}
-    nodes = len(graphs["decoder"].nodes)
-    check_space(out, plan_weights(graphs["decoder"].tensors.values()).header.end + ROOM_FOR_SMALL_FILES)
+    tensors = checkpoint.parameters()
+    graph = build_decoder(tensors, config, weight_format, kv_cache_dtype, calibrated.kv_scales)
+    nodes = len(graph.nodes)
+    portable_model = PortableModel.build(tensors, config, dtype) if portable else None
+    weight_bytes = plan_weights(graph.tensors.values()).header.end
+    portable_bytes = 0 if portable_model is None else portable_model.data_nbytes
+    check_space(out, weight_bytes + portable_bytes + ROOM_FOR_SMALL_FILES)
 
     with target_folder(out) as partial:
         notes = copy_tokenizer(folder, partial, config.vocab_size)
         notes += write_generation_config(folder, partial, config.vocab_size)
+        notes += write_tasks(folder, partial, tasks)
         notes += calibrated.notes(weight_options, config)
-        model_config = _write_model(graphs, partial, config, dtype, kv_cache_dtype, stages)
+        model_config = _write_model(graph, partial, config, dtype, kv_cache_dtype, stages)
         model_config.save(partial)
+        portable_reference = None
+        if portable_model is not None:
+            _write_portable(portable_model, partial, stages)
+            # before the weights of the torch model are rounded to those of the other graphs
+            portable_reference = (
+                make_portable_reference(checkpoint.model, config.block_size) if verify else None
+            )
         weights = weight_errors(checkpoint.matrices(), weight_format)
         accuracy = (
             run_evaluation(checkpoint, partial, model_config, evaluate, evaluation_text, stages)
@@ -146,11 +173,13 @@ def export_model(
         )
         reference = _run_reference(checkpoint, weight_format, stages) if verify else None
         # onnxruntime makes its own copy of the weights: there is no need for two
-        del (checkpoint, recipe, graphs, weight_format)
-        verifications = {
-            graph: _verify(partial, model_config, reference, graph, stages) if reference is not None else None
-            for graph in GRAPH_FILES
-        }
+        del (checkpoint, tensors, graph, portable_model, weight_format)
+        verification = None if reference is None else _verify(partial, model_config, reference, stages)
+        portable_report = (
+            _verify_portable(partial, config, portable_dtype(dtype), portable_reference, stages)
+            if portable
+            else None
+        )
         report = ExportReport(
             source=str(source),
             out=str(out),
@@ -169,8 +198,8 @@ def export_model(
             weights_hash=model_config.weights_hash,
             weights=weights,
             accuracy=accuracy,
-            verification=verifications["decoder"],
-            masked_verification=verifications["decoder_masked"],
+            verification=verification,
+            portable=portable_report,
             versions=_versions(),
             seconds=stages.seconds,
             notes=notes,
@@ -187,15 +216,15 @@ def _run_reference(checkpoint: Checkpoint, weight_format: WeightFormat, stages: 
 
 
 def _write_model(
-    graphs: dict[str, GraphBuilder],
+    graph: GraphBuilder,
     folder: Path,
     config: GPTJXConfig,
     dtype: str,
     kv_cache_dtype: str,
     stages: Progress,
 ) -> ModelConfig:
-    """Write weights.bin and the graphs, which share it; returns the config that describes them."""
-    layout = plan_weights(graphs["decoder"].tensors.values())
+    """Write weights.bin and the graph; returns the config that describes them."""
+    layout = plan_weights(graph.tensors.values())
     with stages.stage("writing weights", layout.nbytes, "B") as advance:
         header = write_weights(layout, folder / WEIGHTS_FILE, progress=advance)
     metadata = {
@@ -204,38 +233,50 @@ def _write_model(
         "kv_cache_dtype": kv_cache_dtype,
         "block_size": str(config.block_size),  # no input of the graph shows it
     }
-    hashes = {}
-    with stages.stage("writing graphs", len(graphs)) as advance:
-        for name, graph in graphs.items():
-            model = make_model(graph, name, WEIGHTS_FILE, header.tensors, metadata)
-            write_onnx(model, folder / GRAPH_FILES[name])
-            hashes[name] = hashlib.sha256((folder / GRAPH_FILES[name]).read_bytes()).hexdigest()
-            advance(1)
+    with stages.stage("writing graph", 1) as advance:
+        model = make_model(graph, "decoder", WEIGHTS_FILE, header.tensors, metadata)
+        write_onnx(model, folder / GRAPH_FILE)
+        advance(1)
     return ModelConfig(
         gptjx=config,
         dtype=dtype,
         kv_cache_dtype=kv_cache_dtype,
-        graphs=dict(GRAPH_FILES),
-        graph_hashes=hashes,
+        graph=GRAPH_FILE,
+        graph_hash=hashlib.sha256((folder / GRAPH_FILE).read_bytes()).hexdigest(),
         weights_file=WEIGHTS_FILE,
         weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
         weights_hash=header.weights_hash,
     )
 
 
-def _verify(
-    folder: Path, config: ModelConfig, reference: Reference, graph: str, stages: Progress
-) -> Verification:
+def _write_portable(model: PortableModel, folder: Path, stages: Progress) -> None:
+    with stages.stage("writing portable", model.stored_nbytes, "B") as advance:
+        model.write(folder, progress=advance)
+
+
+def _verify_portable(
+    folder: Path, config: GPTJXConfig, dtype: str, reference: PortableReference | None, stages: Progress
+) -> PortableReport:
+    if reference is None:
+        return PortableReport(opset=OPSET, dtype=dtype, verification=None)
+    with stages.stage("checking portable", 1) as advance:
+        verification = verify_portable(folder, config, dtype, reference)
+        advance(1)
+    verification.check()
+    return PortableReport(opset=OPSET, dtype=dtype, verification=verification)
+
+
+def _verify(folder: Path, config: ModelConfig, reference: Reference, stages: Progress) -> Verification:
     generated = len(reference.tokens) - reference.prompt_length
-    stage = {"decoder": "checking graph", "decoder_masked": "checking masked graph"}[graph]
-    with stages.stage(stage, len(reference.tokens) + generated, "token") as advance:
-        verification = verify_export(folder, config, reference, graph=graph, progress=advance)
+    with stages.stage("checking graph", len(reference.tokens) + generated, "token") as advance:
+        verification = verify_export(folder, config, reference, progress=advance)
     verification.check()
     return verification
 
 
 def _sizes_mib(folder: Path) -> dict[str, float]:
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     return {name: round(size / MIB, 3) for name, size in {**sizes, "total": sum(sizes.values())}.items()}
 
 

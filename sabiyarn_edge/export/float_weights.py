@@ -1,90 +1,63 @@
-"""Matrices as float32 or float16."""
+"""Matrices of floats in tiles: float32, float16 or bfloat16."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from numpy.typing import NDArray
 
-from .graph_builder import GraphBuilder
-from .norms import Norm
-from .tensors import Array, Tensor
-from .weight_format import Matrix
+from .tensors import Array, Tensor, check_finite
+from .tiles import tiled_floats, tiled_floats_shape
+from .weight_format import Matrix, WeightFormat
 
-__all__ = ["FloatWeights"]
+__all__ = ["FLOAT_DTYPES", "FloatWeights"]
+
+FLOAT_DTYPES = ("float32", "float16", "bfloat16")
 
 
-@dataclass(frozen=True)
-class FloatWeights:
-    """float32, or float16 that onnxruntime widens once, when it loads the model (half the size on disk)."""
+class FloatWeights(WeightFormat):
+    """Each weight as the nearest value of the type, ties to even; products compute in float32."""
 
-    name: str
-    dtype: str
+    def __init__(self, dtype: str) -> None:
+        self.name = dtype
 
-    def linear(
-        self,
-        graph: GraphBuilder,
-        x: str,
-        weight: Matrix,
-        bias: Tensor | None,
-        name: str,
-        *,
-        norm: Norm | None = None,
-        gelu: bool = False,
-        residual: str | None = None,
-    ) -> str:
-        if norm is not None:
-            x = norm.apply(graph, x)
-        value = self._product(graph, x, weight, bias, name)
-        if gelu:
-            value = graph.node("Gelu", [value], f"{name}.gelu")
-        return value if residual is None else graph.node("Add", [residual, value], f"{name}.added")
+    def weight_type(self, matrix: Matrix) -> str:
+        return self.name
 
-    def residual_norm(self, graph: GraphBuilder, x: str, first: Norm, second: Norm, name: str) -> str:
-        return graph.node("Add", [x, second.apply(graph, first.apply(graph, x))], name)
+    def block_size(self, matrix: Matrix) -> int | None:
+        return None
 
-    def _product(self, graph: GraphBuilder, x: str, weight: Matrix, bias: Tensor | None, name: str) -> str:
-        outputs, inputs = weight.shape
-        # MatMul wants [inputs, outputs]; the transposition is done here, once, not at every load.
-        stored = Tensor(weight.name, self.dtype, (inputs, outputs), lambda: self._encode(weight.load().T))
-        if bias is None:
-            return graph.node("MatMul", [x, self._as_float32(graph, graph.tensor(stored))], name)
-        product = graph.node("MatMul", [x, self._as_float32(graph, graph.tensor(stored))], f"{name}.product")
-        return graph.node("Add", [product, graph.tensor(bias)], name)
+    def tiles(self, matrix: Matrix) -> Tensor:
+        def load() -> Array:
+            check_finite(self.restored(matrix), matrix.name, self.name)
+            return tiled_floats(self._stored(matrix))
 
-    def embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
-        stored = graph.tensor(self._table(table))
-        if self.dtype == "float32":
-            return graph.node("Gather", [stored, ids], name)
-        return graph.cast(graph.node("Gather", [stored, ids], f"{name}.{self.dtype}"), "float32", name)
-
-    def tied_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
-        # Gemm takes the table as it stands; MatMul would need a transposed copy of it. Gemm knows no batches.
-        entries, width = table.shape
-        stored = self._as_float32(graph, graph.tensor(self._table(table)))
-
-        def product(rows: str, output: str) -> str:
-            return graph.node("Gemm", [rows, stored], output, transB=1)
-
-        return graph.on_rows(x, width, entries, name, product)
-
-    def storage(self, matrix: Matrix) -> tuple[str, int | None]:
-        return self.dtype, None
+        return Tensor(matrix.name, "uint8", tiled_floats_shape(*matrix.shape, self._itemsize), load)
 
     def restored(self, matrix: Matrix) -> Array:
-        return self._encode(matrix.load()).astype(np.float32)
+        stored = self._stored(matrix)
+        return bfloat16_values(stored) if self.name == "bfloat16" else stored.astype(np.float32)
 
-    def _table(self, table: Matrix) -> Tensor:
-        return Tensor(table.name, self.dtype, table.shape, lambda: self._encode(table.load()))
+    @property
+    def _itemsize(self) -> int:
+        return 4 if self.name == "float32" else 2
 
-    def _as_float32(self, graph: GraphBuilder, stored: str) -> str:
-        if self.dtype == "float32":
-            return stored
-        widened = f"{stored}.float32"
-        if not any(widened in node.output for node in graph.nodes):
-            graph.cast(stored, "float32", widened)
-        return widened
-
-    def _encode(self, values: Array) -> Array:
+    def _stored(self, matrix: Matrix) -> Array:
+        """[outputs, inputs] of the stored type; bfloat16, which NumPy lacks, as its bits in uint16."""
+        values = matrix.load()
+        if self.name == "bfloat16":
+            return bfloat16_bits(values)
         with np.errstate(over="ignore"):  # infinities are found, and named, when the tensor is written
-            return np.ascontiguousarray(values, dtype=self.dtype)
+            return values.astype(self.name)
+
+
+def bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper half of each float32, rounded to nearest, ties to even."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    # Half of the last kept bit less one, and that bit: a tie carries only into an odd number.
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+
+def bfloat16_values(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """float32 of the same value, exactly."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,6 @@ class GraphBuilder:
         self.inputs: list[ValueInfoProto] = []
         self.outputs: list[ValueInfoProto] = []
         self.tensors: dict[str, Tensor] = {}
-        self.positions_of = ""
-        """A value whose first two dimensions are the batch and the positions that are computed now."""
-        self._shapes: dict[tuple[str, int], str] = {}
 
     def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
         """Declare an input of the graph; a text in shape names a dimension known only at run time."""
@@ -71,27 +68,6 @@ class GraphBuilder:
         made = list(outputs) if outputs is not None else [name]
         self.nodes.append(helper.make_node(op, given, made, name=name, domain=domain, **attributes))
         return made[0]
-
-    def on_rows(self, x: str, width: int, outputs: int, name: str, product: Callable[[str, str], str]) -> str:
-        """Apply a product that knows no batches to x [batch, n, width]: -> [batch, n, outputs].
-
-        Args:
-            product: emits the node(s) from [rows, width] to [rows, outputs]; given the input and a name.
-        """
-        flat = self.node("Reshape", [x, self.integers(f"rows_of_{width}", [-1, width])], f"{name}.flat")
-        rows = product(flat, f"{name}.rows")
-        return self.node("Reshape", [rows, self._shape(outputs)], name, allowzero=1)  # n may be 0
-
-    def _shape(self, width: int) -> str:
-        """[batch, n, width] of what is computed now, as a value; each is made once."""
-        key = (self.positions_of, width)
-        if key not in self._shapes:
-            leading = f"{self.positions_of}.positions"
-            if not any(of == self.positions_of for of, _ in self._shapes):
-                self.node("Shape", [self.positions_of], leading, start=0, end=2)
-            parts = [leading, self.integers(f"width_{width}", [width])]
-            self._shapes[key] = self.node("Concat", parts, f"{leading}_by_{width}", axis=0)
-        return self._shapes[key]
 
     def cast(self, value: str, dtype: str, name: str) -> str:
         """Change the element type."""

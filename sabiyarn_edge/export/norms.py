@@ -1,4 +1,4 @@
-"""Layer norms, as standard operators or as parts of our own."""
+"""Layer norms, as an operator or as parts of others."""
 
 from __future__ import annotations
 
@@ -27,13 +27,7 @@ class Norm:
         """Scale and bias as inputs of an operator; a bias that is missing is "", which leaves an input out."""
         return [graph.tensor(self.scale), "" if self.bias is None else graph.tensor(self.bias)]
 
-    def apply(self, graph: GraphBuilder, x: str, output: str | None = None) -> str:
-        """Emit LayerNormalization of x; of the same x only once."""
-        name = output or self.name
-        for node in graph.nodes:
-            if node.op_type == "LayerNormalization" and node.input[:2] == [x, self.scale.name]:
-                return str(node.output[0])
-        if any(name in node.output for node in graph.nodes):
-            name = f"{self.name}.of_{x}"
+    def apply(self, graph: GraphBuilder, x: str, output: str) -> str:
+        """Emit LayerNormalization of x."""
         inputs = [x, *filter(None, self.parameters(graph))]
-        return graph.node("LayerNormalization", inputs, name, axis=-1, epsilon=LAYER_NORM_EPSILON)
+        return graph.node("LayerNormalization", inputs, output, axis=-1, epsilon=LAYER_NORM_EPSILON)

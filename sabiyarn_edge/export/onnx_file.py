@@ -27,16 +27,20 @@ def make_model(
     weights_file: str,
     places: Mapping[str, StoredTensor],
     metadata: Mapping[str, str],
+    *,
+    opset: int = OPSET,
+    ir_version: int = IR_VERSION,
 ) -> ModelProto:
     """Make the model; tensors named in `places` are referred to there, the others are stored in it.
 
     Args:
         weights_file: path of the weights file, relative to the .onnx file.
         metadata: becomes metadata_props, which a session shows as custom_metadata_map.
+        opset, ir_version: of the standard operators, and the file format that came with it.
     """
     initializers = [_initializer(tensor, weights_file, places) for tensor in graph.tensors.values()]
     proto = helper.make_graph(graph.nodes, name, graph.inputs, graph.outputs, initializers)
-    opsets = [helper.make_opsetid("", OPSET)]
+    opsets = [helper.make_opsetid("", opset)]
     opsets += [
         helper.make_opsetid(domain, 1) for domain in sorted({node.domain for node in graph.nodes} - {""})
     ]
@@ -45,7 +49,7 @@ def make_model(
         producer_name="sabiyarn_edge",
         producer_version=__version__,
         opset_imports=opsets,
-        ir_version=IR_VERSION,
+        ir_version=ir_version,
     )
     helper.set_model_props(model, dict(metadata))
     return model

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..engine.operators import register_operators
 from ..model_folder.config import ModelConfig
+from .decoder_graph import KEY_TILE, SEGMENT_FIELDS
 from .tensors import Array
 
 __all__ = ["PlainDecoder"]
@@ -29,19 +30,22 @@ class PlainDecoder:
             folder: the model folder; of its files only the graph and the weights are read.
             capacity: positions that the cache has room for, more than will be used.
         """
-        self._vocab_size = config.gptjx.vocab_size
+        shape = config.gptjx
+        self._vocab_size, self._num_positions = shape.vocab_size, capacity
         options = onnxruntime.SessionOptions()
         register_operators(options)
         # Spinning threads gain little here, and lose much on a machine that is busy.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
-            str(folder / config.graphs["decoder"]), options, providers=["CPUExecutionProvider"]
+            str(folder / config.graph), options, providers=["CPUExecutionProvider"]
         )
-        shape = (rows, config.gptjx.n_heads, capacity, config.gptjx.head_dim)
+        capacity += -capacity % KEY_TILE
+        key = (rows, shape.n_heads, capacity // KEY_TILE, shape.head_dim, KEY_TILE)
+        value = (rows, shape.n_heads, capacity, shape.head_dim)
         self._cache: dict[str, Array] = {
-            f"{layer}.{side}": np.zeros(shape, config.kv_cache_dtype)
-            for layer in range(config.gptjx.n_layer)
-            for side in ("key", "value")
+            f"past_key_values.{layer}.{name}": np.zeros(dimensions, config.kv_cache_dtype)
+            for layer in range(shape.n_layer)
+            for name, dimensions in (("key", key), ("value", value))
         }
         self.lengths = np.zeros(rows, np.int64)
         """[rows] tokens in the cache of each row. Setting one lower forgets its last tokens."""
@@ -52,33 +56,34 @@ class PlainDecoder:
         """Append tokens and compute logits.
 
         Args:
-            tokens: integers [rows, T], or [T] with `row`. T > 1 on top of a past needs one row.
+            tokens: integers [rows, T], or [T] with `row`.
             logits_index: of the T positions, those whose logits are wanted; default: all.
             row: run this row alone.
 
         Returns:
             float32 [rows, n, vocab_size], or [n, vocab_size] with `row`.
         """
-        chosen = slice(None) if row is None else slice(row, row + 1)
+        chosen = np.arange(len(self.lengths)) if row is None else np.array([row])
         tokens = np.atleast_2d(tokens)
         count = tokens.shape[1]
+        wanted = np.arange(count) if logits_index is None else np.array(logits_index, np.int64)
         past = self.lengths[chosen]
+        segments = np.zeros((len(chosen), SEGMENT_FIELDS), np.int64)
+        segments[:, 0], segments[:, 1], segments[:, 2], segments[:, 4] = chosen, count, past + count, -1
         feeds: dict[str, Array] = {
-            "input_ids": tokens.astype(np.int64),
-            "position_ids": past[:, None] + np.arange(count)[None, :],
-            "seqlens_k": (past + count - 1).astype(np.int32),
-            "logits_index": np.array(range(count) if logits_index is None else logits_index, np.int64),
+            "input_ids": tokens.astype(np.int64).reshape(-1),
+            "position_ids": (past[:, None] + np.arange(count)).reshape(-1),
+            "segments": segments,
+            "window": np.array([self._num_positions, 0], np.int64),
+            "attention_mask": np.empty(0, np.float32),
+            "logits_index": (np.arange(len(chosen))[:, None] * count + wanted).reshape(-1),
         }
-        logits = np.empty((len(tokens), len(feeds["logits_index"]), self._vocab_size), np.float32)
+        logits = np.empty((len(chosen), len(wanted), self._vocab_size), np.float32)
         binding = self._session.io_binding()
-        for name, array in feeds.items():
+        for name, array in {**feeds, **self._cache}.items():
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        for name, whole in self._cache.items():
-            array = whole[chosen]  # rows are contiguous, so one row is a cache of batch 1
-            binding.bind_input(
-                f"past_key_values.{name}", "cpu", 0, array.dtype, array.shape, array.ctypes.data
-            )
-        binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
+        flat = (logits.shape[0] * logits.shape[1], self._vocab_size)
+        binding.bind_output("logits", "cpu", 0, np.float32, flat, logits.ctypes.data)
         self._session.run_with_iobinding(binding)
         self.lengths[chosen] += count
         return logits if row is None else logits[0]

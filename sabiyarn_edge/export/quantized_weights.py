@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ..engine.operators import DOMAIN
 from ..model_folder.config import GPTJXConfig
 from .block_plan import BlockPlan
 from .block_quantization import BlockLayout, Blocks, round_to_nearest
-from .graph_builder import GraphBuilder
-from .norms import Norm
 from .scale_search import round_to_searched
 from .tensors import Array, Tensor, check_finite
 from .tiles import tiled, tiled_shape
-from .weight_format import Matrix
+from .weight_format import Matrix, WeightFormat
 
 __all__ = ["QuantizedWeights"]
 
 
-class QuantizedWeights:
+class QuantizedWeights(WeightFormat):
     """A quarter of float32's size or less, and several times its speed where memory is the limit.
 
-    Activations are rounded to 8 bits block by block too, and products are of integers. The embedding and the head read
-    the same tiles. A layer's norms, GELU and additions are parts of its products: each operator of its own costs a
-    hand-over between threads, and reading and writing all activations once more.
+    Activations are rounded to 8 bits block by block too, and products are of integers.
 
     Each matrix is rounded when it is first needed, unless put() has given its blocks, and its blocks are kept until
     the export is done.
@@ -39,37 +32,19 @@ class QuantizedWeights:
         self._plan, self._config, self._rounding = plan, config, rounding
         self._blocks: dict[str, Blocks] = {}
 
-    def linear(
-        self,
-        graph: GraphBuilder,
-        x: str,
-        weight: Matrix,
-        bias: Tensor | None,
-        name: str,
-        *,
-        norm: Norm | None = None,
-        gelu: bool = False,
-        residual: str | None = None,
-    ) -> str:
-        inputs = [x, graph.tensor(self._tiles(weight)), "" if bias is None else graph.tensor(bias)]
-        inputs += [residual or "", *(norm.parameters(graph) if norm is not None else ())]
-        return graph.node("Linear", inputs, name, domain=DOMAIN, **self._shape(weight), gelu=int(gelu))
+    def weight_type(self, matrix: Matrix) -> str:
+        return f"int{self.layout(matrix).bits}"
 
-    def residual_norm(self, graph: GraphBuilder, x: str, first: Norm, second: Norm, name: str) -> str:
-        (scale, bias), (second_scale, second_bias) = first.parameters(graph), second.parameters(graph)
-        inputs = [x, scale, second_scale, bias, second_bias]
-        return graph.node("ResidualNorm", inputs, name, domain=DOMAIN)
+    def block_size(self, matrix: Matrix) -> int | None:
+        return self.layout(matrix).size
 
-    def embedding(self, graph: GraphBuilder, ids: str, table: Matrix, name: str) -> str:
-        tiles = graph.tensor(self._tiles(table))
-        return graph.node("Embedding", [ids, tiles], name, domain=DOMAIN, **self._shape(table))
+    def tiles(self, matrix: Matrix) -> Tensor:
+        def load() -> Array:
+            blocks = self.blocks(matrix)
+            check_finite(blocks.scales, matrix.name, self.name)
+            return tiled(blocks)
 
-    def tied_head(self, graph: GraphBuilder, x: str, table: Matrix, name: str) -> str:
-        return self.linear(graph, x, table, None, name)
-
-    def storage(self, matrix: Matrix) -> tuple[str, int | None]:
-        layout = self.layout(matrix)
-        return f"int{layout.bits}", layout.size
+        return Tensor(matrix.name, "uint8", tiled_shape(*matrix.shape, self.layout(matrix)), load)
 
     def restored(self, matrix: Matrix) -> Array:
         return self.blocks(matrix).restored()
@@ -91,16 +66,3 @@ class QuantizedWeights:
     def put(self, matrix: Matrix, blocks: Blocks) -> None:
         """Store the matrix so, however it was rounded."""
         self._blocks[matrix.name] = blocks
-
-    def _shape(self, weight: Matrix) -> dict[str, Any]:
-        """Attributes that tell the operators how the weights lie; N and K as in MatMulNBits."""
-        layout, (outputs, inputs) = self.layout(weight), weight.shape
-        return {"N": outputs, "K": inputs, "block_size": layout.size, "bits": layout.bits}
-
-    def _tiles(self, weight: Matrix) -> Tensor:
-        def load() -> Array:
-            blocks = self.blocks(weight)
-            check_finite(blocks.scales, weight.name, self.name)
-            return tiled(blocks)
-
-        return Tensor(weight.name, "uint8", tiled_shape(*weight.shape, self.layout(weight)), load)

@@ -9,11 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from .accuracy import Accuracy, WeightError
+from .portable_check import PortableVerification
 from .verify import Verification
 
-__all__ = ["REPORT_FILE", "ExportReport"]
+__all__ = ["REPORT_FILE", "ExportReport", "PortableReport"]
 
 REPORT_FILE = "export_report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortableReport:
+    """The graph of standard operators in OUT/portable."""
+
+    opset: int
+    """Of the standard operators."""
+    dtype: str
+    """How its matrices are stored."""
+    verification: PortableVerification | None
+    """Beside the checkpoint in float32; None when it was not asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +61,7 @@ class ExportReport:
     kv_bytes_per_token: int
     """Memory that each token takes in the KV cache, bytes."""
     sizes_mib: dict[str, float]
-    """File -> size, MiB; and "total"."""
+    """File -> size, MiB, portable/ included; and "total"."""
     weights_hash: str
     """SHA-256 over the tensors."""
     weights: dict[str, WeightError]
@@ -57,8 +70,8 @@ class ExportReport:
     """Of decoder.onnx beside the checkpoint in float32, on text; None when it was not measured."""
     verification: Verification | None
     """Of decoder.onnx beside the checkpoint with the weights as they are stored; None when it was not asked for."""
-    masked_verification: Verification | None
-    """Of decoder_masked.onnx, under a causal mask; None when it was not asked for."""
+    portable: PortableReport | None
+    """None when it was not asked for."""
     versions: dict[str, str]
     """Of Python and the packages that took part, and the machine."""
     seconds: dict[str, float]

@@ -1,4 +1,4 @@
-"""Files beside the graph: the tokenizer as it is, and generation_config.json with the special token ids."""
+"""Files beside the graph: the tokenizer as it is, generation_config.json with the special token ids, and tasks.json."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ModelFolderError
+from ..modeling.checkpoint import is_token_id
 from ..options.generation_config import GENERATION_CONFIG_FILE
+from ..tasks.family import family_tasks
+from ..tasks.task_file import TASKS_FILE, TaskFile
 from ..text.tokenizer import TOKENIZER_FILE, Tokenizer
 
-__all__ = ["copy_tokenizer", "write_generation_config"]
+__all__ = ["copy_tokenizer", "write_generation_config", "write_tasks"]
 
 SPECIAL_TOKENS = ("bos", "eos", "pad")
 
@@ -68,7 +71,7 @@ def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[st
         key = f"{token}_token_id"
         candidates = [found.get(key) for found in (own, config, named)]
         many = token == "eos"  # a model may have several end tokens, but only one of the others
-        known = [value for value in candidates if _is_token_id(value, vocab_size, many=many)]
+        known = [value for value in candidates if is_token_id(value, vocab_size, many=many)]
         wrong = [value for value in candidates if value is not None and value not in known]
         values.pop(key, None)
         if known:
@@ -86,10 +89,30 @@ def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[st
     return notes
 
 
-def _is_token_id(value: object, vocab_size: int, *, many: bool) -> bool:
-    if many and isinstance(value, list):
-        return bool(value) and all(_is_token_id(item, vocab_size, many=False) for item in value)
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocab_size
+def write_tasks(source: Path, out: Path, given: Path | None) -> list[str]:
+    """Write tasks.json: the file that was given, the checkpoint's own, or the family's tasks whose tags there are.
+
+    Returns:
+        What the user should know: which tasks there are, and where they come from.
+
+    Raises:
+        InvalidInputError: a file is not in the form of tasks.json; names the line.
+    """
+    own = source / TASKS_FILE
+    path = given if given is not None else own if own.is_file() else None
+    if path is not None:
+        TaskFile.read(path)
+        shutil.copyfile(path, out / TASKS_FILE)
+        return []
+    tokenizer = _read_tokenizer(source)
+    values = family_tasks(lambda token: tokenizer is not None and tokenizer.token_to_id(token) is not None)
+    if values is None:
+        return []
+    (out / TASKS_FILE).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return [
+        f"{TASKS_FILE} has SabiYarn's templates for {', '.join(values['tasks'])}, whose tags the vocabulary has. If "
+        f"this checkpoint was trained with others, edit {TASKS_FILE} or export with --tasks."
+    ]
 
 
 def _named_token_ids(source: Path, notes: list[str]) -> dict[str, int]:
@@ -123,7 +146,7 @@ def _read_object(path: Path, notes: list[str]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         notes.append(f"{path} could not be read ({error}) and was left out.")
         return {}

@@ -46,6 +46,15 @@ class Checkpoint:
     config: GPTJXConfig
     """Of the export: its block_size may be smaller than the model's."""
 
+    @property
+    def dtype(self) -> str:
+        """The narrowest of float16, bfloat16 and float32 that holds every matrix of the files exactly."""
+        dtypes = self.model.checkpoint_dtypes
+        own = {dtypes[name] for name in matrix_names(self.config)}
+        return (
+            str(own.pop()).removeprefix("torch.") if own in ({torch.float16}, {torch.bfloat16}) else "float32"
+        )
+
     @classmethod
     def load(cls, source: str | Path, max_length: int | None) -> Checkpoint:
         folder = locate_checkpoint(source)

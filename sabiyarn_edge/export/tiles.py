@@ -1,16 +1,18 @@
-"""Lays a matrix in blocks of 4 or 8 bits out as tiles, which our operators Linear and Embedding read.
+"""Lays a matrix out as tiles, which our operators Linear and Embedding read.
 
 csrc/core/kernels/tiled_matrix.hpp says how a tile lies in memory, and why.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from .block_quantization import BlockLayout, Blocks
 
-__all__ = ["TILE_OUTPUTS", "tiled", "tiled_shape"]
+__all__ = ["TILE_OUTPUTS", "tiled", "tiled_floats", "tiled_floats_shape", "tiled_shape"]
 
 TILE_OUTPUTS = 8
 """Rows of a matrix that are woven into one tile."""
@@ -52,3 +54,18 @@ def tiled(blocks: Blocks) -> NDArray[np.uint8]:
     # [tiles, rows of a tile, blocks, groups, 4] -> [tiles, blocks, groups, rows of a tile, 4]
     body = groups.transpose(0, 2, 3, 1, 4).reshape(tiles, count, -1)
     return np.concatenate([*headers, body], axis=-1).reshape(tiles, -1)
+
+
+def tiled_floats_shape(rows: int, width: int, itemsize: int) -> tuple[int, int]:
+    """[tiles, bytes of a tile] of a matrix [rows, width] of floats of so many bytes."""
+    return -(-rows // TILE_OUTPUTS), width * TILE_OUTPUTS * itemsize
+
+
+def tiled_floats(stored: NDArray[Any]) -> NDArray[np.uint8]:
+    """A matrix [rows, width] of floats as uint8 [tiles, bytes of a tile]; the last tile is filled up with zeros."""
+    rows, width = stored.shape
+    tiles = -(-rows // TILE_OUTPUTS)
+    padded = np.zeros((tiles * TILE_OUTPUTS, width), stored.dtype)
+    padded[:rows] = stored
+    by_tile = padded.reshape(tiles, TILE_OUTPUTS, width).transpose(0, 2, 1)
+    return np.ascontiguousarray(by_tile).reshape(tiles, -1).view(np.uint8)

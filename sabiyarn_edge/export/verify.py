@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from ..errors import ExportError
 from ..model_folder.config import ModelConfig
+from .decoder_graph import KEY_TILE
 from .log_probs import log_softmax
 from .plain_decoder import PlainDecoder
-from .plain_masked_decoder import PlainMaskedDecoder
 from .reference import Reference
 from .weight_formats import product_bound
 
 __all__ = ["Verification", "logit_bound", "verify_export"]
-
-_Decoder = PlainDecoder | PlainMaskedDecoder
 
 FLOAT16_CACHE_BOUND = 0.03
 """Largest logit difference, as a fraction of the logits' spread, that a float16 cache may add to that of the
@@ -77,8 +75,9 @@ class Verification:
             raise ExportError(
                 f"the exported graph does not reproduce the model: a logit differs by {worst:.3g}, and at "
                 f"most {self.difference_bound:.3g} is rounding (the logits' spread is "
-                f"{self.logit_spread:.3g}). Nothing was written. Some values may be too large for "
-                "float16 or too uneven for int8: try --kv-cache-dtype float32 and --dtype float32."
+                f"{self.logit_spread:.3g}). Nothing was written. If keys or values are beyond 65504, where float16 "
+                "ends, export with --kv-cache-dtype float32 or int8; if weights are too uneven for 8 or 4 bits, with "
+                "--dtype float32."
             )
 
 
@@ -87,13 +86,11 @@ def verify_export(
     config: ModelConfig,
     reference: Reference,
     *,
-    graph: str = "decoder",
     progress: Callable[[int], object] = lambda n: None,
 ) -> Verification:
     """Run the graph over the reference's tokens, the prompt in chunks and the rest one by one; then greedily.
 
     Args:
-        graph: which of config.graphs; "decoder_masked" is given a causal mask.
         progress: told the number of tokens after each step; 2 * generated + prompt in all.
 
     Raises:
@@ -102,11 +99,7 @@ def verify_export(
     prompt = reference.prompt_length
     chunks = _chunks(prompt)
     try:
-        decoder = (
-            PlainMaskedDecoder(folder, config)
-            if graph == "decoder_masked"
-            else PlainDecoder(folder, config, rows=1, capacity=_capacity(len(reference.tokens)))
-        )
+        decoder = PlainDecoder(folder, config, rows=1, capacity=_capacity(len(reference.tokens)))
         logits = _teacher_forced(decoder, reference, chunks, progress)
         choices = _greedy_run(decoder, reference, progress)
     except Exception as error:  # onnxruntime's exceptions share no base class but this
@@ -130,7 +123,7 @@ def verify_export(
 
 
 def _teacher_forced(
-    decoder: _Decoder, reference: Reference, chunks: list[int], progress: Callable[[int], object]
+    decoder: PlainDecoder, reference: Reference, chunks: list[int], progress: Callable[[int], object]
 ) -> NDArray[np.float32]:
     """Logits [tokens, vocab_size]: the prompt fed in chunks, the reference's continuation token by token."""
     logits = np.empty_like(reference.logits)
@@ -142,7 +135,7 @@ def _teacher_forced(
     return logits
 
 
-def _greedy_run(decoder: _Decoder, reference: Reference, progress: Callable[[int], object]) -> list[int]:
+def _greedy_run(decoder: PlainDecoder, reference: Reference, progress: Callable[[int], object]) -> list[int]:
     """The graph's own continuation of the prompt, whose keys and values are in the cache already."""
     last = reference.prompt_length - 1
     decoder.lengths[0] = last  # the prompt's last token is fed again, for its logits
@@ -162,8 +155,8 @@ def _chunks(prompt: int) -> list[int]:
 
 
 def _capacity(positions: int) -> int:
-    """The next power of two above: more than is used, as in the runtime."""
-    return 1 << positions.bit_length()
+    """The next power of two above: more than is used, as in the runtime; and whole tiles of keys."""
+    return max(1 << positions.bit_length(), KEY_TILE)
 
 
 def _mean_kl_divergence(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> float:

@@ -8,13 +8,14 @@ from ..errors import InvalidInputError
 from ..model_folder.config import GPTJXConfig
 from .block_plan import BlockPlan
 from .block_quantization import BLOCK_SIZES
-from .float_weights import FloatWeights
+from .float_weights import FLOAT_DTYPES, FloatWeights
 from .quantized_weights import QuantizedWeights
 from .weight_format import WeightFormat
 
 __all__ = [
     "DEFAULT_DTYPE",
     "DTYPES",
+    "KEEP",
     "ROUNDINGS",
     "WeightOptions",
     "check_weight_options",
@@ -24,10 +25,12 @@ __all__ = [
 
 DEFAULT_DTYPE = "int8"
 
-_FLOATS = {"float32": "float32", "float16-weights": "float16"}
+KEEP = "keep"
+"""The `dtype` that means the checkpoint's own."""
+
 _BITS = {"int8": 8, "int4": 4}
 
-DTYPES = (*_FLOATS, *_BITS)
+DTYPES = (*FLOAT_DTYPES, *_BITS, KEEP)
 """The values that `dtype` of export_model takes."""
 
 ROUNDINGS = ("nearest", "search", "gptq")
@@ -62,8 +65,9 @@ def check_weight_options(options: WeightOptions) -> None:
             allowed = ", ".join(map(str, sorted(BLOCK_SIZES)))
             raise InvalidInputError(f"block size is {block_size!r}; it must be one of {allowed} weights.")
         if dtype not in _BITS:
+            floats = "a checkpoint's own type" if dtype == KEEP else dtype
             raise InvalidInputError(
-                f"a block size ({block_size}) was given, but {dtype} has no blocks. Leave it out, or export as "
+                f"a block size ({block_size}) was given, but {floats} has no blocks. Leave it out, or export as "
                 "int8 or int4."
             )
     if keep_int8 is not None and dtype != "int4":
@@ -86,13 +90,16 @@ def check_weight_options(options: WeightOptions) -> None:
 def make_weight_format(options: WeightOptions, config: GPTJXConfig) -> WeightFormat:
     """The format for a model of this shape, from options that check_weight_options() has allowed.
 
+    Args:
+        options: with another dtype than "keep".
+
     Raises:
         InvalidInputError: a rule of keep_int8 matches no matrix.
         ExportError: the widths are no multiples of the block.
     """
     dtype = options.dtype
-    if dtype in _FLOATS:
-        return FloatWeights(dtype, _FLOATS[dtype])
+    if dtype in FLOAT_DTYPES:
+        return FloatWeights(dtype)
     kept = KEPT_IN_INT8 if options.keep_int8 is None else options.keep_int8
     plan = BlockPlan(dtype, _BITS[dtype], options.block_size, kept if dtype == "int4" else ())
     plan.check(config)
@@ -106,4 +113,4 @@ def product_bound(dtype: str) -> float:
     """
     # Floats: nothing is rounded but by float32 arithmetic in another order than torch's: 2e-6 on random models of
     # twelve layers, 5e-6 on a trained one of four. Blocks: activations are rounded to 8 bits in every product.
-    return 1e-3 if dtype in _FLOATS else 0.5
+    return 1e-3 if dtype in FLOAT_DTYPES else 0.5

@@ -1,4 +1,4 @@
-"""What a GPTJX model is (GPTJXConfig), and what an exported model folder holds (ModelConfig)."""
+"""GPTJXConfig describes a GPTJX model, ModelConfig an exported model folder."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ __all__ = [
     "CONFIG_FILE",
     "EXPORTED_KV_CACHE_DTYPES",
     "FORMAT_VERSION",
-    "GRAPHS",
     "KV_CACHE_DTYPES",
+    "PORTABLE_FOLDER",
     "GPTJXConfig",
     "ModelConfig",
 ]
 
 CONFIG_FILE = "config.json"
-FORMAT_VERSION = 2
-GRAPHS = ("decoder", "decoder_masked")
-"""Of a model folder: the fast one, and the one that takes masks."""
+PORTABLE_FOLDER = "portable"
+"""Of a model folder: the same model in standard ONNX operators, for other runtimes; never read here."""
+FORMAT_VERSION = 3
 KV_CACHE_DTYPES = ("float32", "float16")
-"""Of the torch model."""
+"""KV cache types of the torch model."""
 _KV_VALUE_BYTES = {"float16": 2, "float32": 4, "int8": 1}
 EXPORTED_KV_CACHE_DTYPES = tuple(_KV_VALUE_BYTES)
-"""Of exported graphs; int8 needs scales, which an export measures."""
+"""KV cache types of exported graphs. int8 needs scales, which an export measures."""
+
+_MAY_BE_NULL = ("dropout", "bias", "use_kv_cache", "kv_cache_dtype", "max_batch_size")
+"""Settings, as against sizes, which every config must state."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,7 @@ class GPTJXConfig:
     """
 
     block_size: int = 32768
-    """Positions of the learned table wpe: the longest prompt plus output, in tokens."""
+    """Positions of the learned table wpe: the most tokens that prompt and output have together."""
     vocab_size: int = 52050
     """Entries of the vocabulary: token ids are 0 ... vocab_size - 1."""
     n_layer: int = 12
@@ -52,13 +55,13 @@ class GPTJXConfig:
     n_embd: int = 768
     """Width of the hidden state."""
     dropout: float = 0.0
-    """Probability with which training drops a value; evaluation never does."""
+    """Probability that training drops a value. Evaluation never does."""
     bias: bool = False
-    """Whether linear layers and layer norms have a bias. `j` may have one even so (see modeling)."""
+    """True if linear layers and layer norms have a bias. `j` may have one in any case (see modeling)."""
     use_kv_cache: bool = True
-    """Whether generation keeps the keys and values of past tokens instead of computing them again."""
+    """True if generation keeps the keys and values of past tokens instead of computing them again."""
     kv_cache_dtype: str = "float32"
-    """How the torch model stores its KV cache: "float32" or "float16". It computes in float32 either way."""
+    """Type of the torch model's KV cache: "float32" or "float16". It computes in float32 either way."""
     max_batch_size: int = 1
     """Rows that the torch model's KV cache may hold."""
 
@@ -92,11 +95,16 @@ class GPTJXConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> GPTJXConfig:
         """Read the keys of a config.json.
 
-        Keys of others (architectures, torch_dtype, ...) are ignored, absent ones take their default.
+        Keys of other programs (architectures, torch_dtype, ...) are ignored. Absent keys take their default, and so
+        do those of _MAY_BE_NULL that are null.
         `n_head` is read as `n_heads`, and "torch.float16" as "float16".
         """
         known = {f.name for f in dataclasses.fields(cls)}
-        found = {name: value for name, value in values.items() if name in known}
+        found = {
+            name: value
+            for name, value in values.items()
+            if name in known and not (value is None and name in _MAY_BE_NULL)
+        }
         if "n_head" in values and found.setdefault("n_heads", values["n_head"]) != values["n_head"]:
             raise InvalidInputError(
                 f"n_head is {values['n_head']!r} but n_heads is {found['n_heads']!r}, "
@@ -108,7 +116,7 @@ class GPTJXConfig:
 
     @classmethod
     def from_json_file(cls, path: str | Path) -> GPTJXConfig:
-        """Read a config.json. Raises InvalidInputError, naming the file, when that cannot be done."""
+        """Read a config.json. Raises InvalidInputError, which names the file, if it cannot be read."""
         try:
             return cls.from_dict(read_json_object(path))
         except InvalidInputError as error:
@@ -122,9 +130,9 @@ class GPTJXConfig:
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:
-    """The JSON object in a UTF-8 file. Raises InvalidInputError, naming the file, when there is none."""
+    """Read the JSON object in a UTF-8 file. Raises InvalidInputError, which names the file, if there is none."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; [[[[...
@@ -145,19 +153,19 @@ class ModelConfig:
     format_version: int = FORMAT_VERSION
     """Version of the folder's layout."""
     dtype: str = "float32"
-    """How weights are stored: "float32", "float16-weights" ..."""
+    """How weights are stored: "float32", "float16", "bfloat16", "int8" or "int4" (some matrices then in 8 bits)."""
     kv_cache_dtype: str = "float16"
     """Type of past_key_values in the graph: "float16", "float32" or "int8" (its scales are constants of the graph)."""
-    graphs: dict[str, str]
-    """Each of GRAPHS -> its file name."""
-    graph_hashes: dict[str, str]
-    """Each of GRAPHS -> SHA-256 of its file, hexadecimal. Small tensors (norms, scales) stand in there."""
+    graph: str = "decoder.onnx"
+    """File name of the graph."""
+    graph_hash: str
+    """SHA-256 of the graph's file, hexadecimal. Small tensors (norms, scales) stand in there."""
     weights_file: str = "weights.bin"
     """File name of the tensors outside the graphs."""
     weights_bytes: int
     """Size of weights_file, bytes."""
     weights_hash: str
-    """SHA-256 over the tensors, hexadecimal; also in weights_file's header and in each graph's metadata."""
+    """SHA-256 over the tensors, hexadecimal; also in weights_file's header and in the graph's metadata."""
 
     @classmethod
     def load(cls, folder: str | Path) -> ModelConfig:
@@ -193,8 +201,8 @@ class ModelConfig:
             )
         if version < FORMAT_VERSION:
             raise InvalidInputError(
-                f"format_version is {version}, and this sabiyarn_edge reads {FORMAT_VERSION}: its graphs use operators "
-                "that older ones did not. Export the checkpoint again."
+                f"format_version is {version}, and this sabiyarn_edge reads {FORMAT_VERSION}. Export the checkpoint "
+                "again: sabiyarn-edge export SOURCE OUT --force."
             )
         own_fields = [f for f in dataclasses.fields(cls) if f.name != "gptjx"]
         missing = [f.name for f in own_fields if f.name not in ours]
@@ -207,7 +215,7 @@ class ModelConfig:
         return config
 
     def _check(self) -> None:
-        for name in ("dtype", "weights_file", "weights_hash"):
+        for name in ("dtype", "weights_file", "weights_hash", "graph_hash"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise InvalidInputError(f"{name} is {value!r}; it must be a text.")
@@ -221,11 +229,7 @@ class ModelConfig:
             or self.weights_bytes < 0
         ):
             raise InvalidInputError(f"weights_bytes is {self.weights_bytes!r}; it must be a number of bytes.")
-        for name in ("graphs", "graph_hashes"):
-            value = getattr(self, name)
-            if not isinstance(value, dict) or value.keys() != set(GRAPHS):
-                raise InvalidInputError(f"{name} is {value!r}; it must speak of {' and '.join(GRAPHS)}.")
-        for name in (self.weights_file, *self.graphs.values()):
+        for name in (self.weights_file, self.graph):
             # A folder may come from anywhere: its config must not make us open files outside it.
             if not _is_file_name(name):
                 raise InvalidInputError(f"{name!r} is not a plain file name inside the model folder.")
@@ -235,19 +239,13 @@ class ModelConfig:
         """Bytes of a token's keys and values: n_embd numbers each in every layer."""
         return 2 * self.gptjx.n_layer * self.gptjx.n_embd * _KV_VALUE_BYTES[self.kv_cache_dtype]
 
-    @property
-    def packs_weights(self) -> bool:
-        """Whether onnxruntime makes copies of the matrices for its products: of floats. Those of few bits are used as
-        they lie in the file."""
-        return self.dtype.startswith("float")
-
-    def read_graph(self, folder: str | Path, role: str) -> bytes:
-        """The file of a graph, all of which was checked against its hash.
+    def read_graph(self, folder: str | Path) -> bytes:
+        """Read the graph's file and check it against its hash.
 
         Raises:
-            ModelFolderError: it is missing, damaged or of another export.
+            ModelFolderError: the file is missing, damaged, or from another export.
         """
-        path = Path(folder) / self.graphs[role]
+        path = Path(folder) / self.graph
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -256,10 +254,10 @@ class ModelConfig:
                 "checkpoint again."
             ) from error
         found = hashlib.sha256(content).hexdigest()
-        if found != self.graph_hashes[role]:
+        if found != self.graph_hash:
             raise ModelFolderError(
                 f"{path} is damaged or belongs to another model: its hash is {found[:12]}..., and {CONFIG_FILE} says "
-                f"{str(self.graph_hashes[role])[:12]}.... Copy the whole model folder again."
+                f"{self.graph_hash[:12]}.... Copy the whole model folder again."
             )
         return content
 
@@ -276,7 +274,7 @@ class ModelConfig:
 
 
 def _is_file_name(name: Any) -> bool:
-    """Whether every system takes it as the name of a file in a folder at hand: 255 bytes at most, none of them NUL."""
+    """Return True if every system takes `name` as a file name in a folder: at most 255 bytes, no separator or NUL."""
     return (
         isinstance(name, str)
         and name not in ("", ".", "..")

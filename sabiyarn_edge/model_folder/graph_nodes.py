@@ -12,13 +12,17 @@ from dataclasses import dataclass
 
 from .protobuf import messages, number_in, text
 
-__all__ = ["GraphNode", "StoredMatrix", "nodes_per_layer", "read_nodes", "stored_matrices"]
+__all__ = ["WEIGHT_TYPES", "GraphNode", "StoredMatrix", "nodes_per_layer", "read_nodes", "stored_matrices"]
 
 _GRAPH, _NODE, _INPUT, _OUTPUT, _NAME, _OP_TYPE, _ATTRIBUTE = 7, 1, 1, 2, 3, 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER = 1, 3
 
 _LAYER = re.compile(r"(?:transformer\.)?(?:h|past_key_values|present)\.(\d+)\.")
 """How names of nodes begin that belong to a layer: they are those of the parameters and of the cache."""
+
+
+WEIGHT_TYPES = {"float32": 1, "float16": 10, "bfloat16": 16, "int8": 3, "int4": 22}
+"""What the attribute weight_type of Linear and Embedding means: ONNX's numbers of element types."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,13 @@ class GraphNode:
 
 @dataclass(frozen=True)
 class StoredMatrix:
-    """A matrix that is stored in blocks of few bits."""
+    """How a matrix is stored."""
 
     name: str
-    bits: int
-    block_size: int
+    weight_type: str
+    """One of WEIGHT_TYPES."""
+    block_size: int | None
+    """Weights that share a scale; None: floats have none."""
 
 
 def read_nodes(model: bytes) -> list[GraphNode]:
@@ -78,10 +84,17 @@ def nodes_per_layer(nodes: list[GraphNode]) -> list[int]:
 
 
 def stored_matrices(nodes: list[GraphNode]) -> list[StoredMatrix]:
-    """Each matrix in blocks that nodes read, by its parameter's name without "transformer." and ".weight"."""
+    """Each matrix that nodes read, by its parameter's name without "transformer." and ".weight".
+
+    Raises:
+        KeyError: a node lacks an attribute, or its weights are of no type that is known.
+    """
+    names = {number: name for name, number in WEIGHT_TYPES.items()}
     found = {}
     for node in nodes:
         if node.operator in ("Linear", "Embedding"):
             name = node.inputs[1].removeprefix("transformer.").removesuffix(".weight")
-            found[name] = StoredMatrix(name, node.integers["bits"], node.integers["block_size"])
+            found[name] = StoredMatrix(
+                name, names[node.integers["weight_type"]], node.integers.get("block_size")
+            )
     return list(found.values())

@@ -1,15 +1,14 @@
-"""As much of protobuf's encoding as an ONNX file takes: the device has neither onnx nor protobuf.
+"""As much of protobuf's encoding as reading an ONNX file takes: the device has neither onnx nor protobuf.
 
 Source: https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-__all__ = ["fields", "messages", "number_in", "packed", "text", "with_messages"]
+__all__ = ["fields", "messages", "number_in", "text"]
 
-_BYTES = 2  # wire type: length, then bytes
 _MOST_VARINT_BITS = 70  # ten bytes of seven bits each hold 64
 
 
@@ -21,14 +20,6 @@ def text(message: bytes, wanted: int) -> str:
 def messages(message: bytes, wanted: int) -> Iterator[bytes]:
     """The contents of all fields of this number: messages, texts or bytes."""
     return (content for number, _, content in fields(message) if number == wanted and content is not None)
-
-
-def with_messages(message: bytes, wanted: int, change: Callable[[bytes], bytes]) -> bytes:
-    """The message with the contents of all fields of this number changed."""
-    return b"".join(
-        packed(wanted, change(content)) if number == wanted and content is not None else field
-        for number, field, content in fields(message)
-    )
 
 
 def fields(message: bytes) -> Iterator[tuple[int, bytes, bytes | None]]:
@@ -75,16 +66,3 @@ def varint(message: bytes, at: int) -> tuple[int, int]:
         if shift >= _MOST_VARINT_BITS:
             raise ValueError(f"not an ONNX model: a number of more than 64 bits ends at byte {at}")
     raise ValueError("not an ONNX model: it ends inside a number")
-
-
-def packed(number: int, content: bytes) -> bytes:
-    """A field of bytes."""
-    return _to_varint(number << 3 | _BYTES) + _to_varint(len(content)) + content
-
-
-def _to_varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])

@@ -8,7 +8,6 @@
                   inline_hash      SHA-256 over the small tensors, which stand in the graph instead of here
                   tensors          name -> {dtype, shape, offset, nbytes}, by rising offset
     then        zeros up to a multiple of 64 KiB, and the tensors: little endian, C order
-    at last     matrices packed for one CPU, where `sabiyarn-edge pack --replace` was used (see weight_cache)
 
 From the header a reader can tell, without hashing half a gigabyte, that the file is whole and which graph it
 belongs to. Needs neither torch nor onnx.
@@ -41,7 +40,7 @@ class StoredTensor:
     """Where one tensor lies in weights.bin."""
 
     dtype: str
-    """NumPy's name: "float32", "float16", "uint8"."""
+    """NumPy's name: "float32", or "uint8" for tiles."""
     shape: tuple[int, ...]
     offset: int
     """Bytes from the start of the file."""
@@ -59,7 +58,7 @@ class WeightsHeader:
 
     @property
     def end(self) -> int:
-        """Bytes of header and tensors. What follows in the file is not the model's."""
+        """Bytes of header and tensors."""
         ends = [tensor.offset + tensor.nbytes for tensor in self.tensors.values()]
         return max(ends, default=len(self.to_bytes()))
 

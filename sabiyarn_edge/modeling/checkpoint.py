@@ -1,8 +1,7 @@
 """Checkpoints into and out of GPTJXForCausalLM.
 
-Names in files vary (a torch.compile prefix, a missing `transformer.`), masks were saved as if they were
-weights, and `j.bias` is there although the config says bias=False. Each is dealt with here, once; what is
-left must fit exactly.
+Names in files vary, masks and KV caches were saved as if they were weights (see buffers), and `j.bias` is there
+although the config says bias=False. Each is dealt with once; what is left must fit exactly.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,28 +17,31 @@ from torch import Tensor
 from ..errors import CheckpointError, InvalidInputError, ModelFolderError
 from ..model_folder.config import CONFIG_FILE, GPTJXConfig, read_json_object
 from ..options.generation_config import GENERATION_CONFIG_FILE, GenerationConfig
+from .architecture import check_architecture, check_is_config
+from .buffers import canonical_name, is_buffer
 from .hub import locate_checkpoint
-from .tensor_files import read_tensors, write_files
+from .network import GPTJXNetwork
+from .tensor_files import first_ten, read_tensors, write_files
 
-if TYPE_CHECKING:
-    from .model import GPTJXForCausalLM
-
-__all__ = ["load_pretrained", "save_pretrained"]
+__all__ = ["is_token_id", "load_pretrained", "save_pretrained"]
 
 WTE = "transformer.wte.weight"
 WPE = "transformer.wpe.weight"
 LM_HEAD = "lm_head.weight"
 CHANGEABLE = ("use_kv_cache", "kv_cache_dtype", "max_batch_size", "dropout")
 """Config values that say how to run a model, not what it is."""
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+Model = TypeVar("Model", bound=GPTJXNetwork)
 
 
 def load_pretrained(
-    model_class: type[GPTJXForCausalLM],
+    model_class: type[Model],
     source: str | Path,
     *,
     revision: str | None,
     settings: Mapping[str, Any],
-) -> GPTJXForCausalLM:
+) -> Model:
     """What GPTJXForCausalLM.from_pretrained() does; see there."""
     unknown = sorted(settings.keys() - set(CHANGEABLE))
     if unknown:
@@ -48,24 +50,24 @@ def load_pretrained(
             f"These can: {', '.join(CHANGEABLE)}."
         )
     folder = locate_checkpoint(source, revision=revision)
-    config = dataclasses.replace(_read_config(folder), **settings)
-    try:
-        generation_config = GenerationConfig.load(folder)
-    except ModelFolderError as error:
-        raise CheckpointError(str(error)) from error
-    tensors = _canonical(read_tensors(folder, skip=_is_mask_buffer), folder)
+    values, own_config = _read_config(folder)
+    config = dataclasses.replace(own_config, **settings)
+    generation_config = _read_generation_config(folder, values, config.vocab_size)
+    stored = read_tensors(folder, skip=lambda name, shape: is_buffer(canonical_name(name), shape, config))
+    tensors = _canonical(stored, folder)
     with torch.device("meta"):  # no memory and no random numbers for weights that the file replaces
         model = model_class(config, j_bias=any(name.endswith(".j.bias") for name in tensors))
     _check_fit(tensors, model.state_dict(), config, folder)
     parameters = {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}
     model.load_state_dict(parameters, assign=True)
+    model.checkpoint_dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
     model.requires_grad_(True)
     model.generation_config = generation_config
     model.tie_weights()
     return model.eval()
 
 
-def save_pretrained(model: GPTJXForCausalLM, folder: str | Path) -> None:
+def save_pretrained(model: GPTJXNetwork, folder: str | Path) -> None:
     """What GPTJXForCausalLM.save_pretrained() does; see there."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     del tensors[LM_HEAD]
@@ -80,36 +82,52 @@ def save_pretrained(model: GPTJXForCausalLM, folder: str | Path) -> None:
     write_files(Path(folder), settings, tensors)
 
 
-def _read_config(folder: Path) -> GPTJXConfig:
+def _read_config(folder: Path) -> tuple[dict[str, Any], GPTJXConfig]:
+    """All keys of config.json, and what they say."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no {CONFIG_FILE}, so the shape of the model is unknown.")
     try:
         values = read_json_object(path)
-        if not {"block_size", "vocab_size", "n_layer", "n_embd"} <= values.keys():
-            raise InvalidInputError(
-                f"{path} is not the config of a GPTJX model: it needs block_size, vocab_size, n_layer, "
-                "n_heads and n_embd."
-            )
-        return GPTJXConfig.from_dict(values)
+        check_is_config(values)
+        config = GPTJXConfig.from_dict(values)
+        check_architecture(values, config)
     except InvalidInputError as error:
         message = str(error) if str(path) in str(error) else f"{path}: {error}"
         raise CheckpointError(message) from error
+    return values, config
 
 
-def _is_mask_buffer(shape: tuple[int, ...]) -> bool:
-    """Causal masks that old checkpoints hold, (1, 1, n, n); by shape, since `bias` is also a parameter's
-    name."""
-    return len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
+def _read_generation_config(folder: Path, config: Mapping[str, Any], vocab_size: int) -> GenerationConfig:
+    """generation_config.json, completed with the special token ids that only config.json has."""
+    try:
+        found = GenerationConfig.load(folder)
+    except ModelFolderError as error:
+        raise CheckpointError(str(error)) from error
+    special = {
+        name: config[name]
+        for name in SPECIAL_TOKENS
+        if getattr(found, name) is None
+        and is_token_id(config.get(name), vocab_size, many=name == "eos_token_id")
+    }
+    return found.updated(**special)
+
+
+def is_token_id(value: object, vocab_size: int, *, many: bool) -> bool:
+    """Whether `value` is an id of the vocabulary or, where `many` allows it, a list of them.
+
+    Configs also hold null, -1 and the ids of other models.
+    """
+    if many and isinstance(value, list):
+        return bool(value) and all(is_token_id(item, vocab_size, many=False) for item in value)
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocab_size
 
 
 def _canonical(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
     """Rename to transformer.* and lm_head.weight, and fill in whichever of the two tied weights is absent."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        clean = name.replace("_orig_mod.", "")
-        if clean.split(".")[0] in ("wte", "wpe", "h", "ln_f"):
-            clean = f"transformer.{clean}"
+        clean = canonical_name(name)
         if clean in renamed:
             raise CheckpointError(f"{folder} holds {clean} twice, once as {name}. Only one can be right.")
         renamed[clean] = tensor
@@ -130,7 +148,7 @@ def _canonical(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]
 def _check_fit(
     tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: GPTJXConfig, folder: Path
 ) -> None:
-    """Raise one CheckpointError that lists every tensor that is missing, unexpected or wrong."""
+    """Raise one CheckpointError for all tensors that are missing, unexpected or wrong."""
     missing = [name for name in expected if name not in tensors]
     unexpected = [f"{name} {list(tensor.shape)}" for name, tensor in tensors.items() if name not in expected]
     wrong: list[str] = []
@@ -147,7 +165,7 @@ def _check_fit(
                 f"{name} is {str(tensor.dtype).removeprefix('torch.')}, must be a floating-point type"
             )
     sections = {"Missing": missing, "Unexpected": unexpected, "Of wrong shape or type": wrong}
-    listed = [f"{title}:\n  " + "\n  ".join(lines) for title, lines in sections.items() if lines]
+    listed = [f"{title}:\n  " + "\n  ".join(first_ten(lines)) for title, lines in sections.items() if lines]
     if listed:
         raise CheckpointError(
             f"the tensors in {folder} do not fit its {CONFIG_FILE}.\n" + "\n".join(listed) + "\n"

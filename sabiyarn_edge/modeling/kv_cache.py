@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..errors import NumericalError
 from ..model_folder.config import GPTJXConfig
 
 __all__ = ["KvCache"]
+
+FLOAT16_MAX = torch.finfo(torch.float16).max
 
 MIN_CAPACITY = 64
 """Positions of the first allocation; a short answer never outgrows it."""
@@ -86,11 +89,16 @@ class KvCache:
             All keys and values so far, [rows, n_heads, longest row + T, head_dim], in the dtype of `key`.
             They went through the storage dtype, the new ones too, so that results do not depend on how tokens
             are chunked.
+
+        Raises:
+            NumericalError: a float16 cache cannot hold them.
         """
         count = key.shape[2]
         end = max(self.lengths) + count
         stored: list[Tensor] = []
-        for buffer, new in ((self._keys[layer], key), (self._values[layer], value)):
+        for name, buffer, new in (("keys", self._keys[layer], key), ("values", self._values[layer], value)):
+            if buffer.dtype == torch.float16:
+                _check_float16(new, f"{name} of layer {layer}")
             if min(self.lengths) == max(self.lengths):
                 buffer[:, :, end - count : end] = new
             else:
@@ -128,3 +136,13 @@ class KvCache:
         self._values = []
         self.lengths = []
         self.visible = None
+
+
+def _check_float16(new: Tensor, name: str) -> None:
+    """Refuse finite values that float16 would make infinite."""
+    largest = new.abs().max()
+    if largest.isfinite() and largest.half().isinf():
+        raise NumericalError(
+            f"the {name} reach {float(largest):g}, but float16 ends at {FLOAT16_MAX:g}. Load the model with "
+            'kv_cache_dtype="float32"; in an export, "int8" (with scales of its own) does too.'
+        )

@@ -1,25 +1,55 @@
-"""A caller's masks, checked and brought to the one form that attention takes.
+"""A caller's masks as the tensors that attention takes.
 
-`attn_mask` says which key each query may see and replaces causality. `attention_mask` (key padding) says
-which keys are tokens at all and is combined with causality or with `attn_mask`.
+What a mask may hold and what it means is decided in calls.attention_masks, for the device and here alike. Only the
+forward pass adds a rule: after past tokens a mask has more keys than queries, and padding stays in its row.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from .._core import MaskCache
+from ..calls.attention_masks import check_every_token_sees, check_values, zeros_and_ones
 from ..errors import InvalidInputError
 
-__all__ = ["combine_with_padding", "read_attention_mask", "read_attn_mask"]
+__all__ = ["CausalMasks", "as_arrays", "combine_with_padding", "read_attention_mask", "read_attn_mask"]
 
 
-def read_attn_mask(attn_mask: Tensor, *, rows: int, queries: int, keys: int, dtype: torch.dtype) -> Tensor:
+class CausalMasks(MaskCache):
+    """The core's causal masks by powers of two; a copied or saved model begins without any."""
+
+    def __init__(self, largest: int) -> None:
+        super().__init__(largest=largest)
+        self._largest = largest
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CausalMasks, (self._largest,)
+
+
+def as_arrays(value: Any) -> Any:
+    """Tensors, also those in a list or from a function, as NumPy arrays (numbers where they have no dimension)."""
+    if isinstance(value, Tensor):
+        wide = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
+        return wide.cpu().numpy()[()]
+    if isinstance(value, list | tuple):
+        return [as_arrays(item) for item in value] if any(isinstance(v, Tensor) for v in value) else value
+    if callable(value):
+        return lambda length: as_arrays(value(length))
+    return value
+
+
+def read_attn_mask(
+    attn_mask: Tensor, *, rows: int, queries: int, keys: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """Check an attn_mask and give it four dimensions.
 
     Args:
-        attn_mask: (T, S), (1|rows, T, S) or (1|rows, 1, T, S) with T = queries and S = keys. Bool, True = may
-            attend; or integers, 1 = may attend; or floats, which are added to the scores.
+        attn_mask: (T, S), (1|rows, T, S) or (1|rows, 1, T, S) with T = queries and S = keys.
         dtype: the dtype of the scores, for additive masks.
 
     Returns:
@@ -42,19 +72,11 @@ def read_attn_mask(attn_mask: Tensor, *, rows: int, queries: int, keys: int, dty
             f"(1 or {rows}, 1, {queries}, {keys}). Padding belongs in attention_mask."
         )
     mask = attn_mask.reshape(-1, 1, queries, keys)
-    if mask.is_floating_point():
-        if bool(mask.isnan().any()):
-            raise InvalidInputError("attn_mask holds NaN; use 0 for 'may attend' and -inf for 'may not'.")
-        if bool((mask == 1).any()) and bool(((mask == 0) | (mask == 1)).all()):
-            raise InvalidInputError(
-                "attn_mask is a float mask of zeros and ones, which would be added to the scores. "
-                "Pass attn_mask.bool() if 1 means 'may attend', else 0 and -inf."
-            )
-        mask = mask.to(dtype)
-    elif mask.dtype != torch.bool:
-        mask = _zeros_and_ones(mask, "attn_mask")
-    check_every_query_sees(mask, "attn_mask")
-    return mask
+    values = check_values(as_arrays(mask))
+    for row, own in enumerate(values[:, 0]):
+        check_every_token_sees(own, None, row)
+    # The tensor itself goes on, not the array: an additive mask may be learned.
+    return mask.to(device, dtype) if mask.is_floating_point() else mask.to(device) == 1
 
 
 def read_attention_mask(
@@ -66,15 +88,16 @@ def read_attention_mask(
         bool [rows, keys], or None when nothing is padding.
 
     Raises:
-        InvalidInputError: wrong shape or values.
+        InvalidInputError: wrong shape, dtype or values.
     """
     if tuple(attention_mask.shape) != (rows, keys):
         raise InvalidInputError(
             f"attention_mask has shape {tuple(attention_mask.shape)}; it must be (rows, keys) = "
             f"({rows}, {keys}), past keys included. A mask per query belongs in attn_mask."
         )
-    mask = attention_mask.to(device)
-    mask = mask if mask.dtype == torch.bool else _zeros_and_ones(mask, "attention_mask")
+    if attention_mask.dtype != torch.bool:
+        zeros_and_ones(as_arrays(attention_mask), "attention_mask")
+    mask = attention_mask.to(device) == 1
     return None if bool(mask.all()) else mask
 
 
@@ -99,25 +122,7 @@ def combine_with_padding(mask: Tensor, visible: Tensor, *, queries: int) -> Tens
         combined = (mask & ~hidden) | padding_query
     else:
         combined = mask.masked_fill(hidden, float("-inf")).masked_fill(padding_query, 0.0)
-    check_every_query_sees(combined, "attn_mask together with attention_mask")
+    every: NDArray[np.bool_] = np.ones(queries, bool)
+    for row, own in enumerate(as_arrays(combined)[:, 0]):
+        check_every_token_sees(own, every, row)
     return combined
-
-
-def check_every_query_sees(mask: Tensor, name: str) -> None:
-    """Softmax over nothing has no value: refuse a query without a key to see."""
-    sees = mask.any(dim=-1) if mask.dtype == torch.bool else (mask != float("-inf")).any(dim=-1)
-    blind = (~sees).nonzero()
-    if blind.numel():
-        row, _, query = blind[0].tolist()
-        raise InvalidInputError(
-            f"{name} hides every key from new token {query} of row {row}. "
-            "Let each token see at least one key, for instance itself."
-        )
-
-
-def _zeros_and_ones(mask: Tensor, name: str) -> Tensor:
-    if not bool(((mask == 0) | (mask == 1)).all()):
-        raise InvalidInputError(
-            f"{name} has dtype {mask.dtype} and values other than 0 and 1. Use 0/1 or bool."
-        )
-    return mask == 1

@@ -27,6 +27,8 @@ class GPTJXGenerateOutput:
     """int64 [rows, length]: prompt (without its padding) and output, filled up on the right with pad_token_id."""
     lengths: list[int]
     """Tokens of each row, prompt included."""
+    truncated_tokens: list[int]
+    """Tokens that overflow="truncate_prompt" cut out of each row's prompt."""
     finish_reasons: list[str]
     """Why each row ended: "eos", "stop", "length", "time" or "cancelled"."""
     sequences_scores: list[float] | None

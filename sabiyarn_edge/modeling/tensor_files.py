@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..errors import CheckpointError, InvalidInputError
 from ..model_folder.config import read_json_object
 from ..system.atomic_write import atomic_files
 
-__all__ = ["read_tensors", "write_files"]
+__all__ = ["first_ten", "read_tensors", "write_files"]
 
 CANDIDATES = (
     "model.safetensors",
@@ -25,13 +25,15 @@ CANDIDATES = (
 )
 """Tried in this order."""
 
+Skip = Callable[[str, tuple[int, ...]], bool]
 
-def read_tensors(folder: Path, *, skip: Callable[[tuple[int, ...]], bool]) -> dict[str, Tensor]:
+
+def read_tensors(folder: Path, *, skip: Skip) -> dict[str, Tensor]:
     """All tensors of a checkpoint by the names in its files.
 
     Args:
         folder: holds one of CANDIDATES.
-        skip: given a shape, whether to leave such a tensor out; safetensors files are then spared reading it.
+        skip: given name and shape, whether to leave the tensor out; of safetensors files it is not read then.
 
     Raises:
         CheckpointError: no such file, or one that is missing, damaged or not a checkpoint.
@@ -41,7 +43,7 @@ def read_tensors(folder: Path, *, skip: Callable[[tuple[int, ...]], bool]) -> di
         if path.is_file():
             break
     else:
-        found = ", ".join(sorted(entry.name for entry in folder.iterdir())) or "nothing"
+        found = ", ".join(first_ten(sorted(entry.name for entry in folder.iterdir()))) or "nothing"
         raise CheckpointError(
             f"{folder} holds no weights: none of {', '.join(CANDIDATES)}. It holds {found}."
         )
@@ -50,9 +52,16 @@ def read_tensors(folder: Path, *, skip: Callable[[tuple[int, ...]], bool]) -> di
         shard = _read_safetensors(file, skip) if file.suffix == ".safetensors" else _read_pickled(file, skip)
         repeated = sorted(tensors.keys() & shard.keys())
         if repeated:
-            raise CheckpointError(f"{file} repeats tensors of another shard: {', '.join(repeated)}.")
+            raise CheckpointError(
+                f"{file} repeats tensors of another shard: {', '.join(first_ten(repeated))}."
+            )
         tensors.update(shard)
     return tensors
+
+
+def first_ten(names: Sequence[str]) -> list[str]:
+    """The first ten names, and how many more there are."""
+    return [*names[:10], *([f"and {len(names) - 10} more"] if len(names) > 10 else [])]
 
 
 def _shards(index: Path) -> list[Path]:
@@ -67,14 +76,16 @@ def _shards(index: Path) -> list[Path]:
     # An index may come from anywhere: it must not make us open files elsewhere.
     outside = [name for name in names if Path(name).name != name]
     if outside:
-        raise CheckpointError(f"{index} names files outside its folder: {', '.join(outside)}.")
+        raise CheckpointError(f"{index} names files outside its folder: {', '.join(first_ten(outside))}.")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        raise CheckpointError(f"{index.parent} lacks shards that {index.name} names: {', '.join(missing)}.")
+        raise CheckpointError(
+            f"{index.parent} lacks shards that {index.name} names: {', '.join(first_ten(missing))}."
+        )
     return [index.parent / name for name in names]
 
 
-def _read_safetensors(path: Path, skip: Callable[[tuple[int, ...]], bool]) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, skip: Skip) -> dict[str, Tensor]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
@@ -83,13 +94,17 @@ def _read_safetensors(path: Path, skip: Callable[[tuple[int, ...]], bool]) -> di
         ) from error
     try:
         with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if not skip(tuple(file.get_slice(name).get_shape()))]  # noqa: SIM118
+            names = [name for name in file.keys() if not skip(name, _shape(file, name))]  # noqa: SIM118
             return {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(_damaged(path, error)) from error
 
 
-def _read_pickled(path: Path, skip: Callable[[tuple[int, ...]], bool]) -> dict[str, Tensor]:
+def _shape(file: Any, name: str) -> tuple[int, ...]:
+    return tuple(file.get_slice(name).get_shape())
+
+
+def _read_pickled(path: Path, skip: Skip) -> dict[str, Tensor]:
     """A torch.save file; weights_only, because a pickle can run code."""
     try:
         try:
@@ -107,7 +122,7 @@ def _read_pickled(path: Path, skip: Callable[[tuple[int, ...]], bool]) -> dict[s
         raise CheckpointError(_damaged(path, error)) from error
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise CheckpointError(f"{path} holds no plain dict of tensors, which a checkpoint of GPTJX is.")
-    return {str(name): tensor for name, tensor in content.items() if not skip(tuple(tensor.shape))}
+    return {str(name): tensor for name, tensor in content.items() if not skip(str(name), tuple(tensor.shape))}
 
 
 def _damaged(path: Path, error: Exception) -> str:

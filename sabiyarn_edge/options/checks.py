@@ -29,7 +29,7 @@ Check = Callable[[str, Any], Any]
 
 MAX_SEED = 2**64 - 1
 LARGEST = 2**31 - 1
-"""Token ids and counts above this are nobody's: the core keeps ids in 32 bits."""
+"""Largest token id and count: the core keeps ids in 32 bits."""
 
 
 def _refuse(name: str, value: Any, allowed: str, hint: str = "") -> InvalidInputError:
@@ -37,7 +37,7 @@ def _refuse(name: str, value: Any, allowed: str, hint: str = "") -> InvalidInput
 
 
 def integer(*, at_least: int = 0, at_most: int = LARGEST, hint: str = "") -> Check:
-    """An integer in [at_least, at_most]."""
+    """Make a check for an integer in [at_least, at_most]."""
     allowed = f"an integer of at least {at_least}"
 
     def check(name: str, value: Any) -> int:
@@ -62,7 +62,7 @@ def number(
     at_most: float | None = None,
     hint: str = "",
 ) -> Check:
-    """A finite number within the bounds, as a float."""
+    """Make a check for a finite number within the bounds. The normal form is a float."""
     bounds = [
         f"{word} {bound:g}"
         for word, bound in (("above", above), ("at least", at_least), ("below", below), ("at most", at_most))
@@ -86,14 +86,14 @@ def number(
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False."""
+    """Check for True or False."""
     if not isinstance(value, bool):
         raise _refuse(name, value, "True or False")
     return value
 
 
 def choice(*allowed: bool | str) -> Check:
-    """One of the given values; 1 is not True."""
+    """Make a check for one of the given values; 1 is not True."""
 
     def check(name: str, value: Any) -> Any:
         for candidate in allowed:
@@ -105,14 +105,17 @@ def choice(*allowed: bool | str) -> Check:
 
 
 def text(name: str, value: Any) -> str:
-    """A text of at least one character."""
+    """Check for a text of at least one character."""
     if not isinstance(value, str) or not value:
         raise _refuse(name, value, "a text of at least one character")
     return value
 
 
 def many(check: Check, *, may_be_empty: bool = True) -> Check:
-    """A list (or tuple, set, array) of what `check` takes, as a tuple. Empty means None where allowed."""
+    """Make a check for a list (or tuple, set, array) of values that pass `check`.
+
+    The normal form is a tuple; None for an empty list, if that is allowed.
+    """
 
     def check_all(name: str, value: Any) -> tuple[Any, ...] | None:
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
@@ -126,7 +129,7 @@ def many(check: Check, *, may_be_empty: bool = True) -> Check:
 
 
 def one_or_many(check: Check) -> Check:
-    """One value that `check` takes, kept as it is, or a list of them, as a tuple."""
+    """Make a check for one value that passes `check`, or for a list of them. The normal form of a list is a tuple."""
     check_all = many(check)
 
     def check_either(name: str, value: Any) -> Any:
@@ -137,7 +140,7 @@ def one_or_many(check: Check) -> Check:
 
 
 def bias_of_sequences(name: str, value: Any) -> tuple[tuple[tuple[int, ...], float], ...] | None:
-    """{(id, id, ...): bias} or [[[id, id, ...], bias], ...], as a tuple of ((id, ...), bias)."""
+    """Check for {(id, ...): bias} or [[[id, ...], bias], ...]. The normal form is a tuple of ((id, ...), bias)."""
     pairs = value.items() if isinstance(value, Mapping) else value
     if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
         raise _refuse(name, value, "a dict {(id, ...): bias} or a list of [[id, ...], bias]")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .generation_config import GenerationConfig
+from .fields import OptionFields
 
 __all__ = ["contradictions", "reasons_to_be_unused"]
 
@@ -14,78 +12,78 @@ _SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilo
 _BEAMS_ONLY = ("length_penalty", "early_stopping")
 
 
-def contradictions(config: GenerationConfig) -> Iterator[str]:
-    """An error text for each pair of options that cannot hold together; it names both."""
-    yield from _of_returns(config)
-    yield from _of_prompt_lookup(config)
-    yield from _of_lengths(config)
-    yield from _of_forced_tokens(config)
+def contradictions(options: OptionFields) -> Iterator[str]:
+    """Yield an error text for each pair of options that contradict each other. It names both."""
+    yield from _of_returns(options)
+    yield from _of_prompt_lookup(options)
+    yield from _of_lengths(options)
+    yield from _of_forced_tokens(options)
 
 
-def reasons_to_be_unused(config: GenerationConfig) -> Iterator[tuple[str, str]]:
-    """(option, why it changes nothing whatever its value is)."""
-    if not config.do_sample:
+def reasons_to_be_unused(options: OptionFields) -> Iterator[tuple[str, str]]:
+    """Yield (option, reason) for each option that changes nothing whatever its value is."""
+    if not options.do_sample:
         yield from ((name, "do_sample is False") for name in _SAMPLING_ONLY)
-    if config.num_beams == 1:
+    if options.num_beams == 1:
         yield from ((name, "num_beams is 1") for name in _BEAMS_ONLY)
-    if config.max_new_tokens is not None:
+    if options.max_new_tokens is not None:
         yield "max_length", "max_new_tokens is given"
-    if config.min_new_tokens:
+    if options.min_new_tokens:
         yield "min_length", "min_new_tokens is given"
-    if config.repetition_penalty == 1.0:
+    if options.repetition_penalty == 1.0:
         yield "penalty_window", "repetition_penalty is 1"
-    if config.prompt_lookup_num_tokens is None:
+    if options.prompt_lookup_num_tokens is None:
         yield "max_matching_ngram_size", "prompt_lookup_num_tokens is not given"
-    if not config.stop_texts:
+    if not options.stop_texts:
         yield "include_stop_string", "stop_strings is not given"
 
 
-def _of_returns(config: GenerationConfig) -> Iterator[str]:
-    returns, beams = config.num_return_sequences, config.num_beams
+def _of_returns(options: OptionFields) -> Iterator[str]:
+    returns, beams = options.num_return_sequences, options.num_beams
     if beams > 1 and returns > beams:
         yield (
             f"num_return_sequences is {returns} but num_beams is {beams}: beam search has no more outputs "
             f"than beams. Ask for at most {beams} sequences or use {returns} beams."
         )
-    if beams == 1 and returns > 1 and not config.do_sample:
+    if beams == 1 and returns > 1 and not options.do_sample:
         yield (
             f"num_return_sequences is {returns} but do_sample is False and num_beams is 1: greedy decoding "
             "has one output. Set do_sample=True or use beams."
         )
 
 
-def _of_prompt_lookup(config: GenerationConfig) -> Iterator[str]:
-    if config.prompt_lookup_num_tokens is None:
+def _of_prompt_lookup(options: OptionFields) -> Iterator[str]:
+    if options.prompt_lookup_num_tokens is None:
         return
-    for other, given in (("num_beams", config.num_beams > 1), ("do_sample", config.do_sample)):
+    for other, given in (("num_beams", options.num_beams > 1), ("do_sample", options.do_sample)):
         if given:
             yield (
-                f"prompt_lookup_num_tokens is {config.prompt_lookup_num_tokens} and {other} is "
-                f"{getattr(config, other)}: prompt lookup works with greedy decoding only. Leave out one of "
+                f"prompt_lookup_num_tokens is {options.prompt_lookup_num_tokens} and {other} is "
+                f"{getattr(options, other)}: prompt lookup works with greedy decoding only. Leave out one of "
                 "them."
             )
 
 
-def _of_lengths(config: GenerationConfig) -> Iterator[str]:
-    most, fewest = config.max_new_tokens, config.min_new_tokens
+def _of_lengths(options: OptionFields) -> Iterator[str]:
+    most, fewest = options.max_new_tokens, options.min_new_tokens
     if most is not None and fewest is not None and fewest > most:
         yield f"min_new_tokens is {fewest} but max_new_tokens is {most}. Raise the one or lower the other."
-    if most is None and config.max_length is not None and config.min_length > config.max_length:
+    if most is None and options.max_length is not None and options.min_length > options.max_length:
         yield (
-            f"min_length is {config.min_length} but max_length is {config.max_length}. Raise the one or "
+            f"min_length is {options.min_length} but max_length is {options.max_length}. Raise the one or "
             "lower the other."
         )
 
 
-def _of_forced_tokens(config: GenerationConfig) -> Iterator[str]:
-    """A forced token is the only candidate: suppressing it would leave none."""
-    first = () if config.forced_bos_token_id is None else (config.forced_bos_token_id,)
-    last = config.forced_eos_token_ids
+def _of_forced_tokens(options: OptionFields) -> Iterator[str]:
+    """Find forced tokens that are suppressed. A forced token is the only candidate, so none would be left."""
+    first = () if options.forced_bos_token_id is None else (options.forced_bos_token_id,)
+    last = options.forced_eos_token_ids
     for forcing, forced, suppressing in (
         ("forced_bos_token_id", first, "suppress_tokens"),
         ("forced_bos_token_id", first, "begin_suppress_tokens"),
         ("forced_eos_token_id", last, "suppress_tokens"),
     ):
-        if forced and set(forced) <= set(getattr(config, suppressing) or ()):
+        if forced and set(forced) <= set(getattr(options, suppressing) or ()):
             ids = ", ".join(map(str, forced))
             yield f"{forcing} is {ids} but {suppressing} forbids it. Take it out of one of them."

@@ -1,4 +1,4 @@
-"""What happens where the learned positions end: refuse before starting, slide, or cut the prompt."""
+"""Handles texts longer than the learned positions: refuse them, slide, or cut the prompt."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ _keep_tokens = integer()
 
 @dataclass(frozen=True)
 class Overflow:
-    """What to do when prompt and output need more positions than there are.
+    """The choice for a prompt and output that need more positions than the model has.
 
     Raises:
-        InvalidInputError: an unknown mode, or keep_tokens is not a whole number of at least 0.
+        InvalidInputError: the mode is unknown, or keep_tokens is not an integer of at least 0.
     """
 
     mode: str = "error"
-    """"error": refuse before the first token. "slide": forget the oldest tokens and go on (SlidingContext).
-    "truncate_prompt": cut the prompt's middle out, so that the output fits (cut_prompt)."""
+    """"error": refuse before the first token. "slide": drop the oldest tokens and go on (SlidingContext).
+    "truncate_prompt": cut the middle out of the prompt, so that the output fits (cut_prompt)."""
     keep_tokens: int = 0
-    """First tokens of the prompt that neither way of shortening drops."""
+    """First tokens of the prompt, which are never dropped."""
 
     def __post_init__(self) -> None:
         _mode("overflow", self.mode)
         object.__setattr__(self, "keep_tokens", _keep_tokens("keep_tokens", self.keep_tokens))
 
     def take_from(self, options: dict[str, Any]) -> Overflow:
-        """This one with the `overflow` and `keep_tokens` of a call, which are removed from its options."""
+        """Return a copy with the `overflow` and `keep_tokens` of a call. Removes them from its options."""
         return Overflow(options.pop("overflow", self.mode), options.pop("keep_tokens", self.keep_tokens))
 
 
 @dataclass(frozen=True)
 class SlidingContext:
-    """Which tokens of a growing text the model sees when its positions end and generation goes on.
+    """The tokens of a growing text that the model sees when generation goes on past its positions.
 
-    Up to `positions` tokens the model sees all. When one more comes, the oldest half of the tokens behind the first
-    `keep_tokens` is dropped, and what is left gets the positions 0, 1, ... anew. With a KV window that holds
-    less than that, so many are dropped that the window holds the rest. So what the model sees is a function of the
-    text alone, and costs one run over about half the positions for every positions / 2 tokens.
+    The model sees up to `positions` tokens. When one more comes, the oldest half of the tokens behind the first
+    `keep_tokens` is dropped, and the rest gets the positions 0, 1, ... anew. A smaller KV window drops more, so that it
+    holds the rest. The context is thus a function of the text alone. It costs one run over about half the positions
+    for every positions / 2 tokens.
 
     Raises:
-        InvalidInputError: keep_tokens leave less than two positions for the other tokens.
+        InvalidInputError: keep_tokens leaves fewer than two positions for the other tokens.
     """
 
     positions: int
-    """Positions that a row has."""
+    """Positions of a row."""
     window: int
-    """Most positions that the KV cache holds."""
+    """Positions that the KV cache holds at most."""
     keep_tokens: int = 0
 
     def __post_init__(self) -> None:
@@ -73,24 +73,24 @@ class SlidingContext:
         return max((self.positions - self.keep_tokens) // 2, self.positions - self.window)
 
     def length(self, num_tokens: int) -> int:
-        """How many of the first `num_tokens` tokens of a text the model sees at the last of them."""
+        """Return how many tokens the model sees at the last of the first `num_tokens` tokens of a text."""
         surplus = max(num_tokens - self.positions, 0)
         slides = -(-surplus // self.dropped)
         return num_tokens - slides * self.dropped
 
     def of(self, tokens: Sequence[int]) -> list[int]:
-        """The tokens that the model sees at the last one of `tokens`: the first keep_tokens and the newest."""
+        """Return the tokens that the model sees at the last of `tokens`: the first keep_tokens and the newest."""
         length = self.length(len(tokens))
         if length == len(tokens):
             return list(tokens)
         return [*tokens[: self.keep_tokens], *tokens[len(tokens) - (length - self.keep_tokens) :]]
 
     def slides_at(self, num_tokens: int) -> bool:
-        """Whether the last of `num_tokens` tokens is one that makes the older ones slide."""
+        """Return True if the last of `num_tokens` tokens makes the older ones slide."""
         return num_tokens > self.positions and (num_tokens - 1 - self.positions) % self.dropped == 0
 
     def until_slide(self, num_tokens: int) -> int:
-        """How many tokens after `num_tokens` the next slide comes, at least 1."""
+        """Return the number of tokens from `num_tokens` to the next slide, at least 1."""
         if num_tokens <= self.positions:
             return self.positions + 1 - num_tokens
         return self.dropped - (num_tokens - 1 - self.positions) % self.dropped
@@ -99,10 +99,10 @@ class SlidingContext:
 def cut_prompt(
     prompt: list[int], *, new_tokens: int, positions: int, window: int, keep_tokens: int
 ) -> list[int]:
-    """The prompt's first `keep_tokens` and its tail, so that `new_tokens` more fit into the positions.
+    """Return the prompt's first `keep_tokens` and its tail, so that `new_tokens` more fit into the positions.
 
     Args:
-        window: most positions that the KV cache holds: what is kept is not longer either.
+        window: positions that the KV cache holds at most; the cut prompt is not longer.
 
     Raises:
         InvalidInputError: no token would be left behind the first keep_tokens.

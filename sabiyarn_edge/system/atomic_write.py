@@ -1,10 +1,10 @@
-"""Files and folders that are complete or as they were before, also after `kill -9` and after the power went.
+"""Atomic writes of files and folders: complete or as they were before, also after `kill -9` and a power cut.
 
-Each is filled under a name of its own beside its place, `.NAME.xxxxxxxx.partial`, brought to the disk (fsync), and then
-renamed. Whoever fills one holds the system's lock (flock) on it, which ends with the process however that ends: so the
-next writer knows the leftovers of the dead, and removes them.
+A writer fills a temporary name beside the target, `.NAME.xxxxxxxx.partial`, calls fsync, and renames it. It holds a
+lock (flock) on the temporary name, which the system releases however the process ends. So the next writer recognizes
+leftovers of killed writers and removes them.
 
-    source: "ext4 and data loss" (T. Ts'o, 2009) for write, fsync, rename, fsync the folder; rename(2), flock(2)
+Source: "ext4 and data loss" (T. Ts'o, 2009) for write, fsync, rename, fsync the folder; rename(2), flock(2).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_file", "atomic_files", "atomic_folder", "new_link", "remove_leftovers", "sync"]
+__all__ = ["atomic_file", "atomic_files", "atomic_folder", "remove_leftovers", "sync"]
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>partial|old)", re.DOTALL)
 _ANYWHERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE, linux/fs.h
@@ -29,13 +29,13 @@ _ANYWHERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE, linux/fs.h
 
 @contextmanager
 def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """A file to write that takes `path`'s place when the block ends, and vanishes when the block fails.
+    """Open a new file that replaces `path` when the block ends, and is deleted when the block raises.
 
     Args:
-        mode: who may read and write it, less the process's umask.
+        mode: permission bits of the new file, before the process's umask.
 
     Raises:
-        OSError: it cannot be written; what was at `path` is still there.
+        OSError: the file cannot be written; `path` is unchanged.
     """
     remove_leftovers(path.parent, path.name)
     while True:
@@ -58,14 +58,14 @@ def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill that takes `path`'s place when the block ends, and vanishes when the block fails.
+    """Make a new folder that replaces `path` when the block ends, and is deleted when the block raises.
 
-    What was at `path` is deleted after that. On Linux the two are exchanged in one step, where the filesystem can
-    (ext4, XFS, btrfs, tmpfs; not FAT): at no time is there none. Elsewhere the old one is moved aside first, and comes
-    back with the next `atomic_folder` or `remove_leftovers` if the process is killed in between.
+    The old folder is deleted afterwards. On Linux the two are exchanged in one step if the filesystem can (ext4, XFS,
+    btrfs, tmpfs; not FAT). Elsewhere the old folder is moved aside first. If the process is killed in between, the next
+    `atomic_folder` or `remove_leftovers` moves it back.
 
     Raises:
-        OSError: it cannot be written; what was at `path` is still there.
+        OSError: the folder cannot be written; `path` is unchanged.
     """
     with _scratch_folder(path) as partial:
         yield partial
@@ -75,12 +75,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_files(folder: Path) -> Iterator[Path]:
-    """A folder to fill with files that move into `folder`, which exists, when the block ends.
+    """Make a folder whose files move into the existing `folder` when the block ends.
 
-    Each of them is complete or as it was before. A process that is killed while they move leaves some new and some old.
+    Each file is complete or as it was before. A process that is killed while they move leaves some new, some old.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: the files cannot be written.
     """
     with _scratch_folder(folder / "files") as partial:
         yield partial
@@ -90,26 +90,10 @@ def atomic_files(folder: Path) -> Iterator[Path]:
     sync(folder)
 
 
-def new_link(path: Path, target: Path) -> None:
-    """Make `path` another name of the file `target` (a hard link), in the place of what was there.
-
-    Raises:
-        OSError: there cannot be one; what was at `path` is still there.
-    """
-    remove_leftovers(path.parent, path.name)
-    partial = _partial_of(path)
-    try:
-        partial.hardlink_to(target)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)  # also where both were one file already: then nothing was renamed
-    sync(path.parent)
-
-
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove what writers that were killed left in `folder`, of the file or folder `name` or of all.
+    """Remove the leftovers of killed writers from `folder`: those of the target `name`, or all.
 
-    Those of live processes stay, and all of them where the filesystem has no locks.
+    Temporary names of live writers stay. If the filesystem has no locks, all stay.
     """
     try:
         found = [(entry, match) for entry in folder.iterdir() if (match := _LEFTOVER.fullmatch(entry.name))]
@@ -135,7 +119,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file's bytes, or a folder's entries, to the disk."""
+    """Flush a file's bytes, or a folder's entries, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -148,7 +132,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def _scratch_folder(path: Path) -> Iterator[Path]:
-    """A locked folder beside `path`; what stands under its name when the block ends or fails is deleted."""
+    """Make a locked folder beside `path`. Whatever has its name when the block ends or raises is deleted."""
     remove_leftovers(path.parent, path.name)
     while True:
         partial = _partial_of(path)
@@ -170,7 +154,7 @@ def _partial_of(path: Path) -> Path:
 
 
 def _open(path: Path) -> int | None:
-    """A descriptor to lock; None where there can be none (a symbolic link, another's file)."""
+    """Open a descriptor to lock; None if that is not possible (a symbolic link, another user's file)."""
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -178,7 +162,7 @@ def _open(path: Path) -> int | None:
 
 
 def _lock(descriptor: int, path: Path) -> bool:
-    """Lock what was just made, as far as the filesystem can; False if a remover came between, so that it is gone."""
+    """Lock a new file if the filesystem has locks. Returns False if another process has removed it meanwhile."""
     with suppress(OSError):
         flock(descriptor, LOCK_EX)
     try:
@@ -230,7 +214,7 @@ def _replace_in_two_steps(partial: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two names swap what they stand for, in one step; False where the system or the filesystem cannot."""
+    """Exchange two names in one step. Returns False if the system or the filesystem cannot."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):  # not Linux, or a C library without it
@@ -244,7 +228,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there, as far as that is allowed."""
+    """Remove a file or a folder if it exists and permissions allow it."""
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

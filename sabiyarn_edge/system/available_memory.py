@@ -1,4 +1,4 @@
-"""How much memory this process can still take: of the machine, and of its control groups."""
+"""Reads how much memory this process can still take, within the machine and its control groups."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _UNLIMITED = 2**60  # bytes: version 1 says 2**63, rounded to pages, where there
 
 @dataclass(frozen=True)
 class AvailableMemory:
-    """Bytes; None where the system does not tell."""
+    """Available memory in bytes; None where the system does not tell."""
 
     total: int | None
-    """Of the machine."""
+    """RAM of the machine."""
     available: int | None
-    """What the machine can give without swapping."""
+    """Memory that the machine can give without swapping."""
     swap: int
-    """All of it."""
+    """Swap space of the machine."""
     free_swap: int
     group_limit: int | None
-    """Of the control group that has the least left; None if there is no limit."""
+    """Limit of the control group that has the least left; None if there is no limit."""
     group_left: int | None
-    """What is left of that; pages of files count as left, since they can be dropped."""
+    """Rest of that limit. Pages of files count as free, because they can be dropped."""
 
     @classmethod
     def read(cls, root: Path = Path("/")) -> AvailableMemory:
-        """Of this moment.
+        """Read the current state.
 
         Args:
             root: where /proc and /sys are; tests have others.
@@ -50,7 +50,7 @@ class AvailableMemory:
 
     @property
     def here(self) -> int | None:
-        """What this process can take without swapping."""
+        """Memory that this process can take without swapping."""
         known = [size for size in (self.available, self.group_left) if size is not None]
         return min(known) if known else None
 

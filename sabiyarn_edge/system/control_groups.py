@@ -1,4 +1,4 @@
-"""The control groups of this process, by which containers and services limit CPUs and memory."""
+"""Finds the control groups of this process, with which containers and services limit CPUs and memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["control_groups"]
 
 
 def control_groups(root: Path, controller: str) -> list[Path]:
-    """Folders of this process's groups of a controller, and of the groups around them, the outermost included.
+    """Return the folders of this process's groups of a controller, and of all groups around them.
 
-    In a container /proc/self/cgroup may name a path of the host that is not there: then only the outermost counts,
-    which is the container's own.
+    In a container /proc/self/cgroup may name a path of the host that is not there. Then only the outermost group
+    counts, which is the container's.
 
     Args:
         root: where /proc and /sys are; tests have others.

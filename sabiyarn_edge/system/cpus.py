@@ -1,4 +1,4 @@
-"""How many CPUs this process may keep busy."""
+"""Counts the CPUs that this process may keep busy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["usable_cpus"]
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """CPUs that this process may keep busy: its affinity mask, cut to its container's quota, at least 1.
+    """Return the CPUs that this process may keep busy: its affinity mask, limited by its container's quota, at least 1.
 
     Args:
         root: where /proc and /sys are; tests have others.
@@ -22,7 +22,7 @@ def usable_cpus(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> list[int]:
-    """CPUs that each control group around this process grants, rounded up.
+    """Return the CPUs that each control group of this process grants, rounded up.
 
     Source: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max: "quota period", in microseconds) and
     https://docs.kernel.org/scheduler/sched-bwc.html (version 1: two files, quota -1 for none).

@@ -1,4 +1,4 @@
-"""How much memory this process holds, as the system tells it, and giving back what it does not need."""
+"""Reads the memory of this process, and returns free heap pages to the system."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["process_memory", "return_free_memory"]
+__all__ = ["map_large_blocks", "process_memory", "return_free_memory"]
+
+_LARGE_BLOCK = 256 * 1024  # bytes
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 _FIELDS = {"Anonymous": "process_anonymous", "Rss": "process_resident"}
 
 
 def process_memory() -> dict[str, int]:
-    """Bytes of this process: anonymous (its own, not backed by a file) and resident (all that is in memory).
+    """Return the bytes of this process: anonymous (private, without a file) and resident (all pages in memory).
 
-    Empty where the system has no /proc/self/smaps_rollup (macOS).
+    Empty if the system has no /proc/self/smaps_rollup (macOS).
     """
     try:
         lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
@@ -30,16 +33,36 @@ def process_memory() -> dict[str, int]:
 
 
 def return_free_memory() -> None:
-    """Give the system the pages that malloc has free but keeps.
+    """Return the free pages that malloc keeps to the system.
 
-    onnxruntime takes and frees scratch memory of another size for every prompt length. glibc raises the size from
-    which it takes such blocks from the system directly each time it frees one, so that soon they come from its heap
-    and leave holes there: without this, 2000 calls of random lengths grow a process by 30 MiB. Costs less than 1 ms
-    for SabiYarn-125M. Does nothing where the C library has no malloc_trim.
+    onnxruntime allocates scratch memory of another size for every prompt length. glibc maps large blocks directly, but
+    raises the threshold each time one is freed. Soon such blocks come from the heap and leave holes there: 2000 calls
+    of random lengths would grow a process by 30 MiB. The call takes less than 1 ms for SabiYarn-125M. It does nothing
+    if the C library has no malloc_trim.
+
+    Source: mallopt(3), M_MMAP_THRESHOLD; malloc_trim(3).
     """
     trim = _malloc_trim()
     if trim is not None:
         trim(0)
+
+
+@functools.cache
+def map_large_blocks() -> None:
+    """Have malloc map blocks of 256 KiB and more for themselves, so that freeing them returns their memory at once.
+
+    Otherwise glibc raises that threshold to up to 32 MiB, and memory that threads free at the top of their heaps stays
+    there, out of malloc_trim's reach: a limit would be exceeded by what earlier calls had freed. It holds for the whole
+    process, and does nothing if the C library has no mallopt.
+
+    Source: mallopt(3), M_MMAP_THRESHOLD: setting it switches its adjustment off.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # musl, macOS
+        return
+    mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+    mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK)
 
 
 @functools.cache

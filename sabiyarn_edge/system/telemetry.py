@@ -1,9 +1,10 @@
-"""onnxruntime's telemetry, which its wheels have on by default: off, unless the user wants it.
+"""Turns onnxruntime's telemetry off, unless the user wants it. Its wheels have it on by default.
 
-It begins when onnxruntime is imported: a device id goes to ~/.cache/Microsoft, and some seconds later a connection to
-its maker is opened. Only the environment variable ORT_DISABLE_TELEMETRY stops that, and only before the import
-(onnxruntime's Privacy.md; its disable_telemetry_events() comes after the first event). So importing this package sets
-the variable.
+Importing onnxruntime starts it: a device id is written to ~/.cache/Microsoft, and some seconds later a connection to
+its maker is opened. Only the environment variable ORT_DISABLE_TELEMETRY stops that, and only before the import;
+disable_telemetry_events() comes after the first event. So importing this package sets the variable.
+
+Source: onnxruntime's Privacy.md.
 """
 
 from __future__ import annotations
@@ -17,22 +18,18 @@ __all__ = ["VARIABLE", "State", "device_id_file", "state", "turn_off"]
 
 VARIABLE = "ORT_DISABLE_TELEMETRY"
 
-_VALUES_THAT_DISABLE = (
-    "1",
-    "true",
-    "yes",
-    "on",
-)  # seen with onnxruntime 1.32, in any case; others leave it on
+# Observed with onnxruntime 1.32, in upper and lower case; other values leave it on.
+_VALUES_THAT_DISABLE = ("1", "true", "yes", "on")
 
 State = Literal["off", "on", "came late"]
-"""off: nothing is reported. on: the user's own setting. came late: onnxruntime was imported before this package, so its
-telemetry runs; events after our import are off but for those it calls essential."""
+"""off: nothing is reported. on: the user has set it so. came late: onnxruntime was imported before this package, so its
+telemetry runs; from our import on, only events that it calls essential are reported."""
 
 _came_late = False
 
 
 def turn_off() -> None:
-    """Set the variable unless the user has; called when this package is imported."""
+    """Set the variable unless the user has set it. Called when this package is imported."""
     global _came_late
     if os.environ.get(VARIABLE):
         return
@@ -44,14 +41,14 @@ def turn_off() -> None:
 
 
 def state() -> State:
-    """Whether onnxruntime reports from this process (or will, once it is imported)."""
+    """Return the state of onnxruntime's reports from this process, or their state once it is imported."""
     if _came_late:
         return "came late"
     return "off" if os.environ.get(VARIABLE, "").lower() in _VALUES_THAT_DISABLE else "on"
 
 
 def device_id_file() -> Path | None:
-    """The device id that onnxruntime's telemetry made when a program of this user let it; None if none did."""
+    """Return the device id file that onnxruntime's telemetry made for a program of this user; None if there is none."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         base = base if base.is_absolute() else Path.home() / ".cache"

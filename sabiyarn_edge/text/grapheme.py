@@ -1,9 +1,10 @@
-"""GraphemeHold: lets text through up to the last place where it can be cut without splitting a letter.
+"""GraphemeHold passes text on up to the last position where a cut splits no letter.
 
 A letter as readers see it is a grapheme cluster: a base character and everything that combines with it, like
-ẹ + U+0301 in Yoruba, or an emoji with its skin tone. Until the next character is known, the last cluster may
-still grow. Where a rule needs tables that Python lacks, a cluster is taken to go on: text then waits for the
-next sure border, and a letter is never split.
+ẹ + U+0301 in Yoruba, or an emoji with its skin tone. Until the next character is known, the last cluster may still
+grow. If a rule needs tables that Python lacks, the cluster is assumed to go on. Text then waits for the next certain
+border, and a letter is never split.
+
 Source: Unicode Standard Annex 29, rules GB1 to GB999.
 """
 
@@ -98,7 +99,7 @@ class GraphemeHold:
         return final
 
     def _begins_cluster(self, char: str) -> bool:
-        """Whether a border surely stands before the next character, which this call takes note of."""
+        """Take note of the next character. Returns True if a cluster border certainly stands before it."""
         kind = _kind(char)
         last, last_kind = self._last, self._last_kind
         linked, odd_flags = self._linked, self._odd_flags

@@ -1,7 +1,7 @@
 """Decoders that take tokens one by one and give the text that no later token changes.
 
-Their pieces join to what Tokenizer.decode gives for all tokens at once. What a token costs does not grow with
-the number of tokens, except with the unusual tokenizers that need _WholeDecoder.
+Their pieces join to the text that Tokenizer.decode gives for all tokens at once. The time of a token does not grow with
+the number of tokens, except with the unusual tokenizers that need _FullDecoder.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ class IncrementalDecoder(Protocol):
     """A stage of a text stream: ids in, text out."""
 
     def push(self, token_id: int) -> str:
-        """Take one token; return the text that has become final."""
+        """Take one token. Returns the text that has become final."""
 
     def flush(self) -> str:
-        """The rest of the text, after the last token."""
+        """Return the rest of the text, after the last token."""
 
 
 def incremental_decoder(
     tokenizer: Tokenizer, *, prompt_ids: Sequence[int] = (), skip_special_tokens: bool = True
 ) -> IncrementalDecoder:
-    """The decoder that fits the tokenizer.
+    """Make the decoder that fits the tokenizer.
 
     Args:
-        prompt_ids: ids that stand before the first token. Their text is not given, but tokenizers that treat
-            the beginning of a text specially (Metaspace drops a space there) then know that this is none.
+        prompt_ids: ids before the first token. Their text is not given. Some tokenizers treat the beginning of a text
+            specially (Metaspace drops a space there); these ids tell them that the text began earlier.
     """
     if tokenizer.is_byte_level:
         return _ByteLevelDecoder(tokenizer, skip_special_tokens)
-    decoder = _WindowDecoder if _is_local(tokenizer) else _WholeDecoder
+    decoder = _WindowDecoder if _is_local(tokenizer) else _FullDecoder
     return decoder(tokenizer, prompt_ids, skip_special_tokens)
 
 
 def _is_local(tokenizer: Tokenizer) -> bool:
-    """Whether a token's text depends on its neighbours only.
+    """Return True if a token's text depends on its neighbours only.
 
-    True of every step that works on single tokens or on runs of bytes. Once Fuse has made one text of them, a
-    step sees all of it: Strip then looks at its ends only, others (Replace) may change any part.
+    This holds for every step that works on single tokens or on runs of bytes. After Fuse has joined them, a step sees
+    the complete text: Strip looks at its ends only, others (Replace) may change any part.
     """
     steps = [step["type"] for step in tokenizer.decoder_steps]
     per_token = {"Replace", "Metaspace", "WordPiece", "BPEDecoder", "ByteFallback", "Strip", "CTC"}
@@ -53,7 +53,7 @@ def _is_local(tokenizer: Tokenizer) -> bool:
 
 
 class _ByteLevelDecoder:
-    """For byte-level BPE: tokens are bytes, and bytes are UTF-8. Neighbours change nothing."""
+    """Decodes byte-level BPE: tokens are bytes of UTF-8, and neighbours change nothing."""
 
     def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool) -> None:
         self._tokenizer = tokenizer
@@ -68,12 +68,12 @@ class _ByteLevelDecoder:
 
 
 def _is_decoded(tokenizer: Tokenizer, token_id: int, skip_special_tokens: bool) -> bool:
-    """False of tokens that are left out before decoding, so that they do not even part their neighbours."""
+    """Return False for tokens that are left out before decoding, so that they do not separate their neighbours."""
     return not (skip_special_tokens and token_id in tokenizer.special_ids) and tokenizer.has_token(token_id)
 
 
 class _WindowDecoder:
-    """For decoders whose tokens depend on their neighbours only: decodes the last few tokens each time."""
+    """Decodes the last few tokens each time, for decoders whose tokens depend on their neighbours only."""
 
     _ENOUGH = 16  # tokens in the window at which a shorter one is tried
 
@@ -92,7 +92,7 @@ class _WindowDecoder:
         if not _is_decoded(self._tokenizer, token_id, self._skip_special_tokens):
             return ""
         self._window.append(token_id)
-        # A run of byte tokens becomes text as a whole, or U+FFFD as a whole, and only its end decides.
+        # A run of byte tokens becomes text or U+FFFD as one, and only its end decides.
         return "" if self._tokenizer.byte_token(token_id) is not None else self.flush()
 
     def flush(self) -> str:
@@ -106,7 +106,7 @@ class _WindowDecoder:
         return self._tokenizer.decode(ids, skip_special_tokens=self._skip_special_tokens)
 
     def _shorten(self) -> None:
-        """Forget the window's older tokens, if the rest can stand for them."""
+        """Drop the window's older tokens if the rest decodes the same without them."""
         stripped = {step["content"] for step in self._tokenizer.decoder_steps if step["type"] == "Strip"}
         length = self._ENOUGH // 4
         while length < len(self._window) and self._tokenizer.byte_token(self._window[-1]) is None:
@@ -119,8 +119,8 @@ class _WindowDecoder:
         self._limit = 2 * max(len(self._window), self._ENOUGH // 2)
 
 
-class _WholeDecoder:
-    """For any other decoder: decodes all tokens each time, in time that grows with their number.
+class _FullDecoder:
+    """Decodes all tokens each time, for any other decoder, in time that grows with their number.
 
     Exact as long as later tokens do not change earlier text. Once they do, the rest waits for the end.
     """

@@ -8,10 +8,10 @@ __all__ = ["StopHold"]
 
 
 class StopHold:
-    """A stage of a text stream. Whether a stop string ended the text is for the caller to say, in `finish`.
+    """A stage of a text stream. The caller tells `finish` if a stop string ended the text.
 
     Args:
-        stop_strings: texts that are not to be shown. Empty: everything passes at once.
+        stop_strings: texts that are not shown. Empty: everything passes at once.
     """
 
     def __init__(self, stop_strings: Sequence[str]) -> None:
@@ -21,7 +21,7 @@ class StopHold:
         self._newest = 0  # where in _held the last push begins; earlier stop strings ended nothing
 
     def push(self, text: str) -> str:
-        """Take text; return what can be no part of a stop string that ends here or later."""
+        """Take text. Returns the part that cannot belong to a stop string that ends here or later."""
         self._newest = len(self._held)
         self._held += text
         keep_from = min(self._first_stop(), self._first_start())
@@ -30,10 +30,10 @@ class StopHold:
         return final
 
     def finish(self, text: str = "", *, stopped: bool) -> str:
-        """The end: all that is held or, if `stopped`, what stands before the stop string.
+        """Return the held text at the end of the stream; if `stopped`, the part before the stop string.
 
         Args:
-            text: what else the last token gave, besides what was pushed.
+            text: further text of the last token, which was not pushed.
         """
         self._held += text
         final = self._held[: self._first_stop()] if stopped else self._held
@@ -41,12 +41,12 @@ class StopHold:
         return final
 
     def _first_stop(self) -> int:
-        """Where the first stop string begins that ends in the newest text; the end if there is none."""
+        """Return the start of the first stop string that ends in the newest text; the end if there is none."""
         found = [self._held.find(stop, max(0, self._newest - len(stop) + 1)) for stop in self._stops]
         return min((index for index in found if index >= 0), default=len(self._held))
 
     def _first_start(self) -> int:
-        """Where the longest tail begins that could still become a stop string; the end if there is none."""
+        """Return the start of the longest tail that can still become a stop string; the end if there is none."""
         for index in range(max(0, len(self._held) - self._longest + 1), len(self._held)):
             if any(stop.startswith(self._held[index:]) for stop in self._stops):
                 return index

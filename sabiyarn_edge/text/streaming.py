@@ -1,4 +1,4 @@
-"""Text as it is generated: TextStream turns tokens into pieces of text that stay as they are."""
+"""TextStream turns generated tokens into pieces of text that no later token changes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class StreamedToken:
     """One step of a stream."""
 
     text: str
-    """Text that became final with this token; often that of the tokens before it, and empty at times."""
+    """Text that became final with this token. It often belongs to earlier tokens, and may be empty."""
     token_id: int
     """Id of the token."""
     index: int
-    """How many tokens were generated before it."""
+    """Number of tokens generated before it."""
     finish_reason: str = ""
     """Why generation ended with this token ("eos", "stop", "length", "time", "cancelled"); "" before that."""
 
@@ -30,14 +30,14 @@ class StreamedToken:
 class TextStream:
     """Joins tokens to text. Pieces begin and end at borders between letters (grapheme clusters).
 
-    The pieces of all `push` and of `flush` together are what Tokenizer.decode gives for all tokens (after
-    `prompt_ids`, if given), less the stop string.
+    The pieces of all `push` and of `flush` together are the text that Tokenizer.decode gives for all tokens (after
+    `prompt_ids`, if given), without the stop string.
 
     Args:
         prompt_ids: the ids before the first token, for tokenizers that begin a text in a special way.
-        stop_strings: held back until they can no longer complete, and cut off when they ended the generation.
-            Leave them out to have them shown.
-        skip_special_tokens: whether special tokens give no text.
+        stop_strings: held back until they can no longer complete, and cut off if they ended the generation.
+            Leave them out to show them.
+        skip_special_tokens: True if special tokens give no text.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class TextStream:
         self._letters = GraphemeHold()
 
     def push(self, token_id: int) -> str:
-        """Take one token; return the text that is final."""
+        """Take one token. Returns the text that is final."""
         return self._letters.push(self._stops.push(self._decoder.push(token_id)))
 
     def flush(self, finish_reason: str = "") -> str:
-        """The rest of the text, after the last token.
+        """Return the rest of the text, after the last token.
 
         Args:
-            finish_reason: "stop" if a stop string ended the generation: it and what follows it is cut off.
+            finish_reason: "stop" if a stop string ended the generation: it and the text behind it are cut off.
         """
         rest = self._stops.finish(self._decoder.flush(), stopped=finish_reason == "stop")
         return self._letters.push(rest) + self._letters.flush()

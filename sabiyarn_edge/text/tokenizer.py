@@ -1,4 +1,4 @@
-"""Tokenizer: text to ids and back, over the `tokenizers` library and a model folder's tokenizer.json."""
+"""Tokenizer turns text into ids and back, with the `tokenizers` library and a model folder's tokenizer.json."""
 
 from __future__ import annotations
 
@@ -16,12 +16,9 @@ if TYPE_CHECKING:
 
     from .._core import TokenBytes
 
-__all__ = ["TOKENIZER_FILE", "Tokenizer"]
+__all__ = ["TOKENIZER_FILE", "Tokenizer", "check_characters"]
 
 TOKENIZER_FILE = "tokenizer.json"
-
-# Names of the end token, SabiYarn's first. A tokenizer.json does not say which of its tokens ends a text.
-EOS_NAMES = ("|end_of_text|", "<|end_of_text|>", "<|endoftext|>", "</s>", "<eos>", "<|eos|>", "<|im_end|>")
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _PREFIX = re.compile(rb'"continuing_subword_prefix"\s*:\s*"[^"]')
@@ -70,27 +67,79 @@ class Tokenizer:
         return int(self.backend.get_vocab_size(with_added_tokens=True))
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """The ids of a text, with the special tokens that the tokenizer puts around one, if any.
+        """Return the ids of a text, with the special tokens that the tokenizer puts around one, if any.
 
         Raises:
-            InvalidInputError: `text` is no str, or holds half a surrogate pair.
+            InvalidInputError: `text` is not a str, or holds half a surrogate pair.
         """
         if not isinstance(text, str):
             raise InvalidInputError(f"the text is a {type(text).__name__}; it must be a str.")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidInputError(
-                f"the text holds {text[error.start]!a} at position {error.start}, half a surrogate pair, "
-                "which is no character. It was probably read with the wrong encoding: read it as UTF-8."
-            ) from error
+        check_characters(text)
         return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
 
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of ids. Ids without a token are left out; bytes that are not UTF-8 become U+FFFD.
+    def encode_parts(
+        self, parts: Sequence[tuple[str, bool]], *, add_special_tokens: bool = True
+    ) -> list[int]:
+        """Return the ids of a text that is joined of a template's parts and of parts that a user gave.
+
+        The ids are those of the joined text, but a special token that stands in a user's part is read as text.
+
+        Args:
+            parts: (text, whether its special tokens are read as such).
+            add_special_tokens: put those around it that the tokenizer puts around a text.
 
         Raises:
-            InvalidInputError: an id is no integer or is negative.
+            InvalidInputError: a part holds half a surrogate pair.
+        """
+        joined = "".join(text for text, _ in parts)
+        check_characters(joined)
+        encoding = self.backend.encode(joined, add_special_tokens=add_special_tokens)
+        users = self._added_in_users_text(encoding, parts)
+        if not users:
+            return list(encoding.ids)
+        import tokenizers
+
+        pieces, end = [], 0
+        for first, last in [*users, (len(joined), len(joined))]:
+            pieces.append(self.backend.encode(joined[end:first], add_special_tokens=False))
+            pieces.append(self._without_added.encode(joined[first:last], add_special_tokens=False))
+            end = last
+        merged = tokenizers.Encoding.merge(pieces, growing_offsets=True)
+        return list(self.backend.post_process(merged, add_special_tokens=add_special_tokens).ids)
+
+    def _added_in_users_text(
+        self, encoding: tokenizers.Encoding, parts: Sequence[tuple[str, bool]]
+    ) -> list[tuple[int, int]]:
+        """Where in the joined text (first, end) an added token was read in what a user gave, white space aside."""
+        found = []
+        for token_id, (first, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token_id not in self._added_ids or first == end:  # without characters: what surrounds a text
+                continue
+            begin = 0
+            for text, is_template in parts:
+                if not is_template and text[max(first - begin, 0) : max(end - begin, 0)].strip():
+                    found.append((first, end))
+                    break
+                begin += len(text)
+        return found
+
+    @functools.cached_property
+    def _added_ids(self) -> frozenset[int]:
+        return frozenset(self.backend.get_added_tokens_decoder())
+
+    @functools.cached_property
+    def _without_added(self) -> tokenizers.Tokenizer:
+        """The same tokenizer, to which the texts of added tokens are text."""
+        import tokenizers
+
+        settings = json.loads(self.backend.to_str())
+        return tokenizers.Tokenizer.from_str(json.dumps({**settings, "added_tokens": []}))
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Return the text of ids. Ids without a token are left out; bytes that are not UTF-8 become U+FFFD.
+
+        Raises:
+            InvalidInputError: an id is not an integer, or is negative.
         """
         try:
             return str(self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens))
@@ -98,19 +147,19 @@ class Tokenizer:
             raise InvalidInputError(f"the ids hold something that is no token id: {error}.") from error
 
     def token_to_id(self, token: str) -> int | None:
-        """The id of a token as it stands in the vocabulary, or None."""
+        """Return the id of a token of the vocabulary, or None."""
         token_id: int | None = self.backend.token_to_id(token)
         return token_id
 
     def has_token(self, token_id: int) -> bool:
-        """Whether the tokenizer knows this id."""
+        """Return True if the tokenizer knows this id."""
         return 0 <= token_id < 2**32 and self.backend.id_to_token(token_id) is not None
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token adds to the text when another one stands before it; b"" of an unknown id.
+        """Return the bytes that a token adds to the text behind another one; b"" for an unknown id.
 
-        Exact for byte-level BPE (GPT-2, SabiYarn) and for byte tokens like <0xE1>. With other decoders it is
-        what the token adds after a letter; where neighbours change each other this is a guess.
+        Exact for byte-level BPE (GPT-2, SabiYarn) and for byte tokens like <0xE1>. With other decoders these are the
+        bytes that the token adds behind a letter: a guess, if neighbours change each other.
         """
         token = self.backend.id_to_token(token_id) if 0 <= token_id < 2**32 else None
         if token is None:
@@ -126,10 +175,10 @@ class Tokenizer:
         return self.decode([*self._anchor, token_id], skip_special_tokens=False)[len(before) :].encode()
 
     def native_bytes(self, vocab_size: int) -> TokenBytes:
-        """token_bytes of every id of a model, as the core wants them for stop strings; made once.
+        """Return the token_bytes of every id of a model in the core's form, for stop strings. They are made once.
 
         Args:
-            vocab_size: the model's. The tokenizer's own ids may have gaps, and then go beyond the number of its tokens.
+            vocab_size: of the model. The tokenizer's ids may have gaps, and may then exceed the number of its tokens.
         """
         if self._native_bytes is None or len(self._native_bytes) != vocab_size:
             from .._core import TokenBytes
@@ -138,7 +187,7 @@ class Tokenizer:
         return self._native_bytes
 
     def byte_token(self, token_id: int) -> bytes | None:
-        """The byte of a token like <0xE1>, if the decoder reads such tokens as bytes."""
+        """Return the byte of a token like <0xE1> if the decoder reads such tokens as bytes, else None."""
         if not self._has_byte_tokens:
             return None
         match = _BYTE_TOKEN.fullmatch(self.backend.id_to_token(token_id) or "")
@@ -146,7 +195,7 @@ class Tokenizer:
 
     @functools.cached_property
     def is_byte_level(self) -> bool:
-        """Whether tokens are runs of bytes that decode side by side, with no other rule."""
+        """True if tokens are runs of bytes that decode side by side, with no other rule."""
         return [step["type"] for step in self.decoder_steps] == ["ByteLevel"]
 
     @functools.cached_property
@@ -165,27 +214,22 @@ class Tokenizer:
                 return [token_id]
         return []
 
-    def find_eos_token_id(self, folder: str | Path | None = None) -> int | None:
-        """The id of the token that ends a text, or None.
 
-        Looks into `folder`'s tokenizer_config.json and special_tokens_map.json, then for the usual names.
-
-        Raises:
-            ModelFolderError: one of these files is damaged.
-        """
-        for name in ("tokenizer_config.json", "special_tokens_map.json"):
-            path = Path(folder or "") / name
-            if folder is not None and path.is_file():
-                named = _eos_token_in(path)
-                if named is not None and (token_id := self.token_to_id(named)) is not None:
-                    return token_id
-        return next((found for name in EOS_NAMES if (found := self.token_to_id(name)) is not None), None)
+def check_characters(text: str) -> None:
+    """Raise InvalidInputError if a text holds half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"the text holds {text[error.start]!a} at position {error.start}, half a surrogate pair, "
+            "which is no character. It was probably read with the wrong encoding: read it as UTF-8."
+        ) from error
 
 
 def _check_merges(content: bytes) -> None:
-    """Raise ValueError for merges that end the process: tokenizers 0.23 aborts where half a letter is cut off.
+    """Raise ValueError for merges that would end the process: tokenizers 0.23 aborts when it cuts a letter in half.
 
-    From a merge's second token it cuts as many bytes as the prefix of continued words has. Few files name a prefix.
+    It cuts the length of the continuing-subword prefix, in bytes, from a merge's second token. Few files name a prefix.
     """
     if not _PREFIX.search(content):
         return
@@ -211,7 +255,7 @@ def _decoder_steps(decoder: Any) -> list[dict[str, Any]]:
 
 @functools.cache
 def _byte_of_char() -> dict[str, int]:
-    """Character that stands for a byte in byte-level BPE -> that byte.
+    """Return the byte of each character that stands for one in byte-level BPE.
 
     Printable bytes stand for themselves, the others for the characters from U+0100 on, in order.
     Source: GPT-2, encoder.py, bytes_to_unicode.
@@ -219,16 +263,3 @@ def _byte_of_char() -> dict[str, int]:
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
-def _eos_token_in(path: Path) -> str | None:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        token = values.get("eos_token")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise ModelFolderError(
-            f"{path} cannot be read ({error}). It may be damaged: copy it again."
-        ) from error
-    if isinstance(token, dict):  # an AddedToken with its settings
-        token = token.get("content")
-    return token if isinstance(token, str) else None

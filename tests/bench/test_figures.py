@@ -10,7 +10,7 @@ from sabiyarn_edge.bench.bandwidth import read_bandwidth
 from sabiyarn_edge.bench.footprint import footprint, forget_peak
 from sabiyarn_edge.bench.statistics import summary
 from sabiyarn_edge.bench.traffic import weight_bytes_per_step
-from sabiyarn_edge.bench.turn import Turn, summarize
+from sabiyarn_edge.bench.trial import Trial, summarize
 from sabiyarn_edge.model_folder.config import ModelConfig
 from sabiyarn_edge.system.available_memory import AvailableMemory
 from tests.export.models import SHAPES, export_tiny
@@ -31,12 +31,12 @@ def test_summary_of_one_value():
     assert summary([3.0]) == {"median": 3.0, "p10": 3.0, "p90": 3.0, "count": 1}
 
 
-def test_a_turns_figures():
-    turns = [
-        Turn(prompt_tokens=100, first_token_seconds=2.0, step_seconds=[0.010, 0.020], cpu_seconds=0.05),
-        Turn(prompt_tokens=100, first_token_seconds=4.0, step_seconds=[0.030, 0.020], cpu_seconds=0.11),
+def test_a_trials_figures():
+    trials = [
+        Trial(prompt_tokens=100, first_token_seconds=2.0, step_seconds=[0.010, 0.020], cpu_seconds=0.05),
+        Trial(prompt_tokens=100, first_token_seconds=4.0, step_seconds=[0.030, 0.020], cpu_seconds=0.11),
     ]
-    figures = summarize(turns, weight_bytes=900_000, kv_bytes=1000, bandwidth=1e8)
+    figures = summarize(trials, weight_bytes=900_000, kv_bytes=1000, bandwidth=1e8)
     assert figures["decode_ms"]["median"] == pytest.approx(20)
     assert figures["first_token_ms"]["median"] == pytest.approx(3000)
     assert figures["prefill_tokens_per_second"] == pytest.approx(100 / 3)
@@ -49,7 +49,7 @@ def test_a_turns_figures():
     ("dtype", "bytes_per_weight"),
     [
         ("float32", 4),
-        ("float16-weights", 4),  # half of that on disk, but widened when loaded
+        ("float16", 2),
         ("int8", 1),
     ],
 )

@@ -21,7 +21,6 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict:
             ["growth", "--work", str(folder), "--shape", "small", "--dtypes", "int8", "--lengths", "64", "512", "9999",
              "--rows", "1", "3", "--rounds", "2", "--threads", "1", "--out", str(folder / "out.json")],
         )  # fmt: skip
-        patch.setenv("SABIYARN_EDGE_CACHE", str(folder))
         assert growth.main() == 0
     return json.loads((folder / "out.json").read_text(encoding="utf-8"))
 

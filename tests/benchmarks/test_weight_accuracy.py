@@ -36,6 +36,6 @@ def test_size_of_the_full_shape(options: dict[str, Any], bits: float) -> None:
 
 
 def test_options_are_those_of_the_export() -> None:
-    assert {"float32", "float16-weights", "int8", "int4"} <= VARIANTS.keys()
-    sizes = [full_size_mib(VARIANTS[name]) for name in ("float32", "float16-weights", "int8", "int4")]
+    assert {"float32", "float16", "int8", "int4"} <= VARIANTS.keys()
+    sizes = [full_size_mib(VARIANTS[name]) for name in ("float32", "float16", "int8", "int4")]
     assert sizes == sorted(sizes, reverse=True)

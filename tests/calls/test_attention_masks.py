@@ -22,7 +22,7 @@ INF = np.inf
 def additive(mask: PromptMask) -> np.ndarray:
     """The whole mask as the graph gets it."""
     out = np.full((mask.length, mask.length), 7, np.float32)
-    mask.write(0, out, MaskCache(largest=64))
+    mask.write(out, MaskCache(largest=64))
     return out
 
 
@@ -39,7 +39,7 @@ def test_every_shape_and_dtype(shape: tuple[int, ...], dtype: Any) -> None:
     expected = ADDITIVE, (ADDITIVE.T if shape[0] == 2 else ADDITIVE)
     for mask, values in zip(masks, expected, strict=True):
         np.testing.assert_array_equal(additive(mask), values)
-        np.testing.assert_array_equal(mask.last_row(), values[-1])
+        np.testing.assert_array_equal(mask.last_row, values[-1])
 
 
 def test_lists_for_prompts_of_unequal_length() -> None:
@@ -57,7 +57,7 @@ def test_additive_values_are_kept() -> None:
 def test_chunks_of_rows_are_written_where_they_belong() -> None:
     for mask in (*read_attn_mask(ADDITIVE, [T]), *read_attn_mask(MASK, [T])):
         out = np.full((2, 5), 7, np.float32)
-        mask.write(1, out[:, :3], MaskCache(largest=64))
+        mask.write(out[:, :3], MaskCache(largest=64))
         np.testing.assert_array_equal(out[:, :3], ADDITIVE[1:3, :3])
         assert (out[:, 3:] == 7).all()
 

@@ -8,7 +8,14 @@ import tokenizers
 from tokenizers import decoders, models
 
 from sabiyarn_edge._core import DecodeOptions
-from sabiyarn_edge.calls.decode_options import DEFAULT_MAX_NEW_TOKENS, decode_options, decode_state
+from sabiyarn_edge._core_testing import philox4x32
+from sabiyarn_edge.calls.decode_options import (
+    DEFAULT_MAX_NEW_TOKENS,
+    decide_seeds,
+    decode_options,
+    decode_state,
+    max_new_tokens,
+)
 from sabiyarn_edge.errors import InvalidInputError
 from sabiyarn_edge.options.generation_config import GenerationConfig
 from sabiyarn_edge.text.tokenizer import Tokenizer
@@ -17,11 +24,12 @@ from tests.toy_tokenizers import toy_tokenizer
 
 
 def options_for(prompts=((1, 2, 3),), max_positions=1024, tokenizer=None, **options):
+    config = GenerationConfig(**options)
     return decode_options(
-        GenerationConfig(**options),
-        prompts=prompts,
+        config,
+        max_new_tokens=max_new_tokens(config, max(map(len, prompts)), max_positions),
+        seeds=decide_seeds(config, len(prompts)),
         vocab_size=400,
-        max_positions=max_positions,
         tokenizer=tokenizer,
     )
 
@@ -31,9 +39,9 @@ def test_every_option_reaches_the_core():
     del given["include_stop_string"]
     native = options_for(prompts=[[1], [2]], **given)
     config = GenerationConfig(**given)
-    renamed = {"max_time": "max_time_s", "seed": "seeds", "output_scores": "return_scores"}
+    renamed = {"max_time": "max_time_s", "output_scores": "return_scores"}
     not_the_cores = {
-        "pad_token_id", "bos_token_id", "max_length",
+        "seed", "pad_token_id", "bos_token_id", "max_length",
         "prompt_lookup_num_tokens", "max_matching_ngram_size", "stop_strings", "include_stop_string",
     }  # fmt: skip
     for field in dataclasses.fields(GenerationConfig):
@@ -103,26 +111,45 @@ def test_lengths_that_do_not_fit_are_told_with_their_numbers(options, message):
         options_for(max_positions=100, **options)
 
 
-def test_the_longest_prompt_counts():
-    assert options_for(prompts=[[1], [1, 2, 3, 4]], max_positions=10).max_new_tokens == 6
-    with pytest.raises(
-        InvalidInputError, match="the longest prompt has 4 tokens and max_new_tokens is 7: 11"
-    ):
-        options_for(prompts=[[1], [1, 2, 3, 4]], max_positions=10, max_new_tokens=7)
+def test_messages_name_the_prompt():
+    with pytest.raises(InvalidInputError, match="prompt 3 has 4 tokens and max_new_tokens is 7: 11"):
+        max_new_tokens(GenerationConfig(max_new_tokens=7), 4, 10, "prompt 3")
 
 
-# --- seeds, stop strings, prompt lookup ---
+# --- seeds, stop strings ---
 
 
-def test_without_a_seed_each_call_has_another_one():
-    assert options_for().seeds != options_for().seeds
+def seeds_for(num_prompts, returns=1, **options):
+    config = GenerationConfig(do_sample=True, num_return_sequences=returns, **options)
+    return decide_seeds(config, num_prompts)
 
 
-def test_seeds_are_one_or_one_per_prompt():
-    assert plain(options_for(seed=2**64 - 1).seeds) == [2**64 - 1]
-    assert plain(options_for(prompts=[[1], [2]], seed=[7, 8]).seeds) == [7, 8]
+def test_without_a_seed_every_row_draws_its_own():
+    seeds = seeds_for(4, returns=3) + seeds_for(1)
+    assert len(set(seeds)) == 13
+
+
+def test_one_seed_gives_each_row_its_own_and_the_first_itself():
+    seeds = seeds_for(3, returns=2, seed=2**64 - 1)
+    assert seeds[0] == 2**64 - 1
+    assert seeds == [derived(2**64 - 1, row) for row in range(6)]
+    assert len(set(seeds)) == 6
+    assert seeds_for(1, seed=2**64 - 1) == seeds[:1]  # alone as first in a batch
+
+
+def test_a_list_gives_each_prompt_its_seed():
+    assert seeds_for(2, seed=[7, 8]) == [7, 8]
+    assert seeds_for(2, returns=2, seed=[7, 8]) == [7, derived(7, 1), 8, derived(8, 1)]
     with pytest.raises(InvalidInputError, match="seed holds 3 seeds for 2 prompts"):
-        options_for(prompts=[[1], [2]], seed=[7, 8, 9])
+        seeds_for(2, seed=[7, 8, 9])
+
+
+def derived(seed, row):
+    """Philox4x32-10 keyed by the seed, at a counter that no draw uses; its first two words."""
+    if row == 0:
+        return seed
+    low, high, *_ = philox4x32([row, 0, 0, 1], [seed & 0xFFFFFFFF, seed >> 32])
+    return high << 32 | low
 
 
 def test_stop_strings_reach_the_core_as_utf8():
@@ -150,8 +177,3 @@ def test_stop_strings_end_at_tokens_whose_ids_lie_behind_a_gap():
 def test_stop_strings_need_a_tokenizer():
     with pytest.raises(InvalidInputError, match="stop_strings need a tokenizer"):
         options_for(stop_strings=["a"])
-
-
-def test_prompt_lookup_takes_one_prompt():
-    with pytest.raises(InvalidInputError, match="one prompt at a time, but there are 2"):
-        options_for(prompts=[[1], [2]], prompt_lookup_num_tokens=4)

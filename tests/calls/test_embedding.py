@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import sabiyarn_edge.calls.embedding as embedding_module
+import sabiyarn_edge.engine.scheduler as scheduler_module
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.errors import InvalidInputError, NumericalError
 from sabiyarn_edge.modeling import GPTJXForCausalLM
@@ -76,7 +76,7 @@ def test_vectors_are_those_of_torch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     generator = generator_of(exported)
-    monkeypatch.setattr(generator._session, "max_prefill_chunk", chunk)
+    monkeypatch.setattr(generator._engine.decoder, "max_prefill_chunk", chunk)
     vectors = generator.embed(texts, pooling=pooling)
     assert (vectors.shape, vectors.dtype) == ((len(texts), exported.shape["n_embd"]), np.float32)
     for vector, ids in zip(vectors, texts, strict=True):
@@ -88,18 +88,10 @@ def test_few_logits_are_held_at_once(
     exported: Exported, texts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = generator_of(exported).embed(texts)
-    counts = []
-    run = embedding_module._run
-
-    def watched(session, tokens, num_wanted):
-        counts.append(len(tokens))
-        return run(session, tokens, num_wanted)
-
-    monkeypatch.setattr(embedding_module, "_run", watched)
-    monkeypatch.setattr(embedding_module, "SCORE_LOGITS_BYTES", 3 * 4 * exported.shape["vocab_size"])
-    found = generator_of(exported).embed(texts)
-    assert max(counts) == 3
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    monkeypatch.setattr(scheduler_module, "LOGITS_BYTES", 3 * 4 * exported.shape["vocab_size"])
+    generator = generator_of(exported)
+    np.testing.assert_array_equal(generator.embed(texts), expected)  # the order of the sums stays the same
+    assert generator._engine.decoder.buffers.nbytes < 2**13  # 3 rows of logits, and a page of inputs
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
@@ -139,13 +131,12 @@ def test_generation_before_and_after_is_untouched(exported: Exported, texts: lis
 
 def test_embedding_many_texts_keeps_no_memory(exported: Exported, texts: list[list[int]]) -> None:
     generator = generator_of(exported)
-    generator.embed(texts[2])
-    before = generator.memory_usage()
-    generator.embed(texts * 10)
-    after = generator.memory_usage()
-    assert {name: after[name] for name in ("kv_cache", "step_buffers", "masked_graph", "mask_cache")} == {
-        name: before[name] for name in ("kv_cache", "step_buffers", "masked_graph", "mask_cache")
-    }
+    names = ("kv_cache", "step_buffers", "mask_buffer", "mask_cache")
+    usages = []
+    for repeats in (30, 90):  # more texts than run together, and three times as many
+        generator.embed(texts * repeats)
+        usages.append({name: generator.memory_usage()[name] for name in names})
+    assert usages[0] == usages[1]
 
 
 @pytest.mark.parametrize(

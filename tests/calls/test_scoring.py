@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-import sabiyarn_edge.calls.scoring as scoring_module
+import sabiyarn_edge.engine.scheduler as scheduler_module
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.errors import InvalidInputError, NumericalError
 from sabiyarn_edge.modeling import GPTJXForCausalLM
@@ -67,7 +67,7 @@ def test_log_probabilities_are_torchs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     row_bytes = 4 * exported.shape["vocab_size"]
-    monkeypatch.setattr(scoring_module, "SCORE_LOGITS_BYTES", positions_at_once * row_bytes)
+    monkeypatch.setattr(scheduler_module, "LOGITS_BYTES", positions_at_once * row_bytes)
     generator = generator_of(exported)
     for ids, score in zip(texts, generator.score(texts), strict=True):
         assert score.token_ids == ids

@@ -1,10 +1,10 @@
 """Kills writers at random moments (`kill -9`), and looks at what they leave.
 
-    python -m tests.campaigns.kills [--kills 50] [--seed N] [--writer export|weight-cache|session]
+    python -m tests.campaigns.kills [--kills 50] [--seed N] [--writer export|session]
 
-Each writer is a process that writes without end, in turns the one and the other of two states. It is killed between 0
-and 1.5 seconds after its first write. What is found then must be one of the two, whole; and after the next write that
-is left in peace there must be no leftovers. Prints one JSON object per writer. Needs torch.
+Each writer is a process that writes two states alternately, without end. It is killed between 0 and 1.5 seconds after
+its first write. The files must then hold one of the two states, complete. After the next write that runs to its end
+there must be no leftovers. Prints one JSON object per writer. Needs torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import itertools
 import json
-import os
 import random
 import signal
 import subprocess
@@ -27,13 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sabiyarn_edge import EdgeGenerator
-from sabiyarn_edge.engine.decoder import Decoder
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
 LONGEST_LIFE = 1.5  # seconds after the first write; a tiny export takes about half a second
 SHAPE = {"n_heads": 8, "n_embd": 128, "vocab_size": 1009, "n_layer": 1, "block_size": 64}
-"""Large enough for packed weights to be kept."""
 PROMPTS = ([5, 77, 101], [5, 77, 101, 9, 30])
 STATES = ("one", "other")
 
@@ -76,34 +73,10 @@ def found_export(folder: Path) -> int:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """Of each file but the report, which has the time in it."""
+    """Return the hash of each file but the report, which has the time in it."""
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     assert files.pop("export_report.json", None)
     return files
-
-
-def write_cache(folder: Path, state: int) -> None:
-    """The entry is damaged, so that it is made anew."""
-    os.environ["SABIYARN_EDGE_CACHE"] = str(folder / "target")
-    for record in (folder / "target").glob("*/entry.json"):
-        record.write_text("{")
-    Decoder(folder / f"model-{STATES[state]}", num_threads=1, weight_cache=True)
-
-
-def found_cache(folder: Path) -> int:
-    """0: an entry that is not whole is made anew, so what counts is what the models compute."""
-    os.environ["SABIYARN_EDGE_CACHE"] = str(folder / "target")
-    for name in STATES:
-        logits = []
-        for use in (False, True):
-            session = Decoder(folder / f"model-{name}", num_threads=1, weight_cache=use)
-            session.prefill([PROMPTS[0]])
-            logits.append(session.runner.logits(1).tobytes())
-        assert logits[0] == logits[1]
-    leftovers = [path.name for path in (folder / "target").iterdir() if path.name.startswith(".")]
-    assert not leftovers, leftovers
-    assert len(list((folder / "target").glob("*/entry.json"))) == 2
-    return 0
 
 
 def write_session(folder: Path, state: int) -> None:
@@ -132,13 +105,12 @@ def _generator(folder: Path) -> EdgeGenerator:
 
 WRITERS = {
     "export": Writer(write_export, found_export, "target"),
-    "weight-cache": Writer(write_cache, found_cache, "target"),
     "session": Writer(write_session, found_session, "target"),
 }
 
 
 def write_for_ever(name: str, folder: Path) -> None:
-    """What the killed process runs."""
+    """Write without end. Runs in the process that is killed."""
     for turn in itertools.count():
         WRITERS[name].write(folder, turn % 2)
         if turn == 0:

@@ -2,9 +2,9 @@
 
     python -m tests.campaigns.no_telemetry [--seconds 40]
 
-Loads the bundled model and keeps generating, once as this package does it and once with telemetry let on, both under a
-filter by which the kernel kills whoever opens a socket (so nothing leaves this machine). Exit code 0 if the second run
-is killed and the first is not.
+Loads the bundled model and keeps generating: once as this package does it, and once with telemetry on. Both run under a
+filter with which the kernel kills a process that opens a socket, so nothing leaves this machine. Exit code 0 if the
+second run is killed and the first is not.
 """
 
 from __future__ import annotations

@@ -43,55 +43,21 @@ def in_a_thread(work) -> threading.Thread:
     return thread
 
 
-def test_another_thread_waits_for_the_end_of_a_stream(generator: EdgeGenerator) -> None:
-    stream = generator.stream([5, 6, 7], max_new_tokens=3)
-    next(stream)
-    results: list[object] = []
-    waiter = in_a_thread(lambda: results.append(generator.generate([8, 9], max_new_tokens=2)))
-    waiter.join(0.1)
-    assert waiter.is_alive() and not results
-    stream.close()
-    waiter.join(WAIT_SECONDS)
-    assert len(results) == 1
-
-
-def test_a_thread_that_reads_another_threads_stream_is_refused_and_does_not_wait_for_itself(
-    generator: EdgeGenerator,
-) -> None:
+def test_calls_run_beside_an_open_stream(generator: EdgeGenerator) -> None:
+    """Of another thread, and of the one that reads the stream; each gives what it gives alone."""
+    alone = generator.generate([8, 9], max_new_tokens=2).generated
+    ids = generator.generate([5, 6, 7], max_new_tokens=5, eos_token_id=None).generated[0]
     stream = generator.stream([5, 6, 7], max_new_tokens=5, eos_token_id=None)
-    next(stream)
-    refused: list[str] = []
-
-    def read_on() -> None:
-        for _ in stream:
-            try:
-                generator.generate([8, 9])
-            except InvalidInputError as error:
-                refused.append(str(error))
-
-    in_a_thread(read_on).join(WAIT_SECONDS)
-    assert len(refused) == 4
-    assert "in the middle of a stream" in refused[0]
-
-
-def test_a_stream_is_read_by_one_thread_at_a_time(generator: EdgeGenerator) -> None:
-    inside, leave = threading.Event(), threading.Event()
-
-    def wait(ids: object, scores: None) -> bool:
-        inside.set()
-        leave.wait(WAIT_SECONDS)
-        return False
-
-    stream = generator.stream([5, 6, 7], max_new_tokens=2, stopping_criteria=wait)
-    reader = in_a_thread(lambda: list(stream))
-    assert inside.wait(WAIT_SECONDS)
-    for use in (lambda: next(stream), stream.close):
-        with pytest.raises(InvalidInputError, match=r"another thread is reading this stream.*cancel\(\)"):
-            use()
-    generator.cancel()
-    leave.set()
-    reader.join(WAIT_SECONDS)
-    assert stream.result is not None and stream.result.finish_reasons == ["cancelled"]
+    read = [next(stream).token_id]
+    results: list[object] = []
+    in_a_thread(lambda: results.append(generator.generate([8, 9], max_new_tokens=2).generated)).join(
+        WAIT_SECONDS
+    )
+    for token in stream:
+        read.append(token.token_id)
+        results.append(generator.generate([8, 9], max_new_tokens=2).generated)
+    assert read == ids
+    assert results == [alone] * 5
 
 
 def test_a_stream_that_is_dropped_frees_the_generator(generator: EdgeGenerator) -> None:
@@ -107,6 +73,6 @@ def test_a_function_of_a_call_cannot_call_the_generator(generator: EdgeGenerator
         generator.memory_usage()  # this may be asked at any time
         return generator.generate([1])
 
-    with pytest.raises(InvalidInputError, match=r"in the middle of .* the call that called this function"):
+    with pytest.raises(InvalidInputError, match="cannot call the same generator"):
         generator.generate([5, 6, 7], max_new_tokens=2, **{option: call_back})
     assert generator.generate([8, 9], max_new_tokens=2).lengths == [4]

@@ -61,15 +61,15 @@ def test_steps_that_do_not_fit_are_refused(run, text_model):
 
 def test_memory_is_taken_after_256_tokens(run, text_model, monkeypatch):
     """Or as many as there are positions for: the lengths that are asked for make them no fewer."""
-    turns = []
-    turn = Engine.turn
+    trials = []
+    trial = Engine.trial
     monkeypatch.setattr(
         Engine,
-        "turn",
-        lambda self, length, steps, seed: turns.append((length, steps)) or turn(self, length, steps, seed),
+        "trial",
+        lambda self, length, steps, seed: trials.append((length, steps)) or trial(self, length, steps, seed),
     )
     assert run("bench", text_model, "--lengths", 80, *SHORT).code == 0
-    assert turns[0] == (16, BLOCK_SIZE - 16 - 2)
+    assert trials[0] == (16, BLOCK_SIZE - 16 - 2)
 
 
 def test_numbers_below_one_are_refused(run, text_model):

@@ -52,7 +52,7 @@ def test_here(run_process):
     assert report["sound"] == (ran.code == 0) is True
     names = [finding["name"] for finding in report["findings"]]
     assert names[0] == "board"
-    assert names[-2:] == ["cache folder", "model"]
+    assert names[-2:] == ["telemetry", "model"]
 
 
 def test_it_works_where_nothing_else_does():

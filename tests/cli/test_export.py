@@ -66,6 +66,19 @@ def test_without_the_check_the_summary_says_so(run, checkpoint, tmp_path):
     )
 
 
+def test_a_portable_graph_is_summed_up(run, checkpoint, tmp_path):
+    out = run("export", checkpoint, tmp_path / "out", "--portable", "--quiet").out
+    assert "portable/model.onnx.data " in out
+    assert re.search(
+        r"^portable: standard operators of opset 17, float32 weights; largest logit difference from the checkpoint in "
+        r"torch \S+ \(bound \S+\)$",
+        out,
+        flags=re.MULTILINE,
+    )
+    out = run("export", checkpoint, tmp_path / "unverified", "--portable", "--no-verify", "--quiet").out
+    assert "float32 weights; not compared with torch" in out
+
+
 def test_progress_goes_to_stderr(run, checkpoint, tmp_path):
     ran = run("export", checkpoint, tmp_path / "out", "--no-verify")
     assert "writing weights" in ran.err

@@ -219,7 +219,6 @@ def test_without_options_the_models_own_hold(run, recorder):
         "num_sink_tokens": 0,
         "overflow": "error",
         "keep_tokens": 0,
-        "weight_cache": None,
         "low_power": False,
         "memory_limit_mb": None,
         "fit": False,
@@ -259,7 +258,7 @@ def test_options_reach_the_generator(run, recorder, arguments, options):
 def test_loading_options_reach_the_generator(run, recorder):
     run(
         "generate", PROMPT, "--model", "folder", "--threads", "3", "--kv-window", "128", "--num-sink-tokens", "4",
-        "--overflow", "slide", "--keep-tokens", "2", "--no-cache", "--low-power",
+        "--overflow", "slide", "--keep-tokens", "2", "--low-power",
         "--memory-limit", "300", "--fit",
     )  # fmt: skip
     assert recorder.path == "folder"
@@ -269,7 +268,6 @@ def test_loading_options_reach_the_generator(run, recorder):
         "num_sink_tokens": 4,
         "overflow": "slide",
         "keep_tokens": 2,
-        "weight_cache": False,
         "low_power": True,
         "memory_limit_mb": 300.0,
         "fit": True,

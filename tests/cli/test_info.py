@@ -28,13 +28,22 @@ def test_json_holds_shape_sizes_and_memory(run, text_model):
     assert facts["kv_bytes_per_token"] == 2 * 2 * 16 * 4  # key and value, layers, width, bytes
     assert facts["kv_bytes_at_full_length"] == BLOCK_SIZE * 256
     assert facts["files"] == {path.name: path.stat().st_size for path in text_model.iterdir()}
-    assert facts["blocks"] == []  # float32
-    decoder = facts["graphs"]["decoder"]
-    assert decoder["nodes"] == sum(decoder["operators"].values())
-    assert decoder["operators"]["CachedAttention"] == len(decoder["nodes_per_layer"]) == 2
+    [way] = facts["weights"]
+    assert (way["type"], way["block_size"], len(way["matrices"])) == ("float32", None, 2 + 4 * 2)
+    graph = facts["graph"]
+    assert graph["nodes"] == sum(graph["operators"].values())
+    assert graph["operators"]["CachedAttention"] == len(graph["nodes_per_layer"]) == 2
     assert facts["providers"] == onnxruntime.get_available_providers()
     assert facts["versions"]["sabiyarn_edge"] == sabiyarn_edge.__version__
     assert facts["versions"]["onnxruntime"] == onnxruntime.__version__
+
+
+def test_a_portable_graph_is_named_with_its_sizes(run, tmp_path):
+    folder = export_tiny(tmp_path, portable=True, verify=False).folder
+    files = json.loads(run("info", folder, "--json").out)["files"]
+    for name in ("portable/README.md", "portable/model.onnx", "portable/model.onnx.data"):
+        assert files[name] == (folder / name).stat().st_size
+    assert "  portable/model.onnx.data " in run("info", folder).out
 
 
 def test_the_text_says_the_same(run, text_model):
@@ -53,17 +62,17 @@ def test_how_matrices_are_stored_and_how_many_nodes_there_are(run, tmp_path):
         tmp_path, shape, dtype="int4", rounding="nearest", weight_block_size=32, verify=False
     ).folder
     facts = json.loads(run("info", folder, "--json").out)
-    four, eight = facts["blocks"]
-    assert (four["bits"], four["block_size"], len(four["matrices"])) == (4, 32, 44)
-    assert (eight["bits"], eight["block_size"]) == (8, 32)
+    four, eight = facts["weights"]
+    assert (four["type"], four["block_size"], len(four["matrices"])) == ("int4", 32, 44)
+    assert (eight["type"], eight["block_size"]) == ("int8", 32)
     assert set(eight["matrices"]) == {
         "wte", "wpe", "h.0.attn.c_attn", "h.0.attn.c_proj", "h.0.mlp.c_fc", "h.0.mlp.c_proj"
     }  # fmt: skip
     out = run("info", folder).out
     assert "blocks of 32, 6 matrices: h.0, wte, wpe\n" in out
     assert "blocks of 32, 44 matrices: h.1, h.2, h.3, h.4, h.5, h.6, h.7, h.8, h.9, h.10, h.11\n" in out
-    counts = facts["graphs"]["decoder"]["nodes_per_layer"]
-    total, usual = facts["graphs"]["decoder"]["nodes"], counts[0]
+    counts = facts["graph"]["nodes_per_layer"]
+    total, usual = facts["graph"]["nodes"], counts[0]
     row = f"{total} nodes: {usual} in each of 11 layers, {usual + 2} in layer 11, {total - sum(counts)} around them"
     assert row in out
 

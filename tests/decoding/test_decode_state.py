@@ -45,11 +45,14 @@ def test_max_length_counts_the_prompt_and_max_new_tokens_wins():
 def test_a_row_alone_gives_what_it_gives_in_a_batch():
     model = TableModel(3, VOCAB)
     options = {"max_new_tokens": 15, "eos_token_id": 5, "do_sample": True, "num_return_sequences": 3}
-    together = decode(model, PROMPTS, _core.DecodeOptions(seeds=[11, 12, 2**64 - 1], **options)).sequences()
+    seeds = [[11, 12, 13], [2**64 - 1, 0, 7], [5, 4, 3]]
+    together = decode(
+        model, PROMPTS, _core.DecodeOptions(seeds=[seed for own in seeds for seed in own], **options)
+    ).sequences()
     alone = [
         sequence
-        for prompt, seed in zip(PROMPTS, [11, 12, 2**64 - 1], strict=True)
-        for sequence in decode(model, [prompt], _core.DecodeOptions(seeds=seed, **options)).sequences()
+        for prompt, own in zip(PROMPTS, seeds, strict=True)
+        for sequence in decode(model, [prompt], _core.DecodeOptions(seeds=own, **options)).sequences()
     ]
     assert together == alone
     assert len({tuple(sequence) for sequence in together}) == 9  # the returned sequences differ
@@ -144,7 +147,7 @@ def test_scores_that_cannot_be_decoded_name_the_row_and_leave_the_state_as_it_wa
         ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be at least 1"),
         ({"max_new_tokens": None}, "neither max_new_tokens nor max_length"),
         ({"max_new_tokens": None, "max_length": 3}, "prompt has 3 tokens, but max_length is 3"),
-        ({"seeds": [1, 2]}, "2 seeds for 1 prompts"),
+        ({"seeds": [1, 2]}, "2 seeds for 1 outputs: give one for all or one for each"),
         ({"num_beams": 65}, "num_beams is 65; it must be 1 to 64"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -37,7 +37,7 @@ def test_draws_follow_the_processed_distribution(options, processed):
     draws = 6000
     state = _core.DecodeState(
         _core.DecodeOptions(
-            max_new_tokens=1, do_sample=True, num_return_sequences=draws, seeds=42, **options
+            max_new_tokens=1, do_sample=True, num_return_sequences=draws, seeds=range(draws), **options
         ),
         len(scores),
         [[0]],
@@ -51,17 +51,20 @@ def test_draws_follow_the_processed_distribution(options, processed):
 
 
 def test_a_draw_is_where_the_cumulative_probability_passes_the_uniform_number():
+    from sabiyarn_edge._core_testing import uniform
+
     rng = np.random.default_rng(9)
     for seed in range(300):
         scores = rng.normal(0, 3, 40).astype(np.float32)
         options = _core.DecodeOptions(
-            max_new_tokens=1, do_sample=True, top_k=0, seeds=seed, num_return_sequences=2
+            max_new_tokens=1, do_sample=True, top_k=0, seeds=[seed, 2**64 - 1 - seed], num_return_sequences=2
         )
         state = _core.DecodeState(options, 40, [[0]])
         state.advance(scores.copy()[None])
         cumulative = np.cumsum(twins.probabilities(scores))
         expected = [
-            int(np.searchsorted(cumulative, _core.uniform(seed, i, 0), side="right")) for i in range(2)
+            int(np.searchsorted(cumulative, uniform(own, 0, 0), side="right"))
+            for own in (seed, 2**64 - 1 - seed)
         ]
         assert [token for _, token, _ in state.last_tokens()] == expected
 

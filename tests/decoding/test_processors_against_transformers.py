@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sabiyarn_edge import _core
+from sabiyarn_edge import _core, _core_testing
 from tests.core.selection import twins_scores as twins
 
 torch = pytest.importorskip("torch")
@@ -45,39 +45,41 @@ WORDS = [[3], [1, 2], [4, 5, 6], [0, 0]]
 EXACT = {
     "repetition_penalty": (
         lambda: hf.RepetitionPenaltyLogitsProcessor(1.3),
-        lambda s, ids: ours(_core.apply_repetition_penalty, s, ids, 1.3),
+        lambda s, ids: ours(_core_testing.apply_repetition_penalty, s, ids, 1.3),
     ),
     "no_repeat_ngram_size 1": (
         lambda: hf.NoRepeatNGramLogitsProcessor(1),
-        lambda s, ids: ours(_core.ban_repeated_ngrams, s, ids, 1),
+        lambda s, ids: ours(_core_testing.ban_repeated_ngrams, s, ids, 1),
     ),
     "no_repeat_ngram_size 2": (
         lambda: hf.NoRepeatNGramLogitsProcessor(2),
-        lambda s, ids: ours(_core.ban_repeated_ngrams, s, ids, 2),
+        lambda s, ids: ours(_core_testing.ban_repeated_ngrams, s, ids, 2),
     ),
     "no_repeat_ngram_size 3": (
         lambda: hf.NoRepeatNGramLogitsProcessor(3),
-        lambda s, ids: ours(_core.ban_repeated_ngrams, s, ids, 3),
+        lambda s, ids: ours(_core_testing.ban_repeated_ngrams, s, ids, 3),
     ),
     "bad_words_ids": (
         lambda: hf.NoBadWordsLogitsProcessor(WORDS),
-        lambda s, ids: ours(_core.ban_bad_words, s, ids, WORDS),
+        lambda s, ids: ours(_core_testing.ban_bad_words, s, ids, WORDS),
     ),
     "sequence_bias": (
         lambda: hf.SequenceBiasLogitsProcessor({tuple(word): 0.7 * len(word) for word in WORDS}),
-        lambda s, ids: ours(_core.apply_sequence_bias, s, ids, [(word, 0.7 * len(word)) for word in WORDS]),
+        lambda s, ids: ours(
+            _core_testing.apply_sequence_bias, s, ids, [(word, 0.7 * len(word)) for word in WORDS]
+        ),
     ),
     "prefix_allowed_tokens_fn": (
         lambda: hf.PrefixConstrainedLogitsProcessor(lambda batch, ids: [5, 9, 5], 1),
-        lambda s, ids: ours(_core.keep_only, s, [5, 9, 5]),
+        lambda s, ids: ours(_core_testing.keep_only, s, [5, 9, 5]),
     ),
     "temperature and top_k": (
         lambda: hf.LogitsProcessorList([hf.TemperatureLogitsWarper(0.7), hf.TopKLogitsWarper(20)]),
-        lambda s, ids: ours(_core.filter_top_k, s, 20, 0.7),
+        lambda s, ids: ours(_core_testing.filter_top_k, s, 20, 0.7),
     ),
     "top_k beyond the vocabulary": (
         lambda: hf.TopKLogitsWarper(10 * VOCAB),
-        lambda s, ids: ours(_core.filter_top_k, s, 10 * VOCAB),
+        lambda s, ids: ours(_core_testing.filter_top_k, s, 10 * VOCAB),
     ),
 }
 
@@ -93,16 +95,16 @@ def test_biases_of_one_id_are_added_in_the_reference_order():
     biases = {(1, 2): 1e8, (0, 1, 2): -1e8, (2,): 1.0}  # in float32 0 with single ids first, else 1
     scores = np.zeros(VOCAB, np.float32)
     expected = theirs(hf.SequenceBiasLogitsProcessor(biases), scores, [5, 0, 1])
-    result = ours(_core.apply_sequence_bias, scores, [5, 0, 1], list(biases.items()))
+    result = ours(_core_testing.apply_sequence_bias, scores, [5, 0, 1], list(biases.items()))
     np.testing.assert_array_equal(result, expected)
 
 
 FILTERS = {
-    "top_p": (_core.filter_top_p, hf.TopPLogitsWarper, [0.05, 0.5, 0.9, 0.99]),
-    "min_p": (_core.filter_min_p, hf.MinPLogitsWarper, [0.01, 0.2, 0.9]),
-    "typical_p": (_core.filter_typical_p, hf.TypicalLogitsWarper, [0.1, 0.5, 0.95]),
-    "epsilon_cutoff": (_core.filter_epsilon, hf.EpsilonLogitsWarper, [1e-4, 3e-3, 0.1]),
-    "eta_cutoff": (_core.filter_eta, hf.EtaLogitsWarper, [1e-4, 3e-3, 0.1]),
+    "top_p": (_core_testing.filter_top_p, hf.TopPLogitsWarper, [0.05, 0.5, 0.9, 0.99]),
+    "min_p": (_core_testing.filter_min_p, hf.MinPLogitsWarper, [0.01, 0.2, 0.9]),
+    "typical_p": (_core_testing.filter_typical_p, hf.TypicalLogitsWarper, [0.1, 0.5, 0.95]),
+    "epsilon_cutoff": (_core_testing.filter_epsilon, hf.EpsilonLogitsWarper, [1e-4, 3e-3, 0.1]),
+    "eta_cutoff": (_core_testing.filter_eta, hf.EtaLogitsWarper, [1e-4, 3e-3, 0.1]),
 }
 
 
@@ -144,7 +146,7 @@ def test_filter_keeps_the_same_tokens(name, keep):
 def test_renormalize():
     for scores, ids in make_rows():
         expected = theirs(hf.LogitNormalization(), scores, ids)
-        np.testing.assert_allclose(ours(_core.renormalize, scores), expected, rtol=2e-6, atol=2e-6)
+        np.testing.assert_allclose(ours(_core_testing.renormalize, scores), expected, rtol=2e-6, atol=2e-6)
 
 
 def test_the_whole_pipeline_in_order():
@@ -197,6 +199,6 @@ def test_what_sampling_draws_from(seed):
     processors = transformers.GenerationMixin()._get_logits_processor(config, input_ids_seq_length=1)
     scores = rng.normal(0, 3, VOCAB).astype(np.float32)
     expected = theirs(processors, scores, [0])
-    mine = ours(_core.filter_scores, scores, _core.DecodeOptions(**options))
+    mine = ours(_core_testing.filter_scores, scores, _core.DecodeOptions(**options))
     np.testing.assert_array_equal(mine > -np.inf, expected > -np.inf, str(options))
     np.testing.assert_allclose(mine, expected, rtol=2e-6, atol=2e-6, err_msg=str(options))

@@ -56,7 +56,7 @@ def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
     assert examine_model(board(tmp_path, {}), "nano").status == "ok"
 
 
-@pytest.mark.parametrize("lost", ["decoder_masked.onnx", "weights.bin", "config.json"])
+@pytest.mark.parametrize("lost", ["decoder.onnx", "weights.bin", "config.json"])
 def test_a_folder_that_is_not_whole(tmp_path: Path, lost: str) -> None:
     import sabiyarn_edge
 

@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from sabiyarn_edge._core import DecodeOptions, DecodeState
-from sabiyarn_edge.engine._decode import DecodeLoop
-from sabiyarn_edge.engine.decoder import MASKED_SCRATCH_BYTES, Decoder, masked_chunk
+from sabiyarn_edge.engine.decoder import Decoder
 from sabiyarn_edge.errors import InvalidInputError
 from sabiyarn_edge.modeling import GPTJXForCausalLM
+from tests.engine.driving import Driver
 from tests.export.models import SHAPES, Exported, export_tiny
 from tests.sliding_oracle import windowed_mask
 
@@ -59,35 +58,17 @@ def torch_logits(model: GPTJXForCausalLM, ids: list[int], mask: np.ndarray | Non
         return model(torch.tensor([ids]), attn_mask=attn_mask).logits[0].numpy()
 
 
-def generate(
-    session: Decoder, prompts: list[list[int]], new_tokens: int
-) -> tuple[list[list[int]], list[list[np.ndarray]]]:
-    """Greedy sequences, and for each prompt the logits from which each new token was chosen."""
-    vocab_size = session.config.gptjx.vocab_size
-    state = DecodeState(DecodeOptions(max_new_tokens=new_tokens), vocab_size, prompts)
-    loop = DecodeLoop(state, session.runner)
-    session.prefill(prompts)
-    seen: list[list[np.ndarray]] = [[] for _ in prompts]
-    while True:
-        for row, logits in enumerate(session.runner.logits(len(prompts)).copy()):
-            seen[row].append(logits)
-        if loop.select():
-            return state.sequences(), seen
-        loop.compute()
-
-
 @pytest.mark.parametrize("chunk", [1, 7, 64, 256])
 def test_greedy_equals_torch_for_any_chunk_batch_and_growth(
     exported: Exported,
     torch_model: GPTJXForCausalLM,
     kv_dtype: str,
     chunk: int,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    session = Decoder(exported.folder, num_threads=1, max_prefill_chunk=chunk)
+    decoder = Decoder(exported.folder, num_threads=1, max_prefill_chunk=chunk)
     prompts = random_prompts(exported, 3, 250, 1, 40)
-    sequences, seen = generate(session, prompts, 24)
-    assert session.kv_cache.capacity == 512  # 250 + 23 positions: the cache grew from 256 on the way
+    sequences, seen = Driver(decoder).generate(prompts, 24)
+    assert decoder.kv_cache.capacity == 512  # 250 + 24 positions do not fit into 256
     for prompt, ids, rows in zip(prompts, sequences, seen, strict=True):
         assert ids[: len(prompt)] == prompt
         expected = torch_logits(torch_model, ids[:-1])[len(prompt) - 1 :]
@@ -118,20 +99,19 @@ def test_torch_cached_generation_is_the_same_path(exported: Exported, torch_mode
 def test_a_full_window_equals_sliding_attention(
     exported: Exported, torch_model: GPTJXForCausalLM, kv_dtype: str, window: int, sinks: int
 ) -> None:
-    session = Decoder(exported.folder, num_threads=1, window=window, num_sink_tokens=sinks)
-    prompts = random_prompts(exported, window, window // 2, 1)
-    sequences, seen = generate(session, prompts, 2 * min(window, 60))
-    assert session.kv_cache.capacity == window
+    decoder = Decoder(exported.folder, num_threads=1, window=window, num_sink_tokens=sinks)
+    prompts = random_prompts(exported, min(2 * window, 500), window, window // 2, 1)
+    sequences, seen = Driver(decoder).generate(prompts, 2 * min(window, 60))
     for prompt, ids, rows in zip(prompts, sequences, seen, strict=True):
         mask = windowed_mask(len(ids) - 1, window, sinks)
         expected = torch_logits(torch_model, ids[:-1], mask)[len(prompt) - 1 :]
         np.testing.assert_allclose(np.array(rows), expected, rtol=0, atol=BOUNDS[kv_dtype])
 
 
-def test_rows_that_end_leave_the_others_alone(exported: Exported, torch_model: GPTJXForCausalLM) -> None:
-    session = Decoder(exported.folder, num_threads=1)
+def test_rows_that_end_leave_the_others_alone(exported: Exported) -> None:
+    driver = Driver(Decoder(exported.folder, num_threads=1))
     prompts = random_prompts(exported, 20, 9, 33, 2)
-    alone = [generate(session, [prompt], 16)[0][0] for prompt in prompts]
+    alone = [driver.generate([prompt], 16)[0][0] for prompt in prompts]
     ends = sorted({ids[len(p) + 4] for ids, p in zip(alone, prompts, strict=True)})[:2]
 
     def cut(ids: list[int], start: int) -> list[int]:
@@ -139,58 +119,24 @@ def test_rows_that_end_leave_the_others_alone(exported: Exported, torch_model: G
         stop = next((i for i in range(start, len(ids)) if ids[i] in ends), len(ids) - 1)
         return ids[: stop + 1]
 
-    state = DecodeState(
-        DecodeOptions(max_new_tokens=16, eos_token_id=ends), exported.shape["vocab_size"], prompts
-    )
-    session.prefill(prompts)
-    DecodeLoop(state, session.runner).run()
-    assert state.sequences() == [cut(ids, len(p)) for ids, p in zip(alone, prompts, strict=True)]
-    assert len({len(ids) - len(p) for ids, p in zip(state.sequences(), prompts, strict=True)}) > 1
-
-
-def test_draws_of_a_row_do_not_depend_on_the_other_rows(exported: Exported) -> None:
-    session = Decoder(exported.folder, num_threads=1)
-    prompts = random_prompts(exported, 12, 40, 3)
-
-    def draw(chosen: list[int]) -> list[list[int]]:
-        options = DecodeOptions(
-            max_new_tokens=12,
-            do_sample=True,
-            temperature=4.0,
-            num_return_sequences=3,
-            seeds=[100 + i for i in chosen],
-        )
-        state = DecodeState(options, exported.shape["vocab_size"], [prompts[i] for i in chosen])
-        session.prefill([prompts[i] for i in chosen])
-        DecodeLoop(state, session.runner).run()
-        return state.sequences()
-
-    together = draw([0, 1, 2])
-    assert together == [ids for i in range(3) for ids in draw([i])]
-    assert len({tuple(ids) for ids in together}) == 9
+    together, _ = driver.generate(prompts, 16, decode={"eos_token_id": ends})
+    assert together == [cut(ids, len(p)) for ids, p in zip(alone, prompts, strict=True)]
+    assert len({len(ids) - len(p) for ids, p in zip(together, prompts, strict=True)}) > 1
 
 
 def test_no_kv_memory_before_the_first_token_and_none_after_free(exported: Exported) -> None:
-    session = Decoder(exported.folder, num_threads=1)
-    assert session.kv_cache.nbytes == session.buffers.nbytes == 0
+    decoder = Decoder(exported.folder, num_threads=1)
+    assert decoder.kv_cache.nbytes == decoder.buffers.nbytes == 0
     prompts = random_prompts(exported, 10)
-    first, _ = generate(session, prompts, 5)
-    assert session.kv_cache.nbytes == 256 * session.kv_cache.bytes_per_position
-    session.clear_kv_cache()
-    assert session.kv_cache.nbytes == 256 * session.kv_cache.bytes_per_position
-    assert generate(session, prompts, 5)[0] == first
-    session.free_kv_cache()
-    assert session.kv_cache.nbytes == session.buffers.nbytes == 0
-    assert generate(session, prompts, 5)[0] == first
-
-
-def test_chunks_under_a_mask_shrink_so_that_scratch_stays_bounded() -> None:
-    for capacity in (256, 1024, 4096, 32768):
-        chunk = masked_chunk(12, capacity)
-        scratch = 2 * 4 * 12 * chunk * capacity
-        assert scratch <= MASKED_SCRATCH_BYTES
-        assert chunk == 256 or 2 * scratch > MASKED_SCRATCH_BYTES  # no smaller than needed
-    assert masked_chunk(64, 2**20) == 16  # a floor: the matrix products need some rows
+    driver = Driver(decoder)
+    first, _ = driver.generate(prompts, 5)
+    assert decoder.kv_cache.nbytes == 256 * decoder.kv_cache.bytes_per_position
+    for empty, left in ((decoder.clear_kv_cache, 256), (decoder.free_kv_cache, 0)):
+        driver.rows.forget()
+        empty()
+        driver.rows.reset()
+        assert decoder.kv_cache.nbytes == left * decoder.kv_cache.bytes_per_position
+        assert driver.generate(prompts, 5)[0] == first
 
 
 @pytest.mark.parametrize(

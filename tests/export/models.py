@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,7 +75,8 @@ class Exported:
         """The values that the folder holds, found anew from the checkpoint's."""
         store: dict[str, Callable[[Array], Array]] = {
             "float32": lambda matrix: matrix,
-            "float16-weights": lambda matrix: matrix.astype(np.float16),
+            "float16": lambda matrix: matrix.astype(np.float16),
+            "bfloat16": rounded_to_bfloat16,
             "int8": rounded_to_blocks,
             "int4": partial(rounded_to_blocks, bits=4),
         }
@@ -83,6 +84,12 @@ class Exported:
             name: store[self.dtype_of(name)](values) if values.ndim == 2 else values
             for name, values in self.tensors.items()
         }
+
+
+def rounded_to_bfloat16(matrix: Array) -> Array:
+    """The nearest numbers of eight significant bits, ties to even; there are no subnormal ones here."""
+    fraction, exponent = np.frexp(matrix.astype(np.float64))
+    return np.ldexp(np.rint(256 * fraction), exponent - 8)
 
 
 def rounded_to_blocks(matrix: Array, *, bits: int = 8, size: int | None = None) -> Array:
@@ -115,6 +122,20 @@ def rounded_to_bytes(matrix: Array, size: int) -> Array:
     return out
 
 
+def untiled_floats(tiles: Array, rows: int, width: int, *, weight_type: str) -> Array:
+    """The matrix in tiles [tiles, bytes] of floats (csrc/core/kernels/tiled_matrix.hpp), number by number."""
+    out = np.empty((rows, width), np.float32)
+    size = 4 if weight_type == "float32" else 2
+    for row, k in np.ndindex(rows, width):
+        begin = (k * 8 + row % 8) * size
+        data = tiles[row // 8, begin : begin + size].tobytes()
+        if weight_type == "bfloat16":
+            out[row, k] = np.frombuffer(bytes(2) + data, "<f4")[0]
+        else:
+            out[row, k] = np.frombuffer(data, weight_type)[0]
+    return out
+
+
 def untiled(tiles: Array, rows: int, width: int, *, bits: int, size: int) -> Array:
     """The matrix in tiles [tiles, bytes] (csrc/core/kernels/tiled_matrix.hpp), number by number."""
     out = np.empty((rows, width), np.float64)
@@ -143,7 +164,7 @@ def product_model(emit: Callable[[Any, str, Any], str], weights: Array, x_dtype:
     graph = GraphBuilder()
     rows, width = weights.shape
     graph.input("x", x_dtype, ["batch", "n", width] if x_dtype == "float32" else ["batch", "n"])
-    graph.positions_of = "x"
+
     name = "transformer.h.0.mlp.c_fc.weight"
     graph.output(
         emit(graph, "x", Matrix(name, (rows, width), lambda: weights)), "float32", ["batch", "n", None]
@@ -182,14 +203,11 @@ def export_tiny(tmp_path: Path, shape: dict[str, Any] | None = None, **options: 
 
 
 def accept_graphs(folder: Path) -> None:
-    """Let config.json say that the graphs are as they should be, whatever they are now."""
+    """Let config.json say that the graph is as it should be, whatever it is now."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     ours = config["sabiyarn_edge"]
-    ours["graph_hashes"] = {
-        role: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for role, name in ours["graphs"].items()
-    }
+    ours["graph_hash"] = hashlib.sha256((folder / ours["graph"]).read_bytes()).hexdigest()
     path.write_text(json.dumps(config), encoding="utf-8")
 
 
@@ -205,38 +223,84 @@ class FeedingLoop:
     """Runs decoder.onnx on NumPy arrays that are bound as past, to be appended to in place.
 
     Unused slots of the cache hold NaN (127 as int8): whoever reads one of them is found out.
+
+    Args:
+        capacity: positions of each row; a multiple of 16, since keys are woven in tiles of so many positions.
     """
 
     def __init__(self, exported: Exported, *, rows: int, capacity: int) -> None:
         shape, report = exported.shape, exported.report
         self._session = open_graph(exported.folder / "decoder.onnx")
-        self._sides = [f"{layer}.{side}" for layer in range(shape["n_layer"]) for side in ("key", "value")]
-        cache_shape = (rows, shape["n_heads"], capacity, shape["n_embd"] // shape["n_heads"])
+        heads, head_dim = shape["n_heads"], shape["n_embd"] // shape["n_heads"]
         unused = 127 if report.kv_cache_dtype == "int8" else np.nan
-        self._cache = {side: np.full(cache_shape, unused, report.kv_cache_dtype) for side in self._sides}
+        self._cache = {
+            f"past_key_values.{layer}.{name}": np.full(dimensions, unused, report.kv_cache_dtype)
+            for layer in range(shape["n_layer"])
+            for name, dimensions in (
+                ("key", (rows, heads, capacity // 16, head_dim, 16)),
+                ("value", (rows, heads, capacity, head_dim)),
+            )
+        }
         self._lengths = np.zeros(rows, np.int64)
+        self._window = np.array([shape["block_size"], 0])  # of all positions, without sinks
         self._vocab_size = shape["vocab_size"]
 
-    def feed(
-        self, tokens: Array, *, row: int | None = None, wanted: Sequence[int] | None = None
+    def keys(self, layer: int) -> Array:
+        """[rows, heads, capacity, head_dim], in the order of positions."""
+        woven = self._cache[f"past_key_values.{layer}.key"]
+        rows, heads, _, head_dim, _ = woven.shape
+        return woven.swapaxes(3, 4).reshape(rows, heads, -1, head_dim)
+
+    def values(self, layer: int) -> Array:
+        """[rows, heads, capacity, head_dim], in the order of positions."""
+        return self._cache[f"past_key_values.{layer}.value"]
+
+    def run(
+        self,
+        pieces: Mapping[int, Sequence[int] | Array],
+        *,
+        wanted: Sequence[int] | None = None,
+        masks: Mapping[int, Array] | None = None,
     ) -> np.ndarray:
-        """Append tokens [rows, T], or [1, T] to one row; logits [rows, n, vocab] of the wanted ones (all)."""
-        rows = slice(None) if row is None else slice(row, row + 1)
-        count = tokens.shape[1]
-        past = self._lengths[rows]
-        index = np.array(range(count) if wanted is None else wanted, np.int64)
+        """Append tokens to rows, all in one run.
+
+        Args:
+            pieces: the tokens of each row.
+            wanted: tokens of the run whose logits are wanted; None: all.
+            masks: of rows that are not causal, additive [tokens, tokens of the row afterwards].
+
+        Returns:
+            float32 [wanted, vocab_size].
+        """
+        segments, positions, blocks, mask_values = [], [], [np.empty(0)], 0
+        for row, tokens in pieces.items():
+            past, total = self._lengths[row], self._lengths[row] + len(tokens)
+            mask = None if masks is None else masks.get(row)
+            segments.append((row, len(tokens), total, 0, -1 if mask is None else mask_values))
+            positions.append(np.arange(past, total))
+            if mask is not None:
+                blocks.append(np.ravel(mask))
+                mask_values += mask.size
+            self._lengths[row] = total
+        input_ids = np.concatenate([np.array(tokens, np.int64) for tokens in pieces.values()])
+        index = np.array(range(len(input_ids)) if wanted is None else wanted, np.int64)
         feeds = {
-            "input_ids": np.array(tokens, np.int64),
-            "position_ids": past[:, None] + np.arange(count),
-            "seqlens_k": (past + count - 1).astype(np.int32),
+            "input_ids": input_ids,
+            "position_ids": np.concatenate(positions),
+            "segments": np.array(segments),
+            "window": self._window,
+            "attention_mask": np.concatenate(blocks).astype(np.float32),
             "logits_index": index,
-            **{f"past_key_values.{side}": self._cache[side][rows] for side in self._sides},
+            **self._cache,
         }
-        logits = np.empty((len(tokens), len(index), self._vocab_size), np.float32)
+        logits = np.empty((len(index), self._vocab_size), np.float32)
         binding = self._session.io_binding()
         for name, array in feeds.items():
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         self._session.run_with_iobinding(binding)
-        self._lengths[rows] += count
         return logits
+
+    def feed(self, tokens: Sequence[int] | Array, *, wanted: Sequence[int] | None = None) -> np.ndarray:
+        """Append tokens [T] to row 0; logits [n, vocab_size] of the wanted ones (all)."""
+        return self.run({0: tokens}, wanted=wanted)

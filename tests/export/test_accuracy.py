@@ -48,7 +48,7 @@ def test_equals_the_oracle(checkpoint: Path, text_file: Path, tmp_path: Path) ->
     report = export_model(
         checkpoint,
         tmp_path / "model",
-        dtype="float16-weights",
+        dtype="float16",
         kv_cache_dtype="float32",
         evaluate=text_file,
         progress=False,
@@ -114,7 +114,9 @@ def test_equals_the_definitions_where_both_differ_much(monkeypatch: pytest.Monke
 def test_a_matrix_of_zeros_has_no_error() -> None:
     zeros = Matrix("zeros", (2, 3), lambda: np.zeros((2, 3), np.float32))
     weights: Any = SimpleNamespace(
-        restored=lambda matrix: matrix.load(), storage=lambda matrix: ("float16", None)
+        restored=lambda matrix: matrix.load(),
+        weight_type=lambda matrix: "float16",
+        block_size=lambda matrix: None,
     )
     error = accuracy_module.weight_errors([zeros], weights)["zeros"]
     assert (error.largest_error, error.relative_error) == (0, 0)

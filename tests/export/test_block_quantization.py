@@ -89,8 +89,3 @@ def test_values_that_are_no_numbers_show_in_the_scales() -> None:
 def test_codes_take_whole_bytes() -> None:
     assert [BlockLayout(4, 16).packed_width(count) for count in (1, 2, 3)] == [1, 1, 2]
     assert BlockLayout(8, 16).packed_width(3) == 3
-
-
-def test_bits_per_weight_count_scales_and_offsets() -> None:
-    assert BlockLayout(4, 128).bits_per_weight == 4 + (32 + 32) / 128
-    assert BlockLayout(8, 16).bits_per_weight == 8 + 32 / 16

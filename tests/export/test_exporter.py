@@ -39,7 +39,6 @@ def test_the_model_folder(source: Path, tmp_path: Path) -> None:
     assert entries(tmp_path / "model") == [
         "config.json",
         "decoder.onnx",
-        "decoder_masked.onnx",
         "export_report.json",
         "generation_config.json",
         "tokenizer.json",
@@ -60,14 +59,14 @@ def test_the_report(source: Path, tmp_path: Path) -> None:
     assert report.sizes_mib["weights.bin"] == pytest.approx(sizes["weights.bin"], abs=1e-3)
     assert report.sizes_mib["total"] == pytest.approx(sum(sizes.values()), abs=5e-3)
     assert {"onnxruntime", "torch", "onnx", "numpy", "python"} <= report.versions.keys()
-    for check in (report.verification, report.masked_verification):
-        assert check is not None
-        assert (check.prompt_tokens, check.generated_tokens) == (16, 48)
-        assert sum(check.prefill_chunks) == 16
-        assert len(check.prefill_chunks) == 3
-        assert check.greedy_agreement == check.greedy_run_agreement == 48
-        assert 0 < check.largest_prefill_difference < check.difference_bound
-        assert 0 < check.largest_decode_difference < check.difference_bound
+    check = report.verification
+    assert check is not None
+    assert (check.prompt_tokens, check.generated_tokens) == (16, 48)
+    assert sum(check.prefill_chunks) == 16
+    assert len(check.prefill_chunks) == 3
+    assert check.greedy_agreement == check.greedy_run_agreement == 48
+    assert 0 < check.largest_prefill_difference < check.difference_bound
+    assert 0 < check.largest_decode_difference < check.difference_bound
 
 
 @pytest.mark.parametrize("trap", TRAPS)
@@ -86,12 +85,12 @@ def test_every_oddity_of_checkpoints(tmp_path: Path, trap: str) -> None:
 def test_j_bias_is_exported_although_bias_is_false(tmp_path: Path) -> None:
     """Released checkpoints have it; without it the text is plausible, and wrong."""
     exported = export_tiny(tmp_path, {"bias": False, "j_bias": True}, kv_cache_dtype="float32")
-    tokens = np.arange(12)[None]
-    logits = FeedingLoop(exported, rows=1, capacity=16).feed(tokens)[0]
+    tokens = np.arange(12)
+    logits = FeedingLoop(exported, rows=1, capacity=16).feed(tokens)
     shape = {"n_layer": exported.shape["n_layer"], "n_heads": exported.shape["n_heads"]}
     without = {name: values for name, values in exported.tensors.items() if not name.endswith("j.bias")}
-    np.testing.assert_allclose(logits, exported.oracle().logits(tokens[0]), atol=1e-4)
-    assert np.abs(logits - ReferenceGPTJX(without, **shape).logits(tokens[0])).max() > 0.1
+    np.testing.assert_allclose(logits, exported.oracle().logits(tokens), atol=1e-4)
+    assert np.abs(logits - ReferenceGPTJX(without, **shape).logits(tokens)).max() > 0.1
 
 
 @pytest.mark.parametrize("max_length", [1, 40, 64])
@@ -100,7 +99,7 @@ def test_max_length_cuts_the_positions(tmp_path: Path, max_length: int) -> None:
     assert exported.report.block_size == max_length
     assert exported.report.source_block_size == 64
     assert ModelConfig.load(exported.folder).gptjx.block_size == max_length
-    logits = FeedingLoop(exported, rows=1, capacity=64).feed(np.arange(max_length)[None])[0]
+    logits = FeedingLoop(exported, rows=1, capacity=64).feed(np.arange(max_length))
     np.testing.assert_allclose(logits, exported.oracle().logits(np.arange(max_length)), atol=0.02)
 
 
@@ -113,7 +112,10 @@ def test_max_length_beyond_block_size(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "float8"}, "dtype is 'float8'; it must be one of float32, float16-weights, int8, int4"),
+        (
+            {"dtype": "float8"},
+            "dtype is 'float8'; it must be one of float32, float16, bfloat16, int8, int4, keep",
+        ),
         ({"kv_cache_dtype": "int3"}, "kv_cache_dtype is 'int3'; it must be one of"),
         ({"max_length": 0}, "max_length is 0; it must be an integer of at least 1"),
         ({"max_length": True}, "max_length is True"),
@@ -146,7 +148,7 @@ def test_an_existing_out_needs_force(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="exists already"):
         export_model(source, tmp_path / "model", progress=False)
     assert ModelConfig.load(tmp_path / "model").weights_hash == first.weights_hash
-    second = export_model(source, tmp_path / "model", dtype="float16-weights", force=True, progress=False)
+    second = export_model(source, tmp_path / "model", dtype="float16", force=True, progress=False)
     assert ModelConfig.load(tmp_path / "model").weights_hash == second.weights_hash != first.weights_hash
     assert entries(tmp_path) == ["checkpoint", "model"]
 
@@ -218,7 +220,7 @@ def test_values_beyond_float16_are_refused(tmp_path: Path) -> None:
     state["transformer.h.0.mlp.c_fc.weight"][0, 0] = 1e5
     torch.save(state, source / "pytorch_model.bin")
     with pytest.raises(ExportError, match=r"c_fc.weight holds NaN or infinite values as float16"):
-        export_model(source, tmp_path / "model", dtype="float16-weights", progress=False)
+        export_model(source, tmp_path / "model", dtype="float16", progress=False)
     assert entries(tmp_path) == ["checkpoint"]
     export_model(source, tmp_path / "model", progress=False)
 
@@ -227,13 +229,7 @@ def test_progress_goes_to_stderr(source: Path, tmp_path: Path, capsys: pytest.Ca
     export_model(source, tmp_path / "model")
     captured = capsys.readouterr()
     assert captured.out == ""
-    for stage in (
-        "reading checkpoint",
-        "running torch model",
-        "writing weights",
-        "checking graph",
-        "checking masked graph",
-    ):
+    for stage in ("reading checkpoint", "running torch model", "writing weights", "checking graph"):
         assert stage in captured.err
     export_model(source, tmp_path / "model", progress=False, force=True)
     assert capsys.readouterr().err == ""
@@ -247,3 +243,17 @@ def test_files_have_the_users_permissions(source: Path, tmp_path: Path) -> None:
         os.umask(previous)
     assert (tmp_path / "model").stat().st_mode & 0o777 == 0o750
     assert (tmp_path / "model" / "weights.bin").stat().st_mode & 0o777 == 0o640
+
+
+def test_tasks_that_were_given_are_written_and_a_bad_file_is_refused_first(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = tmp_path / "given.json"
+    given.write_text('{"format_version": 1, "tasks": {"say": {"template": "{text} :"}}}')
+    export_model(source, tmp_path / "model", tasks=given, progress=False, verify=False)
+    assert (tmp_path / "model" / "tasks.json").read_bytes() == given.read_bytes()
+    given.write_text('{"format_version": 1,\n "tasks": {"say": {}}}')
+    monkeypatch.setattr(exporter.Checkpoint, "load", lambda *_: pytest.fail("the checkpoint was read"))
+    with pytest.raises(InvalidInputError, match=r"given\.json, line 2: tasks\.say: it has no 'template'"):
+        export_model(source, tmp_path / "other", tasks=given, progress=False)
+    assert not (tmp_path / "other").exists()

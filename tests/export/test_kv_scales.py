@@ -39,12 +39,10 @@ def test_scales_are_the_largest_values_and_a_quarter_more(tmp_path: Path) -> Non
     scales = measure_scales(model, [(0, row.tolist()) for row in tokens])
     assert not any(block.attn.c_attn._forward_hooks for block in model.transformer.h)
     loop = FeedingLoop(exported, rows=3, capacity=64)
-    for row in range(3):
-        loop.feed(tokens[row : row + 1], row=row)
+    loop.run(dict(enumerate(tokens)))
     for layer, found in enumerate(scales):
-        for side in ("key", "value"):
-            largest = np.abs(loop._cache[f"{layer}.{side}"]).max(axis=(0, 2))  # [rows, heads, 64, head_dim]
-            scale = getattr(found, side)
+        for scale, tensor in ((found.key, loop.keys(layer)), (found.value, loop.values(layer))):
+            largest = np.abs(tensor).max(axis=(0, 2))
             assert (scale.shape, scale.dtype) == ((1, 2, 1, 16), np.float32)
             np.testing.assert_allclose(scale[0, :, 0], largest * 1.25 / 127, rtol=1e-4)
 

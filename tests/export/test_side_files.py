@@ -1,4 +1,4 @@
-"""Tokenizer and generation_config.json: what is copied, completed, and said when something is missing."""
+"""Tokenizer, generation_config.json, tasks.json: what is copied, completed, and said when something is missing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram, WordLevel
 
-from sabiyarn_edge.errors import CheckpointError
-from sabiyarn_edge.export.side_files import copy_tokenizer, write_generation_config
+from sabiyarn_edge.errors import CheckpointError, InvalidInputError
+from sabiyarn_edge.export.side_files import copy_tokenizer, write_generation_config, write_tasks
 from sabiyarn_edge.options.generation_config import GenerationConfig
+from sabiyarn_edge.tasks.task_file import TaskFile
 
 
 @pytest.fixture
@@ -152,3 +153,53 @@ def test_a_damaged_file_is_left_out(source: Path, out: Path) -> None:
     values, [note] = completed(source, out)
     assert values == {"eos_token_id": 2}
     assert "generation_config.json could not be read" in note
+
+
+# --- tasks.json
+
+TASKS = '{"format_version": 1,\n "tasks": {"say": {"template": "{text} :"}}}'
+
+
+def save_tagged(folder: Path, *tags: str) -> None:
+    save_tokenizer(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens(list(tags))
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def test_the_familys_tasks_are_written_where_the_vocabulary_has_their_tags(source: Path, out: Path) -> None:
+    save_tagged(source, "<translate>", "<yor>", "<clean>")
+    [note] = write_tasks(source, out, None)
+    assert "SabiYarn's templates for translate, whose tags the vocabulary has" in note
+    tasks = TaskFile.load(out)
+    assert list(tasks.tasks) == ["translate"]
+    assert list(tasks.task("translate").languages["to"]) == ["yor"]
+
+
+@pytest.mark.parametrize("tags", [None, ("<yor>",)])
+def test_no_tags_no_tasks(source: Path, out: Path, tags: tuple[str, ...] | None) -> None:
+    if tags is not None:
+        save_tagged(source, *tags)
+    assert write_tasks(source, out, None) == []
+    assert not (out / "tasks.json").exists()
+
+
+def test_a_file_that_is_given_wins_over_the_checkpoints_own_and_that_over_the_familys(
+    source: Path, out: Path, tmp_path: Path
+) -> None:
+    save_tagged(source, "<translate>", "<yor>")
+    (source / "tasks.json").write_text(TASKS)
+    assert write_tasks(source, out, None) == []
+    assert (out / "tasks.json").read_text() == TASKS
+    given = tmp_path / "given.json"
+    given.write_text(TASKS.replace("say", "sing"))
+    assert write_tasks(source, out, given) == []
+    assert list(TaskFile.load(out).tasks) == ["sing"]
+
+
+def test_a_bad_file_names_the_line(source: Path, out: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given.json"
+    given.write_text(TASKS.replace("{text}", "text"))
+    with pytest.raises(InvalidInputError, match=r"given\.json, line 2: tasks\.say\.template: it has no slot"):
+        write_tasks(source, out, given)
+    assert not (out / "tasks.json").exists()

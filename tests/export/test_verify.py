@@ -82,7 +82,8 @@ def test_agreement_does_not_cascade_but_the_greedy_run_ends(exported: Exported, 
 def test_not_a_number_is_refused(exported: Exported, reference: Reference) -> None:
     result = verify(exported, reference)
     result.check()
-    with pytest.raises(ExportError, match="differs by nan"):
+    advice = r"differs by nan.*beyond 65504, .* --kv-cache-dtype float32 or int8"
+    with pytest.raises(ExportError, match=advice):
         replace(result, largest_decode_difference=float("nan")).check()
     logits = reference.logits.copy()
     logits[30, 2] = np.nan
@@ -92,30 +93,16 @@ def test_not_a_number_is_refused(exported: Exported, reference: Reference) -> No
         replace(result, largest_prefill_difference=float("nan")).check()
 
 
-@pytest.mark.parametrize("graph", ["decoder", "decoder_masked"])
-def test_a_graph_that_does_not_load(
-    exported: Exported, reference: Reference, tmp_path: Path, graph: str
-) -> None:
-    (tmp_path / f"{graph}.onnx").write_bytes(b"no graph")
+def test_a_graph_that_does_not_load(exported: Exported, reference: Reference, tmp_path: Path) -> None:
+    (tmp_path / "decoder.onnx").write_bytes(b"no graph")
     with pytest.raises(ExportError, match="onnxruntime cannot run the exported graph"):
-        verify_export(tmp_path, ModelConfig.load(exported.folder), reference, graph=graph)
-
-
-def test_the_masked_graph_is_held_to_the_same_logits(exported: Exported, reference: Reference) -> None:
-    moved = reference.logits.copy()
-    moved[20, 7] -= 0.5
-    config = ModelConfig.load(exported.folder)
-    result = verify_export(exported.folder, config, replace(reference, logits=moved), graph="decoder_masked")
-    assert result.largest_prefill_difference < result.difference_bound
-    assert result.largest_decode_difference == pytest.approx(0.5, abs=1e-4)
-    assert result.greedy_run_agreement == 48
+        verify_export(tmp_path, ModelConfig.load(exported.folder), reference)
 
 
 def test_bounds_grow_with_the_rounding() -> None:
     bounds = [
         logit_bound("float32", "float32"),
         logit_bound("float32", "float16"),
-        logit_bound("float16-weights", "float16"),
         logit_bound("int8", "float16"),
     ]
     assert bounds == sorted(bounds)

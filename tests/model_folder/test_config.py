@@ -108,19 +108,18 @@ def test_bad_files_are_named(tmp_path, content, message):
 
 
 def model_config(**values):
-    graphs = {"decoder": "decoder.onnx", "decoder_masked": "decoder_masked.onnx"}
-    hashes = {role: hashlib.sha256(role.encode()).hexdigest() for role in graphs}
-    others = {"graphs": graphs, "graph_hashes": hashes, "weights_bytes": 7, "weights_hash": "ab"}
+    graph_hash = hashlib.sha256(b"decoder").hexdigest()
+    others = {"graph_hash": graph_hash, "weights_bytes": 7, "weights_hash": "ab"}
     return ModelConfig(gptjx=GPTJXConfig(), **{**others, **values})
 
 
 def test_model_config_round_trip(tmp_path):
-    config = model_config(dtype="float16-weights", kv_cache_dtype="float32")
+    config = model_config(dtype="bfloat16", kv_cache_dtype="float32")
     config.save(tmp_path)
     assert ModelConfig.load(tmp_path) == config
     values = json.loads((tmp_path / "config.json").read_text())
     assert values["n_layer"] == 12
-    assert values["sabiyarn_edge"]["format_version"] == 2
+    assert values["sabiyarn_edge"]["format_version"] == 3
     assert "gptjx" not in values["sabiyarn_edge"]
 
 
@@ -129,22 +128,16 @@ def test_model_config_round_trip(tmp_path):
     [
         ({"sabiyarn_edge": None}, "not an exported model.*sabiyarn-edge export"),
         ({"n_layer": 0}, "n_layer is 0"),
-        ({"sabiyarn_edge": {"format_version": 2}}, "lacks dtype, kv_cache_dtype, graphs, graph_hashes"),
-        ({"format_version": 3}, "format_version is 3, and this sabiyarn_edge reads up to 2. Upgrade"),
-        (
-            {"format_version": 1},
-            "format_version is 1, and this sabiyarn_edge reads 2: .* Export the checkpoint again",
-        ),
+        ({"sabiyarn_edge": {"format_version": 3}}, "lacks dtype, kv_cache_dtype, graph, graph_hash"),
+        ({"format_version": 4}, "format_version is 4, and this sabiyarn_edge reads up to 3. Upgrade"),
+        ({"format_version": 1}, "format_version is 1, and this sabiyarn_edge reads 3. Export the checkpoint"),
+        ({"format_version": 2}, "format_version is 2, .* again: sabiyarn-edge export SOURCE OUT --force"),
         ({"format_version": "1"}, "format_version is '1'"),
         ({"dtype": ""}, "dtype is ''"),
         ({"kv_cache_dtype": "int8"}, "kv_cache_dtype is 'int8'"),
-        ({"graphs": {}}, r"graphs is \{\}; it must speak of decoder and decoder_masked"),
-        (
-            {"graph_hashes": {"decoder": "ab"}},
-            "graph_hashes is .*; it must speak of decoder and decoder_masked",
-        ),
-        ({"graph_hashes": "ab"}, "graph_hashes is 'ab'"),
-        ({"graphs": {"decoder": "../decoder.onnx", "decoder_masked": "b"}}, "not a plain file name"),
+        ({"graph_hash": {"decoder": "ab"}}, r"graph_hash is \{'decoder': 'ab'\}; it must be a text"),
+        ({"graph": "../decoder.onnx"}, "'../decoder.onnx' is not a plain file name"),
+        ({"graph": ["decoder.onnx"]}, "not a plain file name"),
         ({"weights_file": "/etc/passwd"}, "not a plain file name"),
         ({"weights_bytes": -1}, "weights_bytes is -1"),
         ({"weights_hash": None}, "weights_hash is None"),
@@ -163,12 +156,13 @@ def test_bad_model_configs(tmp_path, change, message):
 def test_a_graph_is_read_only_if_it_has_its_hash(tmp_path):
     config = model_config()
     (tmp_path / "decoder.onnx").write_bytes(b"decoder")
-    assert config.read_graph(tmp_path, "decoder") == b"decoder"
+    assert config.read_graph(tmp_path) == b"decoder"
     (tmp_path / "decoder.onnx").write_bytes(b"decodes")
     with pytest.raises(ModelFolderError, match=r"decoder\.onnx is damaged or .*Copy the whole model folder"):
-        config.read_graph(tmp_path, "decoder")
-    with pytest.raises(ModelFolderError, match=r"cannot read .*decoder_masked\.onnx: No such file"):
-        config.read_graph(tmp_path, "decoder_masked")
+        config.read_graph(tmp_path)
+    (tmp_path / "decoder.onnx").unlink()
+    with pytest.raises(ModelFolderError, match=r"cannot read .*decoder\.onnx: No such file"):
+        config.read_graph(tmp_path)
 
 
 def test_missing_model_folder(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from sabiyarn_edge.model_folder.graph_nodes import nodes_per_layer, read_nodes, stored_matrices
+from sabiyarn_edge.model_folder.graph_nodes import WEIGHT_TYPES, nodes_per_layer, read_nodes, stored_matrices
 from tests.export.models import export_tiny
 
 
@@ -17,10 +17,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_tiny(tmp_path_factory.mktemp("nodes"), {"n_layer": 3}, **options).folder
 
 
-@pytest.mark.parametrize("graph", ["decoder", "decoder_masked"])
-def test_reads_what_onnx_wrote(folder: Path, graph: str) -> None:
-    expected = onnx.load(folder / f"{graph}.onnx", load_external_data=False).graph.node
-    nodes = read_nodes((folder / f"{graph}.onnx").read_bytes())
+def test_reads_what_onnx_wrote(folder: Path) -> None:
+    expected = onnx.load(folder / "decoder.onnx", load_external_data=False).graph.node
+    nodes = read_nodes((folder / "decoder.onnx").read_bytes())
     assert [(node.name, node.operator, list(node.inputs), list(node.outputs)) for node in nodes] == [
         (node.name, node.op_type, list(node.input), list(node.output)) for node in expected
     ]
@@ -30,20 +29,10 @@ def test_reads_what_onnx_wrote(folder: Path, graph: str) -> None:
 
 
 def test_nodes_per_layer(folder: Path) -> None:
-    """A layer's nodes are called h.0 ..., or after the cache that they read and write."""
-    for graph in ("decoder", "decoder_masked"):
-        nodes = read_nodes((folder / f"{graph}.onnx").read_bytes())
-        counts = nodes_per_layer(nodes)
-        names = [node.name for node in nodes]
-        expected = [
-            sum(
-                f"h.{i}." in name or name.startswith((f"past_key_values.{i}.", f"present.{i}."))
-                for name in names
-            )
-            for i in range(3)
-        ]
-        assert counts == expected
-        assert counts[0] == counts[1] == counts[2] - 2  # the last layer picks the wanted positions
+    nodes = read_nodes((folder / "decoder.onnx").read_bytes())
+    counts = nodes_per_layer(nodes)
+    assert counts == [sum(node.name.startswith(f"h.{i}.") for node in nodes) for i in range(3)]
+    assert counts[0] == counts[1] == counts[2] - 2  # the last layer picks the wanted positions
     assert nodes_per_layer([]) == []
 
 
@@ -53,8 +42,21 @@ def test_stored_matrices(folder: Path) -> None:
     assert len(set(names)) == len(names) == 2 + 4 * 3
     assert {"wte", "wpe", "h.0.attn.c_attn", "h.2.mlp.c_proj"} <= set(names)
     for matrix in found:
-        assert matrix.bits == (8 if matrix.name.startswith("h.2.") else 4)
+        assert matrix.weight_type == ("int8" if matrix.name.startswith("h.2.") else "int4")
         assert matrix.block_size == (64 if matrix.name.endswith("mlp.c_proj") else 16)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_stored_matrices_of_floats(tmp_path: Path, dtype: str) -> None:
+    folder = export_tiny(tmp_path, dtype=dtype, verify=False).folder
+    found = stored_matrices(read_nodes((folder / "decoder.onnx").read_bytes()))
+    assert {(matrix.weight_type, matrix.block_size) for matrix in found} == {(dtype, None)}
+
+
+def test_weight_types_are_numbered_as_in_onnx() -> None:
+    names = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16", "int8": "INT8", "int4": "INT4"}
+    expected = {name: onnx.TensorProto.DataType.Value(names[name]) for name in names}
+    assert expected == WEIGHT_TYPES
 
 
 def test_negative_numbers_and_nodes_without_attributes() -> None:

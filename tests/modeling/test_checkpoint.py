@@ -86,9 +86,77 @@ def test_j_bias_is_loaded_when_the_file_has_it(tmp_path):
     assert without.transformer.h[1].j.bias is None
 
 
-def test_mask_buffers_that_would_be_unexpected_by_name_are_skipped_by_shape(tmp_path):
+BUFFERS = {
+    "attn.any_mask": (1, 1, 64, 64),
+    "attn.bias": (64, 64),
+    "bias": (1, 64, 64),
+    "attn.masked_bias": (),
+    "attn.cache_k": (3, 2, 64, 8),  # [batch, n_heads, positions, head_dim]
+    "attn.cache_v": (1, 2, 10, 8),
+}
+
+
+@pytest.mark.parametrize("layout", ["safetensors", "bin"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
+def test_buffers_are_skipped_because_of_name_and_shape(tmp_path, layout, prefix):
+    folder = make_tiny_checkpoint(tmp_path, layout=layout)
+    path = folder / ("model.safetensors" if layout == "safetensors" else "pytorch_model.bin")
+    tensors = load_file(path) if layout == "safetensors" else torch.load(path, weights_only=True)
+    for layer in range(2):
+        tensors |= {
+            f"transformer.h.{layer}.{name}": torch.full(shape, float("nan"))
+            for name, shape in BUFFERS.items()
+        }
+    tensors = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+    save_file(tensors, path) if layout == "safetensors" else torch.save(tensors, path)
+    model = GPTJXForCausalLM.from_pretrained(folder)
+    assert_equals_oracle(model)
+    assert list(model.buffers()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("attn.cache_k", (1, 3, 64, 8)),  # of another number of heads
+        ("attn.cache_v", (2, 64, 8)),
+        ("attn.masked_bias", (2,)),
+        ("attn.bias", (48,)),
+        ("attn.scale", (2, 8)),
+        ("attn.q_norm.weight", (8, 8)),  # square, but a parameter by its name
+        ("extra.mask.weight", (1, 1, 64, 64)),
+    ],
+)
+def test_what_is_like_a_buffer_in_name_or_shape_only_is_refused(tmp_path, name, shape):
     folder = make_tiny_checkpoint(tmp_path)
-    edit(folder, lambda tensors: tensors.update({"transformer.h.0.attn.any_name": torch.ones(1, 1, 64, 64)}))
+    edit(folder, lambda tensors: tensors.update({f"transformer.h.0.{name}": torch.zeros(shape)}))
+    assert f"Unexpected:\n  transformer.h.0.{name} {list(shape)}" in load_error(folder)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "model.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.model.", "model.model."],
+)
+@pytest.mark.parametrize("short", [False, True], ids=["transformer", "bare"])
+def test_prefixes_of_training(tmp_path, prefix, short):
+    folder = make_tiny_checkpoint(tmp_path, traps=["no-transformer-prefix"] if short else [])
+
+    def rename(tensors):
+        renamed = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+        tensors.clear()
+        tensors.update(renamed)
+
+    edit(folder, rename)
+    assert_equals_oracle(GPTJXForCausalLM.from_pretrained(folder))
+
+
+def test_blocks_that_were_compiled_one_by_one(tmp_path):
+    folder = make_tiny_checkpoint(tmp_path)
+
+    def rename(tensors):
+        for name in [name for name in tensors if ".h.1." in name]:
+            tensors[name.replace(".h.1.", ".h.1._orig_mod.")] = tensors.pop(name)
+
+    edit(folder, rename)
     assert_equals_oracle(GPTJXForCausalLM.from_pretrained(folder))
 
 
@@ -149,6 +217,118 @@ def test_settings(tmp_path):
         GPTJXForCausalLM.from_pretrained(folder, kv_cache_dtype="int8")
 
 
+def test_null_in_the_config_is_the_default(tmp_path):
+    folder = make_tiny_checkpoint(tmp_path)
+    edit_config(folder, bias=None, dropout=None, kv_cache_dtype=None, use_kv_cache=None, max_batch_size=None)
+    model = GPTJXForCausalLM.from_pretrained(folder)
+    assert_equals_oracle(model)
+    config = model.config
+    assert (config.bias, config.dropout, config.kv_cache_dtype, config.max_batch_size) == (
+        False,
+        0.0,
+        "float32",
+        1,
+    )
+    edit_config(folder, block_size=None)
+    assert "block_size is None" in load_error(folder)
+
+
+def test_json_files_with_a_byte_order_mark(tmp_path):
+    folder = make_tiny_checkpoint(tmp_path, layout="sharded")
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2}')
+    for path in folder.glob("*.json"):
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+    model = GPTJXForCausalLM.from_pretrained(folder)
+    assert_equals_oracle(model)
+    assert model.generation_config.eos_token_id == 2
+
+
+HARMLESS = {
+    "architectures": ["GPTJXForCausalLM"],
+    "transformers_version": "4.57.0",
+    "_name_or_path": "x",
+    "learning_rate": 3e-4,
+    "max_steps": 1000,
+    "adam_epsilon": 1e-8,
+    "activation_checkpointing": True,
+    "tensor_parallel_size": 2,
+    "initializer_range": 0.02,
+    "num_experts": 4,
+    "moe_dim": 3072,
+    "expert_per_layer": {"0": 2},
+    "use_moe": False,
+    # other architectures' keys that say what GPTJX does anyway
+    "use_rope": False,
+    "rope_scaling": None,
+    "sliding_window": None,
+    "n_kv_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "activation_function": "gelu",
+    "hidden_act": "gelu",
+    "layer_norm_epsilon": 1e-5,
+    "intermediate_size": 64,
+    "position_embedding_type": "absolute",
+    "pruned_heads": {},
+}
+
+
+def test_keys_that_change_nothing_are_ignored(tmp_path):
+    folder = make_tiny_checkpoint(tmp_path)
+    edit_config(folder, **HARMLESS)
+    assert_equals_oracle(GPTJXForCausalLM.from_pretrained(folder))
+
+
+FOREIGN = {
+    "rope": True,
+    "use_rotary": True,
+    "rope_theta": 10000.0,
+    "n_kv_heads": 1,
+    "num_key_value_heads": 1,
+    "kv_lora_rank": 16,
+    "use_mla": True,
+    "latent_attention": True,
+    "differential_attention": True,
+    "diff_attn": True,
+    "layer_sharing": True,
+    "share_layers": 2,
+    "sliding_window": 32,
+    "attention_window": 32,
+    "activation_function": "gelu_new",
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "layer_norm_epsilon": 1e-6,
+    "norm_type": "rmsnorm",
+    "use_rmsnorm": True,
+    "qk_norm": True,
+    "use_swiglu": True,
+    "num_experts": 4,
+    "parallel_residual": True,
+    "attn_logit_softcapping": 50.0,
+    "position_embedding_type": "alibi",
+    "n_inner": 32,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), FOREIGN.items(), ids=FOREIGN)
+def test_keys_of_another_architecture_are_refused_by_name(tmp_path, name, value):
+    folder = make_tiny_checkpoint(tmp_path)
+    edit_config(folder, **{name: value})
+    assert f"another architecture than GPTJX: {name} ({value!r}). " in load_error(folder)
+
+
+def test_all_foreign_keys_are_named_at_once(tmp_path):
+    folder = make_tiny_checkpoint(tmp_path)
+    edit_config(folder, rope=True, n_kv_heads=1)
+    assert "rope (True), n_kv_heads (1)" in load_error(folder)
+
+
+def test_a_mixture_of_experts_is_refused(tmp_path):
+    folder = make_tiny_checkpoint(tmp_path)
+    edit_config(folder, use_moe=True, num_experts=4)
+    assert "use_moe is true: this is a mixture of experts" in load_error(folder)
+
+
 # --- what is written ----------------------------------------------------------------------------------------
 
 
@@ -188,6 +368,33 @@ def test_generation_config_comes_and_goes_with_the_checkpoint(tmp_path):
     assert again.generation_config == model.generation_config
     (folder / "generation_config.json").write_text('{"top_p": 7}')
     assert "top_p is 7" in load_error(folder)
+
+
+def test_special_tokens_that_only_config_json_has(tmp_path):
+    folder = make_tiny_checkpoint(tmp_path)
+    edit_config(folder, eos_token_id=[2, 3], pad_token_id=0, bos_token_id=None)
+    config = GPTJXForCausalLM.from_pretrained(folder).generation_config
+    assert (config.eos_token_ids, config.pad_token_id, config.bos_token_id) == ((2, 3), 0, None)
+    (folder / "generation_config.json").write_text('{"eos_token_id": 5}')
+    config = GPTJXForCausalLM.from_pretrained(folder).generation_config
+    assert (config.eos_token_ids, config.pad_token_id) == ((5,), 0)
+
+
+def test_the_end_token_of_config_json_ends_a_row(tmp_path):
+    folder = make_tiny_checkpoint(tmp_path)
+    free = tiny_oracle().greedy([1, 2, 3], 12)
+    edit_config(folder, eos_token_id=free[6])
+    found = GPTJXForCausalLM.from_pretrained(folder).generate([1, 2, 3], max_new_tokens=12)
+    assert found.tolist() == [free[: free.index(free[6], 3) + 1]]
+
+
+@pytest.mark.parametrize("wrong", [-1, 97, 50256, [2, 97], [], "2", True, 2.0], ids=repr)
+def test_ids_in_config_json_that_are_no_tokens_are_left_out(tmp_path, wrong):
+    folder = make_tiny_checkpoint(tmp_path)
+    edit_config(folder, eos_token_id=wrong, pad_token_id=-1)
+    model = GPTJXForCausalLM.from_pretrained(folder)
+    assert model.generation_config == GenerationConfig()
+    assert model.generate([1, 2, 3], max_new_tokens=2).tolist() == [tiny_oracle().greedy([1, 2, 3], 2)]
 
 
 def test_saving_over_the_folder_it_was_loaded_from(tmp_path):
@@ -245,6 +452,16 @@ def test_one_error_lists_all_tensors_that_do_not_fit(tmp_path):
     assert "extra [3, 4]" in unexpected
     assert "transformer.h.1.ln_2.weight is [15], must be [16]" in wrong
     assert "transformer.h.1.mlp.c_fc.weight is int8" in wrong
+
+
+def test_a_long_list_of_tensors_names_ten_and_counts_the_rest(tmp_path):
+    folder = make_tiny_checkpoint(tmp_path)
+    edit(folder, lambda tensors: tensors.update({f"extra.{n:02}": torch.zeros(1) for n in range(25)}))
+    edit_config(folder, n_layer=1)
+    message = load_error(folder)
+    listed = message.split("Unexpected:\n")[1].splitlines()
+    assert len([line for line in listed if line.startswith("  extra.")]) == 10
+    assert listed[10] == f"  and {25 - 10 + 8} more"  # and the 8 tensors of layer 1
 
 
 def test_wpe_and_block_size(tmp_path):
@@ -323,6 +540,7 @@ def test_a_bin_file_of_something_else(tmp_path):
         ('{"block_size": 64', "not valid JSON"),
         ("[]", "JSON list"),
         ("{}", "not the config of a GPTJX model"),
+        ('{"block_size": 64, "vocab_size": 97, "n_layer": 2, "n_embd": 16}', "it lacks n_heads"),
         (
             '{"block_size": 64, "vocab_size": 97, "n_layer": 2, "n_embd": 16, "n_heads": 3}',
             "n_heads must divide",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from sabiyarn_edge.errors import InvalidInputError, NumericalError
-from sabiyarn_edge.options.generation_config import GenerationConfig
+from sabiyarn_edge.options.generation_config import GenerationConfig, OptionWarning
 from tests.modeling.tiny import SHAPES, random_ids, tiny_model, tiny_oracle
+from tests.sliding_oracle import feed, generate_sliding
 
 INF = float("inf")
 SAMPLING = {"do_sample": True, "temperature": 1.3, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.2}
@@ -54,11 +57,14 @@ def ragged(model):
 @pytest.mark.parametrize("options", [{}, SAMPLING], ids=["greedy", "sampling"])
 def test_rows_of_unequal_length_give_what_each_gives_alone(use_cache, options):
     model = tiny_model(max_batch_size=3)
-    prompts, options = ragged(model), {"max_new_tokens": 12, "seed": 5, **options}
-    together = model.generate(prompts, use_cache=use_cache, return_dict_in_generate=True, **options)
+    prompts, options = ragged(model), {"max_new_tokens": 12, **options}
+    seeds = [5, 6, 7]
+    together = model.generate(
+        prompts, seed=seeds, use_cache=use_cache, return_dict_in_generate=True, **options
+    )
     assert together.lengths == [length + 12 for length in LENGTHS]
     for row, prompt in enumerate(prompts):
-        alone = model.generate([prompt], use_cache=not use_cache, **options)[0].tolist()
+        alone = model.generate([prompt], seed=seeds[row], use_cache=not use_cache, **options)[0].tolist()
         assert together.sequences[row].tolist() == alone + [0] * (max(LENGTHS) - len(prompt))
 
 
@@ -213,6 +219,188 @@ def test_attn_mask_with_padding():
         assert sequences[row, : alone.shape[1]].tolist() == alone[0].tolist()
 
 
+# --- past the last position ---------------------------------------------------------------------------------
+
+BLOCK = 24
+MODES = {
+    "greedy": {},
+    "penalized": {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3},
+    "sampled": {"do_sample": True, "temperature": 3.0, "num_return_sequences": 2},
+    "beams": {"num_beams": 3, "length_penalty": 1.2},
+}
+
+
+def rows_of(output):
+    """Token ids of each row, without what fills it up."""
+    return [row[:n].tolist() for row, n in zip(output.sequences, output.lengths, strict=True)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("keep", [0, 5])
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
+def test_generation_goes_on_past_the_last_position(mode, keep, use_cache):
+    model = tiny_model(block_size=BLOCK, max_batch_size=4)
+    prompts = [random_ids(model, length, seed=length).tolist() for length in (3, BLOCK - 1, BLOCK, 2 * BLOCK)]
+    options = {"max_new_tokens": 40, **MODES[mode]}
+    seeds = [11, 12, 13, 14]
+    expected = generate_sliding(model, prompts, keep=keep, seeds=seeds, **options)
+    output = model.generate(
+        prompts,
+        keep_tokens=keep,
+        seed=seeds if "do_sample" in options else None,
+        use_cache=use_cache,
+        return_dict_in_generate=True,
+        **options,
+    )
+    assert rows_of(output) == expected
+    assert set(output.finish_reasons) == {"length"}
+
+
+def test_without_any_option_256_tokens_come_whatever_the_positions():
+    model = tiny_model(block_size=BLOCK)
+    assert model.generate([[1, 2, 3]]).shape == (1, 3 + 256)
+    assert model.generate([[1, 2, 3]], max_length=100).shape == (1, 100)
+    assert model.memory_usage()["kv_cache"] == 2 * 2 * BLOCK * 16 * 4  # as much as BLOCK positions take
+
+
+def test_a_slide_runs_the_newer_half_again_and_no_other_step_does():
+    model, runs = tiny_model(block_size=BLOCK), []
+    model.transformer.register_forward_pre_hook(lambda _, inputs: runs.append(inputs[0].shape[1]))
+    model.generate([1, 2, 3], max_new_tokens=5 * BLOCK)
+    assert len(runs) == 5 * BLOCK
+    slides = (3 + 5 * BLOCK - 1 - BLOCK + BLOCK // 2 - 1) // (BLOCK // 2)
+    assert [length for length in runs if length > 1] == [3] + [BLOCK // 2 + 1] * slides
+
+
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
+def test_a_masked_prompt_slides(use_cache):
+    model, oracle = tiny_model(block_size=BLOCK), tiny_oracle(block_size=BLOCK)
+    text, mask = random_ids(model, 9).tolist(), prefix_lm(9, 6)
+    mask[:, 2] = False
+    found = model.generate(text, attn_mask=mask, max_new_tokens=40, keep_tokens=2, use_cache=use_cache)
+    expected = list(text)
+    for _ in range(40):
+        kept, _ = feed(range(len(expected)), BLOCK, 2)
+        seen = np.full((len(kept), len(kept)), -INF)
+        for query, at in enumerate(kept):
+            for key, other in enumerate(kept):
+                if mask[min(at, 8), other] if other < 9 else other <= at:
+                    seen[query, key] = 0
+        expected.append(int(np.argmax(oracle.logits([expected[at] for at in kept], mask=seen)[-1])))
+    assert found.tolist() == [expected]
+
+
+def test_a_prompt_that_is_cut():
+    model = tiny_model(block_size=BLOCK, max_batch_size=2)
+    long, short = random_ids(model, 50).tolist(), random_ids(model, 6).tolist()
+    options = {"max_new_tokens": 8, "return_dict_in_generate": True}
+    cut = long[:4] + long[-(BLOCK - 8 - 4) :]
+    expected = model.generate([cut, short], overflow="error", **options)
+    output = model.generate([long, short], overflow="truncate_prompt", keep_tokens=4, **options)
+    assert rows_of(output) == rows_of(expected)
+    assert (output.truncated_tokens, expected.truncated_tokens) == ([50 - len(cut), 0], [0, 0])
+
+    mask = np.tri(50, dtype=bool)
+    mask[49, 48] = False
+    kept = [*range(4), *range(50 - (BLOCK - 12), 50)]
+    expected = model.generate(cut, attn_mask=mask[np.ix_(kept, kept)], **options)
+    output = model.generate(long, attn_mask=mask, overflow="truncate_prompt", keep_tokens=4, **options)
+    assert rows_of(output) == rows_of(expected)
+
+
+def test_a_cut_prompt_leaves_half_the_positions_when_no_number_is_given():
+    model = tiny_model(block_size=BLOCK)
+    options = {"overflow": "truncate_prompt", "return_dict_in_generate": True}
+    assert model.generate([1] * 50, **options).truncated_tokens == [50 - BLOCK // 2]
+    assert model.generate([1] * 50, max_length=20, **options).lengths == [20]
+
+
+# --- what people have ---------------------------------------------------------------------------------------
+
+IDS = [5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        IDS,
+        tuple(IDS),
+        [IDS],
+        np.array(IDS),
+        np.array([IDS], np.uint16),
+        torch.tensor(IDS),
+        torch.tensor([IDS], dtype=torch.int32),
+        [torch.tensor(IDS)],
+        [torch.tensor(token) for token in IDS],
+        {"input_ids": IDS},
+        {"input_ids": torch.tensor([IDS]), "attention_mask": torch.ones(1, 4, dtype=torch.long)},
+        {"input_ids": [0, *IDS], "attention_mask": [0, 1, 1, 1, 1]},
+    ],
+    ids=lambda given: f"{type(given).__name__}",
+)
+def test_prompts_in_any_form(given):
+    model = tiny_model()
+    sequences = model.generate(given, max_new_tokens=6)
+    assert sequences.tolist() == [tiny_oracle().greedy(IDS, 6)]
+    assert (sequences.dtype, sequences.device) == (torch.int64, torch.device("cpu"))
+
+
+def test_encodings_of_hugging_face_tokenizers():
+    transformers = pytest.importorskip("transformers")
+    model = tiny_model(max_batch_size=2)
+    prompts = [[1, 2, 3], [4, 5, 6, 7, 8]]
+    expected = model.generate(prompts, max_new_tokens=6)
+    ragged = {"input_ids": prompts, "attention_mask": [[1] * 3, [1] * 5]}
+    padded = {
+        "input_ids": torch.tensor([[0, 0, 1, 2, 3], prompts[1]]),
+        "attention_mask": torch.tensor([[0, 0, 1, 1, 1], [1] * 5]),
+    }
+    for content in (ragged, padded):
+        encoding = transformers.BatchEncoding(content)
+        assert torch.equal(model.generate(encoding, max_new_tokens=6), expected)
+        assert torch.equal(model.generate(**encoding, max_new_tokens=6), expected)
+
+
+def test_what_else_an_encoding_holds_is_named_and_left_out():
+    model, encoding = tiny_model(), {"input_ids": [IDS], "token_type_ids": [[0] * 4]}
+    expected = [tiny_oracle().greedy(IDS, 3)]
+    with pytest.warns(OptionWarning, match=r"left out token_type_ids\.$") as caught:
+        assert model.generate(**encoding, max_new_tokens=3).tolist() == expected
+    assert caught[0].filename == __file__
+    with pytest.warns(OptionWarning, match=r"left out labels, token_type_ids\.$"):
+        assert model.generate({**encoding, "labels": [IDS]}, max_new_tokens=3).tolist() == expected
+
+
+def test_a_text_needs_a_tokenizer_only():
+    tokenizer = SimpleNamespace(encode=lambda text: [ord(letter) - 97 for letter in text])
+    sequences = tiny_model().generate("fghi", tokenizer=tokenizer, max_new_tokens=6)
+    assert sequences.tolist() == [tiny_oracle().greedy(IDS, 6)]
+
+
+def test_masks_in_any_form():
+    model = tiny_model(max_batch_size=2)
+    prompts, mask = [IDS, [1, 2, 3]], prefix_lm(4, 3)
+    expected = model.generate(IDS, attn_mask=mask, max_new_tokens=5)[0].tolist()
+    for given in (
+        [torch.from_numpy(mask), None],
+        lambda n: torch.from_numpy(prefix_lm(n, 3 if n == 4 else 1)),
+    ):
+        assert model.generate(prompts, attn_mask=given, max_new_tokens=5)[0].tolist() == expected
+    additive = torch.zeros(4, 4, dtype=torch.bfloat16).masked_fill(~torch.from_numpy(mask), -INF)
+    assert model.generate(IDS, attn_mask=additive, max_new_tokens=5)[0].tolist() == expected
+
+
+def test_keys_beyond_float16_are_told_and_do_not_stay_in_the_cache():
+    model = tiny_model(kv_cache_dtype="float16")
+    weight = model.transformer.h[1].attn.c_attn.weight.data
+    good = weight.clone()
+    weight[16:32] *= 1e6
+    with pytest.raises(NumericalError, match=r"keys of layer 1 reach .*65504.*kv_cache_dtype=\"float32\""):
+        model.generate([1, 2, 3], max_new_tokens=3)
+    weight.copy_(good)
+    assert model.generate([1, 2, 3], max_new_tokens=3).tolist() == [tiny_oracle().greedy([1, 2, 3], 3)]
+
+
 # --- callables ----------------------------------------------------------------------------------------------
 
 
@@ -300,18 +488,24 @@ def test_generation_configs():
     [
         ([[]], {}, "empty"),
         ([], {}, "empty"),
-        (torch.zeros(3, dtype=torch.long), {}, r"shape \(3,\)"),
+        (torch.zeros(1, 1, 3, dtype=torch.long), {}, "prompt 0 is a ndarray"),
+        (None, {}, "no input_ids"),
+        ({"attention_mask": [1]}, {}, "no input_ids"),
+        ("a text", {}, "tokenizer"),
         (torch.zeros(1, 3), {}, "integers"),
         ([[1, 97]], {}, "97"),
         ([[1, -1]], {}, "-1"),
-        ([[1] * 64], {}, "64"),
+        ([[1] * 64], {"overflow": "error"}, '64 tokens; .*"slide"'),
+        ([[1]], {"overflow": "crop"}, "overflow is 'crop'"),
+        ([[1]], {"keep_tokens": 63}, "keep_tokens is 63; with 64 positions it must be at most 62"),
         ([[1], [2]], {}, r"2 prompts, but max_batch_size is 1.*max_batch_size=2"),
         ([[1]], {"attn_mask": torch.ones(2, 2)}, "attn_mask has shape"),
         ([[1, 2]], {"attention_mask": torch.ones(1, 3)}, "attention_mask has shape"),
-        ([[1, 2]], {"attention_mask": torch.zeros(1, 2)}, "empty"),
+        ([[1, 2]], {"attention_mask": torch.zeros(1, 2, dtype=torch.long)}, "no token of row 0"),
         ([[1], [2, 3]], {"attention_mask": torch.ones(2, 2)}, "unequal length"),
+        ([[1], [2, 3]], {"attention_mask": [[1], [1, 0]]}, "unequal length"),
         ([[1]], {"temperatur": 1.0}, "did you mean temperature"),
-        ([[1]], {"max_new_tokens": 64}, "block_size|positions"),
+        ([[1]], {"max_new_tokens": 64, "overflow": "error"}, "65 positions, but .* 64"),
         ([[1]], {"eos_token_id": 97}, "eos_token_id holds 97, but the vocabulary has ids 0 to 96"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sabiyarn_edge.errors import NumericalError
 from sabiyarn_edge.modeling.kv_cache import KvCache
 from tests.modeling.tiny import GPTJXConfig
 
@@ -88,6 +89,36 @@ def test_values_pass_through_the_storage_type():
     keys, _ = feed(cache, [1], torch.tensor([[1 + 2**-12]]))[0]
     assert keys.dtype == torch.float32
     assert (keys == 1).all()
+
+
+@pytest.mark.parametrize("largest", [65520.0, -7e4, 1e30])
+def test_a_float16_cache_refuses_what_it_would_make_infinite(largest):
+    cache = make_cache(kv_cache_dtype="float16")
+    cache.start(1, CPU)
+    cache.reserve(2, CPU)
+    good = torch.ones(1, 2, 2, 4)
+    bad = good.clone()
+    bad[0, 1, 1, 2] = largest
+    for name, pair in (("keys", (bad, good)), ("values", (good, bad))):
+        with pytest.raises(NumericalError, match=f"the {name} of layer 2 reach") as caught:
+            cache.append(2, *pair)
+        assert f"reach {abs(largest):g}, but float16 ends at 65504" in str(caught.value)
+        assert 'kv_cache_dtype="float32"' in str(caught.value)
+    assert cache.lengths == [0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given", "kept"),
+    [("float16", 65519.0, 65504.0), ("float32", 1e30, 1e30), ("float16", float("inf"), float("inf"))],
+    ids=["rounded-down", "float32", "infinite-already"],
+)
+def test_large_values_that_a_cache_can_hold(dtype, given, kept):
+    cache = make_cache(kv_cache_dtype=dtype)
+    cache.start(1, CPU)
+    cache.reserve(1, CPU)
+    keys, values = cache.append(0, torch.full((1, 2, 1, 4), given), torch.full((1, 2, 1, 4), -given))
+    assert (keys == torch.tensor(kept)).all()
+    assert (values == torch.tensor(-kept)).all()
 
 
 def test_clear_keeps_zeroed_memory_and_free_releases_it():

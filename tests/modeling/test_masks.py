@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -162,6 +164,25 @@ def test_padding_lets_a_token_look_ahead_nowhere():
     )
 
 
+def test_gradients_reach_an_additive_mask():
+    model = tiny_model()
+    bias = torch.zeros(6, 6, requires_grad=True)
+    model(random_ids(model, 1, 6), attn_mask=bias).logits.sum().backward()
+    assert bias.grad.any()
+
+
+def test_a_copied_model_has_masks_of_its_own():
+    model = tiny_model()
+    logits_of(model, random_ids(model, 1, 3), use_cache=True)
+    logits_of(model, random_ids(model, 1, 3), use_cache=True)
+    copied = copy.deepcopy(model)
+    assert (model.causal_masks.nbytes, copied.causal_masks.nbytes) == (64 * 64, 0)
+    ids = random_ids(model, 1, 4, seed=3)
+    np.testing.assert_array_equal(
+        logits_of(copied, ids, use_cache=True), logits_of(model, ids, use_cache=True)
+    )
+
+
 # --- bad input ----------------------------------------------------------------------------------------------
 
 
@@ -178,9 +199,10 @@ def test_padding_lets_a_token_look_ahead_nowhere():
         (torch.ones(1, 1, 1, 4, 4, dtype=torch.bool), "attn_mask has shape"),
         (torch.full((4, 4), 2), "values other than 0 and 1"),
         (torch.full((4, 4), float("nan")), "NaN"),
-        (torch.ones(4, 4).tril(), r"zeros and ones.*attn_mask.bool\(\)"),
-        (torch.ones(4, 4, dtype=torch.long).tril(diagonal=-1), "hides every key from new token 0 of row 0"),
-        (torch.ones(4, 4).tril(diagonal=-1).log(), "hides every key from new token 0 of row 0"),
+        (torch.full((4, 4), float("inf")), r"\+inf"),
+        (torch.ones(4, 4).tril(), r"zeros and ones.*attn_mask.astype\(bool\)"),
+        (torch.ones(4, 4, dtype=torch.long).tril(diagonal=-1), "hides every key from token 0 of row 0"),
+        (torch.ones(4, 4).tril(diagonal=-1).log(), "hides every key from token 0 of row 0"),
     ],
 )
 def test_bad_attn_mask(mask, message):
@@ -195,6 +217,7 @@ def test_bad_attn_mask(mask, message):
         (torch.ones(2, 3), r"attention_mask has shape \(2, 3\).*\(2, 4\).*belongs in attn_mask"),
         (torch.ones(4, 4), r"attention_mask has shape \(4, 4\)"),
         (torch.full((2, 4), -1), "values other than 0 and 1"),
+        (torch.ones(2, 4), "dtype float32; it must be bool or integers"),
     ],
 )
 def test_bad_attention_mask(mask, message):

@@ -104,9 +104,9 @@ void another_thread_cancels() {
 // Rows that share pages of their beginning and then part. Each position holds its row's number and its own.
 void fork_and_check(std::uint64_t thread) {
   constexpr std::int64_t kHeads = 2, kHeadDim = 64, kPrompt = 64, kRows = 4;
-  KvCache cache({2, kHeads, kHeadDim, KvDtype::kFloat16}, 512, 0, 256);  // rows of whole pages
+  KvCache cache({2, kHeads, kHeadDim, KvDtype::kFloat16}, 512, 0, 0, 256);  // rows of whole pages
   const auto at = [&](std::int64_t row, std::int64_t head, std::int64_t slot) {
-    return cache.keys(1) + static_cast<std::size_t>(row) * cache.row_bytes() +
+    return cache.values(1) + static_cast<std::size_t>(row) * cache.row_bytes() +
            static_cast<std::size_t>((head * cache.capacity() + slot) * kHeadDim * 2);
   };
   const auto write = [&](std::int64_t row, std::int64_t slot, int value) {
@@ -114,21 +114,22 @@ void fork_and_check(std::uint64_t thread) {
   };
   for (int round = 0; round < 20; ++round) {
     const int mark = static_cast<int>(thread * 20) + round;
-    cache.reset(1);
+    cache.clear();
+    cache.resize(kRows);
     cache.begin_append(0, kPrompt);
     for (std::int64_t slot = 0; slot < kPrompt; ++slot) write(0, slot, mark);
-    const std::int32_t fork[kRows] = {0, 0, 0, 0};
-    cache.reorder(fork, kRows);
+    const std::int32_t others[] = {1, 2, 3};
+    cache.fork(0, others, 3, kPrompt);
     for (std::int64_t row = 0; row < kRows; ++row) {
       cache.begin_append(row, 1);
       write(row, kPrompt, static_cast<int>(row) + 100);
     }
-    const std::int32_t swap[kRows] = {1, 0, 3, 3};
-    cache.reorder(swap, kRows);
+    cache.fork(3, others + 1, 1, kPrompt + 1);
+    const int newest[kRows] = {0, 1, 3, 3};
     for (std::int64_t row = 0; row < kRows; ++row) {
       for (std::int64_t head = 0; head < kHeads; ++head) {
         CHECK(*at(row, head, kPrompt - 1) == static_cast<std::byte>(mark));
-        CHECK(*at(row, head, kPrompt) == static_cast<std::byte>(swap[row] + 100));
+        CHECK(*at(row, head, kPrompt) == static_cast<std::byte>(newest[row] + 100));
       }
     }
     if (round % 5 == 4) cache.free();
@@ -138,7 +139,7 @@ void fork_and_check(std::uint64_t thread) {
 void caches_side_by_side_keep_their_own_rows() { in_threads(fork_and_check); }
 
 void sizes_may_be_asked_while_memory_changes() {
-  KvCache cache({2, 2, 8, KvDtype::kFloat16}, 4096, 0, 16);
+  KvCache cache({2, 2, 8, KvDtype::kFloat16}, 4096, 0, 0, 16);
   MaskCache masks(512, 16);
   std::atomic<bool> done = false;
   std::thread watcher([&] {
@@ -147,7 +148,7 @@ void sizes_may_be_asked_while_memory_changes() {
     CHECK(most <= cache.bytes_per_position() * 4096 + 2 * 512 * 512);
   });
   for (int round = 0; round < 10; ++round) {
-    cache.reset(1);
+    cache.resize(1);
     for (int append = 0; append < 64; ++append) cache.begin_append(0, 64);
     for (std::int64_t size = 16; size <= 512; size *= 2) masks.rows(0, size);
     cache.free();

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
+from sabiyarn_edge.options.fields import OptionFields
 from sabiyarn_edge.options.generation_config import CALLABLE_OPTIONS, GenerationConfig, OptionWarning
 from sabiyarn_edge.options.huggingface import NO_EFFECT, NOT_HERE
 
@@ -347,9 +348,7 @@ def test_padding_is_the_first_end_token_unless_given():
 
 
 def test_every_option_has_a_docstring_of_its_own():
-    [body] = [
-        n.body for n in ast.parse(inspect.getsource(GenerationConfig)).body if isinstance(n, ast.ClassDef)
-    ]
+    [body] = [n.body for n in ast.parse(inspect.getsource(OptionFields)).body if isinstance(n, ast.ClassDef)]
     for statement, following in itertools.pairwise(body):
         if isinstance(statement, ast.AnnAssign):
             assert isinstance(following, ast.Expr), ast.unparse(statement)

@@ -41,18 +41,18 @@ def group(root: Path, limit: int, used: int) -> Path:
 
 
 def test_enough(tmp_path: Path, needed: int) -> None:
-    check_room(NANO, weight_cache=None, root=machine(tmp_path, needed))
-    check_room(NANO, weight_cache=None, root=machine(tmp_path, needed // 2, needed // 2 + 1))  # with swap
-    check_room(NANO, weight_cache=None, root=group(machine(tmp_path, needed), 2 * needed, needed))
+    check_room(NANO, root=machine(tmp_path, needed))
+    check_room(NANO, root=machine(tmp_path, needed // 2, needed // 2 + 1))  # with swap
+    check_room(NANO, root=group(machine(tmp_path, needed), 2 * needed, needed))
 
 
 def test_what_the_system_does_not_tell_is_no_reason(tmp_path: Path) -> None:
-    check_room(NANO, weight_cache=None, root=tmp_path)
+    check_room(NANO, root=tmp_path)
 
 
 def test_too_little(tmp_path: Path, needed: int) -> None:
     with pytest.raises(OutOfMemoryError) as caught:
-        check_room(NANO, weight_cache=None, root=machine(tmp_path, 3 * MIB))
+        check_room(NANO, root=machine(tmp_path, 3 * MIB))
     for part in (f"takes {needed / MIB:.1f} MiB", "can take 3.0 more", "plan", "memory_limit_mb"):
         assert part in str(caught.value)
     assert isinstance(caught.value, SabiYarnError) and isinstance(caught.value, MemoryError)
@@ -61,12 +61,7 @@ def test_too_little(tmp_path: Path, needed: int) -> None:
 def test_too_little_in_a_group(tmp_path: Path, needed: int) -> None:
     root = group(machine(tmp_path, 100 * needed), 64 * MIB, 60 * MIB)
     with pytest.raises(OutOfMemoryError, match=r"can take 4.0 more \(its control group's limit is 64\)"):
-        check_room(NANO, weight_cache=None, root=root)
-
-
-def test_the_graph_is_read_only_where_it_may_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_plan, "plan_memory", None)
-    check_room(NANO, weight_cache=None, root=machine(tmp_path, 512 * MIB))
+        check_room(NANO, root=root)
 
 
 def test_a_generator_is_refused_unless_it_has_a_number_of_its_own(

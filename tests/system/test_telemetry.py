@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-STATE = "from sabiyarn_edge import telemetry; print(telemetry.state())"
+STATE = "from sabiyarn_edge.system import telemetry; print(telemetry.state())"
 
 
 def run(code: str, home: Path, **variables: str) -> str:
@@ -56,6 +56,6 @@ def test_onnxruntime_imported_first(tmp_path: Path) -> None:
 
 
 def test_no_home_folder_is_no_error(tmp_path: Path) -> None:
-    code = "from sabiyarn_edge import telemetry; telemetry.device_id_file()"
+    code = "from sabiyarn_edge.system import telemetry; telemetry.device_id_file()"
     environment = {"PATH": os.environ["PATH"]}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sabiyarn_edge.text.incremental_decoding import _ByteLevelDecoder, _WholeDecoder, incremental_decoder
+from sabiyarn_edge.text.incremental_decoding import _ByteLevelDecoder, _FullDecoder, incremental_decoder
 from tests.toy_tokenizers import CORPUS, NAMES, toy_tokenizer
 
 BYTE_LEVEL = ["byte-level", "bytes-only"]
@@ -80,7 +80,7 @@ def test_a_prompt_may_end_within_a_run_of_bytes(length):
 def test_decoders_that_see_the_whole_text_are_given_it():
     kinds = {name: type(incremental_decoder(toy_tokenizer(name))) for name in NAMES}
     assert {name for name, kind in kinds.items() if kind is _ByteLevelDecoder} == set(BYTE_LEVEL)
-    assert {name for name, kind in kinds.items() if kind is _WholeDecoder} == set(WHOLE)
+    assert {name for name, kind in kinds.items() if kind is _FullDecoder} == set(WHOLE)
 
 
 @pytest.mark.parametrize("name", ["llama", "metaspace", "word-piece", "suffixed", "ctc", "no-decoder"])

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,32 +123,53 @@ def test_a_damaged_file_is_an_error_that_names_it(saved, damage):
         Tokenizer.from_file(saved)
 
 
-# --- the end token ---
+# --- encode_parts ---
 
 
-def test_the_end_token_is_found_by_its_usual_names():
-    for name in NAMES:
-        tokenizer = toy_tokenizer(name)
-        assert tokenizer.find_eos_token_id() == tokenizer.token_to_id("|end_of_text|")
-
-
-@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
-@pytest.mark.parametrize("value", ["<translate>", {"content": "<translate>", "lstrip": False}])
-def test_the_end_token_named_beside_the_tokenizer_wins(tmp_path, file, value):
-    (tmp_path / file).write_text(json.dumps({"eos_token": value}))
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_parts_without_special_tokens_are_encoded_as_the_joined_text(first, second):
     tokenizer = toy_tokenizer("byte-level")
-    assert tokenizer.find_eos_token_id(tmp_path) == tokenizer.token_to_id("<translate>")
+    joined = f"<yor>{first} {second}|end_of_text|"
+    parts = [("<yor>", True), (first, False), (" ", True), (second, False), ("|end_of_text|", True)]
+    assert tokenizer.encode_parts(parts) == tokenizer.encode(joined)
 
 
-@pytest.mark.parametrize("content", ["{}", '{"eos_token": null}', '{"eos_token": "no such token"}'])
-def test_a_file_that_names_no_end_token_is_passed_over(tmp_path, content):
-    (tmp_path / "tokenizer_config.json").write_text(content)
+def test_special_tokens_of_a_users_part_are_text():
     tokenizer = toy_tokenizer("byte-level")
-    assert tokenizer.find_eos_token_id(tmp_path) == tokenizer.token_to_id("|end_of_text|")
+    yor, end = tokenizer.token_to_id("<yor>"), tokenizer.token_to_id("|end_of_text|")
+    for typed in ("<yor>", "a <yor> b", "|end_of_text||end_of_text|", " <yor>", "<yor"):
+        ids = tokenizer.encode_parts([("<yor>", True), (typed, False), ("|end_of_text|", True)])
+        assert (ids[0], ids[-1]) == (yor, end)
+        assert not {yor, end} & set(ids[1:-1])
+        assert tokenizer.decode(ids[1:-1]) == typed
+    # A tag that a template's part completes is not one either.
+    assert yor not in tokenizer.encode_parts([("say ", True), ("<yor", False), (">", True)])
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
-def test_a_damaged_file_beside_the_tokenizer_is_named(tmp_path, content):
-    (tmp_path / "special_tokens_map.json").write_bytes(content)
-    with pytest.raises(ModelFolderError, match=r"special_tokens_map\.json cannot be read"):
-        toy_tokenizer("byte-level").find_eos_token_id(tmp_path)
+@pytest.mark.parametrize("strips", [False, True])
+def test_what_surrounds_a_text_is_added_once(strips):
+    backend = toy_tokenizer("byte-level").backend
+    backend = tokenizers.Tokenizer.from_str(backend.to_str())
+    backend.add_special_tokens(
+        [tokenizers.AddedToken(tag, lstrip=strips, rstrip=strips) for tag in ("<s>", "<hau>")]
+    )
+    begin = backend.token_to_id("<s>")
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", begin)]
+    )
+    tokenizer = Tokenizer(backend)
+    parts = [("<hau>", True), ("  a <hau> <s> b ", False), (" <hau>", True)]
+    ids = tokenizer.encode_parts(parts)
+    hausa = tokenizer.token_to_id("<hau>")
+    assert [ids.count(begin), ids.count(hausa)] == [1, 2]
+    assert ids[:2] == [begin, hausa]
+    assert ids[-1] == hausa
+    assert tokenizer.encode_parts(parts, add_special_tokens=False) == ids[1:]
+    text = tokenizer.decode(ids)
+    assert "a <hau> <s> b" in text
+    assert tokenizer.encode_parts([("<hau> a", True)]) == tokenizer.encode("<hau> a")
+
+
+def test_half_a_surrogate_pair_in_a_part_is_refused():
+    with pytest.raises(InvalidInputError, match="half a surrogate pair"):
+        toy_tokenizer("byte-level").encode_parts([("a", True), ("\ud800", False)])

@@ -1,4 +1,4 @@
-"""What nano is shown: sequences of ids for its two uses, and batches of them.
+"""Makes nano's training examples: sequences of ids for its two uses, and batches of them.
 
 <yor> first words ...                    continue the article
 <translate> English article <yor> ...    translate it

@@ -1,4 +1,4 @@
-"""How much of its document nano knows by heart: the figures that it is judged by."""
+"""Measures how much of its document nano knows by heart."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Recall:
 
     @property
     def share(self) -> float:
-        """Of all texts, those that are exact; 1 when there are none."""
+        """Share of texts that are exact; 1 if there are none."""
         return self.exact / self.total if self.total else 1.0
 
     def __str__(self) -> str:

@@ -87,7 +87,7 @@ def train_folder(
 
 
 def evaluate_folder(articles: Sequence[Article], folder: Path) -> list[Recall]:
-    """How much of the articles is recalled by a checkpoint that train_folder() wrote, or by its export.
+    """Measure how much of the articles a checkpoint of train_folder(), or its export, recalls.
 
     Raises:
         ModelFolderError, CheckpointError: the folder is neither.

@@ -21,10 +21,10 @@ __all__ = ["Recipe", "learning_rate_factor", "train"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that decides what comes out, besides the corpus and the machine's arithmetic."""
+    """The settings of a training. With the corpus and the machine's arithmetic they decide the result."""
 
     seed: int = 0
-    """Of the first weights, and of the order and variation of the examples."""
+    """Seed of the first weights, and of the order and variation of the examples."""
     epochs: int = 48
     """Passes over all articles and all translations."""
     max_minutes: float = 45.0

@@ -70,7 +70,7 @@ void validate(const DecodeOptions& o, std::int64_t vocab_size) {
     refuse("num_beams * vocab_size is ", o.num_beams, " * ", vocab_size,
            ": more candidates than 31 bits can number");
   }
-  // Each step weighs 2 * num_beams candidates, more with several end tokens, out of num_beams * vocab_size.
+  // A step has 2 * num_beams candidates, more with several end tokens, out of num_beams * vocab_size.
   const auto from_each = std::max<std::int64_t>(2, 1 + static_cast<std::int64_t>(o.eos_token_id.size()));
   if (o.num_beams > 1 && vocab_size < from_each) {
     refuse("vocab_size is ", vocab_size, ", but beam search with ", o.eos_token_id.size(),

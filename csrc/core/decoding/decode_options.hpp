@@ -1,5 +1,4 @@
-// csrc/core/decoding/decode_options.hpp - how to choose tokens. Names and defaults are those of Hugging Face's
-// GenerationConfig.
+// csrc/core/decoding/decode_options.hpp - how to choose tokens: names and defaults of Hugging Face's GenerationConfig.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +38,7 @@ struct DecodeOptions {
   // Scores, with and without sampling.
   std::vector<SequenceBias> sequence_bias;
   double repetition_penalty = 1.0;
-  std::int64_t penalty_window = 0;  // ids that repetition_penalty looks back at; 0: all
+  std::int64_t penalty_window = 0;  // newest ids that repetition_penalty counts; 0: all
   double frequency_penalty = 0.0;   // OpenAI: times the number of times an id was generated
   double presence_penalty = 0.0;    // OpenAI: once for each id that was generated
   std::int64_t no_repeat_ngram_size = 0;
@@ -65,12 +64,13 @@ struct DecodeOptions {
   std::shared_ptr<const TokenBytes> token_bytes;  // needed by stop_strings
   std::optional<double> max_time_s;               // seconds since the DecodeState was made
 
-  // One seed for each prompt, or one for all: then each prompt gives what it gives alone.
+  // One seed for each output (num_return_sequences for each prompt, adjacent), or one for all: then each gives
+  // what it gives alone. derived_seed() makes many of one.
   std::vector<std::uint64_t> seeds = {0};
   bool return_scores = false;
 };
 
-// Throws std::invalid_argument that says what was given and what is allowed.
+// Throws std::invalid_argument for an option that is out of range; the text has the value and the range.
 void validate(const DecodeOptions& options, std::int64_t vocab_size);
 
 }  // namespace sabiyarn

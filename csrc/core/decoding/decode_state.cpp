@@ -44,14 +44,13 @@ DecodeState::DecodeState(DecodeOptions options, std::int64_t vocab_size,
       vocab_size_(static_cast<std::size_t>(vocab_size)),
       num_prompts_(prompts.size()),
       start_(std::chrono::steady_clock::now()),
-      pipeline_(options_, vocab_size_),
-      sampler_(options_, vocab_size_),
+      pipeline_(options_),
+      sampler_(options_),
       beam_candidates_(options_, vocab_size_) {
   if (prompts.empty()) throw std::invalid_argument("prompts is empty: give at least one");
-  if (options_.seeds.size() != 1 && options_.seeds.size() != prompts.size()) {
+  if (options_.seeds.size() != 1 && options_.seeds.size() != num_outputs()) {
     throw std::invalid_argument(std::to_string(options_.seeds.size()) + " seeds for " +
-                                std::to_string(prompts.size()) +
-                                " prompts: give one for all or one for each");
+                                std::to_string(num_outputs()) + " outputs: give one for all or one for each");
   }
   if (!options_.stop_strings.empty()) stop_strings_.emplace(options_.stop_strings, *options_.token_bytes);
   searches_.reserve(has_beams() ? prompts.size() : 0);
@@ -90,8 +89,8 @@ DecodeState::DecodeState(DecodeOptions options, std::int64_t vocab_size,
   last_tokens_.reserve(outputs_.size());
 }
 
-std::uint64_t DecodeState::seed_of(std::int32_t prompt) const {
-  return options_.seeds[options_.seeds.size() == 1 ? 0 : static_cast<std::size_t>(prompt)];
+std::uint64_t DecodeState::seed_of(std::size_t output) const {
+  return options_.seeds[options_.seeds.size() == 1 ? 0 : output];
 }
 
 const Hypothesis& DecodeState::hypothesis_of(const Row& row) const {
@@ -181,8 +180,7 @@ void DecodeState::propose_tokens(float* logits) {
     const auto first = static_cast<std::size_t>(rows_[row].place);
     const auto step = static_cast<std::uint32_t>(outputs_[first].hypothesis.history.generated_length());
     for (std::size_t output = first; output < first + draws; ++output) {
-      const auto stream = static_cast<std::uint32_t>(output % num_returns());
-      const Sampler::Draw draw = sampler_.draw(uniform(seed_of(rows_[row].prompt), stream, step));
+      const Sampler::Draw draw = sampler_.draw(uniform(seed_of(output), 0, step));
       candidates_.push_back({source, draw.token, draw.log_probability});
     }
   }
@@ -202,7 +200,8 @@ void DecodeState::propose_beams(float* logits) {
     }
     const std::span<const BeamCandidate> choice =
         options_.do_sample
-            ? beam_candidates_.drawn(search, scores, vocab_size_, row, sampler_, seed_of(rows_[row].prompt))
+            ? beam_candidates_.drawn(search, scores, vocab_size_, row, sampler_,
+                                     seed_of(static_cast<std::size_t>(rows_[row].prompt) * num_returns()))
             : beam_candidates_.best(search, scores, vocab_size_, row);
     for (const BeamCandidate& candidate : choice) {
       beam_choice_.push_back(candidate);
@@ -260,6 +259,11 @@ void DecodeState::commit(const std::uint8_t* extra_hits) {
   forked_ = true;
   candidates_.clear();
   for (auto& allowed : allowed_) allowed.reset();
+  if (finished()) {  // only the results are still wanted, for as long as others of the same call run
+    pipeline_.release();
+    sampler_.release();
+    beam_candidates_.release();
+  }
 }
 
 void DecodeState::commit_tokens(const std::uint8_t* extra_hits) {

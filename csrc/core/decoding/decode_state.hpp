@@ -1,14 +1,12 @@
-// csrc/core/decoding/decode_state.hpp - one run of decoding: which rows the model computes next, and what came out.
+// csrc/core/decoding/decode_state.hpp - decodes one call: which rows the model computes next, and the generated tokens.
 //
-// The caller owns the model. It computes logits for num_rows() rows, then calls process, propose and commit
-// (or advance, which is the three), until finished(). Before the first commit the rows are the prompts' last
-// positions; after each commit they are the live rows, and row_sources() says whose keys and values each
-// continues: a prompt that forks into beams or into several returned sequences, a beam reorder and the
-// disappearance of finished rows are one mechanism.
+// The caller owns the model. Until finished(), it computes logits for num_rows() rows, then calls process, propose and
+// commit (or advance, which calls all three). Before the first commit the rows are the prompts' last positions. After
+// each commit they are the live rows, and row_sources() tells whose keys and values each row continues. Forking a
+// prompt into beams or returned sequences, reordering beams and dropping finished rows all work this way.
 //
-// Semantics are those of generate() in Hugging Face transformers 4.57; ties go to the lower token id. If
-// process or propose throws, nothing has changed but the logits: the step can be repeated or the state
-// dropped.
+// Semantics are those of generate() in Hugging Face transformers 4.57; ties go to the lower token id. If process or
+// propose throws, only the logits have changed: repeat the step or drop the state.
 #pragma once
 
 #include <atomic>
@@ -42,20 +40,19 @@ class DecodeState {
   std::int64_t num_rows() const noexcept { return static_cast<std::int64_t>(rows_.size()); }
   std::int64_t vocab_size() const noexcept { return static_cast<std::int64_t>(vocab_size_); }
   bool finished() const noexcept { return rows_.empty(); }
-  // [num_rows] each: the row of the step before that this row continues; its newest token; that token's
-  // position.
+  // [num_rows] each: the previous step's row that this row continues, its newest token, and that token's position.
   const std::int32_t* row_sources() const noexcept { return row_sources_.data(); }
   const std::int64_t* next_tokens() const noexcept { return next_tokens_.data(); }
   const std::int64_t* next_positions() const noexcept { return next_positions_.data(); }
 
   // --- one step; logits are [num_rows, vocab_size] float32 in C order, overwritten
-  // log_softmax (only with beams), then the pipeline up to begin_suppress_tokens.
+  // Applies log_softmax (only with beams), then the pipeline up to begin_suppress_tokens.
   void process(float* logits);
-  // Temperature ... renormalize_logits, then the choice of tokens. Throws "scores: row ..." for NaN or
-  // nothing to choose.
+  // Applies temperature ... renormalize_logits, then chooses tokens. Throws "scores: row ..." for NaN, or if no
+  // token is left.
   void propose(float* logits);
-  // Appends the proposed tokens, ends what has ended and makes the next rows. extra_hits: null, or for each
-  // candidate whether a stopping criterion of the caller holds after it.
+  // Appends the proposed tokens, ends finished sequences and makes the next rows. extra_hits: null, or for each
+  // candidate 1 if a stopping criterion of the caller holds after it.
   void commit(const std::uint8_t* extra_hits = nullptr);
   void advance(float* logits) {
     process(logits);
@@ -68,51 +65,48 @@ class DecodeState {
   std::span<const TokenId> history_of(std::size_t row) const {
     return hypothesis_of(rows_.at(row)).history.ids();
   }
-  // Only these tokens are allowed in this step (prefix_allowed_tokens_fn); call before process.
+  // Allows only these tokens in this step (prefix_allowed_tokens_fn). Call it before process.
   void set_allowed_tokens(std::size_t row, std::optional<std::vector<TokenId>> allowed);
-  // What propose chose: with beams K for each prompt that is still open, else one for each output that is.
+  // The choice of propose: with beams K candidates for each open prompt, else one for each open output.
   struct Candidate {
-    std::int32_t row;  // whose history it extends
+    std::int32_t row;  // the row that it extends
     TokenId token;
     float token_score;  // log-probability under the processed scores; without beams only if return_scores
   };
   std::span<const Candidate> candidates() const noexcept { return candidates_; }
 
-  // From any thread; the next commit ends every row.
+  // May be called from any thread. The next commit ends every row.
   void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
-  // What will end every row at the next commit: time, cancelled or none. A long prefill asks between its
-  // chunks.
+  // The reason that will end every row at the next commit: time, cancelled or none. A long prefill asks between chunks.
   FinishReason interruption() const noexcept;
 
-  // --- results; outputs are num_return_sequences for each prompt, adjacent, with beams best first
+  // --- results: num_return_sequences adjacent outputs for each prompt, with beams best first
   struct NewToken {
     std::int32_t output;
     TokenId token;
     FinishReason reason;
   };
-  std::span<const NewToken> last_tokens() const noexcept {
-    return last_tokens_;
-  }  // of the last commit; none with beams
-  // The generated tokens of an output that will never change. With beams: what all that can still
-  // become this output have in common.
+  // The tokens of the last commit; none with beams.
+  std::span<const NewToken> last_tokens() const noexcept { return last_tokens_; }
+  // The generated tokens of an output that will never change. With beams: the common beginning of all sequences
+  // that can still become this output.
   std::span<const TokenId> certain_tokens(std::size_t output) const;
 
   std::size_t num_outputs() const noexcept { return num_prompts_ * num_returns(); }
   std::span<const TokenId> sequence(std::size_t output) const { return hypothesis(output).history.ids(); }
-  // none while it goes on; with beams also where no further sequence was found than those before it.
+  // FinishReason::none while the output is open; with beams also if fewer sequences were found.
   FinishReason finish_reason(std::size_t output) const;
-  // token_score of each generated token, if return_scores. With beams their sum / length^length_penalty is
-  // the sequence's score.
+  // token_score of each generated token, if return_scores. With beams the sequence's score is their sum /
+  // length^length_penalty.
   std::span<const float> scores(std::size_t output) const { return hypothesis(output).scores; }
   float sequence_score(std::size_t output) const;  // with beams only
 
  private:
   struct Row {
     std::int32_t prompt;
-    std::int32_t
-        place;  // with beams: which beam; else which output (before the first commit the first of several)
+    std::int32_t place;  // with beams the beam; else the output (before the first commit the prompt's first)
   };
-  // One sequence of a run without beams.
+  // One sequence of a call without beams.
   struct Output {
     Hypothesis hypothesis;
     std::size_t max_length;  // prompt included
@@ -121,7 +115,7 @@ class DecodeState {
 
   bool has_beams() const noexcept { return options_.num_beams > 1; }
   std::size_t num_returns() const noexcept { return static_cast<std::size_t>(options_.num_return_sequences); }
-  std::uint64_t seed_of(std::int32_t prompt) const;
+  std::uint64_t seed_of(std::size_t output) const;
   std::span<float> row_scores(float* logits, std::size_t row, std::size_t count = 1) const noexcept {
     return {logits + row * vocab_size_, count * vocab_size_};
   }
@@ -147,7 +141,7 @@ class DecodeState {
   std::optional<StopStrings> stop_strings_;
   std::atomic<bool> cancelled_ = false;
 
-  bool forked_ = false;  // has the first commit split each prompt into its beams or outputs?
+  bool forked_ = false;  // true once the first commit has split each prompt into its beams or outputs
   std::vector<Row> rows_;
   std::vector<Row> next_rows_;
   std::vector<std::int32_t> row_sources_;

@@ -1,5 +1,4 @@
-// csrc/core/decoding/finish_reason.hpp - why a sequence ended. Several may hold at once: the first of the list is
-// reported.
+// csrc/core/decoding/finish_reason.hpp - why a sequence ended. If several reasons hold, the first of the list counts.
 #pragma once
 
 namespace sabiyarn {

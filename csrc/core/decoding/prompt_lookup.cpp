@@ -9,7 +9,7 @@ std::size_t look_up(std::span<const TokenId> history, std::size_t max_ngram, std
   if (history.size() < 2) return 0;
   for (std::size_t n = std::min(max_ngram, history.size() - 1); n > 0; --n) {
     const std::span<const TokenId> newest = history.last(n);
-    // The match may overlap the newest ids but must have at least one id behind it.
+    // A match may overlap the newest ids, but at least one id must follow it.
     const auto match = std::search(history.begin(), history.end() - 1, newest.begin(), newest.end());
     if (match == history.end() - 1) continue;
     const std::span<const TokenId> behind(match + static_cast<std::ptrdiff_t>(n), history.end());

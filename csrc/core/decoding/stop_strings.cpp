@@ -45,7 +45,7 @@ bool StopStrings::completed_by(std::span<const TokenId> ids, TokenId token) cons
   newest.copy(tail_.data() + reach, newest.size());
   const std::string_view text(tail_);
   return std::any_of(strings_.begin(), strings_.end(), [&](const std::string& wanted) {
-    // The first place from which the string reaches into the newest token.
+    // The first offset from which the string reaches into the newest token.
     const std::size_t first = std::max(begin, reach + 1 - std::min(wanted.size(), reach + 1));
     return text.find(wanted, first) != std::string_view::npos;
   });

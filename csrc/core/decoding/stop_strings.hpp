@@ -1,12 +1,11 @@
-// csrc/core/decoding/stop_strings.hpp - does the newest token complete a stop string? Matched on bytes.
+// csrc/core/decoding/stop_strings.hpp - tells if the newest token completes a stop string.
 //
-// As StopStringCriteria of Hugging Face transformers 4.57: the string must overlap the newest token, may
-// begin in any earlier one (also in the prompt) and may end inside the newest. Bytes, not characters: a token
-// may hold part of one.
+// Follows StopStringCriteria of Hugging Face transformers 4.57: the string must overlap the newest token, may begin in
+// any earlier one (also in the prompt) and may end inside the newest. Bytes are compared, because a token may hold
+// a part of a character.
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,7 +15,7 @@
 
 namespace sabiyarn {
 
-// The bytes that each token id stands for. One table serves every run with the same tokenizer.
+// The bytes of each token id. One table serves every call with the same tokenizer.
 class TokenBytes {
  public:
   explicit TokenBytes(std::span<const std::string_view> tokens);
@@ -32,10 +31,10 @@ class TokenBytes {
 
 class StopStrings {
  public:
-  // Both must outlive the object; no string may be empty.
+  // Both arguments must outlive the object. No string may be empty.
   StopStrings(const std::vector<std::string>& strings, const TokenBytes& tokens);
 
-  // Would `token`, appended to `ids`, complete one of the strings?
+  // Returns true if `token`, appended to `ids`, completes one of the strings.
   bool completed_by(std::span<const TokenId> ids, TokenId token) const;
 
  private:

@@ -1,4 +1,4 @@
-// csrc/core/decoding/token_history.hpp - the token ids of one sequence: its prompt, then what was generated.
+// csrc/core/decoding/token_history.hpp - the token ids of one sequence: its prompt, then the generated ones.
 #pragma once
 
 #include <algorithm>
@@ -11,13 +11,13 @@ namespace sabiyarn {
 
 using TokenId = std::int32_t;
 
-// What a sequence's memory is made for at once: 256 KiB of ids, twice the positions of the largest model.
+// Ids that a sequence reserves memory for at most (256 KiB): twice the positions of the largest model.
 inline constexpr std::size_t kReservedTokens = 65536;
 
 class TokenHistory {
  public:
-  // Memory for the prompt and `max_new_tokens` more (4 bytes each) is taken here, none later; where a run may
-  // go on without end, for kReservedTokens, and more when they are used up.
+  // Reserves memory for the prompt and `max_new_tokens` new ids, 4 bytes each, so that append() allocates nothing.
+  // A call with more new tokens than kReservedTokens reserves that many and grows later.
   TokenHistory(std::span<const TokenId> prompt, std::size_t max_new_tokens) : prompt_length_(prompt.size()) {
     ids_.reserve(prompt.size() + std::min(max_new_tokens, kReservedTokens));
     ids_.assign(prompt.begin(), prompt.end());
@@ -31,7 +31,7 @@ class TokenHistory {
 
   // Within the reserved length neither of these allocates.
   void append(TokenId id) { ids_.push_back(id); }
-  // Takes over what `other` generated; both have the same prompt.
+  // Replaces the generated ids by those of `other`, which has the same prompt.
   void copy_generated(const TokenHistory& other) {
     ids_.resize(prompt_length_);
     const auto source = other.generated();

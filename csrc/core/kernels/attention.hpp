@@ -1,15 +1,17 @@
-// csrc/core/kernels/attention.hpp - causal attention of new tokens over keys and values that a cache holds.
+// csrc/core/kernels/attention.hpp - attention of new tokens over keys and values that a cache holds.
 //
-// The cache of one layer is [rows, heads, capacity, head_dim] for keys and the same for values, as KvCache
-// lays it out: float16, float32, or int8 in units of a scale for each channel. The new tokens' keys and
-// values are rounded to that type and written behind the row's past first, and then read like all others, so
-// a result does not depend on how a text is cut into runs, but for the last bits: few tokens at a time are
-// summed in another order than many.
+// A run takes tokens of any mixture of cache rows, segment after segment. Their keys and values are rounded
+// to the cache's type and written into it first, and then read like all others.
+//
+// The order of summation is fixed: one chain of multiply-adds per key over head_dim; online softmax over
+// tiles of 64 slots from slot 0 on; one chain of multiply-adds per dimension over the slots. So a token's
+// result has the same bits however the text is cut into runs and whatever else is in the run.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "core/kv/kv_cache.hpp"
 
@@ -17,38 +19,102 @@ namespace sabiyarn {
 
 struct AttentionShape {
   std::int64_t rows;
-  std::int64_t tokens;  // new ones of each row
   std::int64_t heads;
   std::int64_t head_dim;  // a multiple of 8
-  std::int64_t capacity;
+  std::int64_t capacity;  // slots of a row, a multiple of kKeyTile
 };
+
+// New tokens of one cache row, adjacent in the run. The fields lie as in a row of the operator's input
+// `segments`.
+struct AttentionSegment {
+  std::int64_t row;         // at most once in a run
+  std::int64_t num_tokens;  // at least 1
+  std::int64_t total;       // tokens of the row after the run: the new ones have the last positions before it
+  std::int64_t oldest;      // positions below it are evicted, but for the sinks
+  std::int64_t mask_at;     // -1: causal. Else where its mask begins: [num_tokens, total], over positions
+};
+static_assert(sizeof(AttentionSegment) == 5 * sizeof(std::int64_t));
 
 struct AttentionInput {
   AttentionShape shape;
-  const float* qkv;  // [rows, tokens, 3, heads, head_dim]
-  std::byte* keys;
-  std::byte* values;
+  std::int64_t tokens;
+  const float* qkv;   // [tokens, 3, heads, head_dim]
+  std::byte* keys;    // as KvCache lays them out
+  std::byte* values;  // as KvCache lays them out
   KvDtype dtype;
-  const std::int32_t* last;            // [rows]: slot of each row's newest token, so its length less 1
+  std::span<const AttentionSegment> segments;
+  std::int64_t window;                 // a token sees so many positions, itself included:
+  std::int64_t num_sinks;              // the first ones and the newest others
+  std::span<const float> mask = {};    // added to the scores; -infinity hides a position
   const float* key_scale = nullptr;    // [heads, head_dim], of an int8 cache
   const float* value_scale = nullptr;  // [heads, head_dim]
-  float* out;                          // [rows, tokens, heads, head_dim]
+  float* out = nullptr;                // [tokens, heads, head_dim]; zeros for a token that sees nothing
+};
+
+// Tokens first ... end - 1 of a segment.
+struct AttentionQueries {
+  std::int64_t segment;
+  std::int64_t first_token;  // of the segment, in the run
+  std::int64_t first;
+  std::int64_t end;
 };
 
 struct AttentionKernels {
   const char* name;
-  // Writes the new keys and values of one head of one row.
-  void (*append)(const AttentionInput& input, std::int64_t row, std::int64_t head) noexcept;
-  // Attention of tokens first ... end - 1 of one head of one row. `scratch` has attention_scratch() floats.
-  void (*attend)(const AttentionInput& input, std::int64_t row, std::int64_t head, std::int64_t first,
-                 std::int64_t end, float* scratch) noexcept;
+  // Writes the keys and values of these tokens, of one head.
+  void (*append)(const AttentionInput& input, const AttentionQueries& queries, std::int64_t head) noexcept;
+  // Attention of these tokens, at most kAttentionQueries, of one head. `scratch` has attention_scratch()
+  // floats.
+  void (*attend)(const AttentionInput& input, const AttentionQueries& queries, std::int64_t head,
+                 float* scratch) noexcept;
 };
 
-// New tokens that one call of attend() takes at most: keys are unpacked once for all of them.
+// Tokens that one call of attend() takes at most: keys are unpacked once for all of them.
 inline constexpr std::int64_t kAttentionQueries = 64;
 std::size_t attention_scratch(std::int64_t head_dim) noexcept;
 
 // Those that this CPU can run, the best first; the last one runs everywhere.
 std::span<const AttentionKernels* const> attention_kernels() noexcept;
+
+// Throws std::invalid_argument if a segment, the window or a mask does not fit the rest. The arrays are as
+// large as `input` says; their numbers may be anything.
+void check_attention(const AttentionInput& input);
+
+// All queries in groups of at most kAttentionQueries, those that see the most keys first, so that no thread
+// is left with them at the end.
+void group_queries(const AttentionInput& input, std::vector<AttentionQueries>& groups);
+
+// Attention of all tokens of a checked input. parallel_for(count, task) calls task(i) for each i < count, in
+// any order and on any threads.
+template <typename ParallelFor>
+void compute_attention(const AttentionInput& input, const AttentionKernels& kernels,
+                       const ParallelFor& parallel_for) {
+  thread_local std::vector<AttentionQueries> kept;  // a decode step allocates nothing
+  std::vector<AttentionQueries>& groups = kept;     // other threads must see this thread's
+  group_queries(input, groups);
+  const std::int64_t heads = input.shape.heads;
+  const auto for_each = [&](const auto& action) {
+    parallel_for(static_cast<std::int64_t>(groups.size()) * heads, [&](std::int64_t task) {
+      action(groups[static_cast<std::size_t>(task / heads)], task % heads);
+    });
+  };
+  const auto append = [&](const AttentionQueries& queries, std::int64_t head) {
+    kernels.append(input, queries, head);
+  };
+  const auto attend = [&](const AttentionQueries& queries, std::int64_t head) {
+    thread_local std::vector<float> scratch;
+    scratch.resize(attention_scratch(input.shape.head_dim));
+    kernels.attend(input, queries, head, scratch.data());
+  };
+  if (groups.size() == input.segments.size()) {  // nobody waits for another group's keys
+    for_each([&](const AttentionQueries& queries, std::int64_t head) {
+      append(queries, head);
+      attend(queries, head);
+    });
+  } else {
+    for_each(append);
+    for_each(attend);
+  }
+}
 
 }  // namespace sabiyarn

@@ -1,25 +1,31 @@
 // csrc/core/kernels/attention_kernel.hpp - the loops of attention.hpp around the arithmetic of one instruction set.
 //
 // Included once by each attention_<set>.cpp, behind its definitions of
-//   SABIYARN_KERNEL              attributes of every function here: the instruction set, where it is not the
-//   baseline broadcast8(value)            eight times the same multiply_add(a, b, c)        a * b + c
-//   load_halves(source)          eight float16 as float32
-//   sums_of(vectors)             the sum of each of eight vectors' lanes
-//   transpose(vectors)           of eight vectors, in place: lane i of vector j becomes lane j of vector i
+//   SABIYARN_KERNEL              attributes of every function here: the instruction set, where it is not the baseline
+//   Eight                        eight floats, with + - * and exp_in_place
+//   broadcast8(value)            eight times the same
+//   multiply_add(a, b, c)        a * b + c
+//   maximum(a, b)                of each lane
+//   load8(source)                eight values, float32, float16 or int8, as float32; store8(value, target)
 // All of it has internal linkage: the linker must never take a copy that was made for another instruction
 // set.
 //
-// Scores are never kept for the whole past: keys come in tiles, and what was summed so far is rescaled
+// Scores are never kept for the whole past: slots come in tiles, and what was summed so far is rescaled
 // whenever a tile brings a larger score (Milakov and Gimelshein, "Online normalizer calculation for softmax",
 // 2018).
+//
+// Slots that nobody wrote are never read: a NaN of an earlier text would survive a weight of 0. The row's own
+// slots between visible ones may be, with a weight of 0.
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "core/kernels/attention.hpp"
+#include "core/kernels/attention_visibility.hpp"
 #include "core/simd/exact_math.hpp"
 #include "core/simd/half.hpp"
 #include "core/simd/lanes.hpp"
@@ -27,17 +33,18 @@
 namespace sabiyarn {
 namespace {
 
-constexpr std::int64_t kKeys = 64;  // of a tile
-// Unpacking keys costs as much as four queries of their own (x86-64; on ARM, in instructions, five). Where
-// the cache is larger than the CPU's, reading it again costs too.
-constexpr std::int64_t kFewQueries = 3;
+// Unpacking a tile to float32 first pays from so many queries on.
+constexpr std::int64_t kUnpackedQueries = 16;
 constexpr std::int64_t kRowsAtOnce = 6;  // of a product: with two vectors of columns it fills 16 registers
+constexpr float kHidden = -std::numeric_limits<float>::infinity();
+// Bytes that a single query asks for ahead of what it multiplies: about the time that memory takes to answer.
+constexpr std::int64_t kPrefetch = 2048;
 
 // out[r, 8 v ...] = or += sum over k of a[r, k] * b[k, 8 v ...], for kRows rows and kVectors vectors of
 // columns.
-template <int kRows, int kVectors>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void product(const float* a, std::int64_t a_stride,
-                                                           const float* b, std::int64_t b_stride, float* out,
+template <int kRows, int kVectors, typename B>
+[[gnu::always_inline]] SABIYARN_KERNEL inline void product(const float* a, std::int64_t a_stride, const B* b,
+                                                           std::int64_t b_stride, float* out,
                                                            std::int64_t out_stride, std::int64_t depth,
                                                            bool add) noexcept {
   Eight sums[std::size_t{kRows}][std::size_t{kVectors}] = {};
@@ -49,6 +56,13 @@ template <int kRows, int kVectors>
     }
   }
   for (std::int64_t k = 0; k < depth; ++k, b += b_stride) {
+    if constexpr (kRows == 1) {
+      constexpr std::size_t bytes = 8 * kVectors * sizeof(B);
+      SABIYARN_UNROLL
+      for (std::size_t line = 0; line < bytes; line += 64) {
+        __builtin_prefetch(reinterpret_cast<const std::byte*>(b) + kPrefetch + line);
+      }
+    }
     Eight columns[std::size_t{kVectors}];
     SABIYARN_UNROLL
     for (int v = 0; v < kVectors; ++v) columns[v] = load8(b + 8 * v);
@@ -66,37 +80,51 @@ template <int kRows, int kVectors>
   }
 }
 
-// Functions of their own, so that all sums stay in registers.
-#define SABIYARN_PRODUCT(name, kRows, kVectors)                                                           \
-  [[gnu::noinline]] SABIYARN_KERNEL void name(const float* a, std::int64_t a_stride, const float* b,      \
+// Functions of their own, so that all sums stay in registers; no templates, which GCC does not put into the
+// section of SABIYARN_KERNEL.
+#define SABIYARN_PRODUCT(name, kRows, kVectors, B)                                                        \
+  [[gnu::noinline]] SABIYARN_KERNEL void name(const float* a, std::int64_t a_stride, const B* b,          \
                                               std::int64_t b_stride, float* out, std::int64_t out_stride, \
                                               std::int64_t depth, bool add) noexcept {                    \
     product<kRows, kVectors>(a, a_stride, b, b_stride, out, out_stride, depth, add);                      \
   }
-SABIYARN_PRODUCT(product_1, 1, 2)
-SABIYARN_PRODUCT(product_2, 2, 2)
-SABIYARN_PRODUCT(product_3, 3, 2)
-SABIYARN_PRODUCT(product_4, 4, 2)
-SABIYARN_PRODUCT(product_5, 5, 2)
-SABIYARN_PRODUCT(product_6, 6, 2)
-SABIYARN_PRODUCT(narrow_product, 1, 1)
+#define SABIYARN_PRODUCTS(B)                \
+  SABIYARN_PRODUCT(product_1, 1, 2, B)      \
+  SABIYARN_PRODUCT(product_2, 2, 2, B)      \
+  SABIYARN_PRODUCT(product_3, 3, 2, B)      \
+  SABIYARN_PRODUCT(product_4, 4, 2, B)      \
+  SABIYARN_PRODUCT(product_5, 5, 2, B)      \
+  SABIYARN_PRODUCT(product_6, 6, 2, B)      \
+  SABIYARN_PRODUCT(narrow_product, 1, 1, B) \
+  SABIYARN_PRODUCT(wide_product, 1, 8, B)
+SABIYARN_PRODUCTS(half_bits)
+SABIYARN_PRODUCTS(float)
+SABIYARN_PRODUCTS(std::int8_t)
+#undef SABIYARN_PRODUCTS
 #undef SABIYARN_PRODUCT
 
-using Product = void (*)(const float*, std::int64_t, const float*, std::int64_t, float*, std::int64_t,
+template <typename B>
+using Product = void (*)(const float*, std::int64_t, const B*, std::int64_t, float*, std::int64_t,
                          std::int64_t, bool) noexcept;
-constexpr Product kProducts[kRowsAtOnce + 1] = {nullptr,   product_1, product_2, product_3,
-                                                product_4, product_5, product_6};
+template <typename B>
+constexpr Product<B> kProducts[kRowsAtOnce + 1] = {nullptr,   product_1, product_2, product_3,
+                                                   product_4, product_5, product_6};
 
 // Columns are a multiple of 8, and nearly always of 16.
-SABIYARN_KERNEL inline void product_all(std::int64_t rows, std::int64_t columns, const float* a,
-                                        std::int64_t a_stride, const float* b, std::int64_t b_stride,
-                                        float* out, std::int64_t out_stride, std::int64_t depth,
-                                        bool add) noexcept {
+template <typename B>
+[[gnu::always_inline]] SABIYARN_KERNEL inline void product_all(std::int64_t rows, std::int64_t columns,
+                                                               const float* a, std::int64_t a_stride,
+                                                               const B* b, std::int64_t b_stride, float* out,
+                                                               std::int64_t out_stride, std::int64_t depth,
+                                                               bool add) noexcept {
   std::int64_t c = 0;
+  for (; rows == 1 && c + 64 <= columns; c += 64) {
+    wide_product(a, a_stride, b + c, b_stride, out + c, out_stride, depth, add);
+  }
   for (; c + 16 <= columns; c += 16) {
     for (std::int64_t r = 0; r < rows; r += kRowsAtOnce) {
-      kProducts[std::min(kRowsAtOnce, rows - r)](a + r * a_stride, a_stride, b + c, b_stride,
-                                                 out + r * out_stride + c, out_stride, depth, add);
+      kProducts<B>[std::min(kRowsAtOnce, rows - r)](a + r* a_stride, a_stride, b + c, b_stride,
+                                                    out + r* out_stride + c, out_stride, depth, add);
     }
   }
   for (std::int64_t r = 0; c < columns && r < rows; ++r) {
@@ -105,12 +133,51 @@ SABIYARN_KERNEL inline void product_all(std::int64_t rows, std::int64_t columns,
   }
 }
 
-// Weights of a tile's scores, in place, and their sum; `largest` and what was summed before are brought up to
-// date.
-[[gnu::noinline]] SABIYARN_KERNEL void weigh(float* scores, std::int64_t count, float& largest, float& sum,
-                                             float* mixed, std::int64_t head_dim) noexcept {
-  Eight top = broadcast8(-std::numeric_limits<float>::infinity());
-  for (std::int64_t t = 0; t < count; t += 8) top = maximum(load8(scores + t), top);
+// The queries of one call of attend().
+struct Attending {
+  float* queries;       // [kAttentionQueries, head_dim]: scaled
+  float* accumulators;  // [kAttentionQueries, head_dim]
+  float* scores;        // [kAttentionQueries, kSlotTile], then weights
+  float* unpacked;      // [2, kSlotTile, head_dim]
+  SlotRuns visible[kAttentionQueries];
+  const float* masks[kAttentionQueries];  // by position, or null
+  float largest[kAttentionQueries];
+  float sums[kAttentionQueries];
+  bool seen[kAttentionQueries];  // does the query see anything?
+};
+
+// Scores of a tile as the query sees them: hidden ones become -infinity, a mask is added. False if all are
+// hidden.
+SABIYARN_KERNEL inline bool hide(const SlotRuns& visible, const float* mask, std::int64_t tile,
+                                 float* scores) noexcept {
+  std::int64_t done = 0;
+  bool any = false;
+  for (const SlotRun& run : visible) {
+    const std::int64_t first = std::max(run.first - tile, done), end = std::min(run.end - tile, kSlotTile);
+    if (first >= end) continue;
+    std::fill(scores + done, scores + first, kHidden);
+    done = end;
+    if (mask == nullptr) {
+      any = true;
+      continue;
+    }
+    const float* added = mask + tile + run.offset;
+    for (std::int64_t t = first; t < end; ++t) {
+      scores[t] = added[t] == kHidden ? kHidden : scores[t] + added[t];
+      any |= added[t] != kHidden;
+    }
+  }
+  std::fill(scores + done, scores + kSlotTile, kHidden);
+  return any;
+}
+
+// The online softmax update: a tile's scores become weights, in place; the largest score, the sum of weights
+// and the accumulators are brought up to date.
+[[gnu::noinline]] SABIYARN_KERNEL void update_softmax(float* scores, float& largest, float& sum,
+                                                      float* accumulators, std::int64_t head_dim) noexcept {
+  Eight top = broadcast8(kHidden);
+  SABIYARN_UNROLL
+  for (std::int64_t t = 0; t < kSlotTile; t += 8) top = maximum(load8(scores + t), top);
   float lanes[8];
   store8(top, lanes);
   const float tile_largest = *std::max_element(lanes, lanes + 8);
@@ -118,13 +185,14 @@ SABIYARN_KERNEL inline void product_all(std::int64_t rows, std::int64_t columns,
     if (sum != 0.0f) {
       const float rescale = exp_float(largest - tile_largest);
       sum *= rescale;
-      for (std::int64_t d = 0; d < head_dim; d += 8)
-        store8(load8(mixed + d) * broadcast8(rescale), mixed + d);
+      for (std::int64_t d = 0; d < head_dim; d += 8) {
+        store8(load8(accumulators + d) * broadcast8(rescale), accumulators + d);
+      }
     }
     largest = tile_largest;
   }
   Eight sums = {};
-  for (std::int64_t t = 0; t < count; t += 8) {
+  for (std::int64_t t = 0; t < kSlotTile; t += 8) {
     Eight weight = load8(scores + t) - broadcast8(largest);
     exp_in_place(weight);
     store8(weight, scores + t);
@@ -134,201 +202,158 @@ SABIYARN_KERNEL inline void product_all(std::int64_t rows, std::int64_t columns,
   for (const float lane : lanes) sum += lane;
 }
 
-template <typename Value>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void finish(const AttentionInput& input, const float* mixed,
-                                                          float sum, std::int64_t head, float* out) noexcept {
-  const std::int64_t head_dim = input.shape.head_dim;
-  const float share = 1.0f / sum;
-  for (std::int64_t d = 0; d < head_dim; d += 8) {
-    Eight value = load8(mixed + d) * broadcast8(share);
-    if constexpr (sizeof(Value) == 1) value = value * load8(input.value_scale + head * head_dim + d);
-    store8(value, out + d);
+constexpr std::int64_t tiles_end(std::int64_t slots) noexcept {
+  return (slots + kKeyTile - 1) / kKeyTile * kKeyTile;
+}
+
+// One tile of keys and values, of which the slots begin ... end - 1 (of the tile) are seen by the queries
+// first ... last.
+template <typename B>
+[[gnu::always_inline]] SABIYARN_KERNEL inline void attend_tile(Attending& at, const B* keys, const B* values,
+                                                               std::int64_t tile, std::int64_t begin,
+                                                               std::int64_t end, std::int64_t first,
+                                                               std::int64_t last,
+                                                               std::int64_t head_dim) noexcept {
+  const std::int64_t count = last - first + 1;
+  float* scores = at.scores + first * kSlotTile;
+  for (std::int64_t t = begin / kKeyTile * kKeyTile; t < end; t += kKeyTile) {
+    product_all(count, kKeyTile, at.queries + first * head_dim, head_dim, keys + t * head_dim, kKeyTile,
+                scores + t, kSlotTile, head_dim, false);
   }
+  for (std::int64_t i = first; i <= last; ++i) {
+    float* row = at.scores + i * kSlotTile;
+    const bool all = at.masks[i] == nullptr && visible_bits(at.visible[i], tile) == ~std::uint64_t{0};
+    if (!all && !hide(at.visible[i], at.masks[i], tile, row)) {
+      std::fill(row, row + kSlotTile, 0.0f);
+      continue;
+    }
+    at.seen[i] = true;
+    update_softmax(row, at.largest[i], at.sums[i], at.accumulators + i * head_dim, head_dim);
+  }
+  product_all(count, head_dim, scores + begin, kSlotTile, values + begin * head_dim, head_dim,
+              at.accumulators + first * head_dim, head_dim, end - begin, true);
 }
 
 template <typename Value>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void scaled_query(const AttentionInput& input,
-                                                                const float* query, std::int64_t head,
-                                                                float* target) noexcept {
-  const std::int64_t head_dim = input.shape.head_dim;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  for (std::int64_t d = 0; d < head_dim; d += 8) {
-    Eight value = load8(query + d) * broadcast8(scale);
-    if constexpr (sizeof(Value) == 1) value = value * load8(input.key_scale + head * head_dim + d);
-    store8(value, target + d);
-  }
-}
-
-// One query at a time: keys and values are read once, in their order, and used where they are.
-template <typename Value>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void attend_one(const AttentionInput& input, const float* query,
-                                                              const Value* keys, const Value* values,
-                                                              std::int64_t length, std::int64_t head,
-                                                              float* out, float* scratch) noexcept {
-  const std::int64_t head_dim = input.shape.head_dim;
-  float *q = scratch, *mixed = q + head_dim, *scores = mixed + head_dim;
-  scaled_query<Value>(input, query, head, q);
-  std::fill(mixed, mixed + head_dim, 0.0f);
-  float largest = -std::numeric_limits<float>::infinity(), sum = 0.0f;
-  for (std::int64_t begin = 0; begin < length; begin += kKeys) {
-    const std::int64_t count = std::min(kKeys, length - begin);
-    const Value *key = keys + begin * head_dim, *value = values + begin * head_dim;
-    std::int64_t t = 0;
-    for (; t + 8 <= count; t += 8, key += 8 * head_dim) {
-      Eight partial[8] = {};
-      for (std::int64_t d = 0; d < head_dim; d += 8) {
-        const Eight part = load8(q + d);
-        SABIYARN_UNROLL
-        for (int i = 0; i < 8; ++i) {
-          partial[i] = multiply_add(part, load8(key + i * head_dim + d), partial[i]);
-        }
-      }
-      store8(sums_of(partial), scores + t);
-    }
-    if (t < count) {
-      Eight partial[8] = {};
-      for (std::int64_t i = 0; i < count - t; ++i) {
-        for (std::int64_t d = 0; d < head_dim; d += 8) {
-          partial[i] = multiply_add(load8(q + d), load8(key + i * head_dim + d), partial[i]);
-        }
-      }
-      store8(sums_of(partial), scores + t);
-      std::fill(scores + count, scores + t + 8, -std::numeric_limits<float>::infinity());
-    }
-    weigh(scores, count, largest, sum, mixed, head_dim);
-    std::int64_t d = 0;
-    for (; d + 32 <= head_dim; d += 32) {
-      Eight sums[4];
-      SABIYARN_UNROLL
-      for (int v = 0; v < 4; ++v) sums[v] = load8(mixed + d + 8 * v);
-      for (std::int64_t k = 0; k < count; ++k) {
-        const Eight weight = broadcast8(scores[k]);
-        SABIYARN_UNROLL
-        for (int v = 0; v < 4; ++v) {
-          sums[v] = multiply_add(weight, load8(value + k * head_dim + d + 8 * v), sums[v]);
-        }
-      }
-      SABIYARN_UNROLL
-      for (int v = 0; v < 4; ++v) store8(sums[v], mixed + d + 8 * v);
-    }
-    for (; d < head_dim; d += 8) {
-      Eight sums = load8(mixed + d);
-      for (std::int64_t k = 0; k < count; ++k) {
-        sums = multiply_add(broadcast8(scores[k]), load8(value + k * head_dim + d), sums);
-      }
-      store8(sums, mixed + d);
-    }
-  }
-  finish<Value>(input, mixed, sum, head, out);
-}
-
-// Many queries: tiles of keys are unpacked once for all of them, and products of matrices do the rest.
-template <typename Value>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void attend_many(
-    const AttentionInput& input, const float* queries, std::int64_t stride, const Value* keys,
-    const Value* values, std::int64_t past, std::int64_t count, std::int64_t head, float* out,
-    std::int64_t out_stride, float* scratch) noexcept {
-  const std::int64_t head_dim = input.shape.head_dim;
-  float *q = scratch, *mixed = q + kAttentionQueries * head_dim,
-        *scores = mixed + kAttentionQueries * head_dim;
-  float *key_tile = scores + kAttentionQueries * kKeys, *value_tile = key_tile + kKeys * head_dim;
-  float largest[kAttentionQueries], sums[kAttentionQueries];
-  for (std::int64_t i = 0; i < count; ++i) {
-    scaled_query<Value>(input, queries + i * stride, head, q + i * head_dim);
-    largest[i] = -std::numeric_limits<float>::infinity();
-    sums[i] = 0.0f;
-  }
-  std::fill(mixed, mixed + count * head_dim, 0.0f);
-  const std::int64_t length = past + count;
-  for (std::int64_t begin = 0; begin < length; begin += kKeys) {
-    const std::int64_t num_keys = std::min(kKeys, length - begin);
-    // Keys stand in columns, so that one query's scores are next to each other; the tile's rest is zeros.
-    for (std::int64_t t = 0; t < kKeys; t += 8) {
-      for (std::int64_t d = 0; d < head_dim; d += 8) {
-        Eight block[8];
-        SABIYARN_UNROLL
-        for (std::int64_t k = 0; k < 8; ++k) {
-          block[k] = t + k < num_keys ? load8(keys + (begin + t + k) * head_dim + d) : Eight{};
-        }
-        transpose(block);
-        SABIYARN_UNROLL
-        for (std::int64_t k = 0; k < 8; ++k) store8(block[k], key_tile + (d + k) * kKeys + t);
-      }
-    }
-    for (std::int64_t t = 0; t < num_keys; ++t) {
-      for (std::int64_t d = 0; d < head_dim; d += 8) {
-        store8(load8(values + (begin + t) * head_dim + d), value_tile + t * head_dim + d);
-      }
-    }
-    product_all(count, kKeys, q, head_dim, key_tile, kKeys, scores, kKeys, head_dim, false);
-    // Query i sees the keys before slot past + i + 1; the first ones may see none of this tile.
-    const std::int64_t first = std::max<std::int64_t>(0, begin - past);
-    for (std::int64_t i = first; i < count; ++i) {
-      float* row = scores + i * kKeys;
-      const std::int64_t seen = std::min(kKeys, past + i + 1 - begin);
-      std::fill(row + seen, row + kKeys, -std::numeric_limits<float>::infinity());
-      weigh(row, kKeys, largest[i], sums[i], mixed + i * head_dim, head_dim);
-    }
-    product_all(count - first, head_dim, scores + first * kKeys, kKeys, value_tile, head_dim,
-                mixed + first * head_dim, head_dim, num_keys, true);
-  }
-  for (std::int64_t i = 0; i < count; ++i) {
-    finish<Value>(input, mixed + i * head_dim, sums[i], head, out + i * out_stride);
-  }
+[[gnu::always_inline]] SABIYARN_KERNEL inline void unpack(const Value* source, std::int64_t count,
+                                                          float* target) noexcept {
+  for (std::int64_t i = 0; i < count; i += 8) store8(load8(source + i), target + i);
 }
 
 template <typename Value>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void attend_as(const AttentionInput& input, std::int64_t row,
-                                                             std::int64_t head, std::int64_t first,
-                                                             std::int64_t end, float* scratch) noexcept {
-  const AttentionShape& shape = input.shape;
-  const std::int64_t width = shape.heads * shape.head_dim;
-  const std::int64_t offset = (row * shape.heads + head) * shape.capacity * shape.head_dim;
+[[gnu::always_inline]] SABIYARN_KERNEL inline void attend_as(const AttentionInput& input,
+                                                             const AttentionQueries& group, std::int64_t head,
+                                                             float* scratch) noexcept {
+  const auto [rows, heads, head_dim, capacity] = input.shape;
+  const AttentionSegment& segment = input.segments[static_cast<std::size_t>(group.segment)];
+  const std::int64_t width = heads * head_dim, count = group.end - group.first;
+  const std::int64_t token = group.first_token + group.first;
+  const std::int64_t position = segment.total - segment.num_tokens + group.first;  // of the first query
+  const std::int64_t offset = (segment.row * heads + head) * capacity * head_dim;
   const Value* keys = reinterpret_cast<const Value*>(input.keys) + offset;
   const Value* values = reinterpret_cast<const Value*>(input.values) + offset;
-  const std::int64_t token = row * shape.tokens + first;
-  const float* query = input.qkv + token * 3 * width + head * shape.head_dim;
-  float* out = input.out + token * width + head * shape.head_dim;
-  const std::int64_t past = input.last[row] + 1 - shape.tokens + first;  // slots before the first query's own
-  if (end - first > kFewQueries) {
-    attend_many<Value>(input, query, 3 * width, keys, values, past, end - first, head, out, width, scratch);
-    return;
+
+  Attending at;
+  at.queries = scratch;
+  at.accumulators = at.queries + kAttentionQueries * head_dim;
+  at.scores = at.accumulators + kAttentionQueries * head_dim;
+  at.unpacked = at.scores + kAttentionQueries * kSlotTile;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float* query = input.qkv + (token + i) * 3 * width + head * head_dim;
+    for (std::int64_t d = 0; d < head_dim; d += 8) {
+      Eight value = load8(query + d) * broadcast8(scale);
+      if constexpr (sizeof(Value) == 1) value = value * load8(input.key_scale + head * head_dim + d);
+      store8(value, at.queries + i * head_dim + d);
+    }
+    at.visible[i] = visible_slots(segment, position + i, input.window, input.num_sinks, capacity);
+    at.masks[i] = segment.mask_at < 0
+                      ? nullptr
+                      : input.mask.data() + segment.mask_at + (group.first + i) * segment.total;
+    at.largest[i] = kHidden;
+    at.sums[i] = 0.0f;
+    at.seen[i] = false;
   }
-  for (std::int64_t i = 0; i < end - first; ++i) {
-    attend_one<Value>(input, query + i * 3 * width, keys, values, past + i + 1, head, out + i * width,
-                      scratch);
+  std::fill(at.accumulators, at.accumulators + count * head_dim, 0.0f);
+
+  for (std::int64_t tile = 0; tile < std::min(segment.total, capacity); tile += kSlotTile) {
+    std::uint64_t bits = 0;
+    std::int64_t first = count, last = -1;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::uint64_t seen = visible_bits(at.visible[i], tile);
+      if (seen == 0) continue;
+      bits |= seen;
+      first = std::min(first, i);
+      last = i;
+    }
+    if (bits == 0) continue;
+    const std::int64_t begin = std::countr_zero(bits), end = kSlotTile - std::countl_zero(bits);
+    const Value *tile_keys = keys + tile * head_dim, *tile_values = values + tile * head_dim;
+    if constexpr (sizeof(Value) < sizeof(float)) {
+      if (last - first + 1 >= kUnpackedQueries) {
+        float* unpacked_values = at.unpacked + kSlotTile * head_dim;
+        const std::int64_t low = begin / kKeyTile * kKeyTile * head_dim, high = tiles_end(end) * head_dim;
+        unpack(tile_keys + low, high - low, at.unpacked + low);
+        unpack(tile_values + begin * head_dim, (end - begin) * head_dim, unpacked_values + begin * head_dim);
+        attend_tile(at, static_cast<const float*>(at.unpacked), static_cast<const float*>(unpacked_values),
+                    tile, begin, end, first, last, head_dim);
+        continue;
+      }
+    }
+    attend_tile(at, tile_keys, tile_values, tile, begin, end, first, last, head_dim);
+  }
+
+  for (std::int64_t i = 0; i < count; ++i) {
+    float* out = input.out + (token + i) * width + head * head_dim;
+    const float share = at.seen[i] ? 1.0f / at.sums[i] : 0.0f;
+    for (std::int64_t d = 0; d < head_dim; d += 8) {
+      Eight value = load8(at.accumulators + i * head_dim + d) * broadcast8(share);
+      if constexpr (sizeof(Value) == 1) value = value * load8(input.value_scale + head * head_dim + d);
+      // A product that underflowed to -0 becomes 0, whether or not hidden slots were added to it.
+      store8(value + broadcast8(0.0f), out + d);
+    }
   }
 }
 
-#define SABIYARN_ATTEND(name, Value)                                                                   \
-  [[gnu::noinline]] SABIYARN_KERNEL void name(const AttentionInput& input, std::int64_t row,           \
-                                              std::int64_t head, std::int64_t first, std::int64_t end, \
-                                              float* scratch) noexcept {                               \
-    attend_as<Value>(input, row, head, first, end, scratch);                                           \
+#define SABIYARN_ATTEND(name, Value)                                                                      \
+  [[gnu::noinline]] SABIYARN_KERNEL void name(const AttentionInput& input, const AttentionQueries& group, \
+                                              std::int64_t head, float* scratch) noexcept {               \
+    attend_as<Value>(input, group, head, scratch);                                                        \
   }
 SABIYARN_ATTEND(attend_halves, half_bits)
 SABIYARN_ATTEND(attend_floats, float)
 SABIYARN_ATTEND(attend_bytes, std::int8_t)
 #undef SABIYARN_ATTEND
 
-SABIYARN_KERNEL inline void attend(const AttentionInput& input, std::int64_t row, std::int64_t head,
-                                   std::int64_t first, std::int64_t end, float* scratch) noexcept {
+SABIYARN_KERNEL inline void attend(const AttentionInput& input, const AttentionQueries& group,
+                                   std::int64_t head, float* scratch) noexcept {
   switch (input.dtype) {
     case KvDtype::kFloat16:
-      attend_halves(input, row, head, first, end, scratch);
+      attend_halves(input, group, head, scratch);
       break;
     case KvDtype::kFloat32:
-      attend_floats(input, row, head, first, end, scratch);
+      attend_floats(input, group, head, scratch);
       break;
     case KvDtype::kInt8:
-      attend_bytes(input, row, head, first, end, scratch);
+      attend_bytes(input, group, head, scratch);
       break;
   }
 }
 
-// As onnxruntime's QuantizeLinear: to the nearest whole number of units, even on ties, clipped to 8 bits.
-SABIYARN_KERNEL inline void append_bytes(const float* source, const float* scale, std::int8_t* target,
-                                         std::int64_t count) noexcept {
+// New keys and values as the cache stores them.
+SABIYARN_KERNEL inline void store_rounded(const float* source, const float*, half_bits* target,
+                                          std::int64_t count) noexcept {
+  float_to_half(source, target, static_cast<std::size_t>(count));
+}
+
+SABIYARN_KERNEL inline void store_rounded(const float* source, const float*, float* target,
+                                          std::int64_t count) noexcept {
+  std::copy(source, source + count, target);
+}
+
+// As onnxruntime's QuantizeLinear: to the nearest integer number of units, even on ties, clipped to 8 bits.
+SABIYARN_KERNEL inline void store_rounded(const float* source, const float* scale, std::int8_t* target,
+                                          std::int64_t count) noexcept {
   for (std::int64_t d = 0; d < count; ++d) {
     const float units = source[d] * (1.0f / scale[d]);
     const float clipped = units < -128.0f ? -128.0f : units > 127.0f ? 127.0f : units;
@@ -339,29 +364,44 @@ SABIYARN_KERNEL inline void append_bytes(const float* source, const float* scale
   }
 }
 
-SABIYARN_KERNEL inline void append(const AttentionInput& input, std::int64_t row,
-                                   std::int64_t head) noexcept {
-  const AttentionShape& shape = input.shape;
-  const std::int64_t head_dim = shape.head_dim, width = shape.heads * head_dim;
-  const auto bytes = static_cast<std::int64_t>(value_bytes(input.dtype));
-  const std::int64_t slot = (row * shape.heads + head) * shape.capacity + input.last[row] + 1 - shape.tokens;
-  for (int side = 0; side < 2; ++side) {
-    const float* source = input.qkv + row * shape.tokens * 3 * width + (1 + side) * width + head * head_dim;
-    std::byte* target = (side == 0 ? input.keys : input.values) + slot * head_dim * bytes;
-    const float* scale = side == 0 ? input.key_scale : input.value_scale;
-    for (std::int64_t i = 0; i < shape.tokens; ++i, source += 3 * width, target += head_dim * bytes) {
-      switch (input.dtype) {
-        case KvDtype::kFloat16:
-          float_to_half(source, reinterpret_cast<half_bits*>(target), static_cast<std::size_t>(head_dim));
-          break;
-        case KvDtype::kFloat32:
-          std::memcpy(target, source, static_cast<std::size_t>(head_dim * bytes));
-          break;
-        case KvDtype::kInt8:
-          append_bytes(source, scale + head * head_dim, reinterpret_cast<std::int8_t*>(target), head_dim);
-          break;
-      }
+template <typename Value>
+[[gnu::always_inline]] SABIYARN_KERNEL inline void append_as(const AttentionInput& input,
+                                                             const AttentionQueries& group,
+                                                             std::int64_t head) noexcept {
+  const auto [rows, heads, head_dim, capacity] = input.shape;
+  const AttentionSegment& segment = input.segments[static_cast<std::size_t>(group.segment)];
+  const std::int64_t width = heads * head_dim;
+  const std::int64_t offset = (segment.row * heads + head) * capacity * head_dim;
+  Value* keys = reinterpret_cast<Value*>(input.keys) + offset;
+  Value* values = reinterpret_cast<Value*>(input.values) + offset;
+  const bool scaled = sizeof(Value) == 1;
+  const float* key_scale = scaled ? input.key_scale + head * head_dim : nullptr;
+  const float* value_scale = scaled ? input.value_scale + head * head_dim : nullptr;
+  for (std::int64_t i = group.first; i < group.end; ++i) {
+    const std::int64_t slot = ring_slot(segment.total - segment.num_tokens + i, input.num_sinks, capacity);
+    const float* source = input.qkv + (group.first_token + i) * 3 * width + width + head * head_dim;
+    Value* key = keys + slot / kKeyTile * kKeyTile * head_dim + slot % kKeyTile;
+    for (std::int64_t d = 0; d < head_dim; d += 8) {
+      Value rounded[8];
+      store_rounded(source + d, scaled ? key_scale + d : nullptr, rounded, 8);
+      for (std::int64_t lane = 0; lane < 8; ++lane) key[(d + lane) * kKeyTile] = rounded[lane];
     }
+    store_rounded(source + width, value_scale, values + slot * head_dim, head_dim);
+  }
+}
+
+SABIYARN_KERNEL inline void append(const AttentionInput& input, const AttentionQueries& group,
+                                   std::int64_t head) noexcept {
+  switch (input.dtype) {
+    case KvDtype::kFloat16:
+      append_as<half_bits>(input, group, head);
+      break;
+    case KvDtype::kFloat32:
+      append_as<float>(input, group, head);
+      break;
+    case KvDtype::kInt8:
+      append_as<std::int8_t>(input, group, head);
+      break;
   }
 }
 

@@ -1,7 +1,6 @@
 #include "core/kernels/linear.hpp"
 
 #include <array>
-#include <cstring>
 
 #include "core/kernels/linear_sets.hpp"
 #include "core/simd/instruction_sets.hpp"
@@ -27,9 +26,11 @@ std::span<const LinearKernels* const> linear_kernels() noexcept {
     }
     Usable() {
 #if defined(__x86_64__)
-      add(has_avx512_vnni(), kLinearAvx512Vnni);
-      add(has_avx_vnni(), kLinearAvxVnni);
-      add(has_avx2(), kLinearAvx2);
+      if (has_avx2_f16c_fma()) {  // for the products with floats, which all three share
+        add(has_avx512_vnni(), kLinearAvx512Vnni);
+        add(has_avx_vnni(), kLinearAvxVnni);
+        add(true, kLinearAvx2);
+      }
 #elif defined(__aarch64__)
       add(has_dot_product(), kLinearDotProduct);
 #endif
@@ -38,30 +39,6 @@ std::span<const LinearKernels* const> linear_kernels() noexcept {
   };
   static const Usable usable;
   return {usable.kernels.data(), usable.count};
-}
-
-void read_row(const TiledMatrix& weights, std::int64_t row, float* target) noexcept {
-  const std::byte* source = weights.tile(row / kTileOutputs);
-  const auto lane = static_cast<std::size_t>(row % kTileOutputs);
-  const auto number = [&source, lane](std::size_t of) {
-    float value;
-    std::memcpy(&value, source + (of * kTileOutputs + lane) * sizeof value, sizeof value);
-    return value;
-  };
-  for (std::int64_t b = 0; b < weights.blocks();
-       ++b, source += weights.block_bytes(), target += weights.block) {
-    const float scale = number(0), offset = weights.bits == 4 ? number(1) : 0.0f;
-    const auto* codes = reinterpret_cast<const std::uint8_t*>(source + weights.header_bytes()) + 4 * lane;
-    for (std::int64_t k = 0; k < weights.block; ++k) {
-      if (weights.bits == 8) {
-        const std::uint8_t code = codes[k / 4 * static_cast<std::int64_t>(kGroupBytes) + k % 4];
-        target[k] = scale * static_cast<float>(static_cast<std::int8_t>(code));
-      } else {
-        const std::uint8_t both = codes[k / 8 * static_cast<std::int64_t>(kGroupBytes) + k % 4];
-        target[k] = scale * static_cast<float>(k % 8 < 4 ? both & 15 : both >> 4) + offset;
-      }
-    }
-  }
 }
 
 }  // namespace sabiyarn

@@ -1,13 +1,18 @@
-// csrc/core/kernels/linear.hpp - products of float32 rows with a TiledMatrix of 8-bit or 4-bit weights.
+// csrc/core/kernels/linear.hpp - products of float32 rows with a TiledMatrix.
+//
+// Integer weights meet rows that were rounded to 8 bits (quantized_activations.hpp):
 //
 //   out[row, n] = sum over blocks b of  scale[n, b] * row_scale[b] * (integer dot product of the codes)
-//                                       + offset[n, b] * row_scale[b] * (sum of the row's codes)       (4
-//                                       bits)
+//                                       + offset[n, b] * row_scale[b] * (sum of the row's codes)   (4 bits only)
+//
+// Integer sums are exact and the float operations are added in the order of the blocks without fused multiply-add.
+// Float weights meet the rows as they are:
+//
+//   out[row, n] = fma(x[K - 1], w[n, K - 1], ... fma(x[1], w[n, 1], fma(x[0], w[n, 0], 0)))
 //
 // Then, where they are asked for: + bias[n], GELU, + residual[row, n].
 //
-// Integer sums are exact and the float operations are added in the order of the blocks without fused
-// multiply-add, so every instruction set gives the same bits.
+// So every instruction set gives the same bits, for one row and for many.
 #pragma once
 
 #include <cstdint>
@@ -39,15 +44,15 @@ struct LinearKernels {
   void (*normalize)(const float* values, std::int64_t width, const Norm& norm, float* target) noexcept;
   // Rounds row `row` of `rounded`, which has been resized.
   void (*round_row)(const float* values, std::int64_t row, QuantizedActivations& rounded) noexcept;
-  // The outputs of tiles first ... end - 1, for all rows.
+  // The outputs of tiles first ... end - 1, for all rows; of integer weights.
   void (*multiply)(const TiledMatrix& weights, const QuantizedActivations& rows, std::int64_t first,
                    std::int64_t end, const LinearOutput& output) noexcept;
+  // The same of float weights and rows [num_rows, inputs].
+  void (*multiply_floats)(const TiledMatrix& weights, const float* rows, std::int64_t num_rows,
+                          std::int64_t first, std::int64_t end, const LinearOutput& output) noexcept;
 };
 
 // Those that this CPU can run, the best first; the last one runs everywhere.
 std::span<const LinearKernels* const> linear_kernels() noexcept;
-
-// target[k] = weights[row, k] in float32: one row of an embedding.
-void read_row(const TiledMatrix& weights, std::int64_t row, float* target) noexcept;
 
 }  // namespace sabiyarn

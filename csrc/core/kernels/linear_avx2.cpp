@@ -113,7 +113,7 @@ template <int kRows, bool kAhead>
 #include "core/kernels/linear_kernel.hpp"
 
 namespace sabiyarn {
-const LinearKernels kLinearAvx2 = {"avx2", normalize, round_row, multiply};
+const LinearKernels kLinearAvx2 = {"avx2", normalize, round_row, multiply, multiply_floats_avx2};
 }  // namespace sabiyarn
 
 #endif

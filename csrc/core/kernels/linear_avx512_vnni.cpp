@@ -24,7 +24,7 @@ SABIYARN_KERNEL inline __m256i dot_products(__m256i sums, __m256i unsigned_bytes
 #include "core/kernels/linear_vnni.hpp"
 
 namespace sabiyarn {
-const LinearKernels kLinearAvx512Vnni = {"avx512_vnni", normalize, round_row, multiply};
+const LinearKernels kLinearAvx512Vnni = {"avx512_vnni", normalize, round_row, multiply, multiply_floats_avx2};
 }  // namespace sabiyarn
 
 #endif

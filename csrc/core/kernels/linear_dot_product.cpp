@@ -110,7 +110,8 @@ template <int kRows, bool kAhead>
 #include "core/kernels/linear_kernel.hpp"
 
 namespace sabiyarn {
-const LinearKernels kLinearDotProduct = {"dot_product", normalize, round_row, multiply};
+const LinearKernels kLinearDotProduct = {"dot_product", normalize, round_row, multiply,
+                                         multiply_floats_plain};
 }  // namespace sabiyarn
 
 #endif

@@ -11,8 +11,7 @@
 #include <bit>
 #include <cmath>
 
-#include "core/kernels/linear.hpp"
-#include "core/simd/gelu.hpp"
+#include "core/kernels/linear_output.hpp"
 #include "core/simd/lanes.hpp"
 
 namespace sabiyarn {
@@ -72,14 +71,6 @@ SABIYARN_KERNEL inline void round_row(const float* values, std::int64_t row,
   }
 }
 
-SABIYARN_KERNEL inline void write(Eight value, const LinearOutput& output, std::int64_t first,
-                                  std::int64_t at) noexcept {
-  if (output.bias != nullptr) value = value + load8(output.bias + first);
-  if (output.gelu) gelu_in_place(value);
-  if (output.residual != nullptr) value = value + load8(output.residual + at);
-  store8(value, output.out + at);
-}
-
 SABIYARN_KERNEL inline Eight load_header(const std::byte* source) noexcept {
   return load8(reinterpret_cast<const float*>(source));
 }
@@ -117,25 +108,7 @@ template <int kBits, int kRows, bool kAhead>
       if constexpr (kBits == 4) total[r] = total[r] + offset * broadcast8(scaled_sums[at]);
     }
   }
-  const std::int64_t first = tile * kTileOutputs;
-  const std::int64_t left = weights.outputs - first;
-  if (left >= kTileOutputs) {
-    for (int r = 0; r < kRows; ++r) write(total[r], output, first, (row + r) * weights.outputs + first);
-    return;
-  }
-  for (int r = 0; r < kRows; ++r) {  // of the last tile, what is not filling
-    float bias[kTileOutputs] = {}, residual[kTileOutputs] = {}, out[kTileOutputs];
-    const std::int64_t begin = (row + r) * weights.outputs + first;
-    LinearOutput part = output;
-    part.out = out;
-    if (output.bias != nullptr)
-      part.bias = std::copy(output.bias + first, output.bias + weights.outputs, bias) - left;
-    if (output.residual != nullptr) {
-      part.residual = std::copy(output.residual + begin, output.residual + begin + left, residual) - left;
-    }
-    write(total[r], part, 0, 0);
-    std::copy(out, out + left, output.out + begin);
-  }
+  for (int r = 0; r < kRows; ++r) write_tile(total[r], weights.outputs, tile, row + r, output);
 }
 
 // A function for each number of rows, so that all of its sums stay in registers. They are no templates: GCC
@@ -176,7 +149,7 @@ constexpr TileFunctions kNibbles = {{nullptr, ahead_4_1, ahead_4_2, ahead_4_3, a
 SABIYARN_KERNEL inline void multiply(const TiledMatrix& weights, const QuantizedActivations& rows,
                                      std::int64_t first, std::int64_t end,
                                      const LinearOutput& output) noexcept {
-  const TileFunctions& functions = weights.bits == 8 ? kBytes : kNibbles;
+  const TileFunctions& functions = weights.type == WeightType::kInt8 ? kBytes : kNibbles;
   for (std::int64_t tile = first; tile < end; ++tile) {
     for (std::int64_t row = 0; row < rows.rows; row += kRowsAtOnce) {
       const std::int64_t count = std::min(kRowsAtOnce, rows.rows - row);

@@ -153,5 +153,5 @@ template <int kRows, bool kAhead>
 #include "core/kernels/linear_kernel.hpp"
 
 namespace sabiyarn {
-const LinearKernels kLinearPlain = {"plain", normalize, round_row, multiply};
+const LinearKernels kLinearPlain = {"plain", normalize, round_row, multiply, multiply_floats_plain};
 }  // namespace sabiyarn

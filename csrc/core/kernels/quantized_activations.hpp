@@ -5,7 +5,6 @@
 // Rows are rounded on their own, so what a row gives does not depend on what is computed beside it.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <vector>
 

@@ -1,9 +1,11 @@
 // csrc/core/kv/kv_cache.hpp - keys and values of every layer as float16, float32 or int8, one buffer per layer
 // and side.
 //
-// A buffer is [rows, num_heads, capacity, head_dim], C order, as CachedAttention takes its past. Rows are
-// independent: each has its own length and its own ring (window_ring.hpp). No memory is taken before the
-// first reserve() or begin_append(); capacity then doubles, one layer's buffer at a time, up to the window.
+// Values are [rows, num_heads, capacity, head_dim], keys [rows, num_heads, capacity / 16, head_dim, 16]:
+// sixteen keys are woven, so that one query multiplies sixteen keys at once without a horizontal sum. Sixteen
+// slots of either are the same number of adjacent bytes, and only such tiles are ever copied. Rows are
+// independent: each has a ring of its own (window_ring.hpp). No memory is taken before the first reserve() or
+// begin_append(); capacity then doubles, one layer's buffer at a time, up to the ring's size.
 #pragma once
 
 #include <cstddef>
@@ -18,6 +20,8 @@ namespace sabiyarn {
 // int8 values stand for themselves times a scale that the graph knows; the cache only keeps them.
 enum class KvDtype : std::uint8_t { kFloat16, kFloat32, kInt8 };
 
+inline constexpr std::int64_t kKeyTile = 16;  // keys that are woven
+
 constexpr std::size_t value_bytes(KvDtype dtype) noexcept {
   return dtype == KvDtype::kInt8 ? 1 : dtype == KvDtype::kFloat16 ? 2 : 4;
 }
@@ -31,48 +35,56 @@ struct KvShape {
 
 class KvCache {
  public:
-  // window: the most positions a row holds. min_capacity: the first allocation, in positions; doubled as
-  // needed.
-  KvCache(KvShape shape, std::int64_t window, std::int64_t num_sink_tokens = 0,
+  // window, num_sink_tokens, slack: of every row's WindowRing. min_capacity: the first allocation, in
+  // positions, rounded up to whole tiles; doubled as needed.
+  KvCache(KvShape shape, std::int64_t window, std::int64_t num_sink_tokens = 0, std::int64_t slack = 0,
           std::int64_t min_capacity = 256);
 
-  // Forgets every row and starts anew with `num_rows` empty ones. Memory is kept for the next reserve().
-  void reset(std::int64_t num_rows);
+  // Adds empty rows, so that there are `num_rows`; the others stay as they are.
+  void resize(std::int64_t num_rows);
 
-  // Makes the capacity hold at least `positions` (at most the window): call it before rows of known length
+  // Makes the capacity hold at least `positions` (at most ring_size()): call it before rows of known length
   // are filled, so that nothing is laid out twice.
   void reserve(std::int64_t positions);
 
-  // Makes room in `row` for `count` new tokens, which the graph then writes at the end of the row's live
-  // slots. Returns the row's length with them: CachedAttention's seqlens_k + 1.
+  // Makes room in `row` for `count` new tokens, at most max_append(row), which the graph then writes. Returns
+  // the row's total with them.
   std::int64_t begin_append(std::int64_t row, std::int64_t count);
 
-  // Row i continues row sources[i]: fork, beam reorder and removal in one. Copies only rows that change, and
-  // only the slots behind those that source and target share since they were forked.
-  void reorder(const std::int32_t* sources, std::int64_t num_rows);
+  // Each of the targets, other rows, continues the first `total` tokens of `source`; what they held is lost. Rows
+  // that begin alike share the pages of their beginning, and only what follows it is copied.
+  void fork(std::int64_t source, const std::int32_t* targets, std::int64_t num_targets, std::int64_t total);
 
   // Forgets the newest tokens of `row` so that its next position is `total`.
   void truncate(std::int64_t row, std::int64_t total);
 
-  // Forgets all tokens of `row`: its next position is 0.
+  // Forgets all tokens of `row`: its next position is 0. restart() keeps the row's memory; release_row()
+  // gives it back to the system, as far as it is whole pages, and keeps the addresses.
   void restart(std::int64_t row);
+  void release_row(std::int64_t row);
 
-  // Forgets every row but `row`, and of that one all but the first `total` positions, at least one. What is
-  // kept becomes row 0, at the capacity that it needs; memory is kept. None of it may have been evicted.
-  void keep_prefix(std::int64_t row, std::int64_t total);
+  // Keys and values of the positions first ... end - 1, all held, as [num_layers, 2, num_heads, end - first,
+  // head_dim] values of the cache's type.
+  void read(std::int64_t row, std::int64_t first, std::int64_t end, std::byte* target) const;
+  // Appends `count` positions whose keys and values have that layout.
+  void write(std::int64_t row, std::int64_t count, const std::byte* source);
 
   // Zeroes what was written and keeps the memory / gives the memory back. Both forget every row.
   void clear() noexcept;
   void free() noexcept;
 
   const KvShape& shape() const noexcept { return shape_; }
-  std::int64_t window() const noexcept { return window_; }
+  std::int64_t window() const noexcept { return empty_ring_.window(); }
+  std::int64_t num_sink_tokens() const noexcept { return empty_ring_.num_sinks(); }
+  std::int64_t ring_size() const noexcept { return empty_ring_.size(); }  // the largest capacity
   std::int64_t num_rows() const noexcept { return static_cast<std::int64_t>(rings_.size()); }
   std::int64_t capacity() const noexcept { return capacity_; }
-  // The position of the next token of `row`: tokens appended since it started.
+  // The position of the next token of `row`.
   std::int64_t next_position(std::int64_t row) const { return ring(row).total(); }
-  // Tokens that `row` takes before its oldest ones are evicted.
-  std::int64_t free_positions(std::int64_t row) const { return window_ - ring(row).length(); }
+  // Positions below it are evicted, but for the sinks; 0 until the first eviction.
+  std::int64_t oldest(std::int64_t row) const { return ring(row).oldest(); }
+  // The most tokens that begin_append() takes at once.
+  std::int64_t max_append(std::int64_t row) const { return ring(row).max_append(); }
   const WindowRing& ring(std::int64_t row) const { return rings_.at(static_cast<std::size_t>(row)); }
 
   // 2 * layers * heads * head_dim * bytes of one value: 36,864 for SabiYarn-125M in float16, 18,432 in int8.
@@ -100,31 +112,29 @@ class KvCache {
   std::int64_t& shared(std::int64_t a, std::int64_t b) noexcept {
     return shared_[static_cast<std::size_t>(a * num_rows() + b)];
   }
-  std::int64_t common_slots(std::int64_t a, std::int64_t b) noexcept {
-    return a == b ? ring(a).length() : shared(a, b);
-  }
+  template <typename Bits, typename Move>
+  void for_each_position(std::int64_t row, std::int64_t first, std::int64_t end, const Move& move) const;
   std::int64_t capacity_for(std::int64_t positions, std::int64_t at_least) const noexcept;
   void unshare_from(std::int64_t row, std::int64_t slot) noexcept;
 
+  bool has_room(std::int64_t rows, std::int64_t capacity) const noexcept;
   // Same rows, larger capacity: in place where the memory suffices.
   void grow(std::int64_t capacity);
   // New memory, one buffer at a time; rows that begin alike share the pages of their beginning.
-  void lay_out(const std::int32_t* sources, std::int64_t num_rows, std::int64_t capacity);
-  bool show_prefix(const PageBuffer& from, const PageBuffer& to, std::int64_t source, std::int64_t first,
-                   const std::vector<std::int64_t>& leader, std::int64_t capacity,
-                   std::int64_t end_slot) const noexcept;
+  void lay_out(std::int64_t num_rows, std::int64_t capacity);
+  bool worth_sharing(std::int64_t slots, std::int64_t capacity) const noexcept;
+  // Has the targets, parts of a buffer for one row each, show the same pages: a row's slots [0, end_slot). False if
+  // the system lacks such pages; nothing was changed then, or some targets show them already.
+  bool show(const std::byte* source, std::int64_t source_capacity, const std::vector<std::byte*>& targets,
+            std::int64_t capacity, std::int64_t end_slot) const noexcept;
 
-  // Rows in place: not more than before.
-  void copy_rows(const std::int32_t* sources, std::int64_t num_rows);
-  void rotate_rows(std::int64_t start, const std::int32_t* sources);
+  // Copies whole tiles: first_slot is rounded down, end_slot up.
   void copy_slots(const std::byte* source, std::int64_t source_capacity, std::byte* target,
                   std::int64_t target_capacity, std::int64_t first_slot,
                   std::int64_t end_slot) const noexcept;
-  void move_slots(std::int64_t row, const std::vector<SlotMove>& moves) noexcept;
 
   KvShape shape_;
-  std::int64_t window_;
-  std::int64_t num_sinks_;
+  WindowRing empty_ring_;
   std::int64_t min_capacity_;
   std::int64_t capacity_ = 0;
   std::uint64_t layout_version_ = 0;
@@ -132,15 +142,6 @@ class KvCache {
   bool shares_pages_ = false;         // do rows show pages of a common beginning?
   std::vector<WindowRing> rings_;     // [num_rows]
   std::vector<std::int64_t> shared_;  // [num_rows, num_rows]: leading slots that two rows have in common
-
-  // Kept between calls so that a decode step allocates nothing.
-  std::vector<SlotMove> moves_;
-  std::vector<std::int32_t> waiting_;
-  std::vector<std::int32_t> identity_;
-  std::vector<std::int64_t> ready_;
-  std::vector<WindowRing> new_rings_;
-  std::vector<std::int64_t> new_shared_;
-  std::vector<std::byte> scratch_;
 };
 
 }  // namespace sabiyarn

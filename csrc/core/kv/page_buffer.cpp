@@ -28,6 +28,21 @@ void PageBuffer::zero() noexcept {
       mmap(data_, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
 }
 
+void PageBuffer::discard(std::size_t begin, std::size_t end, bool shared) noexcept {
+  const std::size_t page = SharedPages::page_bytes();
+  begin = (begin + page - 1) / page * page;
+  end = end / page * page;
+  if (data_ == nullptr || begin >= end) return;
+  // A fresh mapping lets go of the file behind shared pages, but cuts the buffer's mapping in pieces, of
+  // which a process has a limited number. Where either call fails the pages stay, which costs memory only.
+  if (shared) {
+    static_cast<void>(mmap(data_ + begin, end - begin, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+  } else {
+    static_cast<void>(madvise(data_ + begin, end - begin, MADV_DONTNEED));
+  }
+}
+
 std::size_t SharedPages::page_bytes() noexcept {
   static const auto bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   return bytes;

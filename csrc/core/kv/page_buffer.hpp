@@ -37,6 +37,10 @@ class PageBuffer {
   // Makes every byte zero by giving the pages back; the addresses stay.
   void zero() noexcept;
 
+  // Gives the whole pages between the offsets `begin` and `end` back; what they held is undefined afterwards.
+  // The addresses stay. shared: whether SharedPages may be shown there, which are let go of too.
+  void discard(std::size_t begin, std::size_t end, bool shared) noexcept;
+
  private:
   void release() noexcept;
 

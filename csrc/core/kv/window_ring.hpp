@@ -1,68 +1,66 @@
 // csrc/core/kv/window_ring.hpp - which slot holds which position, for one row of a KV cache with a window.
 //
 // Keys carry their position (it is added at the model's input), so attention does not care in which order
-// slots lie. It does care that the newest tokens are written at the end and that the live slots are [0,
-// length()): CachedAttention appends behind the past and reads from slot 0. Hence a ring without
-// rotation: below the window, slot == position. When `count` new tokens do not fit, the oldest go, and the
-// live tokens that stand in the landing zone [window - count, window) move into the slots that became free;
-// the new tokens land in the zone.
+// slots lie. Hence a ring in closed form: sinks keep their slots, every other position goes round behind
+// them, and nothing ever moves. Until the ring is full, slot == position.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 namespace sabiyarn {
 
-struct SlotMove {
-  std::int64_t from;
-  std::int64_t to;
-};
+inline constexpr std::int64_t kSlotTile = 64;  // slots of one step of attention's online softmax
+
+// The slot of `position` among `capacity` slots whose first `num_sinks` never change hands.
+constexpr std::int64_t ring_slot(std::int64_t position, std::int64_t num_sinks,
+                                 std::int64_t capacity) noexcept {
+  return position < capacity ? position : num_sinks + (position - num_sinks) % (capacity - num_sinks);
+}
 
 class WindowRing {
  public:
-  // window: slots of the row, at least 2. The first num_sink_tokens positions are never evicted
-  // (StreamingLLM, arXiv:2309.17453); at least two slots remain for the others.
-  explicit WindowRing(std::int64_t window, std::int64_t num_sink_tokens = 0);
+  // A token sees `window` positions, itself included: the first num_sinks of its text, which are never
+  // evicted (StreamingLLM, arXiv:2309.17453), and the newest others, of which there are at least two. slack:
+  // how many tokens more than one an append takes at least when the ring is full.
+  explicit WindowRing(std::int64_t window, std::int64_t num_sinks = 0, std::int64_t slack = 0);
 
   std::int64_t window() const noexcept { return window_; }
-  std::int64_t length() const noexcept { return length_; }  // live tokens; they fill the slots [0, length)
-  std::int64_t total() const noexcept { return total_; }  // the next position: tokens appended since clear()
+  std::int64_t num_sinks() const noexcept { return num_sinks_; }
+  // Slots: window + slack, rounded up to whole tiles of 64.
+  std::int64_t size() const noexcept { return size_; }
 
-  // The most tokens that one append takes: the sinks that are held stay.
-  std::int64_t max_append() const noexcept { return window_ - std::min(length_, num_sinks_); }
+  // The next position: tokens appended since clear(), less those truncated.
+  std::int64_t total() const noexcept { return total_; }
+  // Positions below it are evicted, but for the sinks; 0 until the first eviction.
+  std::int64_t oldest() const noexcept { return oldest_; }
+  bool holds(std::int64_t position) const noexcept {
+    return position >= 0 && position < total_ && (position < num_sinks_ || position >= oldest_);
+  }
+  std::int64_t slot_of(std::int64_t position) const noexcept {
+    return ring_slot(position, num_sinks_, size_);
+  }
+  // Slots [0, used_slots()) were written, and no others.
+  std::int64_t used_slots() const noexcept { return oldest_ > 0 ? size_ : total_; }
 
-  // Makes room for `count` tokens, 1 <= count <= max_append(), and counts them in.
-  // Returns the first of the `count` adjacent slots in which they land. The caller must carry out `moves`
-  // (overwritten) before anything is written; sources and targets do not overlap, so any order will do.
-  std::int64_t append(std::int64_t count, std::vector<SlotMove>& moves);
+  // The most tokens that one append takes so that each of them still sees its whole window.
+  std::int64_t max_append() const noexcept { return std::max(size_ - total_, size_ - window_ + 1); }
+  // Counts `count` tokens in, 1 <= count <= max_append().
+  void append(std::int64_t count);
 
-  // Forgets the newest tokens so that total() becomes `total`; every forgotten token must still be held.
-  // Tokens that were evicted to make room for them do not come back.
-  void truncate(std::int64_t total, std::vector<SlotMove>& moves);
+  // The lowest total that truncate() takes: the next token must see its whole window.
+  std::int64_t min_total() const noexcept { return oldest_ > 0 ? oldest_ + window_ - num_sinks_ - 1 : 0; }
+  // Forgets the newest tokens, so that total() becomes `total`. What was evicted does not come back.
+  void truncate(std::int64_t total);
 
-  // The slot that holds `position`, or -1 if it was evicted or never appended.
-  std::int64_t slot_of(std::int64_t position) const noexcept;
-
-  // The oldest position held that is not a sink (total() if there is none).
-  std::int64_t oldest_recent() const noexcept;
-
-  void clear() noexcept;
+  void clear() noexcept { total_ = oldest_ = 0; }
 
  private:
-  std::int64_t recent_index(std::int64_t position) const noexcept {
-    return (position - num_sinks_) % (window_ - num_sinks_);
-  }
-  void place(std::int64_t position, std::int64_t slot) noexcept;
-  void start_tracking();
-
   std::int64_t window_;
   std::int64_t num_sinks_;
-  std::int64_t length_ = 0;
+  std::int64_t size_;
   std::int64_t total_ = 0;
-  // Both are empty until the first eviction: until then slot == position.
-  std::vector<std::int32_t> slot_of_recent_;    // [window - num_sinks], by recent_index(position)
-  std::vector<std::int64_t> position_of_slot_;  // [window]
+  std::int64_t oldest_ = 0;
 };
 
 }  // namespace sabiyarn

@@ -11,7 +11,7 @@ namespace {
 
 constexpr float kRemoved = -std::numeric_limits<float>::infinity();
 
-// The row of a beam; before the first commit there is one for all.
+// Returns the row of a beam. Before the first commit all beams share one.
 std::span<const float> row_of(std::span<const float> scores, std::size_t vocab_size,
                               std::size_t beam) noexcept {
   return scores.size() == vocab_size ? scores : scores.subspan(beam * vocab_size, vocab_size);
@@ -65,7 +65,7 @@ std::span<const BeamCandidate> BeamCandidates::best(const BeamSearch& search, st
   return chosen_;
 }
 
-// Tokens without a chance, lowest first, until there are K: the reference always has K candidates.
+// Fills up to K candidates with removed tokens, lowest index first: the reference always has K candidates.
 void BeamCandidates::add_removed(const BeamSearch& search, std::size_t vocab_size) {
   const std::size_t known = chosen_.size();
   for (std::size_t beam = 0; beam < search.num_beams(); ++beam) {

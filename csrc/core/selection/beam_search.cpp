@@ -35,7 +35,7 @@ BeamSearch::BeamSearch(const DecodeOptions& options, std::span<const TokenId> pr
 }
 
 float BeamSearch::length_divisor(std::size_t generated) const {
-  // Kept away from 0 and infinity, which only a length_penalty far outside of use could reach.
+  // Clamped: an extreme length_penalty would otherwise give 0 or infinity.
   const double power = pow_double(static_cast<double>(generated), options_.length_penalty);
   return static_cast<float>(std::clamp(power, 1e-37, 1e37));
 }
@@ -72,7 +72,7 @@ void BeamSearch::update_pool(std::span<const BeamCandidate> candidates,
                       return a.score != b.score ? a.score > b.score : a.place < b.place;
                     });
 
-  // Slots of sequences that drop out are written over by those that come in.
+  // New sequences overwrite the slots of those that drop out.
   free_slots_ = pool_order_;
   for (std::size_t rank = 0; rank < beams; ++rank) {
     if (ranked_[rank].place < beams) std::erase(free_slots_, pool_order_[ranked_[rank].place]);
@@ -139,7 +139,7 @@ std::size_t BeamSearch::certain_length(std::size_t rank) const {
     length = static_cast<std::size_t>(mine - first.begin());
   };
   for (const Hypothesis& beam : running_) limit(beam);
-  // A finished sequence only ever falls in rank: those behind `rank` cannot come to stand there.
+  // The rank of a finished sequence never improves: those behind `rank` cannot move up to it.
   for (std::size_t i = 0; i <= rank; ++i) {
     if (finished(i).reason != FinishReason::none) limit(finished(i).hypothesis);
   }

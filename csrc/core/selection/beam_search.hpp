@@ -1,9 +1,8 @@
-// csrc/core/selection/beam_search.hpp - the beams of one prompt: which run on, which have finished, and when it is
-// over.
+// csrc/core/selection/beam_search.hpp - the beams of one prompt: running, finished, and when the search ends.
 //
-// The bookkeeping of _beam_search in Hugging Face transformers 4.57 (transformers/generation/utils.py), in
-// float32 as there: "not allowed" is an added -1e9, which matters where fewer candidates than beams exist.
-// Equal scores: running beams by candidate order, finished ones older first.
+// Follows _beam_search of Hugging Face transformers 4.57 (transformers/generation/utils.py), in float32 as there.
+// "Not allowed" is an added -1e9, which matters if there are fewer candidates than beams. Ties: running beams keep
+// the order of their candidates, finished ones are ordered from oldest to newest.
 #pragma once
 
 #include <cstddef>
@@ -19,28 +18,27 @@ namespace sabiyarn {
 
 struct BeamCandidate {
   float score;        // sum of the beam's log-probabilities and this token's
-  std::int32_t beam;  // which it extends
+  std::int32_t beam;  // the beam that it extends
   TokenId token;
   float token_score;  // this token's part of the sum
 };
 
 class BeamSearch {
  public:
-  // `options` must outlive the search and have been validated. Memory: 3 * num_beams hypotheses of max_length
-  // tokens.
+  // `options` must be validated and outlive the search. Memory: 3 * num_beams hypotheses of max_length tokens.
   BeamSearch(const DecodeOptions& options, std::span<const TokenId> prompt, std::size_t max_length);
 
   std::size_t num_beams() const noexcept { return running_.size(); }
-  // K: how many candidates each step weighs, enough for num_beams of them not to end with an end token.
+  // K, the number of candidates of a step: large enough that num_beams of them do not end with an end token.
   std::size_t num_candidates() const noexcept { return num_candidates_; }
   std::size_t max_length() const noexcept { return max_length_; }
   bool closed() const noexcept { return closed_; }
 
-  // Before the first commit all beams are the prompt, and only beam 0 is meant to be extended.
+  // Before the first commit all beams are the prompt, and only beam 0 is extended.
   std::span<const float> running_scores() const noexcept { return running_scores_; }  // [num_beams]
   const Hypothesis& running(std::size_t beam) const { return running_[beam]; }
 
-  // candidates: K of them, in the order of choice; reasons: why each ends its sequence, or none.
+  // candidates: K of them, in the order of choice. reasons: why each ends its sequence, or none.
   void commit(std::span<const BeamCandidate> candidates, std::span<const FinishReason> reasons);
   // After a commit: the beam that each running beam extended.
   std::span<const std::int32_t> sources() const noexcept { return sources_; }  // [num_beams]
@@ -54,7 +52,7 @@ class BeamSearch {
   bool has_finished() const noexcept { return finished(0).reason != FinishReason::none; }
   const Finished& finished(std::size_t rank) const { return pool_[pool_order_[rank]]; }
 
-  // While not closed: finished(rank) will begin with at least this many generated tokens of running(0).
+  // While the search is not closed: finished(rank) will begin with at least this many generated tokens of running(0).
   std::size_t certain_length(std::size_t rank) const;
 
  private:

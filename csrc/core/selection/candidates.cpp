@@ -25,7 +25,7 @@ float Candidates::maximum() const noexcept {
   return result;
 }
 
-// The tokens with score >= cut and score > -inf.
+// Collects the tokens with score >= cut and score > -inf.
 void Candidates::collect(std::span<const float> scores, float cut) {
   constexpr std::size_t kBlock = 4 * kLanes;
   constexpr float kLowest = std::numeric_limits<float>::lowest();
@@ -64,8 +64,9 @@ void Candidates::gather_top_k(std::span<const float> scores, float temperature, 
   const float kth = best.back().score;
   if (temperature == 1.0f) return collect(scores, kth);
   const float cut = kth / temperature;
-  // Division can round a slightly smaller score to the k-th's quotient, so scores within two units in the
-  // last place are collected as well, divided, and cut exactly. Among subnormal quotients many scores meet.
+  // Division can round a slightly smaller score to the k-th's quotient. So scores within two units in the last
+  // place are collected too, divided, and cut exactly. For subnormal quotients this does not do: many scores share
+  // one.
   if (std::fabs(kth) < kFarFromSubnormal || std::fabs(cut) < kFarFromSubnormal) {
     gather(scores, temperature);
   } else {

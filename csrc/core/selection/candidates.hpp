@@ -12,7 +12,7 @@ namespace sabiyarn {
 
 class Candidates {
  public:
-  // Memory for rows of that many ids, 8 bytes each.
+  // Reserves memory for rows of `vocab_size` ids, 8 bytes each.
   void reserve(std::size_t vocab_size);
 
   std::size_t size() const noexcept { return size_; }
@@ -23,12 +23,11 @@ class Candidates {
 
   void clear() noexcept { size_ = 0; }
 
-  // All tokens above -inf, scores divided by the temperature.
+  // Collects all tokens above -inf, their scores divided by the temperature.
   void gather(std::span<const float> scores, float temperature);
 
-  // The same, then top_k: tokens whose score is below the k-th largest are removed, ties with it stay. Fan et
-  // al., arXiv 1805.04833, section 5. One pass to find the k-th, one to collect; nothing else of the row is
-  // touched.
+  // gather(), then top_k: removes tokens whose score is below the k-th largest; ties with it stay. One pass finds the
+  // k-th score, one collects. Source: Fan et al., arXiv 1805.04833, section 5.
   void gather_top_k(std::span<const float> scores, float temperature, std::size_t k, TopK& selection);
 
   template <typename Predicate>  // bool(place)
@@ -47,7 +46,7 @@ class Candidates {
 
   std::vector<TokenId> ids_;
   std::vector<float> scores_;
-  std::size_t size_ = 0;  // of the memory above
+  std::size_t size_ = 0;  // used entries of both vectors
 };
 
 }  // namespace sabiyarn

@@ -45,7 +45,7 @@ double CategoricalSampler::total() const noexcept {
 
 std::size_t CategoricalSampler::draw(double u) const noexcept {
   const double target = u * total();
-  // Should rounding leave a sum at the target, the last block and the last index with any weight are taken.
+  // If rounding keeps the sum at or below the target, take the last block and the last index with a weight.
   std::size_t block = block_sums_.size();
   double before = 0.0, through = 0.0;
   for (std::size_t i = 0; i < block_sums_.size() && through <= target; ++i) {

@@ -1,8 +1,7 @@
-// csrc/core/selection/categorical_sample.hpp - draws from softmax(scores), with or without replacement, by inversion in
-// index order.
+// csrc/core/selection/categorical_sample.hpp - draws from softmax(scores), with or without replacement.
 //
-// Sums over blocks of 512 weights find the place of a draw without walking over all of them; a removal renews
-// the sum of its block only. All sums have a fixed order.
+// Draws by inversion of the cumulative sum in index order. Sums over blocks of 512 weights locate a draw without a pass
+// over all weights; a removal recomputes the sum of its block only. All sums have a fixed order.
 #pragma once
 
 #include <cstddef>
@@ -13,16 +12,16 @@ namespace sabiyarn {
 
 class CategoricalSampler {
  public:
-  // Memory for that many scores, 4 bytes each.
+  // Reserves memory for `count` scores, 4 bytes each.
   void reserve(std::size_t count);
 
-  // Weights exp(score - largest score). An empty span is allowed.
+  // Sets the weights exp(score - largest score). An empty span is allowed.
   void set_scores(std::span<const float> scores);
 
-  // The index where the cumulative weight first exceeds u times the total, u in [0, 1); the number of scores
-  // if no weight is left.
+  // Returns the index where the cumulative weight first exceeds u * total, u in [0, 1); the number of scores if no
+  // weight is left.
   std::size_t draw(double u) const noexcept;
-  // That index cannot be drawn again.
+  // Sets a weight to 0, so that the index cannot be drawn again.
   void remove(std::size_t index) noexcept;
 
   double total() const noexcept;

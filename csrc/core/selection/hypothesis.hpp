@@ -1,5 +1,4 @@
-// csrc/core/selection/hypothesis.hpp - one sequence in the making, and the score of each of its generated tokens if
-// wanted.
+// csrc/core/selection/hypothesis.hpp - one unfinished sequence and, on request, the score of each generated token.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +11,8 @@
 namespace sabiyarn {
 
 struct Hypothesis {
-  // All memory is taken here: 4 bytes for each token of the prompt, 4 (8 with scores) for each that may
-  // follow, up to kReservedTokens.
+  // Allocates all memory: 4 bytes for each prompt token, and 4 (8 with scores) for each of up to kReservedTokens new
+  // ones.
   Hypothesis(std::span<const TokenId> prompt, std::size_t max_new_tokens, bool keep_scores)
       : history(prompt, max_new_tokens), keeps_scores(keep_scores) {
     if (keep_scores) scores.reserve(std::min(max_new_tokens, kReservedTokens));
@@ -23,7 +22,7 @@ struct Hypothesis {
     history.append(token);
     if (keeps_scores) scores.push_back(score);
   }
-  // Takes over what `other`, of the same prompt, generated.
+  // Replaces the generated tokens by those of `other`, which has the same prompt.
   void copy_generated(const Hypothesis& other) {
     history.copy_generated(other.history);
     scores.assign(other.scores.begin(), other.scores.end());

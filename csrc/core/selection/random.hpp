@@ -1,8 +1,8 @@
 // csrc/core/selection/random.hpp - random numbers that are a pure function of (seed, stream, step, draw).
 //
-// Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11. Ten rounds
-// of multiply, xor and swap over a counter, keyed by the seed. There is no state to keep or to share, so a
-// row's draws depend neither on the other rows nor on the machine.
+// Philox4x32-10: ten rounds of multiply, xor and swap over a counter, keyed by the seed. There is no state, so a row's
+// draws depend neither on other rows nor on the machine.
+// Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11.
 #pragma once
 
 #include <array>
@@ -30,15 +30,26 @@ constexpr PhiloxCounter philox4x32(PhiloxCounter counter, PhiloxKey key) noexcep
   return counter;
 }
 
-// A uniform number in [0, 1), a multiple of 2^-53.
-//   stream: which of the sequences returned for one prompt; step: generated tokens so far; draw: 0 unless a
-//   step needs several numbers (beam sampling).
+// Returns a uniform number in [0, 1), a multiple of 2^-53.
+//   stream: 0
+//   step:   number of tokens generated so far
+//   draw:   0, unless a step needs several numbers (beam sampling)
 constexpr double uniform(std::uint64_t seed, std::uint32_t stream, std::uint32_t step,
                          std::uint32_t draw = 0) noexcept {
   const PhiloxKey key{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
   const PhiloxCounter bits = philox4x32({step, draw, stream, 0u}, key);
   const std::uint64_t word = (static_cast<std::uint64_t>(bits[1]) << 32) | bits[0];
   return static_cast<double>(word >> 11) * 0x1p-53;
+}
+
+// A seed for row `row` of a call with one seed; row 0 has the seed itself, so that a prompt alone and first in a
+// batch agree. The counter's last word keeps these numbers apart from those of uniform().
+constexpr std::uint64_t derived_seed(std::uint64_t seed, std::uint64_t row) noexcept {
+  if (row == 0) return seed;
+  const PhiloxKey key{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
+  const PhiloxCounter bits =
+      philox4x32({static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(row >> 32), 0u, 1u}, key);
+  return (static_cast<std::uint64_t>(bits[1]) << 32) | bits[0];
 }
 
 }  // namespace sabiyarn

@@ -8,20 +8,21 @@
 
 namespace sabiyarn {
 
-// The largest score of a row; -inf if every token has been removed. Throws std::invalid_argument "scores: row
-// <row> ..." if there is NaN, or if the largest is +inf: such a row has no probabilities.
+// Returns the largest score of a row; -inf if every token has been removed. Throws std::invalid_argument
+// "scores: row <row> ..." for NaN and for +inf: such a row has no probabilities.
 float checked_maximum(std::span<const float> scores, std::size_t row);
 
 // Throws std::invalid_argument "scores: row <row> is -inf for every token ...".
 [[noreturn]] void refuse_removed_row(std::size_t row);
 
-// The lowest id that has the largest score. Throws as both above, but +inf is a score that can be chosen.
+// Returns the lowest id that has the largest score. Throws like checked_maximum and refuse_removed_row, but +inf can be
+// chosen.
 TokenId checked_argmax(std::span<const float> scores, std::size_t row);
 
 // log(sum(exp(scores - maximum))).
 double log_sum_exp(std::span<const float> scores, float maximum) noexcept;
 
-// scores - maximum - log_sum_exp. Throws as both above.
+// scores - maximum - log_sum_exp, in place. Throws like checked_maximum and refuse_removed_row.
 void log_softmax(std::span<float> scores, std::size_t row);
 
 }  // namespace sabiyarn

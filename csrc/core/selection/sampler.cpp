@@ -10,17 +10,15 @@
 
 namespace sabiyarn {
 
-Sampler::Sampler(const DecodeOptions& options, std::size_t vocab_size)
+Sampler::Sampler(const DecodeOptions& options)
     : options_(options),
-      keep_(options.num_beams == 1 ? 1 : std::max<std::size_t>(2, options.eos_token_id.size() + 1)) {
-  if (!options.do_sample) return;
-  row_.reserve(vocab_size);
-  scratch_.reserve(vocab_size);
-  if (options.num_beams == 1) draw_.reserve(vocab_size);
-}
+      keep_(options.num_beams == 1 ? 1 : std::max<std::size_t>(2, options.eos_token_id.size() + 1)) {}
 
 const Candidates& Sampler::filter(std::span<const float> scores, std::size_t row) {
   const DecodeOptions& o = options_;
+  row_.reserve(scores.size());
+  scratch_.reserve(scores.size());
+  if (o.num_beams == 1) draw_.reserve(scores.size());
   const auto temperature = static_cast<float>(o.temperature);
   const float maximum = checked_maximum(scores, row);
   if (std::isinf(maximum)) {  // the processors before removed every token

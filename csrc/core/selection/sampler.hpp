@@ -1,4 +1,4 @@
-// csrc/core/selection/sampler.hpp - filters a row of processed scores and draws from the softmax of what is left.
+// csrc/core/selection/sampler.hpp - filters a row of processed scores and draws from the softmax of the kept tokens.
 #pragma once
 
 #include <span>
@@ -12,23 +12,30 @@ namespace sabiyarn {
 
 class Sampler {
  public:
-  // `options` must outlive the sampler and have been validated. Memory for a whole row is reserved if they
-  // sample, 25 bytes for each id (1.2 MiB for 52050), of which a step touches what it needs.
-  Sampler(const DecodeOptions& options, std::size_t vocab_size);
+  // `options` must be validated and outlive the sampler. The first filter() reserves memory for a complete row: 25
+  // bytes for each id (1.2 MiB for 52050). A step touches only the part that it needs.
+  explicit Sampler(const DecodeOptions& options);
 
-  // Temperature, top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff, renormalize_logits. What is left
-  // of the row: nothing if every score was -inf. Throws std::invalid_argument "scores: row <row> ..." for NaN
-  // and for overflow.
+  // Applies temperature, top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff, renormalize_logits. Returns the
+  // kept tokens; none if every score was -inf. Throws std::invalid_argument "scores: row <row> ..." for NaN and
+  // for overflow.
   const Candidates& filter(std::span<const float> scores, std::size_t row);
 
-  // After filter, if it left anything: several draws from that row. The token is where the cumulative
-  // probability, in id order, first exceeds `u` in [0, 1).
+  // Call begin_draws() after a filter() that kept tokens, then draw() any number of times. The drawn token is the first
+  // in id order whose cumulative probability exceeds `u` in [0, 1).
   void begin_draws();
   struct Draw {
     TokenId token;
     float log_probability;
   };
   Draw draw(double u) const;
+
+  // Gives the memory back.
+  void release() noexcept {
+    row_ = Candidates();
+    scratch_ = FilterScratch();
+    draw_ = CategoricalSampler();
+  }
 
  private:
   const DecodeOptions& options_;

@@ -10,28 +10,28 @@
 namespace sabiyarn {
 namespace {
 
-// Head selection below: candidates go into buckets by key, 32 for each unit. Keys are natural logarithms, so
-// 64 units hold all that has any probability.
+// keep_head sorts candidates into buckets by key, 32 for each unit. Keys are natural logarithms, so 64 units cover
+// every candidate with a probability above 0.
 constexpr std::size_t kBuckets = 2048;
 constexpr float kBucketsPerUnit = 32.0f;
 constexpr std::size_t kWorthBuckets = 256;  // fewer candidates are simply sorted
 
-// exp(score - maximum) of the candidates into scratch.weights; returns their sum.
-double weigh(const Candidates& row, FilterScratch& scratch) {
+// Writes exp(score - maximum) of the candidates to scratch.weights and returns their sum.
+double softmax_weights(const Candidates& row, FilterScratch& scratch) {
   scratch.weights.resize(row.size());
   return exp_weights(row.scores(), row.maximum(), scratch.weights.data());
 }
 
-// The keep-th best candidate.
+// Returns the keep-th best candidate.
 ScoredIndex least_kept(const Candidates& row, std::size_t keep, FilterScratch& scratch) {
   scratch.top.begin(std::min(keep, row.size()));
   scratch.top.offer(row.scores(), 0.0f, 0);
   return scratch.top.finish().back();
 }
 
-// Keeps the head of the candidates in ascending order of scratch.keys: those before which less than `limit` of
-// scratch.weights lies, with `ties_stay` also those equal to the last of these, and the first `keep`.
-// Only the bucket where the head ends is sorted.
+// Keeps the head of the candidates in ascending order of scratch.keys. A candidate belongs to the head if the
+// scratch.weights before it sum to less than `limit`, or if it is among the first `keep`. With `ties_stay`, candidates
+// equal to the last of the head stay too. Only the bucket where the head ends is sorted.
 void keep_head(Candidates& row, double limit, std::size_t keep, bool ties_stay, FilterScratch& scratch) {
   const std::vector<float>& keys = scratch.keys;
   const std::vector<float>& weights = scratch.weights;
@@ -55,7 +55,7 @@ void keep_head(Candidates& row, double limit, std::size_t keep, bool ties_stay, 
       scratch.bucket_mass[bucket] += static_cast<double>(weights[i]);
       ++scratch.bucket_count[bucket];
     }
-    // A bucket after which the head is not yet complete is kept whole.
+    // A bucket that does not complete the head is kept entirely.
     while (last_bucket + 1 < kBuckets && (mass + scratch.bucket_mass[last_bucket] < limit ||
                                           rank + scratch.bucket_count[last_bucket] < keep)) {
       mass += scratch.bucket_mass[last_bucket];
@@ -99,7 +99,7 @@ double entropy(const Candidates& row, double total, const std::vector<float>& we
   return log_double(total) - sum / total;
 }
 
-// Removes what weighs less than `threshold`, but nothing that scores as the keep-th best does.
+// Removes candidates whose weight is below `threshold`, except the `keep` best and ties with the last of them.
 void remove_below(Candidates& row, double threshold, std::size_t keep, FilterScratch& scratch) {
   const float least = least_kept(row, keep, scratch).score;
   row.keep_if([&](std::size_t i) {
@@ -119,14 +119,14 @@ void FilterScratch::reserve(std::size_t vocab_size) {
 }
 
 void filter_top_p(Candidates& row, double p, std::size_t keep, FilterScratch& scratch) {
-  const double total = weigh(row, scratch);
+  const double total = softmax_weights(row, scratch);
   scratch.keys.resize(row.size());
   for (std::size_t i = 0; i < row.size(); ++i) scratch.keys[i] = -row.scores()[i];
   keep_head(row, p * total, keep, false, scratch);
 }
 
 void filter_min_p(Candidates& row, double min_p, std::size_t keep, FilterScratch& scratch) {
-  weigh(row, scratch);  // the best weighs 1
+  softmax_weights(row, scratch);  // the best has weight 1
   const ScoredIndex least = least_kept(row, keep, scratch);
   row.keep_if([&](std::size_t i) {
     const ScoredIndex candidate{row.scores()[i], static_cast<std::int32_t>(i)};
@@ -135,7 +135,7 @@ void filter_min_p(Candidates& row, double min_p, std::size_t keep, FilterScratch
 }
 
 void filter_typical_p(Candidates& row, double mass, std::size_t keep, FilterScratch& scratch) {
-  const double total = weigh(row, scratch);
+  const double total = softmax_weights(row, scratch);
   const float maximum = row.maximum();
   const float log_total = static_cast<float>(log_double(total));
   const float h = static_cast<float>(entropy(row, total, scratch.weights));
@@ -147,12 +147,12 @@ void filter_typical_p(Candidates& row, double mass, std::size_t keep, FilterScra
 }
 
 void filter_epsilon(Candidates& row, double epsilon, std::size_t keep, FilterScratch& scratch) {
-  const double total = weigh(row, scratch);
+  const double total = softmax_weights(row, scratch);
   remove_below(row, epsilon * total, keep, scratch);
 }
 
 void filter_eta(Candidates& row, double epsilon, std::size_t keep, FilterScratch& scratch) {
-  const double total = weigh(row, scratch);
+  const double total = softmax_weights(row, scratch);
   const double h = entropy(row, total, scratch.weights);
   remove_below(row, std::min(epsilon, std::sqrt(epsilon) * exp_double(-h)) * total, keep, scratch);
 }

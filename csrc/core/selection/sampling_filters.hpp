@@ -1,8 +1,8 @@
-// csrc/core/selection/sampling_filters.hpp - what sampling removes from the candidates of a row.
+// csrc/core/selection/sampling_filters.hpp - top-p, min-p, typical, epsilon and eta sampling over a row's candidates.
 //
-// Formulas are those of Hugging Face transformers 4.57 (transformers/generation/logits_process.py,
-// "warpers"), applied to the candidates only: a removed token has probability 0 in every softmax that follows.
-// `keep` is min_tokens_to_keep. Equal scores: the lower id ranks first. `row` must not be empty.
+// Formulas are those of Hugging Face transformers 4.57 (transformers/generation/logits_process.py, "warpers"). They
+// apply to the candidates only: a removed token has probability 0 in every later softmax. `keep` is
+// min_tokens_to_keep. Ties: the lower id ranks first. `row` must not be empty.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace sabiyarn {
 
-// Memory that the filters use.
+// Scratch memory of the filters.
 struct FilterScratch {
   void reserve(std::size_t vocab_size);
 
@@ -26,18 +26,18 @@ struct FilterScratch {
   std::vector<std::uint32_t> bucket_count;
 };
 
-// Holtzman et al., arXiv 1904.09751, section 3.1: the fewest best tokens whose mass reaches p.
+// Keeps the fewest best tokens whose mass reaches p. Source: Holtzman et al., arXiv 1904.09751, section 3.1.
 void filter_top_p(Candidates& row, double p, std::size_t keep, FilterScratch& scratch);
 
-// Nguyen et al., arXiv 2407.01082: tokens with p_i < min_p * p_max are removed.
+// Removes tokens with p_i < min_p * p_max. Source: Nguyen et al., arXiv 2407.01082.
 void filter_min_p(Candidates& row, double min_p, std::size_t keep, FilterScratch& scratch);
 
-// Meister et al., arXiv 2202.00666: the fewest tokens nearest to |-log p - H| = 0 whose mass reaches `mass`,
-// with ties.
+// Keeps the fewest tokens nearest to |-log p - H| = 0 whose mass reaches `mass`, with ties. H is the entropy.
+// Source: Meister et al., arXiv 2202.00666.
 void filter_typical_p(Candidates& row, double mass, std::size_t keep, FilterScratch& scratch);
 
-// Hewitt et al., arXiv 2210.15191: tokens with p_i < epsilon are removed; eta sampling takes
-// min(epsilon, sqrt(epsilon) * exp(-H)) instead.
+// Removes tokens with p_i < epsilon. Eta sampling takes min(epsilon, sqrt(epsilon) * exp(-H)) as its threshold.
+// Source: Hewitt et al., arXiv 2210.15191.
 void filter_epsilon(Candidates& row, double epsilon, std::size_t keep, FilterScratch& scratch);
 void filter_eta(Candidates& row, double epsilon, std::size_t keep, FilterScratch& scratch);
 

@@ -10,7 +10,7 @@ constexpr float kRemoved = -std::numeric_limits<float>::infinity();
 
 std::size_t index(TokenId id) noexcept { return static_cast<std::size_t>(id); }
 
-// Do all ids of `sequence` but its last equal the row's newest?
+// Returns true if all ids of `sequence` but its last equal the row's newest ids.
 bool would_complete(Ids sequence, Ids ids) noexcept {
   const std::size_t prefix = sequence.size() - 1;
   if (prefix == 0) return true;
@@ -21,8 +21,7 @@ bool would_complete(Ids sequence, Ids ids) noexcept {
 }  // namespace
 
 void apply_sequence_bias(Scores scores, Ids ids, std::span<const SequenceBias> biases, IdBiases& scratch) {
-  // One sum for each last id, single ids first, then one addition to the score: the reference's order of
-  // rounding.
+  // One sum for each last id, single ids first, then one addition to the score: the reference rounds in this order.
   for (const bool single : {true, false}) {
     for (const SequenceBias& entry : biases) {
       if ((entry.ids.size() == 1) == single && would_complete(entry.ids, ids)) {

@@ -1,8 +1,7 @@
 // csrc/core/selection/score_processors.hpp - the functions of the score pipeline that work with and without sampling.
 //
-// Each changes one row of scores in place, as the processor of the same name in Hugging Face
-// transformers 4.57 does (transformers/generation/logits_process.py). `ids` are the row's prompt and output
-// so far. A removal sets -inf.
+// Each changes one row of scores in place, like the processor of the same name in Hugging Face transformers 4.57
+// (transformers/generation/logits_process.py). `ids` are the row's prompt and output so far. A removal sets -inf.
 #pragma once
 
 #include <cstdint>
@@ -17,25 +16,24 @@ namespace sabiyarn {
 using Scores = std::span<float>;
 using Ids = std::span<const TokenId>;
 
-// Scratch for functions that need "how often does an id occur": one zero for each id, and left zero.
+// Scratch that counts occurrences of ids: one zero for each id before and after a call.
 using IdCounts = std::vector<std::uint32_t>;
-// Scratch for sums of biases: one zero for each id, and left zero.
+// Scratch that sums biases: one zero for each id before and after a call.
 using IdBiases = std::vector<float>;
 
-// s + (sum of the biases whose sequence ends in this id and whose other ids are the row's newest). A sequence
-// longer than the row is ignored, although its last id is not needed for the match: that is the reference's
-// rule.
+// s + sum of the biases of all sequences that this id would complete. As in the reference, a sequence longer than
+// the row is ignored, although its last id is not needed for the match.
 void apply_sequence_bias(Scores scores, Ids ids, std::span<const SequenceBias> biases, IdBiases& scratch);
 
-// Every distinct id of the last `window` (0: of all) once: s * penalty if s < 0, else s / penalty.
-// Keskar et al., "CTRL", arXiv 1909.05858, section 4.1, with the sign rule of the reference.
+// For each distinct id among the last `window` (0: all): s * penalty if s < 0, else s / penalty.
+// Source: Keskar et al., "CTRL", arXiv 1909.05858, section 4.1, with the sign rule of the reference.
 void apply_repetition_penalty(Scores scores, Ids ids, float penalty, std::size_t window, IdCounts& scratch);
 
 // s - count * frequency - (count > 0) * presence, counting what was generated.
 // Source: OpenAI API documentation, "Frequency and presence penalties".
 void apply_openai_penalties(Scores scores, Ids generated, float frequency, float presence, IdCounts& scratch);
 
-// Removes each id that would repeat an n-gram of `ids`. Paulus et al., arXiv 1705.04304, section 2.5.
+// Removes each id that would repeat an n-gram of `ids`. Source: Paulus et al., arXiv 1705.04304, section 2.5.
 void ban_repeated_ngrams(Scores scores, Ids ids, std::size_t ngram_size);
 
 // Removes the last id of every bad word whose other ids are the row's newest.
@@ -43,10 +41,10 @@ void ban_bad_words(Scores scores, Ids ids, std::span<const std::vector<TokenId>>
 
 void ban(Scores scores, Ids banned);
 
-// Everything else is removed; the kept ids keep their score. Each id must be in range.
+// Removes all other ids; the allowed ones keep their score. Each id must be in range.
 void keep_only(Scores scores, Ids allowed, IdCounts& scratch);
 
-// Everything else is removed; the forced ids get score 0.
+// Removes all other ids; the forced ones get score 0.
 void force(Scores scores, Ids forced);
 
 }  // namespace sabiyarn

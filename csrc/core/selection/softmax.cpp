@@ -50,7 +50,7 @@ template <typename Vector>
 
 #if defined(__x86_64__)
 
-// No "fma": fused multiply-add would change the bits.
+// Without "fma": fused multiply-add would change the bits.
 SABIYARN_DISPATCHED("avx2")
 double sum_avx2(std::span<const float> scores, float maximum, float* weights) noexcept {
   return sum_rows<Floats8>(scores, maximum, weights);
@@ -77,13 +77,6 @@ double exp_weights(std::span<const float> scores, float maximum, float* weights)
 
 double exp_weights_baseline(std::span<const float> scores, float maximum, float* weights) noexcept {
   return sum_rows<Floats>(scores, maximum, weights);
-}
-
-const char* softmax_path() noexcept {
-#if defined(__x86_64__)
-  if (has_avx2()) return "avx2";
-#endif
-  return "baseline";
 }
 
 }  // namespace sabiyarn

@@ -16,7 +16,7 @@ void TopK::begin(std::size_t k) {
   k_ = k;
   count_ = 0;
   threshold_ = -std::numeric_limits<float>::infinity();
-  // Room for several times k: the k-th is sought again only when that much is full.
+  // Room for several times k, so that the k-th is selected anew only when the buffer is full.
   const std::size_t room = std::max<std::size_t>(4 * k, 256) + kBlock;
   if (buffer_.size() < room) buffer_.resize(room);
 }
@@ -28,7 +28,7 @@ void TopK::offer(std::span<const float> scores, float offset, std::int32_t first
   const auto take = [&](std::size_t at) {
     const float score = scores[at] + offset;
     buffer[count_] = {score, first_index + static_cast<std::int32_t>(at)};
-    // A later index with an equal score comes after all that are kept: strictly above is enough.
+    // A later index with an equal score ranks behind all that are kept, so only scores above the threshold count.
     count_ += score > threshold_ ? 1 : 0;
   };
   for (; i + kBlock <= scores.size(); i += kBlock) {

@@ -1,8 +1,7 @@
-// csrc/core/selection/top_k.hpp - the k best of many scores in one pass, without sorting the rest.
+// csrc/core/selection/top_k.hpp - selects the k best of many scores in one pass, without sorting the rest.
 //
-// A buffer takes every score above a threshold. When it is full, the best k stay and the k-th becomes the
-// threshold, so on a vocabulary of 52050 random scores all but a few hundred are turned away by one vector
-// comparison per 16.
+// A buffer takes every score above a threshold. When it is full, the best k stay and the k-th becomes the threshold.
+// Of 52050 random scores, one vector comparison per 16 rejects all but a few hundred.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +26,7 @@ class TopK {
   // Begins a selection of the best `k` >= 1. Memory grows to the largest k ever asked for, then stays.
   void begin(std::size_t k);
 
-  // Offers scores[i] + offset under the index first_index + i. Calls must have ascending indices. -inf is not
-  // taken.
+  // Offers scores[i] + offset under the index first_index + i. Calls must have ascending indices. -inf is ignored.
   void offer(std::span<const float> scores, float offset, std::int32_t first_index);
 
   // Sorts and returns the best: k of them, or all that are above -inf.

@@ -21,8 +21,8 @@ double exp_double(double x) noexcept {
   if (x > 709.0) x = 709.0;
   const double scaled = x * 1.44269504088896340736;
   const auto n = static_cast<std::int64_t>(scaled + (scaled < 0.0 ? -0.5 : 0.5));
-  const double whole = static_cast<double>(n);
-  const double r = (x - whole * kLn2High) - whole * kLn2Low;
+  const double integer = static_cast<double>(n);
+  const double r = (x - integer * kLn2High) - integer * kLn2Low;
   // Taylor series to degree 14: with |r| <= ln(2) / 2 the first term left out is below 1e-19.
   double sum = 1.0;
   for (int k = 14; k >= 1; --k) sum = sum * r / static_cast<double>(k) + 1.0;
@@ -43,14 +43,14 @@ double log_double(double x) noexcept {
   // 2 (t + t^3/3 + ... + t^23/23): the first term left out is below 1e-20.
   double sum = 0.0;
   for (int k = 23; k >= 3; k -= 2) sum = (sum + 1.0 / static_cast<double>(k)) * square;
-  const double whole = static_cast<double>(n);
-  return whole * kLn2High + (2.0 * t + (2.0 * t * sum + whole * kLn2Low));
+  const double integer = static_cast<double>(n);
+  return integer * kLn2High + (2.0 * t + (2.0 * t * sum + integer * kLn2Low));
 }
 
 double pow_double(double base, double exponent) noexcept {
   if (exponent == 0.0 || base == 1.0) return 1.0;
-  // Whole exponents by multiplication: exact while the result fits, so that rounding it further cannot go
-  // astray.
+  // Integer exponents by multiplication: the result is exact while it fits, so rounding it again to fewer bits
+  // is correct.
   if (exponent >= -16.0 && exponent <= 16.0 && exponent == static_cast<double>(static_cast<int>(exponent))) {
     const int count = static_cast<int>(exponent < 0.0 ? -exponent : exponent);
     double product = base;

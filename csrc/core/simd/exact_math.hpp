@@ -1,17 +1,17 @@
 // csrc/core/simd/exact_math.hpp - exp, log and pow from additions, multiplications and bit patterns only.
 //
-// The math library differs between platforms in its last bits, and one bit can change a token. These
-// functions use only operations that IEEE 754 rounds correctly (and the build forbids fused multiply-add), so
-// x86-64 and ARM agree bit for bit.
+// Math libraries differ between platforms in the last bits, and one bit can change a token. These functions use
+// only operations that IEEE 754 rounds correctly, and the build forbids fused multiply-add. So x86-64 and ARM
+// agree bit for bit.
 #pragma once
 
 #include "core/simd/lanes.hpp"
 
 namespace sabiyarn {
 
-// e^x in float32, within 1.1 units in the last place. Below kExpUnderflow (where the result would be
-// subnormal) it is 0; x must not be above 88. exp_in_place takes a vector type of any width: each lane has
-// the bits of exp_float.
+// e^x in float32, within 1.1 units in the last place. Below kExpUnderflow, where the result would be subnormal,
+// it is 0. x must be at most 88. exp_in_place takes a vector type of any width; each lane gives the bits of
+// exp_float.
 inline constexpr float kExpUnderflow = -87.3f;
 template <typename Vector>
 void exp_in_place(Vector& x) noexcept;
@@ -23,11 +23,11 @@ double log_double(double x) noexcept;
 // base^exponent for base > 0, relative error below 1e-15 * max(1, abs(exponent * log(base))).
 double pow_double(double base, double exponent) noexcept;
 
-// By reference and always inlined, so that a function compiled for AVX2 can use it with wider vectors.
+// Passed by reference and always inlined, so that a function compiled for AVX2 can use it with wider vectors.
 template <typename Vector>
 [[gnu::always_inline]] inline void exp_in_place(Vector& x) noexcept {
-  // x = n * ln 2 + r with |r| <= ln(2) / 2; e^x = 2^n * e^r. ln 2 in two parts: n * kLn2High is exact for |n|
-  // < 2^9.
+  // x = n * ln 2 + r with |r| <= ln(2) / 2; e^x = 2^n * e^r.
+  // ln 2 is split in two parts, so that n * kLn2High is exact for |n| < 2^9.
   constexpr float kLog2E = 0x1.715476p+0f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
   constexpr float kRound = 0x1.8p+23f;  // adding it leaves the nearest integer in the low bits
   using Integers = decltype(x > x);

@@ -1,18 +1,19 @@
 // csrc/core/simd/gelu.hpp - the exact (erf) GELU, from additions and multiplications only.
 //
-//   gelu(x) = x * Phi(x),   Phi(x) = erfc(-x / sqrt(2)) / 2:   for x < 0 half of erfc(|x| / sqrt(2)), else 1
-//   less that
+//   gelu(x) = x * Phi(x),   Phi(x) = erfc(-x / sqrt(2)) / 2
+//   Phi(x)  = tail        for x < 0
+//             1 - tail    otherwise,   tail = erfc(z) / 2,   z = |x| / sqrt(2)
 //
-// log(erfc(z)) is close to a parabola, and a polynomial of degree 12 without constant term follows it on [0,
-// 5] (least squares on 4000 Chebyshev nodes, weights 1 + 20 e^-z): Phi is within 3e-8, which is half a unit
-// in float32's last place. Behind z = 5, where Phi is below 1e-12, it stays as at 5.
+// log(erfc(z)) is close to a parabola. A polynomial of degree 12 without constant term fits it on [0, 5]: least squares
+// on 4000 Chebyshev nodes, weights 1 + 20 e^-z. Phi is then within 3e-8, half a unit in float32's last place.
+// Above z = 5, where erfc(z) is below 2e-12, the value at 5 is used.
 #pragma once
 
 #include "core/simd/exact_math.hpp"
 
 namespace sabiyarn {
 
-// In place, for a vector type of any width; always inlined, so that a function made for AVX2 can use it.
+// In place, for a vector type of any width. Always inlined, so that a function compiled for AVX2 can use it.
 template <typename Vector>
 [[gnu::always_inline]] inline void gelu_in_place(Vector& x) noexcept {
   constexpr float kCoefficients[] = {-7.79100695e-09f, 2.63227122e-07f, -3.98942439e-06f, 3.57418721e-05f,

@@ -89,8 +89,8 @@ void half_to_float_f16c(const half_bits* source, float* target, std::size_t coun
   half_to_float_scalar(source + i, target + i, count - i);
 }
 
-// The compiler's check reports "avx" only if the system saves AVX state (xgetbv). Of F16C, CPUID leaf 1 is
-// asked: Clang's check does not know the name.
+// The compiler's check reports "avx" only if the system saves AVX state (xgetbv). F16C is read from CPUID leaf 1,
+// because Clang's check does not know its name.
 bool has_f16c() noexcept {
   unsigned int eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __builtin_cpu_supports("avx") != 0 && __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 &&
@@ -99,8 +99,7 @@ bool has_f16c() noexcept {
 
 #elif defined(__aarch64__)
 
-// FCVTN / FCVTL between half and single precision belong to the armv8-a baseline (no fp16 arithmetic is
-// used).
+// FCVTN and FCVTL between half and single precision belong to the armv8-a baseline. No fp16 arithmetic is used.
 void float_to_half_neon(const float* source, half_bits* target, std::size_t count) noexcept {
   std::size_t i = 0;
   for (; i + 4 <= count; i += 4) {

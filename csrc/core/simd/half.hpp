@@ -11,12 +11,11 @@ namespace sabiyarn {
 
 using half_bits = std::uint16_t;
 
-// Portable conversions of one value; also the definition that the vector paths must equal.
+// Portable conversions of one value. They define the bits that every vector path must give.
 half_bits float_to_half(float value) noexcept;
 float half_to_float(half_bits bits) noexcept;
 
-// Arrays of `count` values; source and target must not overlap. The fastest path of this CPU is chosen at run
-// time.
+// Arrays of `count` values. Source and target must not overlap. The fastest path of this CPU is chosen at run time.
 void float_to_half(const float* source, half_bits* target, std::size_t count) noexcept;
 void half_to_float(const half_bits* source, float* target, std::size_t count) noexcept;
 

@@ -24,7 +24,7 @@ bool cpuid_bit(unsigned leaf, unsigned subleaf, bool eax_not_ecx, unsigned bit) 
 
 }  // namespace
 
-// The compiler's question also asks the system whether it keeps the wide registers.
+// The compiler's check also asks whether the system saves the wide registers.
 bool has_avx2() noexcept { return __builtin_cpu_supports("avx2") != 0; }
 bool has_avx2_f16c_fma() noexcept {
   return has_avx2() && __builtin_cpu_supports("fma") != 0 && cpuid_bit(1, 0, false, 29);

@@ -1,7 +1,7 @@
-// csrc/core/simd/lane_eights.hpp - what lane_pairs.hpp does, with one register of AVX.
+// csrc/core/simd/lane_eights.hpp - eight floats in one register of AVX: the functions of lane_pairs.hpp for AVX2.
 //
-// Included behind the definition of SABIYARN_KERNEL, the attributes of a function for AVX2; it has internal
-// linkage.
+// Define SABIYARN_KERNEL, the attributes of a function for AVX2, before including this file. The functions have
+// internal linkage.
 #pragma once
 
 #include <immintrin.h>

@@ -1,10 +1,7 @@
 // csrc/core/simd/lane_pairs.hpp - eight floats as two registers of four, for CPUs whose registers hold no more.
 //
-// GCC keeps the wider Floats8 in memory there: two loads and two stores around every operation.
+// On such CPUs GCC keeps Floats8 in memory, with two loads and two stores around every operation.
 #pragma once
-
-#include <cstdint>
-#include <cstring>
 
 #include "core/simd/exact_math.hpp"
 #include "core/simd/gelu.hpp"

@@ -1,5 +1,4 @@
-// csrc/core/simd/lanes.hpp - four floats at once, as the vector types of GCC and Clang: one SSE2 or NEON register;
-// and eight.
+// csrc/core/simd/lanes.hpp - four floats (one SSE2 or NEON register) and eight, as vector types of GCC and Clang.
 //
 // Every loop over lanes keeps a fixed order of operations, so its result does not depend on the CPU.
 #pragma once
@@ -12,15 +11,15 @@ namespace sabiyarn {
 
 inline constexpr std::size_t kLanes = 4;
 using Floats = float __attribute__((vector_size(16)));
-using Ints =
-    std::int32_t __attribute__((vector_size(16)));  // a comparison of Floats gives -1 (true) or 0 per lane
+// A comparison of Floats gives Ints: -1 (true) or 0 in each lane.
+using Ints = std::int32_t __attribute__((vector_size(16)));
 
 // One register of AVX, two of SSE2 and NEON.
 using Floats8 = float __attribute__((vector_size(32)));
 using Ints8 = std::int32_t __attribute__((vector_size(32)));
 
-// Before a loop of a few rounds over an array of vectors: GCC unrolls it too late otherwise, and then the
-// array stays in memory.
+// Stands before a short loop over an array of vectors. Otherwise GCC unrolls the loop too late, and the array stays in
+// memory.
 #if defined(__clang__)
 #define SABIYARN_UNROLL _Pragma("unroll")
 #else

@@ -33,10 +33,10 @@ from tests.campaigns.arm.cross_build import REPOSITORY, build_wheel, fresh_folde
 from tests.device import needs
 from tests.disassembly import AARCH64, beyond_baseline
 
-RUN_TIME = ["numpy", "onnxruntime", "tokenizers"]
+RUN_TIME = ["numpy", "onnxruntime", "tokenizers", "sentencex"]
 TEST_TOOLS = ["pytest", "hypothesis", "regex"]
 ABSENT = frozenset({"torch", "onnx", "safetensors", "transformers"})
-"""What the board does not have, of what tests import."""
+"""Packages that tests import and the board does not have."""
 SYSTEM_TESTS = (
     "tests/campaigns/arm/test_golden_tokens.py::test_the_oracle_gives_the_greedy_tokens",
     "tests/cli/test_process.py",
@@ -49,13 +49,13 @@ SYSTEM_TESTS = (
     "tests/text/test_streaming.py::test_letters_arrive_whole_however_tokens_split_them",
     "tests/system/test_telemetry.py",
 )
-"""What the CPU does not change, and most of the time under emulation: these start about a hundred Pythons, or try
-many texts. The first CPU model alone runs them; all run the same commands in one process, and SMOKE as a process."""
+"""Tests that do not depend on the CPU and take most of the time under emulation: they start about a hundred Pythons, or
+try many texts. Only the first CPU model runs them. All run the same commands in one process, and SMOKE as a process."""
 SMOKE = ["-m", "sabiyarn_edge", "generate", "--quiet", "--max-new-tokens", "16", "<yor> Gbogbo ènìyàn"]
 
 
 class Stages:
-    """Prints what is being done, and keeps how long it took."""
+    """Prints the current stage, and records how long each took."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -144,7 +144,7 @@ def try_board(options: argparse.Namespace) -> dict[str, Any]:
         "versions": versions_on(board),
         "revision": revision,
         "wheel": wheel.name,
-        "wheel_bytes": wheel.stat().st_size,
+        "wheel_bytes": published_bytes(wheel),
         "instructions_beyond_armv8_a": beyond,
         "seconds": stage.seconds,
     }
@@ -195,20 +195,27 @@ def copy_tests(board: Board, exports: Path) -> None:
 
 
 def continues_as_x86_64(board: Board, cpu: str) -> bool:
-    """Whether the bundled model says on this CPU what it says here."""
+    """Check that the bundled model gives the same text on this CPU as here."""
     here = subprocess.run([sys.executable, *SMOKE], check=True, capture_output=True, text=True).stdout
     log = board.root / f"board/{cpu}.said"
     exit_code = board.run(["python3", *SMOKE], log, cpu=cpu)
     return exit_code == 0 and here in log.read_text(encoding="utf-8")
 
 
+def published_bytes(wheel: Path) -> int:
+    """Return the size of the wheel without what only tests call, which published wheels leave out."""
+    with zipfile.ZipFile(wheel) as archive:
+        testing = [info for info in archive.infolist() if "_core_testing." in info.filename]
+    return wheel.stat().st_size - sum(info.compress_size for info in testing)
+
+
 def instructions_beyond(wheel: Path, cache: Path) -> list[str]:
-    """What the modules of the wheel and its library hold that a Cortex-A53 cannot execute."""
+    """Find instructions in the wheel's modules and library that a Cortex-A53 cannot execute."""
     folder = fresh_folder(cache / "unpacked")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     modules = sorted(folder.rglob("*.so"))
-    assert len(modules) == 3, modules
+    assert len(modules) == 4, modules
     return [f"{module.name}: {line}" for module in modules for line in beyond_baseline(module, AARCH64)]
 
 
@@ -229,14 +236,14 @@ def make_exports(cache: Path) -> Path:
 
 
 def uses_exports(path: Path) -> bool:
-    """Whether a test file asks for an exported model, by itself or through a fixture of a conftest.py."""
+    """Return True if a test file asks for an exported model, by itself or through a fixture of a conftest.py."""
     text = path.read_text(encoding="utf-8")
     has_fixtures = path.parent.name != "tests" and (path.parent / "conftest.py").exists()
     return "export" in text or "_model" in text or has_fixtures
 
 
 def run_tests(board: Board, cpu: str, pytest_options: list[str], *, name: str) -> dict[str, Any]:
-    """Run pytest on the board; how many tests passed, failed and were skipped. Its files have `name`."""
+    """Run pytest on the board. Returns how many tests passed, failed and were skipped. Its files have `name`."""
     start = time.monotonic()
     report = f"/board/{name}.xml"
     command = [
@@ -277,19 +284,19 @@ def run_tests(board: Board, cpu: str, pytest_options: list[str], *, name: str) -
 
 
 def cpu_seconds_of_children() -> float:
-    """What the programs that have ended took: on a busy machine, the clock says little."""
+    """Return the CPU seconds of all ended child processes: on a busy machine, the clock says little."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def default_cache() -> Path:
-    """Where boards are kept."""
+    """Return the folder that keeps the boards."""
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return home / "sabiyarn-edge-board"
 
 
 def versions_on(board: Board) -> dict[str, str]:
-    """Of the packages on the board, and of the emulator."""
+    """Return the versions of the packages on the board and of the emulator."""
     stems = (path.stem for path in board.site_packages.glob("*.dist-info"))
     found = dict(stem.split("-", 1) for stem in stems)
     emulator = subprocess.run(["qemu-aarch64-static", "--version"], capture_output=True, text=True).stdout

@@ -25,12 +25,12 @@ TOOLS = {
 WHEEL_PLATFORMS = [
     *(f"manylinux_2_{minor}_aarch64" for minor in (28, 27, 26, 17)),
     "manylinux2014_aarch64",
-    "linux_aarch64",  # our own, built for this board
+    "linux_aarch64",  # the project's wheel, built for this board
 ]
 """Platform tags that pip takes wheels of; Debian 12 has glibc 2.36."""
 
 PACKAGES = ["python3", "libpython3-dev"]
-"""What the board has besides Debian's minimum. The headers are for the cross compiler."""
+"""Packages that the board has besides Debian's minimum. The headers are for the cross compiler."""
 
 
 class BoardError(Exception):
@@ -84,7 +84,7 @@ class Board:
             partial = cache / f"{release}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             cache.mkdir(parents=True, exist_ok=True)
-            # A mount namespace of its own: when it is killed, the mounts that it made end too.
+            # A new mount namespace: when the process is killed, its mounts end too.
             command = [
                 "unshare",
                 "--mount",
@@ -99,12 +99,12 @@ class Board:
 
     @property
     def python_version(self) -> str:
-        """Of the board's python3: "3.11" for bookworm."""
+        """Version of the board's python3: "3.11" for bookworm."""
         return (self.root / "usr/bin/python3").readlink().name.removeprefix("python")
 
     @property
     def site_packages(self) -> Path:
-        """Where packages go that do not come from Debian."""
+        """Folder of packages that do not come from Debian."""
         return self.root / f"usr/local/lib/python{self.python_version}/dist-packages"
 
     def install(self, requirements: Sequence[str], *options: str) -> None:

@@ -1,8 +1,8 @@
-"""The CPU models that the board can be, as Linux describes them on a Raspberry Pi.
+"""The CPU models of the board, as Linux describes them on a Raspberry Pi.
 
-qemu-user executes the instructions of a CPU model but shows the machine's own /proc/cpuinfo and /sys, which are those
-of another architecture: onnxruntime, which reads both to choose its kernels, finds no CPU that it knows, or crashes.
-So the board gets files of its own.
+qemu-user executes the instructions of a CPU model, but shows the host's /proc/cpuinfo and /sys. These describe another
+architecture: onnxruntime reads both to choose its kernels, finds no known CPU, or crashes. So the board gets its own
+files.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CPUS = {
 
 
 def write_sysfs(root: Path) -> None:
-    """What /sys says about cores, in the root file system `root`."""
+    """Write the files of /sys about cores into the root file system `root`."""
     folder = root / "sys/devices/system/cpu"
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("possible", "present", "online"):

@@ -29,7 +29,7 @@ from typing import Any
 from tests.campaigns.fuzz.readers import TARGETS, Target
 
 SLOW_SECONDS = 30.0
-"""Of CPU time: readings take milliseconds, under emulation up to some seconds; what was found took minutes."""
+"""Seconds of CPU time. Readings take milliseconds, under emulation up to some seconds; findings took minutes."""
 STUCK_SECONDS = 120
 SPARE_BYTES = 2**30
 TRACED_RUNS = 300

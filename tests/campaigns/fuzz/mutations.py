@@ -1,4 +1,4 @@
-"""Damage: what disks, copies and ill-meaning people do to a file. Every function draws from the random.Random given."""
+"""Damages files as disks, copies and attackers do. Every function draws from the given random.Random."""
 
 from __future__ import annotations
 

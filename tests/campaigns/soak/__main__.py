@@ -1,11 +1,11 @@
-"""Thousands of calls from several threads: no crash, no growth, and what each call gives alone.
+"""Makes thousands of calls from several threads: no crash, no growth, and each call gives what it gives alone.
 
     python -m tests.campaigns.soak [MODEL] [--generations 10000] [--threads 4] [--seed 0] [--out FILE]
 
 A third as many random calls are made alone first, one after the other: they are the oracle. Then one thread makes them
-again, several threads do with a generator each, and several with one generator that all share, while one more thread
-now and then cancels what runs and reads memory_usage(). Prints the seed and one JSON object; exits with 1 if a call
-gave something else than alone, or memory grew.
+again, several threads with a generator each, and several threads that share one generator. Another thread cancels calls
+now and then and reads memory_usage(). Prints the seed and one JSON object. Exits with 1 if a call gave something else
+than alone, or memory grew.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from sabiyarn_edge.system.process_memory import process_memory
 from tests.campaigns.soak.calls import POSITIONS, Calls, Outcome
 
 DRIFT_BYTES_PER_THREAD = 2**20
-"""What the process may grow by in the second half of a phase. The C library gives each thread a heap of its own, and
-keeps pages of it that still hold some small block."""
+"""Growth of the process that is allowed in the second half of a phase. The C library has one heap for each thread, and
+keeps its pages that still hold a small block."""
 M_MMAP_THRESHOLD, MMAP_BYTES = -3, 128 * 1024  # glibc's malloc.h; its own threshold at start
 ROUNDS = 20
 EDGE_ROUNDS = 3  # of the second half's ten
@@ -49,7 +49,7 @@ STUCK_SECONDS = 300  # a round takes seconds; after this long all stacks are pri
 
 @dataclass
 class Phase:
-    """What one way of making the calls gave."""
+    """The results of one way of making the calls."""
 
     name: str
     calls: int = 0
@@ -194,7 +194,7 @@ class Soak:
 
 
 def _anonymous_bytes(generators: Sequence[EdgeGenerator]) -> int:
-    """This process's own memory but for what has the size of the last calls: keys, values and onnxruntime's scratch.
+    """Return the private memory without what depends on the size of the last calls: KV cache and onnxruntime's scratch.
 
     onnxruntime gives the scratch of a prompt back after it, and that of decode steps when the next prompt comes.
     """

@@ -63,18 +63,18 @@ TEXTS = ["<yor> Gbogbo ènìyàn", "<eng> Everyone has", "<hau> Su dai", "<ibo> 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a call: comparable with ==, exactly."""
+    """The outcome of a call, which == compares exactly."""
 
     kind: str
     rows: tuple[tuple[tuple[int, ...], str], ...] = ()
     """(generated ids, finish reason) of each row; for a stream, the ids that were read."""
     ids_are_certain: bool = True
-    """Whether rows only ever grow (not so with beams), so that a cancelled row is the beginning of a whole one."""
+    """True if rows only ever grow (not with beams), so that a cancelled row is the beginning of a complete one."""
     more: tuple[Any, ...] = ()
     """Errors, texts, scores."""
     interrupted: bool = field(default=False, compare=False)
-    """Whether another thread cancelled something meanwhile. A search that was cancelled may give a sequence that had
-    ended before, so that nothing in the result tells."""
+    """True if another thread cancelled something meanwhile. A cancelled search may give a sequence that had ended
+    before, so the result alone does not tell."""
 
     def differs_from(self, alone: Outcome) -> str:
         """ "" if this is what the call gave alone; "cancelled" if it is the beginning of that, and says so; else
@@ -174,7 +174,6 @@ class Calls:
 
     def _batch(self, rng: random.Random) -> Outcome:
         options = self._options(rng)
-        options.pop("prompt_lookup_num_tokens", None)
         prompts = [self._prompt(rng, 20) for _ in range(rng.randint(2, 5))]
         return self._outcome("batch", self._generator.generate(prompts, **options), options)
 

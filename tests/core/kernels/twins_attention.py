@@ -1,4 +1,4 @@
-"""A slow NumPy twin of attention over a cache: every score at once, in float64."""
+"""A slow NumPy twin of attention over a cache: it knows positions only, takes every score at once, in float64."""
 
 from __future__ import annotations
 
@@ -7,55 +7,75 @@ import numpy as np
 EPSILON = 2.0**-24
 """The largest relative error of one rounding to float32."""
 
+KEY_TILE = 16
+"""Keys that are woven."""
+
+
+def weave(keys: np.ndarray) -> np.ndarray:
+    """Keys [rows, heads, capacity, head_dim] as a cache stores them: [rows, heads, capacity / 16, head_dim, 16]."""
+    rows, heads, capacity, head_dim = keys.shape
+    tiles = keys.reshape(rows, heads, capacity // KEY_TILE, KEY_TILE, head_dim)
+    return np.ascontiguousarray(tiles.swapaxes(3, 4))
+
+
+def unweave(tiles: np.ndarray) -> np.ndarray:
+    """The reverse of weave()."""
+    rows, heads, count, head_dim, _ = tiles.shape
+    return np.ascontiguousarray(tiles.swapaxes(3, 4)).reshape(rows, heads, count * KEY_TILE, head_dim)
+
+
+def slot_of(position: int, num_sinks: int, capacity: int) -> int:
+    """Where a position stands: sinks keep their slots, the others go round behind them."""
+    if position < num_sinks:
+        return position
+    return num_sinks + (position - num_sinks) % (capacity - num_sinks)
+
 
 def stored(new: np.ndarray, dtype: np.dtype, scale: np.ndarray | None) -> np.ndarray:
-    """New keys or values [rows, tokens, heads, head_dim] as the cache keeps them."""
+    """New keys or values [tokens, heads, head_dim] as the cache keeps them."""
     if scale is None:
         return new.astype(dtype)
     units = new * (np.float32(1) / scale)  # in float32, which decides where a value between two units goes
     return np.clip(np.rint(units), -128, 127).astype(np.int8)
 
 
-def append(cache: np.ndarray, new: np.ndarray, last: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
-    """A copy of the cache [rows, heads, capacity, head_dim] with the new ones in their slots."""
-    result = cache.copy()
-    tokens = new.shape[1]
-    for row, newest in enumerate(last):
-        slots = slice(newest + 1 - tokens, newest + 1)
-        result[row, :, slots] = stored(new[row : row + 1], cache.dtype, scale)[0].swapaxes(0, 1)
-    return result
+def sees(
+    positions: np.ndarray, num_keys: int, window: int, num_sinks: int, oldest: int, *, ahead: bool
+) -> np.ndarray:
+    """Which of the positions 0 ... num_keys - 1 each token sees, bool [tokens, num_keys].
+
+    Args:
+        positions: of the tokens.
+        ahead: whether they see those behind their own too.
+    """
+    keys, own = np.arange(num_keys), positions[:, None]
+    recent = (keys > own - (window - num_sinks)) & (keys >= oldest)
+    return ((keys < num_sinks) | recent) & (ahead | (keys <= own))
 
 
 def attend(
-    queries: np.ndarray,
-    keys: np.ndarray,
-    values: np.ndarray,
-    last: np.ndarray,
-    key_scale: np.ndarray | None = None,
-    value_scale: np.ndarray | None = None,
+    queries: np.ndarray, keys: np.ndarray, values: np.ndarray, added: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Attention of queries [rows, tokens, heads, head_dim], and how far float32 may be from it."""
-    result, slack = np.zeros(queries.shape), np.zeros(queries.shape)
-    rows, tokens, heads, head_dim = queries.shape
-    for row in range(rows):
-        for token in range(tokens):
-            length = int(last[row]) + 2 - tokens + token
-            for head in range(heads):
-                key = keys[row, head, :length].astype(float)
-                value = values[row, head, :length].astype(float)
-                if key_scale is not None:
-                    key, value = key * key_scale[head], value * value_scale[head]
-                query = queries[row, token, head].astype(float)
-                scores = key @ query / np.sqrt(head_dim)
-                weights = np.exp(scores - scores.max())
-                weights /= weights.sum()
-                result[row, token, head] = weights @ value
-                # n roundings of a sum add up like a random walk, to about sqrt(n); four times that is not seen. A
-                # score is a sum over head_dim, of a size up to that of |query| |key|; less the largest it is rounded
-                # again. What an exponent is off by, its weight and the sum of weights are off by. The mix and the sum
-                # of weights are sums over the keys.
-                size = np.linalg.norm(query) * np.linalg.norm(key, axis=1).max() / np.sqrt(head_dim)
-                score_error = 4 * EPSILON * (np.sqrt(head_dim) * size + 2 * np.abs(scores).max())
-                mix_error = 4 * EPSILON * (2 * np.sqrt(length) + 4)
-                slack[row, token, head] = (2 * score_error + mix_error) * (weights @ np.abs(value))
-    return result, slack
+    """Attention of one head, and how far float32 may be from it, both [tokens, head_dim].
+
+    Args:
+        queries: [tokens, head_dim].
+        keys, values: [positions, head_dim].
+        added: to the scores [tokens, positions]; -infinity hides a position. Zeros come of what sees nothing.
+    """
+    queries, seen = queries.astype(float), added > -np.inf
+    some, shift = seen.any(axis=1, keepdims=True), np.where(seen, added, 0)
+    head_dim = queries.shape[1]
+    scores = np.where(seen, queries @ keys.T / np.sqrt(head_dim) + shift, -np.inf)
+    weights = np.exp(scores - np.where(some, scores.max(axis=1, keepdims=True), 0))
+    weights /= np.where(some, weights.sum(axis=1, keepdims=True), 1)
+    # n roundings of a sum add up like a random walk, to about sqrt(n); four times that is not seen. A score is a sum
+    # over head_dim, of a size up to that of |query| |key|; what is added and the largest that is taken off round it
+    # again. What an exponent is off by, its weight and the sum of weights are off by. The accumulators and the sum of
+    # weights are sums over the keys.
+    norms = np.where(seen, np.linalg.norm(keys, axis=1), 0).max(axis=1)
+    size = np.linalg.norm(queries, axis=1) * norms / np.sqrt(head_dim)
+    largest = np.abs(np.where(seen, scores, 0)).max(axis=1)
+    score_error = 4 * EPSILON * (np.sqrt(head_dim) * size + 3 * largest + np.abs(shift).max(axis=1))
+    sum_error = 4 * EPSILON * (2 * np.sqrt(seen.sum(axis=1)) + 4)
+    return weights @ values, (2 * score_error + sum_error)[:, None] * (weights @ np.abs(values))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +28,13 @@ class Weights:
         return 8 if self.offsets is None else 4
 
     @property
-    def shape(self) -> dict[str, int]:
+    def shape(self) -> dict[str, Any]:
         """As the functions of _core take it, without the inputs."""
-        return {"outputs": len(self.codes), "block_size": self.block_size, "bits": self.bits}
+        return {
+            "outputs": len(self.codes),
+            "weight_type": f"int{self.bits}",
+            "block_size": self.block_size,
+        }
 
     def tiled(self) -> np.ndarray:
         """csrc/core/kernels/tiled_matrix.hpp, byte by byte in the order of its description."""
@@ -60,6 +65,48 @@ class Weights:
         if self.offsets is not None:
             blocks = blocks + self.offsets.astype(float)[..., None]
         return blocks.reshape(self.codes.shape)
+
+
+@dataclass(frozen=True)
+class FloatWeights:
+    """A matrix [outputs, inputs] of float32, float16 or bfloat16, as float32 values that the type holds exactly."""
+
+    numbers: np.ndarray
+    weight_type: str
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        return {"outputs": len(self.numbers), "weight_type": self.weight_type}
+
+    def tiled(self) -> np.ndarray:
+        """csrc/core/kernels/tiled_matrix.hpp, number by number in the order of its description."""
+        outputs, inputs = self.numbers.shape
+        parts: list[bytes] = []
+        for first in range(0, outputs, TILE_OUTPUTS):
+            for k in range(inputs):
+                for row in range(first, first + TILE_OUTPUTS):
+                    parts.append(stored(self.numbers[row, k] if row < outputs else 0.0, self.weight_type))
+        return np.frombuffer(b"".join(parts), np.uint8).copy()
+
+    def values(self) -> np.ndarray:
+        """float64 [outputs, inputs]."""
+        return self.numbers.astype(float)
+
+
+def stored(value: float, weight_type: str) -> bytes:
+    """The bytes of a number that the type holds exactly."""
+    if weight_type == "bfloat16":
+        return np.float32(value).tobytes()[2:]
+    return np.array(value, weight_type).tobytes()
+
+
+def random_floats(rng: np.random.Generator, outputs: int, inputs: int, weight_type: str) -> FloatWeights:
+    values = rng.standard_normal((outputs, inputs)).astype(np.float32)
+    if weight_type == "bfloat16":
+        values = (values.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    elif weight_type == "float16":
+        values = values.astype(np.float16).astype(np.float32)
+    return FloatWeights(values, weight_type)
 
 
 def random_weights(
@@ -98,7 +145,7 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 def linear(
     x: np.ndarray,
-    weights: Weights,
+    weights: Weights | FloatWeights,
     *,
     bias: np.ndarray | None = None,
     residual: np.ndarray | None = None,
@@ -106,7 +153,40 @@ def linear(
     norm_bias: np.ndarray | None = None,
     gelu_too: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The product in float64, and the largest error that float32 sums in the order of the blocks can have."""
+    """The product in float64, and the largest error that float32 sums in the order of the contract can have."""
+    result, slack = (
+        _product_of_floats(x, weights, norm_scale, norm_bias)
+        if isinstance(weights, FloatWeights)
+        else _product_of_codes(x, weights, norm_scale, norm_bias)
+    )
+    if bias is not None:
+        result = result + bias
+        slack = slack + EPSILON * np.abs(result)
+    if gelu_too:
+        # Its slope is at most 1.13; its own error: test_gelu in test_linear.py.
+        slack = 1.13 * slack + GELU_ERROR * np.abs(result)
+        result = gelu(result)
+    if residual is not None:
+        result = result + residual
+        slack = slack + EPSILON * np.abs(result)
+    return result, slack + 2.0**-126  # below that float32 has fewer bits
+
+
+def _product_of_floats(
+    x: np.ndarray, weights: FloatWeights, norm_scale: np.ndarray | None, norm_bias: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    values = weights.values()
+    rows = x.astype(float) if norm_scale is None else layer_norm(x, norm_scale, norm_bias)
+    # Each step of a chain rounds a sum that is at most that of all magnitudes.
+    slack = values.shape[1] * EPSILON * (np.abs(rows) @ np.abs(values).T)
+    if norm_scale is not None:
+        slack = slack + NORM_ERROR * np.abs(rows).max(axis=-1, keepdims=True) * np.abs(values).sum(axis=-1)
+    return rows @ values.T, slack
+
+
+def _product_of_codes(
+    x: np.ndarray, weights: Weights, norm_scale: np.ndarray | None, norm_bias: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     values = weights.values()
     if norm_scale is None:
         codes, scales = rounded_rows(x, weights.block_size)
@@ -125,19 +205,12 @@ def linear(
     size = np.abs(np.einsum("rbk,nbk->rnb", in_blocks, scaled)).sum(axis=-1)
     if weights.offsets is not None:
         size += np.abs(np.einsum("rbk,nb->rnb", in_blocks, weights.offsets.astype(float))).sum(axis=-1)
-    slack = slack + (2 * num_blocks + 4) * EPSILON * size
-    if bias is not None:
-        result = result + bias
-        slack = slack + EPSILON * np.abs(result)
-    if gelu_too:
-        # Its slope is at most 1.13; its own error: test_gelu in test_linear.py.
-        slack = 1.13 * slack + GELU_ERROR * np.abs(result)
-        result = gelu(result)
-    if residual is not None:
-        result = result + residual
-        slack = slack + EPSILON * np.abs(result)
-    return result, slack + 2.0**-126  # below that float32 has fewer bits
+    return result, slack + (2 * num_blocks + 4) * EPSILON * size
 
 
 GELU_ERROR = 1.5e-7
 """Of x: 3e-8 of the polynomial, and four roundings (exponential, its half, 1 less that, times x) of up to 3e-8 each."""
+
+NORM_ERROR = 16 * EPSILON
+"""Of a row's largest magnitude: its mean and variance, sums of up to a few hundred numbers in eight lanes, and five
+roundings of each value."""

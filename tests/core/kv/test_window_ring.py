@@ -1,4 +1,4 @@
-"""The slots of a full window, against a twin that only knows which positions must be held."""
+"""The ring in closed form, against a twin that only knows which positions a token must find."""
 
 from __future__ import annotations
 
@@ -6,90 +6,75 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sabiyarn_edge._core import WindowRing
+from sabiyarn_edge._core_testing import WindowRing
 from tests.core.kv.twins_kv import RingTwin
-
-
-class TrackedRing:
-    """A WindowRing together with what its slots would hold if every move were carried out."""
-
-    def __init__(self, window: int, sinks: int) -> None:
-        self.ring = WindowRing(window, sinks)
-        self.slots: list[int | None] = [None] * window
-
-    def append(self, count: int) -> None:
-        first = self.ring.total
-        landing, moves = self.ring.append(count)
-        self.carry_out(moves)
-        assert landing + count == self.ring.length  # the new tokens end the live slots
-        self.slots[landing : landing + count] = range(first, first + count)
-
-    def truncate(self, total: int) -> None:
-        self.carry_out(self.ring.truncate(total))
-
-    def carry_out(self, moves: list[tuple[int, int]]) -> None:
-        sources, targets = {a for a, _ in moves}, {b for _, b in moves}
-        assert len(sources) == len(targets) == len(moves)
-        assert not sources & targets  # any order of the moves will do
-        for source, target in moves:
-            self.slots[target] = self.slots[source]
-
-    def check(self, twin: RingTwin) -> None:
-        assert self.ring.length == len(twin.held)
-        assert self.ring.total == twin.total
-        live = self.slots[: self.ring.length]
-        assert sorted(live) == twin.held
-        for position in range(twin.total + 2):
-            expected = live.index(position) if position in twin.held else -1
-            assert self.ring.slot_of(position) == expected
 
 
 @given(st.data())
 @settings(max_examples=300, deadline=None)
-def test_ring_holds_the_sinks_and_the_newest_positions(data: st.DataObject) -> None:
-    window = data.draw(st.integers(2, 12), "window")
+def test_every_token_finds_its_whole_window(data: st.DataObject) -> None:
+    window = data.draw(st.integers(2, 140), "window")
     sinks = data.draw(st.integers(0, window - 2), "sinks")
-    tracked, twin = TrackedRing(window, sinks), RingTwin(window, sinks)
-    for _ in range(data.draw(st.integers(1, 25), "operations")):
+    slack = data.draw(st.integers(0, 70), "slack")
+    ring, twin = WindowRing(window, sinks, slack), RingTwin(window, sinks, slack)
+    slots: dict[int, int] = {}
+    for _ in range(data.draw(st.integers(1, 15), "operations")):
+        assert twin.may_append(ring.max_append) and not twin.may_append(ring.max_append + 1)
         if data.draw(st.integers(0, 3), "kind"):
-            count = data.draw(st.integers(1, window - min(len(twin.held), sinks)), "count")
-            tracked.append(count)
+            count = data.draw(st.integers(1, ring.max_append), "count")
+            for position in range(twin.total, twin.total + count):
+                slots[ring.slot_of(position)] = position
+            ring.append(count)
             twin.append(count)
         else:
             allowed = twin.may_truncate_to()
             total = data.draw(st.integers(allowed.start, allowed.stop - 1), "total")
-            tracked.truncate(total)
-            twin.truncate(total)
-        tracked.check(twin)
-
-
-def test_one_token_into_a_full_ring_moves_one_slot() -> None:
-    ring = WindowRing(8)
-    ring.append(8)
-    assert ring.append(1) == (7, [(7, 0)])  # position 0 goes; position 7 takes its slot; 8 lands at the end
-    assert ring.append(1) == (7, [(7, 1)])
-
-
-def test_truncating_beyond_what_is_held_is_refused_and_changes_nothing() -> None:
-    ring = WindowRing(4)
-    for _ in range(6):
-        ring.append(1)
-    for total in (1, 7):
-        with pytest.raises(IndexError, match=f"truncate to {total}: the row can be cut to 2 to 6 tokens"):
             ring.truncate(total)
-    assert (ring.length, ring.total) == (4, 6)
+            twin.truncate(total)
+        assert (ring.size, ring.total, ring.oldest) == (twin.size, twin.total, twin.oldest)
+        assert all(slots[ring.slot_of(position)] == position for position in twin.held)
+        assert all(ring.slot_of(position) == twin.slot_of(position) for position in twin.held)
+
+
+def test_without_eviction_slots_are_positions() -> None:
+    ring = WindowRing(100, 3)
+    assert ring.size == 128
+    assert [ring.slot_of(position) for position in range(128)] == list(range(128))
+    assert [ring.slot_of(position) for position in (128, 252, 253)] == [3, 127, 3]
+
+
+def test_truncating_into_what_is_evicted_is_refused_and_changes_nothing() -> None:
+    ring = WindowRing(60, 4)
+    ring.append(64)
+    ring.append(5)
+    assert ring.oldest == 69 - 60
+    for total in (63, 70):
+        with pytest.raises(IndexError, match=f"truncate to {total}: the row can be cut to 64 to 69 tokens"):
+            ring.truncate(total)
+    assert (ring.total, ring.oldest) == (69, 9)
+    ring.truncate(64)
+    ring.append(5)
 
 
 @pytest.mark.parametrize(
-    ("window", "sinks", "what"),
-    [(1, 0, "window"), (0, 0, "window"), (4, 3, "num_sink_tokens"), (4, -1, "num_sink_tokens")],
+    ("window", "sinks", "slack", "message"),
+    [
+        (1, 0, 0, "window must be between 2 and 2147483647, not 1"),
+        (2**31, 0, 0, "window must be between"),
+        (4, 3, 0, "num_sink_tokens must be between 0 and 2, not 3"),
+        (4, -1, 0, "num_sink_tokens must be between 0 and 2, not -1"),
+        (4, 0, -1, "slack must be between"),
+    ],
 )
-def test_impossible_windows_are_refused(window: int, sinks: int, what: str) -> None:
-    with pytest.raises(ValueError, match=f"^{what} must be between"):
-        WindowRing(window, sinks)
+def test_impossible_windows_are_refused(window: int, sinks: int, slack: int, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        WindowRing(window, sinks, slack)
 
 
-@pytest.mark.parametrize("count", [0, -1, 5])
+@pytest.mark.parametrize("count", [0, -1, 65])
 def test_impossible_appends_are_refused(count: int) -> None:
-    with pytest.raises(ValueError, match="between 1 token and the window less the sinks"):
+    message = (
+        f"an append of {count} tokens; behind 0 tokens a ring of 64 slots with a window of 4 takes 1 to 64"
+    )
+    with pytest.raises(ValueError, match=message):
         WindowRing(4, 1).append(count)

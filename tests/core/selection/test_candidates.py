@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sabiyarn_edge import _core
+from sabiyarn_edge import _core_testing
 from tests.core.selection import twins_scores as twins
 
 BORDER = 1e-5  # a threshold moved by this much must account for every difference
@@ -32,11 +32,11 @@ def make_rows():
 ROWS = list(make_rows())
 
 FILTERS = [
-    (_core.filter_top_p, twins.top_p, [0.001, 0.3, 0.9, 0.999]),
-    (_core.filter_min_p, twins.min_p, [0.0, 0.05, 0.5, 1.0]),
-    (_core.filter_typical_p, twins.typical_p, [0.01, 0.3, 0.9, 0.999]),
-    (_core.filter_epsilon, twins.epsilon, [1e-5, 1e-3, 0.1]),
-    (_core.filter_eta, twins.eta, [1e-5, 1e-3, 0.1]),
+    (_core_testing.filter_top_p, twins.top_p, [0.001, 0.3, 0.9, 0.999]),
+    (_core_testing.filter_min_p, twins.min_p, [0.0, 0.05, 0.5, 1.0]),
+    (_core_testing.filter_typical_p, twins.typical_p, [0.01, 0.3, 0.9, 0.999]),
+    (_core_testing.filter_epsilon, twins.epsilon, [1e-5, 1e-3, 0.1]),
+    (_core_testing.filter_eta, twins.eta, [1e-5, 1e-3, 0.1]),
 ]
 
 
@@ -63,7 +63,7 @@ def test_filter_keeps_what_its_twin_keeps(ours, twin, values, keep):
 def test_top_k(k):
     for scores in ROWS:
         result = scores.copy()
-        _core.filter_top_k(result, k)
+        _core_testing.filter_top_k(result, k)
         np.testing.assert_array_equal(result, twins.top_k(scores, k))
 
 
@@ -77,18 +77,18 @@ def test_top_k_after_temperature_keeps_what_the_division_makes_equal(temperature
     for scores in [np.array(neighbours, np.float32), np.array(neighbours[::-1], np.float32), *ROWS]:
         for k in (1, 3, 10):
             result = scores.copy()
-            _core.filter_top_k(result, k, temperature)
+            _core_testing.filter_top_k(result, k, temperature)
             np.testing.assert_array_equal(result, twins.top_k(scores / np.float32(temperature), k))
 
 
 def test_renormalize_is_log_softmax_of_what_is_left():
     for scores in ROWS:
         result = scores.copy()
-        _core.renormalize(result)
+        _core_testing.renormalize(result)
         np.testing.assert_allclose(result, twins.log_softmax(scores), rtol=2e-6, atol=2e-6)
 
 
 def test_equal_scores_at_the_border_of_top_p_go_to_the_lower_ids():
     scores = np.zeros(8, np.float32)
-    _core.filter_top_p(scores, 0.5)
+    _core_testing.filter_top_p(scores, 0.5)
     assert np.flatnonzero(scores == 0).tolist() == [0, 1, 2, 3]

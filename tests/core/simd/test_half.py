@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sabiyarn_edge._core import float_to_half, half_conversion_path, half_to_float
+from sabiyarn_edge._core_testing import float_to_half, half_conversion_path, half_to_float
 
 ALL_HALVES = np.arange(2**16, dtype=np.uint16)
 

@@ -30,33 +30,38 @@ void compare(const AttentionKernels& kernels, KvDtype dtype, std::int64_t head_d
              std::int64_t tokens) {
   std::mt19937 random(static_cast<unsigned>(head_dim + 1000 * past + tokens));
   std::normal_distribution<float> normal;
-  const std::int64_t capacity = past + tokens + 3, width = kHeads * head_dim;
+  // The arrays end where the last tile of 16 positions does: the sanitizers see what is read behind it.
+  const std::int64_t capacity = (past + tokens + kKeyTile - 1) / kKeyTile * kKeyTile,
+                     width = kHeads * head_dim;
   const auto cache_values = static_cast<std::size_t>(kHeads * capacity * head_dim);
-  std::vector<std::byte> keys(cache_values * value_bytes(dtype)), values(keys.size());
+  std::vector<std::byte> keys(cache_values * value_bytes(dtype), std::byte{0xff}), values(keys);  // all NaN
   std::vector<float> scales(static_cast<std::size_t>(width), dtype == KvDtype::kInt8 ? 0.03f : 1.0f);
   std::vector<float> qkv(static_cast<std::size_t>(tokens * 3 * width)),
       out(static_cast<std::size_t>(tokens * width));
-  std::vector<float> scratch(attention_scratch(head_dim));
 
   // The past is appended token by token, each of which is attended to, then the new ones together.
-  std::int32_t last = 0;
-  AttentionInput input{{1, 1, kHeads, head_dim, capacity},
+  AttentionSegment segment{0, 1, 0, 0, -1};
+  AttentionInput input{{1, kHeads, head_dim, capacity},
+                       1,
                        qkv.data(),
                        keys.data(),
                        values.data(),
                        dtype,
-                       &last,
+                       {&segment, 1},
+                       capacity,
+                       0,
+                       {},
                        scales.data(),
                        scales.data(),
                        out.data()};
   for (std::int64_t i = 0; i <= past; ++i) {
-    input.shape.tokens = i < past ? 1 : tokens;
-    last = static_cast<std::int32_t>(i + input.shape.tokens - 1);
+    input.tokens = segment.num_tokens = i < past ? 1 : tokens;
+    segment.total = i + input.tokens;
     std::generate(qkv.begin(), qkv.end(), [&] { return normal(random); });
-    for (std::int64_t head = 0; head < kHeads; ++head) {
-      kernels.append(input, 0, head);
-      kernels.attend(input, 0, head, 0, input.shape.tokens, scratch.data());
-    }
+    check_attention(input);
+    compute_attention(input, kernels, [](std::int64_t count, const auto& task) {
+      for (std::int64_t at = 0; at < count; ++at) task(at);
+    });
   }
   double worst = 0.0;
   for (std::int64_t token = 0; token < tokens; ++token) {
@@ -69,7 +74,8 @@ void compare(const AttentionKernels& kernels, KvDtype dtype, std::int64_t head_d
       for (std::int64_t k = 0; k < length; ++k) {
         double score = 0.0;
         for (std::int64_t d = 0; d < head_dim; ++d) {
-          score += static_cast<double>(query[d]) * stored(keys, dtype, begin + k * head_dim + d);
+          const std::int64_t at = k / kKeyTile * kKeyTile * head_dim + d * kKeyTile + k % kKeyTile;
+          score += static_cast<double>(query[d]) * stored(keys, dtype, begin + at);
         }
         score *= static_cast<double>(scales[0]) / std::sqrt(static_cast<double>(head_dim));
         sum += weights[static_cast<std::size_t>(k)] = std::exp(score);

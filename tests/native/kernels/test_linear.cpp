@@ -1,12 +1,16 @@
 // Every instruction set must give the bits of the formula in core/kernels/linear.hpp, with sums in the order it says.
 // VNNI's loops are also tried on CPUs that lack it, with dot products of the test's own.
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <random>
 #include <vector>
 
 #include "check.hpp"
-#include "core/kernels/linear.hpp"
+#include "core/kernels/linear_sets.hpp"
+#include "core/simd/fused_multiply_add.hpp"
+#include "core/simd/half.hpp"
 #include "core/simd/instruction_sets.hpp"
 
 #if defined(__x86_64__)
@@ -38,7 +42,8 @@ SABIYARN_KERNEL inline __m256i dot_products(__m256i sums, __m256i unsigned_bytes
 
 namespace sabiyarn {
 namespace {
-constexpr LinearKernels kEmulatedVnni = {"emulated VNNI", normalize, round_row, multiply};
+constexpr LinearKernels kEmulatedVnni = {"emulated VNNI", normalize, round_row, multiply,
+                                         multiply_floats_plain};
 }
 }  // namespace sabiyarn
 
@@ -66,20 +71,19 @@ float expected(const TiledMatrix& weights, const QuantizedActivations& rows, std
         weights.tile(output / kTileOutputs) + static_cast<std::size_t>(b) * weights.block_bytes();
     float scale, offset = 0.0f;
     std::memcpy(&scale, block + 4 * lane, sizeof scale);
-    if (weights.bits == 4) std::memcpy(&offset, block + 32 + 4 * lane, sizeof offset);
+    if (weights.type == WeightType::kInt4) std::memcpy(&offset, block + 32 + 4 * lane, sizeof offset);
     const std::byte* codes = block + weights.header_bytes() + 4 * lane;
     std::int32_t sum = 0;
     for (std::int64_t k = 0; k < weights.block; ++k) {
-      const std::int64_t per_group = weights.bits == 8 ? 4 : 8;
+      const bool bytes = weights.type == WeightType::kInt8;
+      const std::int64_t per_group = bytes ? 4 : 8;
       const auto stored = static_cast<std::uint8_t>(codes[k / per_group * 32 + k % 4]);
-      const int code = weights.bits == 8 ? static_cast<std::int8_t>(stored)
-                       : k % 8 < 4       ? stored & 15
-                                         : stored >> 4;
+      const int code = bytes ? static_cast<std::int8_t>(stored) : k % 8 < 4 ? stored & 15 : stored >> 4;
       sum += code * rows.codes[static_cast<std::size_t>(row * weights.inputs + b * weights.block + k)];
     }
     const auto at = static_cast<std::size_t>(row * rows.blocks + b);
     total += static_cast<float>(sum) * (scale * rows.scales[at]);
-    if (weights.bits == 4) total += offset * rows.scaled_sums[at];
+    if (weights.type == WeightType::kInt4) total += offset * rows.scaled_sums[at];
   }
   return total;
 }
@@ -94,7 +98,7 @@ std::vector<std::byte> tiles(TiledMatrix shape, Codes codes, std::mt19937& rando
       const auto drawn = static_cast<int>(random() & 255u);
       const int eight = extreme ? (highest ? 127 : -127) : drawn == 128 ? 0 : drawn;  // -128 is no code
       const int four = extreme ? (highest ? 255 : 0) : drawn;
-      data[at + i] = static_cast<std::byte>(shape.bits == 8 ? eight : four);
+      data[at + i] = static_cast<std::byte>(shape.type == WeightType::kInt8 ? eight : four);
     }
     for (std::size_t i = 0; i < shape.header_bytes(); i += 4) {
       const float value = static_cast<float>(random() % 2000u) * 1e-4f - 0.1f;
@@ -128,10 +132,72 @@ void compare(const TiledMatrix& weights, std::int64_t num_rows, std::mt19937& ra
     }
     if (wrong != 0) {
       std::printf("%s: %d outputs of %d rows are wrong: %d bits, blocks of %d\n", kernels->name, wrong,
-                  static_cast<int>(num_rows), static_cast<int>(weights.bits),
+                  static_cast<int>(num_rows), static_cast<int>(bits_of(weights.type)),
                   static_cast<int>(weights.block));
     }
     CHECK(wrong == 0);
+  }
+}
+
+// Bits of any finite float; most exponents are near 0, so that sums cancel, round and underflow.
+float any_float(std::mt19937& random) {
+  const auto bits = static_cast<std::uint32_t>(random());
+  const std::uint32_t exponent = random() % 4u == 0u ? bits >> 23 & 0xff : 127 - 30 + (bits >> 23) % 60;
+  return std::bit_cast<float>((bits & 0x807fffff) | std::min(exponent, 254u) << 23);
+}
+
+// The order of the sums is the contract: one chain of std::fma over the inputs, whatever the number of rows.
+void compare_floats(TiledMatrix weights, std::int64_t num_rows, std::mt19937& random) {
+  std::vector<std::byte> data(weights.nbytes());
+  const std::size_t size = static_cast<std::size_t>(bits_of(weights.type)) / 8;
+  for (std::size_t at = 0; at < data.size(); at += size) {
+    const float value = static_cast<float>(random() % 4001u) * 0.001f - 2.0f;
+    const half_bits half = float_to_half(value);
+    const auto upper = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value) >> 16);
+    std::memcpy(data.data() + at,
+                weights.type == WeightType::kFloat32   ? static_cast<const void*>(&value)
+                : weights.type == WeightType::kFloat16 ? static_cast<const void*>(&half)
+                                                       : static_cast<const void*>(&upper),
+                size);
+  }
+  weights.data = data.data();
+  std::vector<float> values(static_cast<std::size_t>(num_rows * weights.inputs));
+  for (float& value : values) value = static_cast<float>(random() % 4001u) * 0.001f - 2.0f;
+  std::vector<float> want(static_cast<std::size_t>(num_rows * weights.outputs)), row(values.size());
+  row.resize(static_cast<std::size_t>(weights.inputs));
+  for (std::int64_t n = 0; n < weights.outputs; ++n) {
+    read_row(weights, n, row.data());
+    for (std::int64_t r = 0; r < num_rows; ++r) {
+      float total = 0.0f;
+      for (std::int64_t k = 0; k < weights.inputs; ++k) {
+        total = std::fma(values[static_cast<std::size_t>(r * weights.inputs + k)],
+                         row[static_cast<std::size_t>(k)], total);
+      }
+      want[static_cast<std::size_t>(r * weights.outputs + n)] = total;
+    }
+  }
+  for (const LinearKernels* kernels : all_kernels()) {
+    std::vector<float> out(want.size());
+    kernels->multiply_floats(weights, values.data(), num_rows, 0, weights.tiles(), {out.data()});
+    CHECK(out == want);
+  }
+}
+
+void compare_fused_multiply_add(std::mt19937& random) {
+  for (int i = 0; i < 1000000; ++i) {
+    Floats a, b, c;
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      a[lane] = any_float(random);
+      b[lane] = any_float(random);
+      // As large as the product, with its opposite sign, every other time: only what was rounded away is left.
+      c[lane] = random() % 2u == 0u ? any_float(random) : -a[lane] * b[lane];
+    }
+    const Floats result = fused_multiply_add(a, b, c);
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      const float want = std::fma(a[lane], b[lane], c[lane]);
+      const bool same = std::bit_cast<std::uint32_t>(result[lane]) == std::bit_cast<std::uint32_t>(want);
+      CHECK(same || (std::isnan(result[lane]) && std::isnan(want)));
+    }
   }
 }
 
@@ -159,10 +225,10 @@ void compare_normalize(std::mt19937& random) {
 int main() {
   std::mt19937 random(1);
   for (const LinearKernels* kernels : all_kernels()) std::printf("%s\n", kernels->name);
-  for (const std::int64_t bits : {8, 4}) {
+  for (const WeightType type : {WeightType::kInt8, WeightType::kInt4}) {
     for (const std::int64_t block : {8, 16, 24, 32, 64, 128, 256}) {
       for (const Codes codes : {Codes::kRandom, Codes::kLowest, Codes::kHighest}) {
-        TiledMatrix weights{nullptr, 19, 2 * block, block, bits};
+        TiledMatrix weights{nullptr, 19, 2 * block, type, block};
         const std::vector<std::byte> data = tiles(weights, codes, random);
         weights.data = data.data();
         for (std::int64_t rows = 1; rows <= 9; ++rows)
@@ -170,6 +236,16 @@ int main() {
       }
     }
   }
+  for (const WeightType type : {WeightType::kFloat32, WeightType::kFloat16, WeightType::kBfloat16}) {
+    for (const std::int64_t inputs : {8, 72, 264, 520}) {  // one slice of the inputs, and several
+      for (const std::int64_t outputs : {1, 8, 13, 35}) {
+        for (const std::int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13}) {
+          compare_floats({nullptr, outputs, inputs, type, 0}, rows, random);
+        }
+      }
+    }
+  }
+  compare_fused_multiply_add(random);
   compare_normalize(random);
   return outcome();
 }

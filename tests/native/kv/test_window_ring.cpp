@@ -1,4 +1,3 @@
-#include <set>
 #include <stdexcept>
 
 #include "check.hpp"
@@ -7,24 +6,26 @@
 using namespace sabiyarn;
 
 int main() {
-  WindowRing ring(6, 2);
-  std::vector<SlotMove> moves;
-  CHECK(ring.append(6, moves) == 0 && moves.empty());
-  CHECK(ring.max_append() == 4);  // the two sinks stay
+  WindowRing ring(60, 2, 10);
+  CHECK(ring.size() == 128 && ring.max_append() == 128);
+  ring.append(120);
+  CHECK(ring.oldest() == 0 && ring.max_append() == 69 && ring.used_slots() == 120);
+  for (std::int64_t position = 0; position < 120; ++position) CHECK(ring.slot_of(position) == position);
 
-  // Positions 2 and 3 go; 4 and 5 stand in the landing zone [4, 6) and take their slots.
-  CHECK(ring.append(2, moves) == 4);
-  CHECK(moves.size() == 2);
-  CHECK(ring.slot_of(0) == 0 && ring.slot_of(1) == 1);
-  CHECK(ring.slot_of(2) == -1 && ring.slot_of(3) == -1);
-  CHECK(ring.slot_of(6) == 4 && ring.slot_of(7) == 5 && ring.slot_of(8) == -1);
-  CHECK((std::set{ring.slot_of(4), ring.slot_of(5)} == std::set<std::int64_t>{2, 3}));
+  ring.append(20);  // 126 slots behind the sinks hold the positions 14 ... 139
+  CHECK(ring.oldest() == 14 && ring.used_slots() == 128);
+  CHECK(ring.holds(1) && !ring.holds(2) && !ring.holds(13) && ring.holds(14) && !ring.holds(140));
+  CHECK(ring.slot_of(1) == 1 && ring.slot_of(128) == 2 && ring.slot_of(139) == 13 && ring.slot_of(14) == 14);
 
-  ring.truncate(6, moves);
-  CHECK(ring.length() == 4 && ring.total() == 6 && ring.oldest_recent() == 4);
-  CHECK_THROWS(ring.truncate(3, moves), std::out_of_range);
-  CHECK_THROWS(ring.append(5, moves), std::invalid_argument);
+  CHECK(ring.min_total() == 71);  // the token at 71 sees the positions 14 ... 71 and the sinks
+  CHECK_THROWS(ring.truncate(70), std::out_of_range);
+  CHECK_THROWS(ring.truncate(141), std::out_of_range);
+  ring.truncate(71);
+  CHECK(ring.total() == 71 && ring.oldest() == 14 && ring.max_append() == 69);
+  ring.append(69);
+  CHECK(ring.oldest() == 14);
+  CHECK_THROWS(ring.append(70), std::invalid_argument);
   ring.clear();
-  CHECK(ring.length() == 0 && ring.max_append() == 6);
+  CHECK(ring.total() == 0 && ring.oldest() == 0 && ring.max_append() == 128);
   return outcome();
 }

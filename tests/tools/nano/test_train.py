@@ -59,7 +59,7 @@ def test_an_export_recalls_as_much_as_its_checkpoint(corpus, out, tmp_path, caps
     recipe = Recipe(epochs=40, n_layer=2, n_heads=2, n_embd=32, batch_tokens=128)
     recalls = train.train_folder(ARTICLES, out, recipe, show_progress=False)
     assert 0 < sum(recall.exact for recall in recalls) < 12 + 12 + 8  # some and not all, so that it tells
-    export_model(out, tmp_path / "exported", dtype="float16-weights", progress=False)
+    export_model(out, tmp_path / "exported", dtype="float16", progress=False)
     run(corpus, "--evaluate", tmp_path / "exported")
     assert capsys.readouterr().out.splitlines() == [str(recall) for recall in recalls]
 

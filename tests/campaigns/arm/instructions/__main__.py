@@ -25,9 +25,9 @@ SOURCES = ("exact_math", "half", "row_math", "softmax", "candidates", "top_selec
 TOOLS = {"qemu-aarch64": "qemu-user", "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "gcc": "gcc"}
 CPU = "cortex-a53"
 SCORES = 52050
-"""As in kernels.cpp."""
+"""The value of kernels.cpp."""
 
-# As CMakeLists.txt and aarch64-linux-gnu.cmake have it.
+# The flags of CMakeLists.txt and aarch64-linux-gnu.cmake.
 FLAGS = ["-std=c++20", "-O3", "-DNDEBUG", "-march=armv8-a", "-ffp-contract=off", "-mno-outline-atomics"]
 SCALAR = ["-fno-tree-vectorize", "-fno-tree-slp-vectorize"]
 
@@ -91,7 +91,7 @@ def measure() -> dict[str, Any]:
 
 
 def has_tools() -> bool:
-    """Whether all programs are there; says on stderr what to install if not."""
+    """Return True if all programs are there; else say on stderr what to install."""
     missing = [package for command, package in TOOLS.items() if shutil.which(command) is None]
     if missing:
         print(

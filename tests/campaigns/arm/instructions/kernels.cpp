@@ -1,9 +1,8 @@
-// tests/campaigns/arm/instructions/kernels.cpp - calls one loop of the core, or its scalar twin, a given number of
-// times.
+// tests/campaigns/arm/instructions/kernels.cpp - calls one loop of the core, or its scalar twin, CALLS times.
 //
-//   kernels list                          names of the loops
-//   kernels check                         runs each loop and its twin; fails where a bit of the results
-//   differs kernels LOOP vector|scalar CALLS      for the instruction counter
+//   kernels list                          prints the names of the loops
+//   kernels check                         runs each loop and its twin; fails if a bit of the results differs
+//   kernels LOOP vector|scalar CALLS      for the instruction counter
 #include <bit>
 #include <cmath>
 #include <cstdio>

@@ -1,5 +1,4 @@
-// tests/campaigns/fuzz/native/bytes.hpp - turns a fuzzer's bytes into choices; when they are used up, all choices are
-// 0.
+// tests/campaigns/fuzz/native/bytes.hpp - turns a fuzzer's bytes into choices. When they are used up, all choices are 0.
 #pragma once
 
 #include <cfloat>

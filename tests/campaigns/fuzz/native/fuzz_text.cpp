@@ -19,7 +19,7 @@ std::string text(Bytes& bytes, std::size_t most) {
   return result;
 }
 
-// Does any stop string end inside the newest token, or where it does?
+// Returns true if a stop string ends inside the newest token, or at its end.
 bool completes(const std::vector<std::string>& stops, const std::vector<std::string>& texts,
                const std::vector<TokenId>& ids, TokenId token) {
   const auto bytes_of = [&](TokenId id) {

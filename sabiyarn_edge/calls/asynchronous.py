@@ -1,0 +1,141 @@
+"""generate and stream for asyncio: the event loop goes on while the engine works, and no thread waits.
+
+The only module that imports asyncio, which its callers have imported before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from ..engine.engine import Engine
+from ..engine.generation import Generation
+from ..engine.work import Work
+from ..text.streaming import StreamedToken
+from .result import GenerationResult
+from .stream import StreamedText
+
+__all__ = ["AsyncTokenStream", "LoopBuffer", "run_works"]
+
+
+async def run_works(engine: Engine, works: Sequence[Work]) -> None:
+    """Run works and wait until all have ended; a cancelled task abandons them.
+
+    Raises:
+        BaseException: the error of the first work that failed; the others are abandoned.
+    """
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    left = len(works)
+
+    def count() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0 or any(work.error is not None for work in works):
+            ended.set()
+
+    for work in works:
+        work.on_end = lambda: _tell(loop, count)
+    engine.submit(works)
+    try:
+        await ended.wait()
+        for work in works:
+            if work.error is not None:
+                raise work.error
+    except BaseException:
+        engine.abandon(works, wait=False)
+        raise
+
+
+class LoopBuffer:
+    """Tokens between the engine and a reader in an event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._tokens: deque[tuple[int, str]] = deque()
+        self._ended = False
+
+    def put(self, tokens: Sequence[tuple[int, str]]) -> None:
+        """Add (token, finish reason) pairs; from the engine's thread."""
+        self._tokens.extend(tokens)
+        _tell(self._loop, self._changed.set)
+
+    def end(self) -> None:
+        """Say that no more will come; from the engine's thread."""
+        self._ended = True
+        _tell(self._loop, self._changed.set)
+
+    async def get(self) -> tuple[int, str] | None:
+        """The next pair, waiting for it; None at the end."""
+        while not self._tokens and not self._ended:
+            self._changed.clear()
+            if self._tokens or self._ended:  # they came before the event was cleared
+                break
+            await self._changed.wait()
+        return self._tokens.popleft() if self._tokens else None
+
+
+class AsyncTokenStream:
+    """As TokenStream, for `async for`: iterates over the tokens of one generation.
+
+    Leaving the loop early leaves the generation running until the stream is closed (`await stream.aclose()`, or
+    `async with`) or dropped, which ends it within a step.
+    """
+
+    def __init__(
+        self, engine: Engine, generation: Generation, buffer: LoopBuffer, text: StreamedText
+    ) -> None:
+        self._engine, self._generation, self._buffer, self._text = engine, generation, buffer, text
+        self._closed = False
+        self.result: GenerationResult | None = None
+        """The GenerationResult after the last token; None before, and if the stream was closed early."""
+
+    def __aiter__(self) -> AsyncTokenStream:
+        return self
+
+    async def __anext__(self) -> StreamedToken:
+        if self._closed:
+            raise StopAsyncIteration
+        try:
+            found = await self._buffer.get()
+        except BaseException:  # the task was cancelled: nobody reads on
+            self.close()
+            raise
+        if found is not None:
+            return self._text.token(*found)
+        self._closed = True
+        if self._generation.error is not None:
+            raise self._generation.error
+        self.result = self._text.result(self._generation)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """End the generation now."""
+        self.close()
+
+    def close(self) -> None:
+        """As `aclose`, which waits for nothing: the step at hand ends by itself."""
+        if not self._closed:
+            self._closed = True
+            self._engine.abandon([self._generation], wait=False)
+
+    async def __aenter__(self) -> AsyncTokenStream:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if not self._closed:
+            self._generation.abandoned = True
+
+
+def _tell(loop: asyncio.AbstractEventLoop, function: object) -> None:
+    """Call a function in a loop, which may have been closed since: nobody listens then."""
+    if not loop.is_closed():
+        try:
+            loop.call_soon_threadsafe(function)  # type: ignore[arg-type]
+        except RuntimeError:  # closed just now
+            return

@@ -1,0 +1,273 @@
+"""The one place that decides what a call does: prompts, positions, new tokens, truncation, masks, seeds and memory.
+
+Whatever is refused is refused here, before anything is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .._core import DecodeOptions
+from ..engine.generation import GenerationRequest, Lookup
+from ..engine.prompt_mask import PromptMask
+from ..errors import InvalidInputError
+from ..options.checks import flag
+from ..options.generation_config import GenerationConfig
+from ..options.overflow import Overflow, SlidingContext, cut_prompt
+from ..planning.memory_plan import MIB, CallCosts
+from ..text.tokenizer import Tokenizer
+from .attention_masks import CallMasks
+from .callbacks import Callbacks
+from .decode_options import DEFAULT_MAX_NEW_TOKENS, decide_seeds, decode_options, max_new_tokens
+from .prompts import Prompts, read_prompts
+
+__all__ = ["DEFAULT_LOOKUP_NGRAM", "Call", "Settings"]
+
+DEFAULT_LOOKUP_NGRAM = 2
+"""Longest run of ids that prompt lookup looks for, unless max_matching_ngram_size says otherwise."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of generate or stream, checked."""
+
+    prompts: Prompts
+    config: GenerationConfig
+    requests: list[GenerationRequest]
+    """One for each prompt."""
+    seeds: list[int] | None
+    """One for each prompt and returned sequence; None if nothing is drawn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a loaded model allows, and what its calls do unless they say otherwise."""
+
+    vocab_size: int
+    max_length: int
+    """Most positions of a row, prompt and output."""
+    kv_window: int
+    """Most positions that a token sees."""
+    tokenizer: Tokenizer | None
+    generation_config: GenerationConfig
+    overflow: Overflow
+    reuse_prefix: bool
+    max_batch_size: int | None
+    """Most rows of one call; None: no limit."""
+    costs: CallCosts
+    memory_limit: int | None
+    """Bytes that the process may take above `import onnxruntime`; None: no limit."""
+    prefix_cache_bytes: int
+    """Of them what earlier texts may always take."""
+
+    def decide(self, inputs: Any, config: GenerationConfig | None, options: Mapping[str, Any]) -> Call:
+        """Check a call of generate; `inputs`, `config` and `options` are as `EdgeGenerator.generate` takes them.
+
+        Raises:
+            InvalidInputError: a prompt or an option is not allowed.
+        """
+        given = dict(options)
+        callbacks = Callbacks.take_from(given)
+        overflow = self.overflow.take_from(given)
+        reuse_prefix = flag("reuse_prefix", given.pop("reuse_prefix", self.reuse_prefix))
+        call_masks = CallMasks.take_from(given)
+        config = (config or self.generation_config).updated(**given)
+        prompts = read_prompts(
+            call_masks.without_padding(inputs),
+            tokenizer=self.tokenizer,
+            vocab_size=self.vocab_size,
+            max_length=self.max_length if overflow.mode == "error" else None,
+        )
+        masks = call_masks.of_prompts([len(ids) for ids in prompts.ids])
+        if overflow.mode == "truncate_prompt":
+            prompts, masks = self._cut(prompts, masks, config, overflow.keep_tokens)
+        slides = overflow.mode == "slide"
+        context = self.sliding_context(overflow if slides else Overflow())
+        self._check_rows(len(prompts.ids), _rows_each(config))
+        seeds = decide_seeds(config, len(prompts.ids))
+        lookup = self._lookup(config, context)
+        made: dict[tuple[Any, ...], DecodeOptions] = {}  # prompts share them where they may
+        requests = []
+        for index, prompt in enumerate(prompts.ids):
+            name = f"prompt {index}" if prompts.is_batch else "the prompt"
+            mask = masks[index] if masks is not None and masks[index].values is not None else None
+            if mask is not None:
+                self._check_masked(context.length(len(prompt)), name)
+            new_tokens = max_new_tokens(config, len(prompt), None if slides else self.max_length, name)
+            total = (
+                len(prompt) + new_tokens if new_tokens is not None else config.max_length or self.max_length
+            )
+            first = index * config.num_return_sequences
+            own = seeds[first : first + config.num_return_sequences]
+            key = (new_tokens, *own) if config.do_sample else (new_tokens,)
+            if key not in made:
+                made[key] = decode_options(
+                    config,
+                    max_new_tokens=new_tokens,
+                    seeds=own,
+                    vocab_size=self.vocab_size,
+                    tokenizer=self.tokenizer,
+                )
+            requests.append(
+                GenerationRequest(
+                    prompt=prompt,
+                    options=made[key],
+                    vocab_size=self.vocab_size,
+                    context=context,
+                    slides=slides,
+                    positions=min(total, context.positions),
+                    num_beams=config.num_beams,
+                    num_rows=_rows_each(config),
+                    mask=mask,
+                    lookup=lookup,
+                    reuse_prefix=reuse_prefix,
+                    hooks=callbacks.hooks(index),
+                    needed_bytes=self._needed(config, prompt, total, context, lookup, mask, name),
+                )
+            )
+        return Call(prompts, config, requests, seeds if config.do_sample else None)
+
+    def sliding_context(self, overflow: Overflow) -> SlidingContext:
+        """Which tokens the model sees under a way of overflowing."""
+        return SlidingContext(self.max_length, self.kv_window, overflow.keep_tokens)
+
+    def scoring_bytes(self, tokens: int) -> int:
+        """What scoring or embedding a text takes.
+
+        Raises:
+            InvalidInputError: more than the limit leaves.
+        """
+        return self._checked(
+            self.costs.scoring(min(tokens, self.max_length)),
+            f"the text has {tokens} tokens",
+            "Give shorter texts.",
+        )
+
+    def choice_bytes(self, prompt: int, longest: int, rows: int) -> int:
+        """What scoring the choices of a prompt takes.
+
+        Args:
+            prompt, longest: tokens of the prompt, and of its longest choice.
+            rows: choices that are run at once.
+
+        Raises:
+            InvalidInputError: more than the positions, or than the memory limit leaves.
+        """
+        positions = prompt + longest
+        if positions > self.max_length:
+            raise InvalidInputError(
+                f"the text has {prompt} tokens and the longest label {longest}: {positions} positions, but there are "
+                f"{self.max_length}. Shorten the text."
+            )
+        needed = self.costs.request(
+            prompt=prompt, positions=positions, rows=1 + rows, tokens=max(rows * longest, 1), slides=False
+        )
+        what = f"the text has {prompt} tokens and {rows} labels at once"
+        return self._checked(needed, what, "Give a shorter text.")
+
+    def holding_bytes(self, tokens: int) -> int:
+        """What computing a text's keys and values, and a copy of them, takes. Raises: as `scoring_bytes`."""
+        return self._checked(
+            self.costs.holding(tokens), f"the text has {tokens} tokens", "Save a shorter one."
+        )
+
+    def _check_masked(self, tokens: int, name: str) -> None:
+        if tokens > self.kv_window:
+            raise InvalidInputError(
+                f"attn_mask speaks of all {tokens} tokens of {name}, but kv_window is {self.kv_window}. Shorten the "
+                "prompt, or load the model with a larger kv_window."
+            )
+
+    def _lookup(self, config: GenerationConfig, context: SlidingContext) -> Lookup | None:
+        if config.prompt_lookup_num_tokens is None:
+            return None
+        guesses = min(config.prompt_lookup_num_tokens, context.positions)
+        return Lookup(guesses, config.max_matching_ngram_size or DEFAULT_LOOKUP_NGRAM)
+
+    def _check_rows(self, num_prompts: int, rows_each: int) -> None:
+        if self.max_batch_size is not None and num_prompts * rows_each > self.max_batch_size:
+            raise InvalidInputError(
+                f"{num_prompts} prompts with {rows_each} rows each are {num_prompts * rows_each} rows, but "
+                f"max_batch_size is {self.max_batch_size}. Give fewer prompts at once, or load with a larger "
+                "max_batch_size."
+            )
+
+    def _needed(
+        self,
+        config: GenerationConfig,
+        prompt: list[int],
+        total: int,
+        context: SlidingContext,
+        lookup: Lookup | None,
+        mask: PromptMask | None,
+        name: str,
+    ) -> int:
+        """Bytes that one prompt takes beside what all share; 0 without a limit, since nobody asks."""
+        if self.memory_limit is None:
+            return 0
+        rows = _rows_each(config)
+        positions = min(total, context.positions)
+        seen = min(len(prompt), positions)
+        tokens = rows if lookup is None else min(1 + lookup.max_guesses, positions - seen + 1)
+        slides = total > context.positions
+        needed = self.costs.request(
+            prompt=seen, positions=positions, rows=rows, tokens=tokens, slides=slides
+        ) + self.costs.choosing(config)
+        if mask is not None:
+            runs = [(first + count, count) for first, count in mask.chunks(self.costs.max_prefill_chunk)]
+            needed += self.costs.masks(
+                mask.nbytes,
+                runs=runs,
+                decode=(positions, tokens),
+                rows=rows if slides else 0,
+                multi_token=lookup is not None,
+            )
+        what = f"{name} and its output have {positions} positions in {rows} row(s)"
+        return self._checked(needed, what, "Give fewer beams or new tokens.")
+
+    def _checked(self, needed: int, what: str, remedy: str) -> int:
+        if self.memory_limit is None:
+            return needed
+        total = needed + self.costs.shared + self.prefix_cache_bytes
+        if total > self.memory_limit:
+            raise InvalidInputError(
+                f"{what}: this call needs {total / MIB:.1f} MiB, but memory_limit_mb is {self.memory_limit / MIB:g}. "
+                f"{remedy}"
+            )
+        return needed
+
+    def _cut(
+        self, prompts: Prompts, masks: list[PromptMask] | None, config: GenerationConfig, keep_tokens: int
+    ) -> tuple[Prompts, list[PromptMask] | None]:
+        """The prompts, and their masks, with so much cut out that the output fits."""
+        positions = min(self.max_length, config.max_length or self.max_length)
+        new_tokens = config.max_new_tokens
+        if new_tokens is None:
+            new_tokens = max(min(DEFAULT_MAX_NEW_TOKENS, positions // 2), config.min_new_tokens or 0)
+        else:
+            positions = self.max_length
+        kept = [
+            cut_prompt(
+                list(range(len(prompt))),
+                new_tokens=new_tokens,
+                positions=positions,
+                window=self.kv_window,
+                keep_tokens=keep_tokens,
+            )
+            for prompt in prompts.ids
+        ]
+        ids = [[prompt[at] for at in places] for prompt, places in zip(prompts.ids, kept, strict=True)]
+        truncated = [len(old) - len(new) for old, new in zip(prompts.ids, ids, strict=True)]
+        if masks is not None:
+            masks = [
+                mask.of_kept(places) if cut else mask
+                for mask, places, cut in zip(masks, kept, truncated, strict=True)
+            ]
+        return Prompts(ids, truncated, prompts.is_batch), masks
+
+
+def _rows_each(config: GenerationConfig) -> int:
+    """Rows of each prompt."""
+    return config.num_beams if config.num_beams > 1 else config.num_return_sequences

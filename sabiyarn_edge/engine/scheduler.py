@@ -1,0 +1,188 @@
+"""Scheduler: composes each run of the graph from the works of many callers (continuous batching).
+
+A step runs one token of every row that is due for it, and prompt tokens up to a budget. Works join and leave between
+steps. They are admitted first come, first served, as memory allows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import ModelFolderError, OutOfMemoryError
+from ..planning.memory_plan import LOGITS_BYTES
+from ..system.process_memory import return_free_memory
+from .decoder import Decoder
+from .generation import Generation
+from .rows import Rows
+from .work import Budget, Piece, Work
+
+__all__ = ["Scheduler"]
+
+POLITE_PREFILL_TOKENS = 64
+"""Prompt tokens per step while another caller's rows are decoding: these wait for a fraction of a second at most."""
+
+_MUCH_SCRATCH_TOKENS = 32
+"""Runs of more tokens than that give their scratch memory back, if no such run follows."""
+
+
+class Scheduler:
+    """Runs works step by step; for one thread.
+
+    Args:
+        decoder: the model.
+        rows: of its KV cache.
+        limit_bytes: most that the works at hand may need together; None: no limit.
+        max_rows: most rows that they may have together; None: no limit.
+    """
+
+    def __init__(
+        self, decoder: Decoder, rows: Rows, limit_bytes: int | None = None, max_rows: int | None = None
+    ) -> None:
+        self._decoder, self._rows = decoder, rows
+        self._limit_bytes, self._max_rows = limit_bytes, max_rows
+        self._most_tokens = 0  # of a run since scratch memory was given back
+        self.waiting: deque[Work] = deque()
+        self.live: list[Work] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.waiting or self.live)
+
+    def add(self, works: Sequence[Work]) -> None:
+        """Queue works."""
+        self.waiting.extend(works)
+
+    def step(self) -> None:
+        """Admit what fits, and run the graph once."""
+        self._admit()
+        self._drop_abandoned()
+        planned, budget = self._plan()
+        if planned:
+            # Below 0: a mask ties more tokens together than a run should have.
+            self._run(planned, gives_back=budget.tokens != 0)
+        self.live = [work for work in self.live if not work.done]
+
+    def _admit(self) -> None:
+        self.waiting = deque(work for work in self.waiting if not work.ends_early(self._rows))
+        while self.waiting:
+            work = self.waiting[0]
+            if not (self._has_rows(work) and self._fits(work)):
+                return
+            self.waiting.popleft()
+            self.live.append(work)
+            try:
+                if isinstance(work, Generation):
+                    work.follow(self.live[:-1])
+                work.begin(self._decoder, self._rows)
+            except Exception as error:
+                work.fail(self._rows, _own(error))
+
+    def _has_rows(self, work: Work) -> bool:
+        if self._max_rows is None or not self.live:
+            return True
+        return sum(other.num_rows for other in self.live) + work.num_rows <= self._max_rows
+
+    def _fits(self, work: Work) -> bool:
+        """Whether a work can begin beside the others; what is kept only for later then makes room for it."""
+        if self._limit_bytes is None:
+            return True
+        now = self._room(self._limit_bytes)
+        later = now - work.needed_bytes
+        if self.live and later < 0:
+            return False
+        self._rows.make_room(now, later, work.positions)
+        if self._decoder.kept_bytes > later:
+            self._decoder.free_buffers()
+        return True
+
+    def _room(self, limit_bytes: int) -> int:
+        """What the live works leave of the limit."""
+        return limit_bytes - sum(work.needed_bytes for work in self.live) - self._rows.surplus_bytes
+
+    def _drop_abandoned(self) -> None:
+        for work in self.live:
+            if work.abandoned and not work.done:
+                work.end(self._rows, keep=True)  # a closed stream's text may go on
+        self.live = [work for work in self.live if not work.done]
+
+    def _plan(self) -> tuple[list[tuple[Work, Sequence[Piece]]], Budget]:
+        starting = {work.group for work in self.live if not work.due}
+        polite = any(work.due and work.group not in starting for work in self.live)
+        chunk = self._decoder.max_prefill_chunk
+        budget = Budget(
+            tokens=min(chunk, POLITE_PREFILL_TOKENS) if polite else chunk,
+            logits=max(LOGITS_BYTES // (4 * self._decoder.config.gptjx.vocab_size), 1),
+        )
+        planned = []
+        for work in self.live:
+            try:
+                pieces = work.plan(budget)
+            except Exception as error:
+                work.fail(self._rows, _own(error))
+                continue
+            if pieces:
+                planned.append((work, pieces))
+        return planned, budget
+
+    def _run(self, planned: list[tuple[Work, Sequence[Piece]]], *, gives_back: bool) -> None:
+        pieces = [piece for _, works_pieces in planned for piece in works_pieces]
+        num_tokens = sum(len(piece.tokens) for piece in pieces)
+        num_logits = sum(piece.num_logits for piece in pieces)
+        hidden = None
+        if any(work.wants_hidden for work, _ in planned):
+            hidden = np.empty((num_logits, self._decoder.config.gptjx.n_embd), np.float32)
+        self._most_tokens = max(self._most_tokens, num_tokens)
+        shrinks = gives_back and self._most_tokens > _MUCH_SCRATCH_TOKENS
+        try:
+            self._decoder.runner.run(
+                [(piece.row.index, piece.tokens, piece.num_logits, piece.mask) for piece in pieces],
+                hidden,
+                self._decoder.shrinking_options if shrinks else None,
+            )
+        except RuntimeError as error:  # onnxruntime's: an operator refuses the graph's attributes or weights
+            graph = self._decoder.folder / self._decoder.config.graph
+            message = f"onnxruntime cannot run {graph}: {error}. Copy the whole model folder again."
+            refused = ModelFolderError(message)
+            refused.__cause__ = error
+            self._fail_run(planned, refused)
+            return
+        except Exception as error:
+            self._fail_run(planned, error)
+            return
+        if shrinks:
+            self._most_tokens = 0
+            return_free_memory()
+        for piece in pieces:
+            piece.row.tokens += piece.tokens
+        first = 0
+        for work, works_pieces in planned:
+            try:
+                work.advance(first, hidden)
+            except Exception as error:
+                work.fail(self._rows, _own(error))
+            first += sum(piece.num_logits for piece in works_pieces)
+
+    def _fail_run(self, planned: list[tuple[Work, Sequence[Piece]]], error: Exception) -> None:
+        """End the works of a run that failed: their rows hold tokens without keys."""
+        if self._decoder.kv_cache.num_rows == 0:  # there was no memory for it, and it was emptied
+            self._rows.reset()
+            for work in self.live:
+                work.rows = []
+                work.fail(self._rows, _own(error))
+            return
+        for work, _ in planned:
+            work.fail(self._rows, _own(error))
+
+
+def _own(error: BaseException) -> BaseException:
+    """The error as the caller gets it."""
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError(
+            "there is no memory for this call's keys, values or logits. Give fewer or shorter prompts at once, load "
+            "with a smaller max_length or kv_window, or end other programs."
+        )
+    return error

@@ -1,0 +1,134 @@
+"""Work: what the scheduler runs for a caller, one piece per step: a generation, a score, an embedding."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .rows import Row, Rows
+
+if TYPE_CHECKING:
+    from .decoder import Decoder
+
+__all__ = ["SIGNAL_SECONDS", "Budget", "Piece", "Work"]
+
+SIGNAL_SECONDS = 0.1
+"""A signal that the system gives to another thread does not wake the main thread up, so it looks as often as that."""
+
+
+@dataclass
+class Budget:
+    """What is left of one run for works that are not yet due for their next token."""
+
+    tokens: int
+    """Prompt tokens."""
+    logits: int
+    """Rows of logits, for works that want those of many tokens at once."""
+
+
+@dataclass(slots=True)
+class Piece:
+    """Tokens to append to one row in a run."""
+
+    row: Row
+    tokens: list[int]
+    num_logits: int
+    """The logits of the last so many tokens are wanted."""
+    mask: Callable[[NDArray[np.float32]], None] | None = None
+    """Writes what the tokens see, float32 [tokens, length afterwards]; None: causal."""
+
+
+class Work(ABC):
+    """One caller's work. The scheduler alone calls plan() and advance(); the caller waits, and may cancel.
+
+    Attributes:
+        group: the call that it belongs to: works of one call do not mind waiting for one another.
+        needed_bytes: memory that it takes beside what is shared, at most.
+        num_rows: rows of the KV cache that it takes, at most.
+        positions: most tokens that a row of it holds, if it goes on from what is known of its text; else 0.
+        wants_hidden: whether advance() is given hidden states.
+        done: whether it has ended, by a result, an error or because it was abandoned.
+        error: what ended it, or None.
+        on_end: called when it has ended, from the engine's thread; or None.
+    """
+
+    group: object = None
+    needed_bytes: int = 0
+    num_rows: int = 1
+    positions: int = 0
+    wants_hidden: bool = False
+
+    def __init__(self) -> None:
+        self.done = False
+        self.error: BaseException | None = None
+        self.abandoned = False
+        self.rows: list[Row] = []
+        self.on_end: Callable[[], None] | None = None
+        self._ended = threading.Event()
+
+    @property
+    @abstractmethod
+    def due(self) -> bool:
+        """Whether it runs the next token of each of its rows, which no budget delays."""
+
+    @abstractmethod
+    def begin(self, decoder: Decoder, rows: Rows) -> None:
+        """Called once, when the work is admitted."""
+
+    @abstractmethod
+    def plan(self, budget: Budget) -> Sequence[Piece]:
+        """What to run for it in the next step; takes what it uses from the budget. Empty: it waits for another work, or
+        has just finished."""
+
+    @abstractmethod
+    def advance(self, first: int, hidden: NDArray[np.float32] | None) -> None:
+        """Called after each run that had pieces of it.
+
+        Args:
+            first: place of its first logits among the run's.
+            hidden: hidden states float32 [logits, n_embd] of the whole run, or None.
+        """
+
+    def cancel(self) -> None:  # noqa: B027 - to be overridden where there is something to give
+        """End it at the next step with what it has; from any thread. Without a partial result it runs to its end."""
+
+    def ends_early(self, rows: Rows) -> bool:
+        """Called before each step while it waits to be admitted: end it if nobody waits for it any more.
+
+        Returns:
+            Whether it has ended.
+        """
+        if self.abandoned:
+            self.end(rows, keep=False)
+        return self.done
+
+    def end(self, rows: Rows, *, keep: bool) -> None:
+        """Give its rows back and wake the caller up."""
+        rows.end(self.rows, keep=keep and self.error is None)
+        self.rows = []
+        self.done = True
+        if self.on_end is not None:
+            self.on_end()
+        self._ended.set()
+
+    def fail(self, rows: Rows, error: BaseException) -> None:
+        """End it with an error."""
+        self.error = error
+        self.end(rows, keep=False)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until it has ended; False if that took longer than `timeout` seconds.
+
+        Ctrl-C is noticed meanwhile.
+        """
+        if timeout is not None:
+            return self._ended.wait(timeout)
+        while not self._ended.wait(SIGNAL_SECONDS):
+            pass
+        return True

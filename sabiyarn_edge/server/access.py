@@ -1,0 +1,149 @@
+"""What stands around every request: a line in the log, a bound on slow readers, keys, and the state of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import sys
+import time
+import traceback
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+import h11
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .errors import HttpError, error_response
+from .service import Service
+
+__all__ = ["Gate", "RequestLog", "record_of"]
+
+SEND_SECONDS = 30.0
+"""A client that reads nothing for so long is given up. What it has not read waits in its stream, not in the engine."""
+CLIENT_GONE = 499
+"""Status in the log of a request whose client went away; it is never sent. Source: nginx."""
+
+_RECORD = "sabiyarn_edge.record"
+
+
+def record_of(scope: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Names and values that a request's line in the log shall hold."""
+    record: dict[str, Any] = scope.setdefault(_RECORD, {})
+    return record
+
+
+class RequestLog:
+    """Writes one line for each request to standard error, counts answers and gives slow readers up.
+
+    Args:
+        app: the application; an error that it raises is written with its traceback, and shown to nobody.
+        service: whose metrics count.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status, gone = time.perf_counter(), 0, False
+        record = record_of(scope)
+
+        async def send_in_time(message: Message) -> None:
+            nonlocal status, gone
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await send(message)
+            except TimeoutError:
+                gone, record["error"] = True, f"the client read nothing for {SEND_SECONDS:g} s"
+                raise ClientDisconnect from None
+            except h11.LocalProtocolError:  # the rest of its request was no HTTP, and it was told so
+                gone = True
+                raise ClientDisconnect from None
+
+        try:
+            await self._app(scope, receive, send_in_time)
+        except Exception:
+            if not gone:
+                traceback.print_exc()
+        if record.pop("gone", gone):
+            status = CLIENT_GONE
+        self._service.metrics.responses[status] += 1
+        if scope["path"] not in _QUIET or status != 200:
+            _write(scope, status, record, time.perf_counter() - started)
+
+
+_QUIET = ("/health", "/metrics")
+"""Asked every few seconds by machines."""
+
+
+def _write(scope: Scope, status: int, record: dict[str, Any], seconds: float) -> None:
+    client = scope.get("client")
+    words = [
+        time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        str(client[0]) if client and client[0] else "-",
+        scope["method"],
+        json.dumps(scope["path"])[1:-1],  # without line breaks
+        str(status),
+        f"seconds={seconds:.3f}",
+        *(f"{name}={_value(value)}" for name, value in record.items()),
+    ]
+    print(*words, file=sys.stderr, flush=True)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    text = str(value)
+    return text if text.isalnum() else json.dumps(text, ensure_ascii=False)
+
+
+class Gate:
+    """Lets requests with a key in, if keys are asked for, while the server is ready.
+
+    Args:
+        app: an endpoint.
+        service: whose keys and state.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+        self._keys = [key.encode() for key in service.settings.api_keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._check_key(Headers(scope=scope))
+            with self._service.request():
+                await self._app(scope, receive, send)
+        except HttpError as error:
+            record_of(scope)["error"] = error.message
+            await error_response(error)(scope, receive, send)
+
+    def _check_key(self, headers: Headers) -> None:
+        if not self._keys:
+            return
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not _is_among(
+            given.strip().encode("latin-1", "replace"), self._keys
+        ):
+            what = "the API key is wrong" if given else "there is no API key"
+            raise HttpError(
+                401,
+                f"{what}. Send a header Authorization: Bearer KEY with a key of this server.",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+
+def _is_among(given: bytes, keys: Iterable[bytes]) -> bool:
+    """Whether a key is right, in a time that does not depend on how much of one it has."""
+    found = False
+    for key in keys:
+        found |= hmac.compare_digest(given, key)
+    return found

@@ -1,0 +1,181 @@
+"""How choices and their pieces are written: as text completions, and as chat completions."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ..text.tokenizer import Tokenizer
+from .generating import Choice, Piece, Usage
+from .logprobs import TokenLogprobs, shown
+
+__all__ = ["Answer", "ChatAnswer", "CompletionAnswer"]
+
+_REASONS = {"eos": "stop", "stop": "stop"}
+"""OpenAI's words for ours; all others mean that the text could go on: "length"."""
+_LEAST_LOGPROB = -9999.0
+"""What OpenAI's API says for minus infinity, which JSON has not."""
+
+
+class Answer(Protocol):
+    """One answer, whole or in chunks: its fields but for usage."""
+
+    def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
+        """All of it."""
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        """The chunk before a choice's first piece, if there is one."""
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        """One piece."""
+
+    def last(self) -> dict[str, Any]:
+        """The chunk without choices, for the usage."""
+
+
+def usage_fields(usage: Usage) -> dict[str, Any]:
+    """OpenAI's usage."""
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.generated,
+        "total_tokens": usage.prompt + usage.generated,
+        "prompt_tokens_details": {"cached_tokens": min(usage.cached, usage.prompt)},
+    }
+
+
+class CompletionAnswer:
+    """Text completions.
+
+    Args:
+        model: its name.
+        echoes: of each choice the text that stands before it; "" without echo.
+    """
+
+    def __init__(self, model: str, tokenizer: Tokenizer, echoes: Sequence[str]) -> None:
+        self._head = _head("cmpl", "text_completion", model)
+        self._tokenizer, self._echoes = tokenizer, echoes
+        self._offsets = [len(echo) for echo in echoes]
+
+    def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
+        written = [
+            self._choice(
+                choice.index, self._echoes[choice.index] + choice.text, choice.reason, choice.logprobs
+            )
+            for choice in choices
+        ]
+        return {**self._head, "choices": written}
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        echo = self._echoes[index]
+        return {**self._head, "choices": [self._choice(index, echo, "", None)]} if echo else None
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        return {
+            **self._head,
+            "choices": [self._choice(piece.index, piece.text, piece.reason, piece.logprobs)],
+        }
+
+    def last(self) -> dict[str, Any]:
+        return {**self._head, "choices": []}
+
+    def _choice(
+        self, index: int, text: str, reason: str, logprobs: Sequence[TokenLogprobs] | None
+    ) -> dict[str, Any]:
+        return {
+            "index": index,
+            "text": text,
+            "logprobs": None if logprobs is None else self._logprobs(index, logprobs),
+            "finish_reason": _reason(reason),
+        }
+
+    def _logprobs(self, index: int, logprobs: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        texts, offsets = [], []
+        for chosen in logprobs:
+            texts.append(shown(chosen.token, self._tokenizer)[0])
+            offsets.append(self._offsets[index])
+            self._offsets[index] += len(texts[-1])
+        return {
+            "tokens": texts,
+            "token_logprobs": [_written(chosen.logprob) for chosen in logprobs],
+            "top_logprobs": [
+                {shown(token, self._tokenizer)[0]: _written(logprob) for token, logprob in chosen.top}
+                for chosen in logprobs
+            ],
+            "text_offset": offsets,
+        }
+
+
+class ChatAnswer:
+    """Chat completions.
+
+    Args:
+        model: its name.
+    """
+
+    def __init__(self, model: str, tokenizer: Tokenizer) -> None:
+        self._whole = _head("chatcmpl", "chat.completion", model)
+        self._chunk = {**self._whole, "object": "chat.completion.chunk"}
+        self._tokenizer = tokenizer
+
+    def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
+        written = [
+            {
+                "index": choice.index,
+                "message": {"role": "assistant", "content": choice.text, "refusal": None},
+                "logprobs": self._logprobs(choice.logprobs),
+                "finish_reason": _reason(choice.reason),
+            }
+            for choice in choices
+        ]
+        return {**self._whole, "choices": written}
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        return self._of_delta(index, {"role": "assistant", "content": ""}, None, "")
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        delta = {"content": piece.text} if piece.text else {}
+        return self._of_delta(piece.index, delta, piece.logprobs, piece.reason)
+
+    def last(self) -> dict[str, Any]:
+        return {**self._chunk, "choices": []}
+
+    def _of_delta(
+        self, index: int, delta: dict[str, str], logprobs: Sequence[TokenLogprobs] | None, reason: str
+    ) -> dict[str, Any]:
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": self._logprobs(logprobs),
+            "finish_reason": _reason(reason),
+        }
+        return {**self._chunk, "choices": [choice]}
+
+    def _logprobs(self, logprobs: Sequence[TokenLogprobs] | None) -> dict[str, Any] | None:
+        if logprobs is None:
+            return None
+        content = [
+            {
+                **self._token(chosen.token, chosen.logprob),
+                "top_logprobs": [self._token(token, logprob) for token, logprob in chosen.top],
+            }
+            for chosen in logprobs
+        ]
+        return {"content": content, "refusal": None}
+
+    def _token(self, token: int, logprob: float) -> dict[str, Any]:
+        text, own = shown(token, self._tokenizer)
+        return {"token": text, "logprob": _written(logprob), "bytes": list(own)}
+
+
+def _head(prefix: str, kind: str, model: str) -> dict[str, Any]:
+    return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def _reason(reason: str) -> str | None:
+    return _REASONS.get(reason, "length") if reason else None
+
+
+def _written(logprob: float) -> float:
+    return max(logprob, _LEAST_LOGPROB)

@@ -1,0 +1,202 @@
+"""/v1/completions and /v1/chat/completions."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from ..errors import InvalidInputError, SabiYarnError
+from ..text.tokenizer import Tokenizer
+from .access import record_of
+from .answers import Answer, ChatAnswer, CompletionAnswer, usage_fields
+from .body import read_object
+from .errors import HttpError, error_fields, json_response
+from .event_stream import KEEP_ALIVE, EventStream, event, unless_gone
+from .generating import Generating
+from .generation_fields import ChatFields, CompletionFields, Generate, decide_config, read_generation
+from .service import ServedModel, Service
+
+__all__ = ["chat_completions", "completions", "encoded", "service_of", "texts_or_ids", "tokenizer_of"]
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+def tokenizer_of(model: ServedModel) -> Tokenizer:
+    """A model's tokenizer, without which none is served."""
+    assert model.generator.tokenizer is not None
+    return model.generator.tokenizer
+
+
+async def completions(request: Request) -> Response | ASGIApp:
+    """Continue prompts."""
+    generate = read_generation(await read_object(request), CompletionFields)
+    fields = generate.fields
+    assert isinstance(fields, CompletionFields)
+    model = service_of(request).model(fields.model)
+    given = texts_or_ids("prompt", fields.prompt)
+    prompts = await encoded(given, tokenizer_of(model))
+    if fields.echo and fields.logprobs is not None:
+        raise InvalidInputError("echo with logprobs is not supported: leave out one of them.")
+    generating = _generating(request, model, generate, prompts, fields.logprobs)
+    returns = generating.num_choices // len(prompts)
+    echoes = [""] * generating.num_choices
+    if fields.echo:
+        texts = [item if isinstance(item, str) else tokenizer_of(model).decode(item) for item in given]
+        echoes = [text for text in texts for _ in range(returns)]
+    return await _answer(
+        request, generate, generating, CompletionAnswer(model.name, tokenizer_of(model), echoes)
+    )
+
+
+async def chat_completions(request: Request) -> Response | ASGIApp:
+    """Answer messages, by the model's chat template."""
+    generate = read_generation(await read_object(request), ChatFields)
+    fields = generate.fields
+    assert isinstance(fields, ChatFields)
+    model = service_of(request).model(fields.model)
+    if model.template is None:
+        raise InvalidInputError(
+            f"messages need a chat template, but the model {model.name} has none: neither chat_template.jinja nor a "
+            "chat_template in tokenizer_config.json is in its folder. Use /v1/completions with a prompt."
+        )
+    if fields.top_logprobs is not None and not fields.logprobs:
+        raise InvalidInputError(f"top_logprobs is {fields.top_logprobs} but logprobs is not true. Set it.")
+    messages = [message.as_dict() for message in fields.messages]
+    text = await asyncio.to_thread(model.template.render, messages)
+    # The template writes the special tokens that the model wants, so none is added.
+    ids = await asyncio.to_thread(tokenizer_of(model).encode, text, add_special_tokens=False)
+    num_top = (fields.top_logprobs or 0) if fields.logprobs else None
+    generating = _generating(request, model, generate, [ids], num_top)
+    return await _answer(request, generate, generating, ChatAnswer(model.name, tokenizer_of(model)))
+
+
+def texts_or_ids(name: str, value: Any) -> list[str | list[int]]:
+    """A field that is a text, or token ids, or a list of either, as a list.
+
+    Raises:
+        InvalidInputError: it is something else, or there is nothing in it.
+    """
+    items = value if isinstance(value, list) and value and not isinstance(value[0], int) else [value]
+    if not all(
+        item and (isinstance(item, str) or (isinstance(item, list) and all(type(t) is int for t in item)))
+        for item in items
+    ):
+        raise InvalidInputError(
+            f"{name} must be a text, a list of token ids, or a list of texts or of such lists, and not be empty."
+        )
+    return items
+
+
+async def encoded(given: Sequence[str | list[int]], tokenizer: Tokenizer) -> list[list[int]]:
+    """Texts, or ids, as ids; the event loop goes on meanwhile."""
+    return [
+        await asyncio.to_thread(tokenizer.encode, item) if isinstance(item, str) else item for item in given
+    ]
+
+
+def _generating(
+    request: Request,
+    model: ServedModel,
+    generate: Generate,
+    prompts: Sequence[list[int]],
+    num_top: int | None,
+) -> Generating:
+    service = service_of(request)
+    generator, fields, settings = model.generator, generate.fields, service.settings
+    if fields.stream_options is not None and not fields.stream:
+        raise InvalidInputError(
+            "stream_options is given but stream is not true. Leave it out, or set stream."
+        )
+    config = decide_config(
+        generate,
+        generator.generation_config,
+        longest_prompt=max(map(len, prompts)),
+        max_length=generator.max_length,
+        timeout=settings.timeout,
+        max_tokens_limit=settings.max_tokens_limit,
+    )
+    record = record_of(request.scope)
+    record["model"] = model.name
+    if settings.log_prompts:
+        record["prompts"] = [tokenizer_of(model).decode(ids, skip_special_tokens=False) for ids in prompts]
+    return Generating(
+        model,
+        prompts,
+        config,
+        generate.call_options,
+        service.metrics,
+        num_top=num_top,
+        streams=bool(fields.stream),
+    )
+
+
+async def _answer(
+    request: Request, generate: Generate, generating: Generating, answer: Answer
+) -> Response | ASGIApp:
+    if not generate.fields.stream:
+        try:
+            choices = await unless_gone(request.receive, generating.choices())
+        finally:
+            generating.close()
+            _note(request, generating)
+        return json_response({**answer.whole(choices), "usage": usage_fields(generating.usage)})
+    generating.open()
+
+    def end() -> None:
+        generating.close()
+        _note(request, generating)
+
+    options = generate.fields.stream_options
+    with_usage = options is not None and bool(options.include_usage)
+    return EventStream(_events(request, generating, answer, with_usage=with_usage), end)
+
+
+async def _events(
+    request: Request, generating: Generating, answer: Answer, *, with_usage: bool
+) -> AsyncIterator[bytes]:
+    """What a stream sends. An error after its beginning is an event too: the status was sent."""
+    beside = {"usage": None} if with_usage else {}
+    opened = set()
+    try:
+        async for piece in generating.pieces():
+            if piece is None:
+                yield KEEP_ALIVE
+                continue
+            if piece.index not in opened:
+                opened.add(piece.index)
+                opening = answer.opening(piece.index)
+                if opening is not None:
+                    yield event({**opening, **beside})
+            if piece.text or piece.reason or piece.logprobs:
+                yield event({**answer.chunk(piece), **beside})
+    except Exception as error:
+        if not isinstance(error, SabiYarnError | HttpError):
+            traceback.print_exc(file=sys.stderr)
+        told = HttpError.of(error)
+        record_of(request.scope)["error"] = told.message
+        yield event(error_fields(told))
+        return
+    if with_usage:
+        yield event({**answer.last(), "usage": usage_fields(generating.usage)})
+    yield b"data: [DONE]\n\n"
+
+
+def _note(request: Request, generating: Generating) -> None:
+    """Put what a request took into its line of the log."""
+    usage, record = generating.usage, record_of(request.scope)
+    record.update(prompt=usage.prompt, cached=usage.cached, generated=usage.generated)
+    if usage.first_token_seconds is not None:
+        record["first_token"] = usage.first_token_seconds
+    if usage.reasons:
+        record["finish"] = ",".join(dict.fromkeys(usage.reasons))

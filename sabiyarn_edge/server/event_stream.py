@@ -1,0 +1,88 @@
+"""Answers that end when their client goes away, and EventStream: server-sent events.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from .access import record_of
+
+__all__ = ["KEEP_ALIVE", "EventStream", "event", "unless_gone"]
+
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment: proxies close connections on which nothing comes for a while, as while a long prompt is read."""
+
+Result = TypeVar("Result")
+
+
+def event(content: object) -> bytes:
+    """One event with a JSON value."""
+    return b"data: " + msgspec.json.encode(content) + b"\n\n"
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """Await `work`, and cancel it when the client goes away.
+
+    Args:
+        receive: of a request whose body was read.
+
+    Raises:
+        ClientDisconnect: the client went away.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_wait_until_gone(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream:
+    """A response of server-sent events.
+
+    Args:
+        events: encoded, as they come.
+        on_end: called when no more will be asked for: after the last, or when the client is gone.
+    """
+
+    def __init__(self, events: AsyncIterator[bytes], on_end: Callable[[], None]) -> None:
+        self._events, self._on_end = events, on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await unless_gone(receive, self._write(send))
+        except ClientDisconnect:
+            record_of(scope)["gone"] = True
+        finally:
+            self._on_end()
+
+    async def _write(self, send: Send) -> None:
+        headers = {
+            b"content-type": b"text/event-stream; charset=utf-8",
+            b"cache-control": b"no-cache",
+            b"x-accel-buffering": b"no",  # nginx passes events on as they come
+        }
+        await send({"type": "http.response.start", "status": 200, "headers": list(headers.items())})
+        async with aclosing(self._events) as events:  # type: ignore[type-var]
+            async for encoded in events:
+                await send({"type": "http.response.body", "body": encoded, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,265 @@
+"""Generating: the calls of a generator that one request comes to, as a whole or streamed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..calls.decode_options import decide_seeds
+from ..calls.result import GenerationResult
+from ..errors import InvalidInputError
+from ..options.generation_config import GenerationConfig
+from .errors import HttpError
+from .logprobs import LogprobReader, TokenLogprobs
+from .metrics import Metrics
+from .service import ServedModel
+
+if TYPE_CHECKING:
+    from ..calls.asynchronous import AsyncTokenStream
+
+__all__ = ["Choice", "Generating", "Piece", "Usage"]
+
+KEEP_ALIVE_SECONDS = 10.0
+"""Proxies give up after 30 to 60."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One finished output."""
+
+    index: int
+    text: str
+    reason: str
+    """As GenerationResult.finish_reasons."""
+    logprobs: list[TokenLogprobs] | None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one token adds to an output."""
+
+    index: int
+    text: str
+    reason: str
+    """"" but at its end."""
+    logprobs: list[TokenLogprobs] | None
+
+
+@dataclass
+class Usage:
+    """Tokens of a request."""
+
+    prompt: int
+    cached: int = 0
+    """Of the prompt's: those that were not computed anew."""
+    generated: int = 0
+    first_token_seconds: float | None = None
+    reasons: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Call:
+    prompts: list[list[int]]
+    config: GenerationConfig
+    reader: LogprobReader | None
+    first: int
+    """Index of its first choice."""
+
+
+class Generating:
+    """One request. Choices are numbered prompt by prompt, num_return_sequences of each.
+
+    A request is one call of the generator, so that it gives exactly what the same call gives without a server. Streams,
+    and requests for log-probabilities, take a call for each choice, with the seed that it would have in the one call.
+
+    Args:
+        prompts: token ids.
+        config: the options; num_return_sequences is the number of choices.
+        call_options: further options of generate().
+        num_top: how many of the likeliest tokens are wanted with log-probabilities; None: none, and no others.
+        streams: whether pieces() will be called, or else choices().
+
+    Raises:
+        InvalidInputError: what is asked for together is not possible.
+        HttpError: there is no room.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        prompts: Sequence[list[int]],
+        config: GenerationConfig,
+        call_options: dict[str, Any],
+        metrics: Metrics,
+        *,
+        num_top: int | None,
+        streams: bool,
+    ) -> None:
+        self._model, self._metrics, self._options = model, metrics, call_options
+        self._returns = returns = config.num_return_sequences
+        self.usage = Usage(sum(map(len, prompts)))
+        self.num_choices = len(prompts) * returns
+        if num_top is not None and config.num_beams > 1:
+            raise InvalidInputError(
+                f"logprobs is given and num_beams is {config.num_beams}: beams change places while they are "
+                "searched. Leave out one of them."
+            )
+        if streams and config.num_beams > 1 and returns > 1:
+            raise InvalidInputError(
+                f"stream is true, n is {returns} and num_beams is {config.num_beams}: the best beams are known at the "
+                "end only. Leave out one of them."
+            )
+        self._calls = [_Call(list(prompts), config, None, 0)]
+        if streams or num_top is not None:
+            seeds = decide_seeds(config, len(prompts))
+            self._calls = [
+                _Call(
+                    [prompts[index // returns]],
+                    config.updated(num_return_sequences=1, seed=seeds[index]),
+                    None if num_top is None else LogprobReader(num_top),
+                    index,
+                )
+                for index in range(self.num_choices)
+            ]
+        self._leave = model.admit(len(prompts) * max(config.num_beams, returns), metrics)
+        self._streams: list[AsyncTokenStream] = []
+
+    async def choices(self) -> list[Choice]:
+        """Generate, and give all choices. Cancelling the task ends it; close() must follow."""
+        results = await _all(
+            [
+                self._model.generator.agenerate(
+                    call.prompts if len(call.prompts) > 1 else call.prompts[0],
+                    call.config,
+                    **self._options,
+                    **(call.reader.options if call.reader else {}),
+                )
+                for call in self._calls
+            ]
+        )
+        found = []
+        for call, result in zip(self._calls, results, strict=True):
+            self.usage.generated += sum(map(len, result.generated))
+            self._count(call, result)
+            texts = _texts(result)
+            found += [
+                Choice(call.first + i, text, reason, call.reader.tokens if call.reader else None)
+                for i, (text, reason) in enumerate(zip(texts, result.finish_reasons, strict=True))
+            ]
+        self._metrics.generated_tokens[self._model.name] += self.usage.generated
+        return found
+
+    def open(self) -> None:
+        """Begin the streams, so that whatever is refused is refused now."""
+        try:
+            for call in self._calls:
+                reads = call.reader.options if call.reader else {}
+                stream = self._model.generator.astream(call.prompts[0], call.config, **self._options, **reads)
+                self._streams.append(stream)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End what still runs, within a step, and free the rows; where all has ended there is nothing to do."""
+        for stream in self._streams:
+            stream.close()
+        self._leave()
+
+    async def pieces(self) -> AsyncIterator[Piece | None]:
+        """The pieces of all choices as they come; None where nothing came for a while.
+
+        Raises:
+            Exception: what ended one of the choices.
+        """
+        arrived: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        reading = [
+            asyncio.create_task(self._read(call, stream, arrived.put_nowait))
+            for call, stream in zip(self._calls, self._streams, strict=True)
+        ]
+        try:
+            left = len(reading)
+            while left:
+                try:
+                    async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                        piece = await arrived.get()
+                except TimeoutError:
+                    yield None
+                    continue
+                if isinstance(piece, Exception):
+                    raise piece
+                left -= bool(piece.reason)
+                yield piece
+        finally:
+            for task in reading:
+                task.cancel()
+            self.close()
+
+    async def _read(
+        self, call: _Call, stream: AsyncTokenStream, put: Callable[[Piece | Exception], None]
+    ) -> None:
+        """Hand one stream's pieces over; the last one has a reason."""
+        reason, shown = "", 0
+        try:
+            async for token in stream:
+                reason, shown = token.finish_reason, shown + len(token.text)
+                self.usage.generated += 1
+                self._metrics.generated_tokens[self._model.name] += 1
+                logprobs = [call.reader.tokens[token.index]] if call.reader else None
+                if not reason:
+                    put(Piece(call.first, token.text, "", logprobs))
+                else:
+                    last = Piece(call.first, token.text, reason, logprobs)
+            assert stream.result is not None
+            self._count(call, stream.result)
+            if not reason:  # cancelled, or out of time, between two tokens
+                rest = _texts(stream.result)[0][shown:]
+                last = Piece(call.first, rest, stream.result.finish_reasons[0], None)
+            put(last)
+        except Exception as error:
+            put(error)
+
+    def _count(self, call: _Call, result: GenerationResult) -> None:
+        """Note what a call took.
+
+        Raises:
+            HttpError: its time was over before its first token.
+        """
+        timings, name = result.timings, self._model.name
+        generated = sum(map(len, result.generated))
+        if call.first % self._returns == 0:  # else the prompt of the choice before it
+            cached = timings.reused_tokens
+            self.usage.cached += cached
+            self._metrics.cached_tokens[name] += cached
+            self._metrics.prompt_tokens[name] += sum(map(len, call.prompts))
+        self.usage.reasons += result.finish_reasons
+        if not generated and "time" in result.finish_reasons:
+            raise HttpError.later(
+                503,
+                "the request's time was over before a row was free for it. Try again later.",
+                code="timeout",
+            )
+        self._metrics.first_token[name].observe(timings.time_to_first_token)
+        if timings.decode_tokens:
+            mean = timings.decode_seconds * len(result.lengths) / timings.decode_tokens
+            self._metrics.per_token[name].observe(mean, timings.decode_tokens)
+        if self.usage.first_token_seconds is None:
+            self.usage.first_token_seconds = timings.time_to_first_token
+
+
+def _texts(result: GenerationResult) -> list[str]:
+    assert result.texts is not None  # models without a tokenizer are not served
+    return result.texts
+
+
+async def _all(calls: Sequence[Coroutine[Any, Any, GenerationResult]]) -> list[GenerationResult]:
+    """Await all; the first error cancels the others."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise

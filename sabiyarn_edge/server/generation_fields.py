@@ -1,0 +1,244 @@
+"""What the endpoints that generate take: OpenAI's fields, and the options of GenerationConfig under their own names."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ..calls.decode_options import DEFAULT_MAX_NEW_TOKENS
+from ..errors import InvalidInputError
+from ..options.generation_config import GenerationConfig, OptionWarning
+from .body import to_fields
+from .errors import HttpError
+
+__all__ = [
+    "ChatFields",
+    "CompletionFields",
+    "GenerationFields",
+    "StreamOptions",
+    "decide_config",
+    "read_generation",
+]
+
+MAX_CHOICES = 64
+MAX_TOP_LOGPROBS = 20
+
+Choices = Annotated[int, Meta(ge=1, le=MAX_CHOICES)]
+TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
+NewTokens = Annotated[int, Meta(ge=1)]
+Temperature = Annotated[float, Meta(ge=0)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
+
+
+class StreamOptions(Struct, forbid_unknown_fields=True):
+    """OpenAI's stream_options."""
+
+    include_usage: bool | None = None
+
+
+class GenerationFields(Struct, kw_only=True):
+    """Fields that both endpoints have. None: not given."""
+
+    model: str | None = None
+    n: Choices | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: NewTokens | None = None
+    stop: str | list[str] | None = None
+    temperature: Temperature | None = None
+    logit_bias: dict[str, Bias] | None = None
+
+
+class CompletionFields(GenerationFields, kw_only=True):
+    """The body of /v1/completions."""
+
+    prompt: Any
+    """A text, ids, or a list of either."""
+    echo: bool | None = None
+    logprobs: TopLogprobs | None = None
+
+
+class TextPart(Struct, tag="text", forbid_unknown_fields=True):
+    """A part of a message; there are no other kinds here."""
+
+    text: str
+
+
+class Message(Struct, forbid_unknown_fields=True):
+    """One message of a chat."""
+
+    role: str
+    content: str | list[TextPart]
+    name: str | None = None
+
+    def as_dict(self) -> dict[str, str]:
+        """As templates expect it, with one text."""
+        content = self.content
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        return {"role": self.role, "content": text, **({} if self.name is None else {"name": self.name})}
+
+
+class ChatFields(GenerationFields, kw_only=True):
+    """The body of /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_completion_tokens: NewTokens | None = None
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs | None = None
+
+
+_CHANGES_NOTHING: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "metadata": ({},),
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True, False),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+}
+"""OpenAI's fields that are not supported -> their values that ask for nothing. Clients send these unasked."""
+_LABELS = ("user", "safety_identifier", "prompt_cache_key")
+"""OpenAI's fields that name the caller, for services that bill or watch him."""
+_OTHER_NAMES = {"max_new_tokens": "max_tokens", "num_return_sequences": "n", "stop_strings": "stop"}
+"""Options of GenerationConfig -> what OpenAI's API calls them. Either may be given."""
+_OF_ONE_ENDPOINT = ("prompt", "echo", "messages", "top_logprobs", "max_completion_tokens")
+_CALL_OPTIONS = ("overflow", "keep_tokens", "reuse_prefix")
+"""Options of a call that no GenerationConfig holds."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """A checked request of one of the endpoints."""
+
+    fields: CompletionFields | ChatFields
+    options: dict[str, Any]
+    """The fields that are options of GenerationConfig, not checked yet."""
+    call_options: dict[str, Any]
+    """As _CALL_OPTIONS."""
+
+
+def read_generation(content: dict[str, Any], kind: type[CompletionFields] | type[ChatFields]) -> Generate:
+    """Sort a body's fields.
+
+    Raises:
+        HttpError: one is not supported or of the wrong type; it is named.
+    """
+    own = {field.name for field in msgspec.structs.fields(kind)}
+    fields, options, call_options = {}, {}, {}
+    for name, value in content.items():
+        if name in own:
+            fields[name] = value
+        elif name in _LABELS or value is None:
+            continue
+        elif name in _CHANGES_NOTHING:
+            if value not in _CHANGES_NOTHING[name]:
+                raise HttpError(400, f"{name} is not supported. Leave it out.", param=name)
+        elif content.get(_OTHER_NAMES.get(name, "")) is not None:
+            other = _OTHER_NAMES[name]
+            raise HttpError(
+                400, f"{name} and {other} are given, which mean the same. Leave one out.", param=name
+            )
+        elif name in _CALL_OPTIONS:
+            call_options[name] = value
+        elif name in _OF_ONE_ENDPOINT or name == "output_scores":
+            raise HttpError(400, f"{name} is not supported here. Leave it out.", param=name)
+        else:
+            options[name] = value
+    return Generate(to_fields(fields, kind), options, call_options)
+
+
+def decide_config(
+    request: Generate,
+    defaults: GenerationConfig,
+    *,
+    longest_prompt: int,
+    max_length: int,
+    timeout: float,
+    max_tokens_limit: int | None,
+) -> GenerationConfig:
+    """The options of a request.
+
+    Args:
+        defaults: the model's, for what the request leaves open. temperature says whether tokens are drawn (above 0)
+            or the best one is taken (0); so do the other options of drawing, where there is no temperature.
+        longest_prompt: tokens.
+        max_length: the model's positions.
+        timeout: seconds that the request may take.
+        max_tokens_limit: most new tokens that it may ask for.
+
+    Raises:
+        InvalidInputError: an option is unknown, of the wrong type, out of range or contradicts another.
+    """
+    fields, options = request.fields, dict(request.options)
+    if fields.temperature is not None:
+        if options.setdefault("do_sample", fields.temperature > 0) and not fields.temperature:
+            raise InvalidInputError(
+                "temperature is 0, which takes the best token, but do_sample is true. Leave one out."
+            )
+        if fields.temperature > 0:
+            options["temperature"] = fields.temperature
+    elif any(options.get(name) is not None for name in _DRAWING):
+        options.setdefault("do_sample", True)
+    if fields.n is not None:
+        options["num_return_sequences"] = fields.n
+    if fields.stop is not None:
+        options["stop_strings"] = fields.stop or None
+    if fields.logit_bias:
+        options["sequence_bias"] = _with_bias(options.get("sequence_bias"), fields.logit_bias)
+    new_tokens = _new_tokens(fields)
+    if new_tokens is not None:
+        options["max_new_tokens"] = new_tokens
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptionWarning)  # clients send options that change nothing
+        config = defaults.updated(**options)
+        limits: dict[str, Any] = {"max_time": min(config.max_time or timeout, timeout)}
+        if max_tokens_limit is not None:
+            limits["max_new_tokens"] = _limited(config, longest_prompt, max_length, max_tokens_limit)
+        return config.updated(**limits)
+
+
+_DRAWING = ("top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+def _new_tokens(fields: CompletionFields | ChatFields) -> int | None:
+    newer = fields.max_completion_tokens if isinstance(fields, ChatFields) else None
+    if newer is not None and fields.max_tokens not in (None, newer):
+        raise InvalidInputError(
+            f"max_tokens is {fields.max_tokens} and max_completion_tokens is {newer}, which mean the same. Give one."
+        )
+    return fields.max_tokens if newer is None else newer
+
+
+def _limited(config: GenerationConfig, prompt: int, max_length: int, limit: int) -> int:
+    """Most new tokens, where the server has a limit."""
+    asked = config.max_new_tokens
+    if asked is None and config.max_length is not None:
+        asked = max(config.max_length - prompt, 1)
+    asked = max(asked or 0, config.min_new_tokens or 0)
+    if asked > limit:
+        raise InvalidInputError(
+            f"max_tokens is {asked}, but this server gives at most {limit} tokens. Ask for at most that many."
+        )
+    return asked or min(limit, DEFAULT_MAX_NEW_TOKENS, max(max_length - prompt, 1))
+
+
+def _with_bias(given: Any, bias: Mapping[str, float]) -> list[Any]:
+    """sequence_bias with what logit_bias asks for."""
+    found = list(given.items() if isinstance(given, Mapping) else given or [])
+    for token, value in bias.items():
+        if not token.isascii() or not token.isdigit():
+            raise InvalidInputError(
+                f'logit_bias has the key {token!r}; its keys are token ids, as texts: "42".'
+            )
+        found.append([[int(token)], value])
+    return found

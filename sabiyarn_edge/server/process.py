@@ -1,0 +1,117 @@
+"""The server as a process: it listens, loads its models, answers, and drains when it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+
+from .app import make_app
+from .protocol import BoundedProtocol
+from .service import Service
+
+__all__ = ["run_server"]
+
+MAX_CONNECTIONS = 512
+"""Further ones get 503: each takes a file, of which a process has 1024, and some memory."""
+KEEP_ALIVE_SECONDS = 30
+MAX_HEAD_BYTES = 32 * 2**10
+"""Of a request's line and headers."""
+CLOSING_SECONDS = 5
+"""For connections to close once all requests have ended."""
+
+
+def run_server(
+    service: Service,
+    listener: socket.socket,
+    *,
+    drain_seconds: float,
+    say: Callable[[str], None],
+) -> None:
+    """Answer on a socket until SIGTERM or Ctrl-C; a second signal ends it at once.
+
+    Args:
+        drain_seconds: how long requests at hand may go on after the first signal; what has not ended then is
+            cancelled, with what it has.
+        say: told what happens.
+
+    Raises:
+        Exception: what kept the models from being loaded.
+    """
+    failed: list[Exception] = []
+
+    async def load() -> None:
+        try:
+            await service.load()
+            say(f"ready: {', '.join(service.names)}")
+        except Exception as error:
+            failed.append(error)
+            server.should_exit = True
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        loading = asyncio.create_task(load())
+        yield
+        await loading
+        service.close()
+
+    # Its own messages are for developers; whatever concerns users is said here.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    config = uvicorn.Config(
+        make_app(service, lifespan),
+        loop="asyncio",
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=CLOSING_SECONDS,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+    )
+    server = _DrainingServer(config, service, drain_seconds, say)
+    server.run([listener])
+    if failed:
+        raise failed[0]
+
+
+class _DrainingServer(uvicorn.Server):
+    """Goes on answering while it drains: whoever asks then is told so, instead of finding nobody."""
+
+    def __init__(
+        self, config: uvicorn.Config, service: Service, drain_seconds: float, say: Callable[[str], None]
+    ) -> None:
+        super().__init__(config)
+        self._service, self._drain_seconds, self._say = service, drain_seconds, say
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._service.state == "draining" or self._loop is None:
+            self.should_exit = self.force_exit = True
+            return
+        self._say(f"{signal.Signals(sig).name}: draining")
+        self._service.state = "draining"
+        self._loop.call_soon_threadsafe(self._begin_to_drain)
+
+    def _begin_to_drain(self) -> None:
+        async def drain() -> Any:
+            await self._service.drain(self._drain_seconds)
+            self.should_exit = True
+
+        self._draining = asyncio.get_running_loop().create_task(drain())

@@ -1,0 +1,182 @@
+"""Service: the models that are served, and whether the server takes requests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .chat_template import ChatTemplate
+from .errors import HttpError
+from .metrics import Metrics
+
+if TYPE_CHECKING:
+    from ..generator import EdgeGenerator
+
+__all__ = ["ServedModel", "Service", "Settings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the server allows."""
+
+    parallel: int
+    """Most rows of a model at once: prompts times their beams or choices."""
+    max_queue: int
+    """Most rows that wait for these."""
+    timeout: float
+    """Seconds after which a request ends, waiting included."""
+    max_tokens_limit: int | None = None
+    """Most new tokens that a request may ask for; None: as many as there are positions."""
+    api_keys: tuple[str, ...] = ()
+    """Empty: none is asked for."""
+    cors_origins: tuple[str, ...] = ()
+    log_prompts: bool = False
+
+
+class ServedModel:
+    """One model under its name.
+
+    Args:
+        name: what requests call it.
+        generator: loaded with max_batch_size, so that rows beyond it wait.
+        folder: of the model, where its chat template is.
+        settings: of the server.
+    """
+
+    def __init__(self, name: str, generator: EdgeGenerator, folder: Path, settings: Settings) -> None:
+        self.name, self.generator, self._settings = name, generator, settings
+        self.template = ChatTemplate.find(folder)
+        self.created = int(time.time())
+        self._rows = 0
+
+    def admit(self, rows: int, metrics: Metrics) -> Callable[[], None]:
+        """Count a request's rows in; they run, or wait for others to end.
+
+        Returns:
+            What to call when the request has ended; a second call does nothing.
+
+        Raises:
+            HttpError: it needs more rows than there are, or too many wait already.
+        """
+        parallel, queue = self._settings.parallel, self._settings.max_queue
+        if rows > parallel:
+            raise HttpError(
+                400,
+                f"the request needs {rows} rows (prompts times n, or times num_beams), but the server has {parallel}. "
+                "Ask for fewer at once.",
+                param="n",
+            )
+        if self._rows + rows > parallel + queue:
+            metrics.refused[self.name] += 1
+            raise HttpError.later(
+                429,
+                f"{self._rows} rows run or wait, and the request needs {rows}; at most {parallel + queue} may. "
+                "Try again later.",
+                code="queue_full",
+            )
+        self._rows += rows
+        left = [rows]
+
+        def leave() -> None:
+            self._rows -= left[0]
+            left[0] = 0
+
+        return leave
+
+    @contextmanager
+    def admitted(self, rows: int, metrics: Metrics) -> Iterator[None]:
+        """As `admit`, for a block."""
+        leave = self.admit(rows, metrics)
+        try:
+            yield
+        finally:
+            leave()
+
+
+class Service:
+    """Models and state of one server.
+
+    Args:
+        names: of the models, the one that requests without a name mean first.
+        load: loads them all and gives them by name; called in a thread of its own.
+        settings: what is allowed.
+    """
+
+    def __init__(
+        self, names: list[str], load: Callable[[], Mapping[str, ServedModel]], settings: Settings
+    ) -> None:
+        self.names, self.settings = names, settings
+        self.models: Mapping[str, ServedModel] = {}
+        self.metrics = Metrics(names)
+        self.state: Literal["loading", "ready", "draining"] = "loading"
+        self._load = load
+        self._requests = 0
+
+    async def load(self) -> None:
+        """Load the models. Raises: what loading raises."""
+        self.models = await asyncio.to_thread(self._load)
+        if self.state == "loading":
+            self.state = "ready"
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more requests and wait until those at hand have ended; cancel what has not after so long."""
+        self.state = "draining"
+        end = time.monotonic() + seconds
+        while self._requests and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        for model in self.models.values():
+            model.generator.cancel()
+
+    def close(self) -> None:
+        """End the models' threads."""
+        for model in self.models.values():
+            model.generator.close()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request that is answered, so that draining waits for it.
+
+        Raises:
+            HttpError: the server is loading or draining.
+        """
+        if self.state != "ready":
+            raise HttpError.later(503, f"the server is {self.state}. Try again later.", code=self.state)
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+
+    def model(self, name: str | None) -> ServedModel:
+        """The model that a request names; without a name the first.
+
+        Raises:
+            HttpError: there is no such model.
+        """
+        found = self.models.get(self.names[0] if name is None else name)
+        if found is None:
+            raise HttpError(
+                404,
+                f"there is no model {name!r}; the models are {', '.join(self.names)}.",
+                param="model",
+                code="model_not_found",
+            )
+        return found
+
+    def gauges(self) -> dict[str, dict[str, Any]]:
+        """What each model holds now."""
+        found = {}
+        for name, model in self.models.items():
+            usage = model.generator.memory_usage()
+            found[name] = {
+                "running": model.generator.num_running,
+                "waiting": model.generator.num_waiting,
+                "kv_cache_bytes": usage["kv_cache"],
+                "prefix_cache_bytes": usage["prefix_cache"],
+            }
+        return found

@@ -1,0 +1,100 @@
+"""Log-probabilities, against those that NumPy computes from the model's own logits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from sabiyarn_edge import EdgeGenerator
+from sabiyarn_edge.server.logprobs import LogprobReader, shown
+
+PROMPT = "Su dai"
+
+
+def oracle(generator: EdgeGenerator, options: dict[str, Any]) -> tuple[list[int], list[np.ndarray]]:
+    """Chosen tokens, and the log-probabilities of the vocabulary at each, in float64."""
+    seen: list[np.ndarray] = []
+
+    def keep(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        row = scores[0].astype(np.float64)
+        seen.append(row - row.max() - np.log(np.exp(row - row.max()).sum()))
+        return scores
+
+    result = generator.generate(PROMPT, logits_processor=keep, **options)
+    return result.generated[0], seen
+
+
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [
+        ({}, {}),
+        ({"temperature": 1.0, "seed": 4}, {"do_sample": True, "seed": 4}),
+        ({"logit_bias": {"65": -100}}, {"sequence_bias": {(65,): -100.0}}),
+    ],
+    ids=["greedy", "drawn", "biased"],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_completions(
+    client: openai.OpenAI,
+    generator: EdgeGenerator,
+    asked: dict[str, Any],
+    options: dict[str, Any],
+    stream: bool,
+) -> None:
+    tokens, expected = oracle(generator, {"max_new_tokens": 8, **options})
+    answer = client.completions.create(
+        model="tiny", prompt=PROMPT, max_tokens=8, logprobs=3, stream=stream, **asked
+    )
+    parts = [chunk.choices[0].logprobs for chunk in (answer if stream else [answer])]
+    found = [part for part in parts if part is not None]
+    assert [text for part in found for text in part.tokens] == [
+        shown(token, generator.tokenizer)[0] for token in tokens
+    ]
+    # float32 sums of 320 terms
+    np.testing.assert_allclose(
+        [value for part in found for value in part.token_logprobs],
+        [row[token] for token, row in zip(tokens, expected, strict=True)],
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    for top, row in zip([top for part in found for top in part.top_logprobs], expected, strict=True):
+        best = np.argsort(-row, kind="stable")[:3]
+        assert list(top) == [shown(int(token), generator.tokenizer)[0] for token in best]
+    offsets = [offset for part in found for offset in part.text_offset]
+    lengths = [len(text) for part in found for text in part.tokens]
+    assert offsets == [0, *np.cumsum(lengths)[:-1].tolist()]
+
+
+def test_each_choice_has_its_own(client: openai.OpenAI, generator: EdgeGenerator) -> None:
+    answer = client.completions.create(
+        model="tiny", prompt=PROMPT, max_tokens=5, n=3, temperature=2.0, seed=1, logprobs=0
+    )
+    result = generator.generate(
+        PROMPT, max_new_tokens=5, num_return_sequences=3, do_sample=True, temperature=2.0, seed=1
+    )
+    for choice, tokens in zip(answer.choices, result.generated, strict=True):
+        assert choice.logprobs is not None
+        assert choice.logprobs.tokens == [shown(token, generator.tokenizer)[0] for token in tokens]
+        assert choice.logprobs.top_logprobs == [{}] * len(tokens)
+
+
+@pytest.mark.parametrize("num_top", [1, 2, 5, 400])
+def test_equal_scores_are_ordered_by_id(num_top: int) -> None:
+    reader = LogprobReader(num_top)
+    scores = np.array([[1, 3, 3, -np.inf, 2, 3]], np.float32)
+    assert reader._read(np.zeros((1, 1), np.int64), scores) is scores
+    assert reader._choose(np.array([[0, 4]]), None) is False
+    [told] = reader.tokens
+    assert [token for token, _ in told.top] == [1, 2, 5, 4, 0, 3][:num_top]
+    total = math.log(math.e + 3 * math.e**3 + math.e**2)
+    assert told.logprob == pytest.approx(2 - total, rel=1e-6)  # float32
+
+
+def test_bytes_that_are_no_text(generator: EdgeGenerator) -> None:
+    tokenizer = generator.tokenizer
+    token = next(t for t in range(256) if tokenizer.token_bytes(t) == b"\xe1")
+    assert shown(token, tokenizer) == ("bytes:\\xe1", b"\xe1")
