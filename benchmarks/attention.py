@@ -70,7 +70,7 @@ class Case:
         self.cache = KvCache(
             num_layers=LAYERS, num_heads=HEADS, head_dim=HEAD_DIM, dtype=dtype, window=past + 1
         )
-        self.cache.reset(1)
+        self.cache.resize(1)
         self.cache.reserve(past + 1)
         rng = np.random.default_rng(past)
         positions = rng.standard_normal((LAYERS, 2, HEADS, past, HEAD_DIM), np.float32)
