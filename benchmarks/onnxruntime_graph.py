@@ -153,6 +153,8 @@ def _layer_norm(graph: GraphBuilder, x: str, norm: Norm) -> str:
 class _Graph(DecoderGraph):
     """GPTJX over rows of one length, [batch, sequence]."""
 
+    token_axis = 1
+
     def build(self) -> GraphBuilder:
         self.graph = GraphBuilder()
         self._declare_inputs()
@@ -183,20 +185,6 @@ class _Graph(DecoderGraph):
 
     def _cache_shape(self, length: str) -> list[int | str]:
         return ["batch", self.config.n_heads, length, self.config.head_dim]
-
-    def _block(self, i: int, x: str) -> str:
-        graph, block = self.graph, f"transformer.h.{i}"
-        ln_1 = self._norm(f"{block}.ln_1")
-        attended = self._attention(i, self._linear(f"{block}.attn.c_attn", x, norm=ln_1))
-        if i == self.config.n_layer - 1:
-            attended, x = (
-                graph.node("Gather", [value, "logits_index"], f"h.{i}.wanted_{name}", axis=1)
-                for name, value in (("attn", attended), ("x", x))
-            )
-        r = self.weight_format.residual_norm(graph, x, ln_1, self._norm(f"{block}.j"), f"h.{i}.x_and_j")
-        x = self._linear(f"{block}.attn.c_proj", attended, residual=r)
-        h = self._linear(f"{block}.mlp.c_fc", x, norm=self._norm(f"{block}.ln_2"), gelu=True)
-        return self._linear(f"{block}.mlp.c_proj", h, residual=x)
 
 
 @dataclass

@@ -43,7 +43,7 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a loaded model allows, and what its calls do unless they say otherwise."""
+    """The limits of a loaded model, and the defaults of its calls."""
 
     vocab_size: int
     max_length: int
@@ -60,7 +60,7 @@ class Settings:
     memory_limit: int | None
     """Bytes that the process may take above `import onnxruntime`; None: no limit."""
     prefix_cache_bytes: int
-    """Of them what earlier texts may always take."""
+    """The part of memory_limit that is kept for the prefix cache."""
 
     def decide(self, inputs: Any, config: GenerationConfig | None, options: Mapping[str, Any]) -> Call:
         """Check a call of generate; `inputs`, `config` and `options` are as `EdgeGenerator.generate` takes them.
@@ -134,10 +134,10 @@ class Settings:
         return SlidingContext(self.max_length, self.kv_window, overflow.keep_tokens)
 
     def scoring_bytes(self, tokens: int) -> int:
-        """What scoring or embedding a text takes.
+        """Bytes that scoring or embedding a text needs.
 
         Raises:
-            InvalidInputError: more than the limit leaves.
+            InvalidInputError: memory_limit leaves less.
         """
         return self._checked(
             self.costs.scoring(min(tokens, self.max_length)),
@@ -146,7 +146,7 @@ class Settings:
         )
 
     def choice_bytes(self, prompt: int, longest: int, rows: int) -> int:
-        """What scoring the choices of a prompt takes.
+        """Bytes that scoring the choices of a prompt needs.
 
         Args:
             prompt, longest: tokens of the prompt, and of its longest choice.
@@ -168,7 +168,7 @@ class Settings:
         return self._checked(needed, what, "Give a shorter text.")
 
     def holding_bytes(self, tokens: int) -> int:
-        """What computing a text's keys and values, and a copy of them, takes. Raises: as `scoring_bytes`."""
+        """Bytes that a text's keys and values, and a copy of them, need. Raises: as `scoring_bytes`."""
         return self._checked(
             self.costs.holding(tokens), f"the text has {tokens} tokens", "Save a shorter one."
         )

@@ -91,7 +91,7 @@ class Scoring(Work):
         return [Piece(row, tokens, self._ran[1])] if count > 0 else ()
 
     def _slides(self, row: Row) -> bool:
-        """Whether the next token makes the older ones slide, and they have not yet."""
+        """Whether the text must slide before its next token, and has not done so yet."""
         length = self._done + 1
         return (
             not self._rerun

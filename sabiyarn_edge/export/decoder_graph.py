@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..engine.operators import DOMAIN
 from ..model_folder.config import GPTJXConfig
@@ -90,6 +91,9 @@ def build_decoder(
 class DecoderGraph:
     """Writes decoder.onnx."""
 
+    token_axis: ClassVar[int] = 0
+    """Of the residual stream: [tokens, width]."""
+
     parameters: Parameters
     config: GPTJXConfig
     weight_format: WeightFormat
@@ -137,7 +141,7 @@ class DecoderGraph:
         if i == self.config.n_layer - 1:
             # From here on only the positions whose logits are wanted are computed.
             attended, x = (
-                graph.node("Gather", [value, "logits_index"], f"h.{i}.wanted_{name}", axis=0)
+                graph.node("Gather", [value, "logits_index"], f"h.{i}.wanted_{name}", axis=self.token_axis)
                 for name, value in (("attn", attended), ("x", x))
             )
         r = self.weight_format.residual_norm(graph, x, ln_1, self._norm(f"{block}.j"), f"h.{i}.x_and_j")

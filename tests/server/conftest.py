@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,28 +62,21 @@ class Server:
 
     def client(self, **options: Any) -> openai.OpenAI:
         """A client, closed when the server stops."""
-        client = openai.OpenAI(
-            **{
-                "base_url": f"{self.url}/v1",
-                "api_key": "none",
-                "max_retries": 0,
-                "timeout": SECONDS,
-                **options,
-            }
-        )
+        client = openai.OpenAI(**self._client_options(options))
         self._clients.append(client)
         return client
 
     def async_client(self, **options: Any) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(
-            **{
-                "base_url": f"{self.url}/v1",
-                "api_key": "none",
-                "max_retries": 0,
-                "timeout": SECONDS,
-                **options,
-            }
-        )
+        return openai.AsyncOpenAI(**self._client_options(options))
+
+    def _client_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "base_url": f"{self.url}/v1",
+            "api_key": "none",
+            "max_retries": 0,
+            "timeout": SECONDS,
+            **options,
+        }
 
     def post(self, path: str, **options: Any) -> httpx.Response:
         return httpx.post(f"{self.url}{path}", timeout=SECONDS, **options)
@@ -117,6 +111,17 @@ class Server:
         self.process.stderr.close()
 
 
+@contextmanager
+def running(server: Server) -> Iterator[None]:
+    """Wait until a server is ready; stop it at the end. It must not have said a traceback."""
+    try:
+        server.wait_until_ready()
+        yield
+        assert "Traceback" not in server.log, server.log
+    finally:
+        server.stop()
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
     """Start servers; they end with the test."""
@@ -139,12 +144,8 @@ def server(text_model: Path) -> Iterator[Server]:
         "--model",
         f"tiny={text_model}",
     )
-    try:
-        server.wait_until_ready()
+    with running(server):
         yield server
-        assert "Traceback" not in server.log, server.log
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.server.logprobs import shown
-from tests.server.conftest import Server
+from tests.server.conftest import Server, running
 
 TEMPLATE = """\
 {% for message in messages %}
@@ -39,12 +39,8 @@ def chat_server(text_model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         json.dumps({"eos_token": {"content": "|e|"}}), encoding="utf-8"
     )
     server = Server(*("--port", "0", "--threads", "1"), "--model", folder, "--model", f"plain={text_model}")
-    try:
-        server.wait_until_ready()
+    with running(server):
         yield server
-        assert "Traceback" not in server.log, server.log
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.conftest import SECONDS, Server
+from tests.server.conftest import SECONDS, Server, running
 
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENT = REPOSITORY / "docs" / "server.md"
@@ -28,11 +28,8 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def nano() -> Iterator[Server]:
     server = Server("--port", "0")
-    try:
-        server.wait_until_ready()
+    with running(server):
         yield server
-    finally:
-        server.stop()
 
 
 def run(command: list[str]) -> str:
