@@ -24,6 +24,7 @@ from .calls.request import Call, Settings
 from .calls.result import GenerationResult
 from .calls.scoring import Score, Scoring
 from .calls.stream import StreamedText, TokenBuffer, TokenStream
+from .constraints.compiler import ConstraintCompiler
 from .engine.decoder import Decoder
 from .engine.engine import Engine
 from .engine.generation import Generation
@@ -99,6 +100,7 @@ class EdgeGenerator:
             max_length=max_length or block_size,
             kv_window=decoder.window,
             tokenizer=tokenizer,
+            constraints=ConstraintCompiler(tokenizer, decoder.config.gptjx.vocab_size),
             generation_config=generation_config,
             overflow=Overflow(overflow, keep_tokens),
             reuse_prefix=reuse_prefix,
@@ -106,6 +108,7 @@ class EdgeGenerator:
             costs=decoder.costs,
             memory_limit=None if memory_limit_mb is None else int(memory_limit_mb * MIB),
             prefix_cache_bytes=engine.prefix_cache.limit_bytes,
+            reserved=engine.reserved,
         )
         self._arguments: dict[str, Any] | None = None  # of from_pretrained
         if self._settings.overflow.mode == "slide":
