@@ -160,5 +160,10 @@ class Session:
         if len(inputs) == 0 and self._tokens:
             return list(self._tokens)
         generator = self._generator
-        ids = read_prompt(inputs, tokenizer=generator.tokenizer, vocab_size=generator.config.gptjx.vocab_size)
+        ids = read_prompt(
+            inputs,
+            tokenizer=generator.tokenizer,
+            vocab_size=generator.config.gptjx.vocab_size,
+            begins=not self._tokens,
+        )
         return [*self._tokens, *ids]
