@@ -49,6 +49,7 @@ ORDER = (
     {"server", "jobs", "bench", "doctor"},
     {"__init__"},
     {"generator"},
+    {"chat"},
     {"text_session"},
     {"tasks"},
     {"calls"},
@@ -65,6 +66,7 @@ APART = {
     "modeling": {"calls", "options", "text", "model_folder", "system", "engine._decode", "errors", "_core"},
     "export": {
         "modeling",
+        "chat.template",
         "tasks",
         "options",
         "text",
