@@ -17,6 +17,7 @@ BENCHMARKS = {
     "weight_accuracy": "perplexity and divergence with weights stored in each way, beside their size",
     "small_board": "a full-shape random SabiYarn-125M under a memory limit of 512 and 300 MiB (as root)",
     "serve_load": "many streams from one server beside one batch: throughput, first tokens, gaps, memory",
+    "constraints": "one step under a JSON schema, a regular expression, choices or a grammar, beside one without",
     "selection": "one step of greedy, sampling and beam search at 52050 entries, beside NumPy and transformers",
 }
 MODULES = {"engines": "comparison"}

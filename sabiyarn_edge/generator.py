@@ -25,6 +25,7 @@ from .calls.result import GenerationResult
 from .calls.scoring import Score, Scoring
 from .calls.stream import StreamedText, TokenBuffer, TokenStream
 from .chat.facade import ChatMethods
+from .constraints.compiler import ConstraintCompiler
 from .engine.decoder import Decoder
 from .engine.engine import Engine
 from .engine.generation import Generation
@@ -100,6 +101,7 @@ class EdgeGenerator(ChatMethods):
             max_length=max_length or block_size,
             kv_window=decoder.window,
             tokenizer=tokenizer,
+            constraints=ConstraintCompiler(tokenizer, decoder.config.gptjx.vocab_size),
             generation_config=generation_config,
             overflow=Overflow(overflow, keep_tokens),
             reuse_prefix=reuse_prefix,

@@ -53,6 +53,7 @@ ORDER = (
     {"text_session"},
     {"tasks"},
     {"calls"},
+    {"constraints"},
     {"engine"},
     {"planning"},
     {"options"},
@@ -63,7 +64,17 @@ ORDER = (
 )
 """Folders and modules of the package from top to bottom: each imports from what stands below it."""
 APART = {
-    "modeling": {"calls", "options", "text", "model_folder", "system", "engine._decode", "errors", "_core"},
+    "modeling": {
+        "calls",
+        "constraints",
+        "options",
+        "text",
+        "model_folder",
+        "system",
+        "engine._decode",
+        "errors",
+        "_core",
+    },
     "export": {
         "modeling",
         "chat.template",

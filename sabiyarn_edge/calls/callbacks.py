@@ -11,7 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core import DecodeState
+from ..constraints.constraint import Constraint
+from ..constraints.rows import ConstrainedRows
 from ..errors import InvalidInputError
+from ..options.conflicts import forbidding_options
+from ..options.generation_config import GenerationConfig
 
 __all__ = ["Callbacks"]
 
@@ -25,7 +29,8 @@ class Callbacks:
     """Checked callables of one call. Rows are handed over one by one, without padding."""
 
     logits_processor: tuple[LogitsProcessor, ...] = ()
-    """f(input_ids [1, length], scores [1, vocab_size]) -> scores, after all other processors, before temperature."""
+    """f(input_ids [1, length], scores [1, vocab_size]) -> scores, after all other processors, before a constraint and
+    temperature."""
     prefix_allowed_tokens_fn: PrefixAllowedTokens | None = None
     """f(index of the prompt, input_ids [length]) -> the ids that may come next."""
     stopping_criteria: tuple[StoppingCriterion, ...] = ()
@@ -47,18 +52,29 @@ class Callbacks:
             stopping_criteria=_functions(options, "stopping_criteria"),
         )
 
-    def hooks(self, first_prompt: int = 0) -> dict[str, Any]:
-        """The hooks for a DecodeLoop; None for what the caller did not give, so that it costs nothing.
+    def hooks(
+        self, config: GenerationConfig, constraint: Constraint | None, first_prompt: int = 0
+    ) -> dict[str, Any]:
+        """Make the hooks for one DecodeLoop; None for what the caller did not give, so that it costs nothing.
 
         Args:
+            config: the call's options.
+            constraint: what the output may be.
             first_prompt: what the caller calls the state's first prompt.
         """
         allow = partial(self._allow, first_prompt) if self.prefix_allowed_tokens_fn else None
-        return {
+        hooks = {
             "before_scores": allow,
             "after_scores": self._process if self.logits_processor else None,
             "after_choice": self._judge if self.stopping_criteria else None,
         }
+        if constraint is None:
+            return hooks
+        forbidding = [
+            name for name in ("prefix_allowed_tokens_fn", "logits_processor") if getattr(self, name)
+        ]
+        others = [*forbidding_options(config), *forbidding]
+        return ConstrainedRows(constraint, config.eos_token_ids, others).hooks(hooks)
 
     def _allow(self, first_prompt: int, state: DecodeState) -> None:
         assert self.prefix_allowed_tokens_fn is not None

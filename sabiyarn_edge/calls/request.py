@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .._core import DecodeOptions
+from ..constraints.compiler import ConstraintCompiler
+from ..constraints.constraint import Constraint
 from ..engine.generation import GenerationRequest, Lookup
 from ..engine.prompt_mask import PromptMask
 from ..errors import InvalidInputError
@@ -39,6 +42,8 @@ class Call:
     """One for each prompt."""
     seeds: list[int] | None
     """One for each prompt and returned sequence; None if nothing is drawn."""
+    constraint: Constraint | None
+    """What each output may be; None: anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,7 @@ class Settings:
     kv_window: int
     """Most positions that a token sees."""
     tokenizer: Tokenizer | None
+    constraints: ConstraintCompiler
     generation_config: GenerationConfig
     overflow: Overflow
     reuse_prefix: bool
@@ -74,6 +80,7 @@ class Settings:
         reuse_prefix = flag("reuse_prefix", given.pop("reuse_prefix", self.reuse_prefix))
         call_masks = CallMasks.take_from(given)
         config = (config or self.generation_config).updated(**given)
+        constraint = self.constraints.constraint_of(config)
         prompts = read_prompts(
             call_masks.without_padding(inputs),
             tokenizer=self.tokenizer,
@@ -123,11 +130,11 @@ class Settings:
                     mask=mask,
                     lookup=lookup,
                     reuse_prefix=reuse_prefix,
-                    hooks=callbacks.hooks(index),
+                    hooks=partial(callbacks.hooks, config, constraint, index),
                     needed_bytes=self._needed(config, prompt, total, context, lookup, mask, name),
                 )
             )
-        return Call(prompts, config, requests, seeds if config.do_sample else None)
+        return Call(prompts, config, requests, seeds if config.do_sample else None, constraint)
 
     def sliding_context(self, overflow: Overflow) -> SlidingContext:
         """Which tokens the model sees under a way of overflowing."""

@@ -74,6 +74,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="no speed line on standard error")
     _add_decoding_options(parser)
+    _add_constraints(parser)
     _add_loading_options(parser)
 
 
@@ -100,6 +101,26 @@ def _add_decoding_options(parser: Parser) -> None:
         default=[],
         metavar="NAME=VALUE",
         help="any other option of GenerationConfig, with a JSON value or plain text; several times",
+    )
+
+
+def _add_constraints(parser: Parser) -> None:
+    group = parser.add_argument_group("structured output (one of these)")
+    group.add_argument(
+        "--json-schema",
+        metavar="FILE|JSON",
+        help="the output is JSON that fits this schema, as text or in a file",
+    )
+    group.add_argument("--json-object", action="store_true", default=None, help="the output is a JSON object")
+    group.add_argument("--regex", metavar="REGEX", help="the whole output matches this regular expression")
+    group.add_argument(
+        "--choice", action="append", metavar="TEXT", help="the output is one of these; given several times"
+    )
+    group.add_argument(
+        "--grammar",
+        type=Path,
+        metavar="FILE",
+        help="the output is what the Lark grammar in FILE derives from start",
     )
 
 
@@ -236,6 +257,7 @@ def _as_json(result: GenerationResult) -> dict[str, Any]:
         "generated": result.generated,
         "prompt_lengths": result.prompt_lengths,
         "finish_reasons": result.finish_reasons,
+        "complete": result.complete,
         "sequences_scores": None if result.sequences_scores is None else result.sequences_scores.tolist(),
         "scores": None if result.scores is None else [row.tolist() for row in result.scores],
         "timings": {
@@ -264,17 +286,37 @@ def _speed(result: GenerationResult) -> str:
 
 def _decoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Only what was given: the rest is the model folder's."""
-    names = ["do_sample", "eos_token_id", *(flag[2:].replace("-", "_") for flag, *_ in OPTIONS)]
+    names = [
+        "do_sample",
+        "eos_token_id",
+        "json_object",
+        "regex",
+        *(flag[2:].replace("-", "_") for flag, *_ in OPTIONS),
+    ]
     options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if options.get("eos_token_id") == "none":
         options["eos_token_id"] = None
     if arguments.stop:
         options["stop_strings"] = arguments.stop
+    if arguments.choice:
+        options["choices"] = arguments.choice
+    if arguments.json_schema is not None:
+        is_text = arguments.json_schema.lstrip().startswith("{")
+        options["json_schema"] = arguments.json_schema if is_text else _read(Path(arguments.json_schema))
+    if arguments.grammar is not None:
+        options["grammar"] = _read(arguments.grammar)
     for name, value in arguments.option:
         if name in options:
             raise InvalidInputError(f"{name} is given twice. Leave out one of the two.")
         options[name] = value
     return options
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{file} cannot be read: {error}. Give a file of UTF-8 text.") from error
 
 
 def assignment(text: str) -> tuple[str, Any]:

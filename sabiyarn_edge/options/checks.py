@@ -5,6 +5,7 @@ Numbers may be NumPy scalars; a bool is never a number, and NaN and infinities a
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
@@ -19,10 +20,12 @@ __all__ = [
     "choice",
     "flag",
     "integer",
+    "json_schema",
     "many",
     "number",
     "one_or_many",
     "text",
+    "texts",
 ]
 
 Check = Callable[[str, Any], Any]
@@ -137,6 +140,53 @@ def one_or_many(check: Check) -> Check:
         return check_all(name, value) if is_list else check(name, value)
 
     return check_either
+
+
+MAX_TEXTS_BYTES = 100_000
+"""Most bytes of all texts together: an automaton of them takes about 100 bytes for each."""
+
+
+def texts(name: str, value: Any) -> tuple[str, ...]:
+    """Check for a list of different texts of at least one character each. The normal form is a tuple."""
+    items: tuple[str, ...] = many(text, may_be_empty=False)(name, value)
+    for item in items:
+        if not _is_utf8(item):
+            raise InvalidInputError(
+                f"{name} holds {item!a}, which has half a surrogate pair: no UTF-8 text has."
+            )
+        if items.count(item) > 1:
+            raise InvalidInputError(f"{name} holds {item!r} twice. Leave one out.")
+    total = sum(len(item.encode()) for item in items)
+    if total > MAX_TEXTS_BYTES:
+        raise InvalidInputError(f"{name} holds {total} bytes of text; at most {MAX_TEXTS_BYTES} are allowed.")
+    return items
+
+
+def json_schema(name: str, value: Any) -> str:
+    """Check for a JSON schema: a dict, True, or its JSON text. The normal form is the text."""
+    schema = value
+    if isinstance(value, str):
+        try:
+            schema = json.loads(value)
+        except ValueError as error:
+            raise InvalidInputError(f"{name} is not JSON: {error}.") from error
+    if not isinstance(schema, Mapping) and schema is not True:
+        raise _refuse(name, value, "a JSON schema: a dict, or its JSON text")
+    try:
+        made = json.dumps(schema, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{name} cannot be written as JSON: {error}.") from error
+    if not _is_utf8(made):
+        raise InvalidInputError(f"{name} holds half a surrogate pair: no UTF-8 text has.")
+    return made
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def bias_of_sequences(name: str, value: Any) -> tuple[tuple[tuple[int, ...], float], ...] | None:

@@ -15,6 +15,7 @@ from ..errors import InvalidInputError
 from ..options.generation_config import GenerationConfig, OptionWarning
 from .body import to_fields
 from .errors import HttpError
+from .response_format import OTHER_CONSTRAINT_NAMES, ResponseFormat, add_response_format
 
 __all__ = [
     "ChatFields",
@@ -53,6 +54,7 @@ class GenerationFields(Struct, kw_only=True):
     stop: str | list[str] | None = None
     temperature: Temperature | None = None
     logit_bias: dict[str, Bias] | None = None
+    response_format: ResponseFormat | None = None
 
 
 class CompletionFields(GenerationFields, kw_only=True):
@@ -83,7 +85,6 @@ _CHANGES_NOTHING: dict[str, tuple[Any, ...]] = {
     "metadata": ({},),
     "modalities": (["text"],),
     "parallel_tool_calls": (True, False),
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "suffix": ("",),
@@ -133,6 +134,13 @@ def read_generation(content: dict[str, Any], kind: type[CompletionFields] | type
             raise HttpError(
                 400, f"{name} and {other} are given, which mean the same. Leave one out.", param=name
             )
+        elif name in OTHER_CONSTRAINT_NAMES:
+            option = OTHER_CONSTRAINT_NAMES[name]
+            if content.get(option) is not None:
+                raise HttpError(
+                    400, f"{name} and {option} are given, which mean the same. Leave one out.", param=name
+                )
+            options[option] = value
         elif name in _CALL_OPTIONS:
             call_options[name] = value
         elif name in _OF_ONE_ENDPOINT or name == "output_scores":
@@ -180,6 +188,7 @@ def decide_config(
         options["stop_strings"] = fields.stop or None
     if fields.logit_bias:
         options["sequence_bias"] = _with_bias(options.get("sequence_bias"), fields.logit_bias)
+    add_response_format(options, fields.response_format)
     asked = new_tokens(fields)
     if asked is not None:
         options["max_new_tokens"] = asked

@@ -456,3 +456,49 @@ def test_nan_in_the_models_scores_is_told(run, tmp_path):
     ran = run("generate", "--model", tmp_path / "model", "--ids", "5 6 7", "--quiet")
     assert ran.code == 1
     assert "row 0" in ran.error
+
+
+# --- structured output ---
+
+
+def test_one_of_some_choices(run, text_model, generator):
+    ran = run("generate", "--model", text_model, PROMPT, "--choice", "ọmọ", "--choice", "ilé", "--quiet")
+    assert ran.out == generator.generate(PROMPT, choices=["ọmọ", "ilé"]).text + "\n"
+
+
+def test_a_schema_is_text_or_a_file(run, text_model, tmp_path):
+    schema = '{"enum": ["ilé", 12]}'
+    file = tmp_path / "schema.json"
+    file.write_text(schema, encoding="utf-8")
+    outs = [
+        run("generate", "--model", text_model, PROMPT, "--json-schema", given, "--quiet").out
+        for given in (schema, file)
+    ]
+    assert outs[0] == outs[1]
+    assert json.loads(outs[0]) in ("ilé", 12)
+
+
+def test_other_forms_of_output(run, text_model, tmp_path):
+    grammar = tmp_path / "grammar.lark"
+    grammar.write_text('start: "ab" | "cd"', encoding="utf-8")
+    for arguments, pattern in [
+        (("--regex", "[0-9]{3}"), "[0-9]{3}"),
+        (("--grammar", grammar), "ab|cd"),
+        (("--json-object", "--max-new-tokens", "30"), r"\{.*"),
+    ]:
+        ran = run("generate", "--model", text_model, PROMPT, *arguments, "--json", "--quiet")
+        found = json.loads(ran.out)
+        assert re.fullmatch(pattern, found["texts"][0], re.DOTALL)
+        assert found["complete"] == [found["finish_reasons"] == ["stop"]]
+
+
+def test_bad_forms_of_output(run, text_model, tmp_path):
+    for arguments, message in [
+        (("--json-schema", tmp_path / "missing.json"), "missing.json cannot be read"),
+        (("--json-schema", '{"type": "strin"}'), "json_schema cannot be used"),
+        (("--grammar", tmp_path), "cannot be read"),
+        (("--regex", "a", "--choice", "b"), "regex and choices are given"),
+    ]:
+        ran = run("generate", "--model", text_model, PROMPT, *arguments)
+        assert ran.code == 2
+        assert message in ran.error

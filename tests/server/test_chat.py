@@ -118,8 +118,8 @@ def test_a_model_without_a_template_refuses(chat_server: Server) -> None:
         ),
         ({"messages": MESSAGES, "max_tokens": 3, "max_completion_tokens": 4}, "which mean the same"),
         (
-            {"messages": MESSAGES, "response_format": {"type": "json_object"}},
-            "response_format is not supported",
+            {"messages": MESSAGES, "response_format": {"type": "xml"}},
+            "response_format.type: invalid value 'xml'",
         ),
         ({"messages": MESSAGES, "tools": [{"type": "function"}]}, r"tools\[0\] must be like"),
         (

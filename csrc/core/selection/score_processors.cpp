@@ -86,6 +86,18 @@ void keep_only(Scores scores, Ids allowed, IdCounts& scratch) {
   for (const TokenId id : allowed) scratch[index(id)] = 0;
 }
 
+void keep_only(Scores scores, TokenMask allowed) {
+  for (std::size_t first = 0; first < scores.size(); first += kMaskBits) {
+    const std::uint32_t bits = allowed[first / kMaskBits];
+    const Scores part = scores.subspan(first, std::min(kMaskBits, scores.size() - first));
+    if (bits == 0) {
+      std::fill(part.begin(), part.end(), kRemoved);
+    } else if (bits != ~std::uint32_t{0}) {
+      for (std::size_t i = 0; i < part.size(); ++i) part[i] = (bits >> i & 1u) != 0 ? part[i] : kRemoved;
+    }
+  }
+}
+
 void force(Scores scores, Ids forced) {
   std::fill(scores.begin(), scores.end(), kRemoved);
   for (const TokenId id : forced) scores[index(id)] = 0.0f;
