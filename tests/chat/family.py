@@ -52,9 +52,9 @@ def family_tokenizer() -> tokenizers.Tokenizer:
 
 
 def family_folder(where: Path) -> Path:
-    """Export a tiny model with 1024 positions."""
+    """Export a tiny model with 2048 positions."""
     tokenizer = family_tokenizer()
-    options = {"vocab_size": tokenizer.get_vocab_size(), "block_size": 1024}
+    options = {"vocab_size": tokenizer.get_vocab_size(), "block_size": 2048}
     folder = export_tiny(where, options, kv_cache_dtype="float32", verify=False).folder
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
