@@ -1,0 +1,170 @@
+"""sabiyarn-edge chat, against the Python API."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sabiyarn_edge import EdgeGenerator
+from tests.chat.family import family_folder
+from tests.cli.conftest import Ran
+
+pytest.importorskip("jinja2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return family_folder(tmp_path_factory.mktemp("chat"))
+
+
+def answers(folder: Path, *turns: str, system: str = "", **options: object) -> list[str]:
+    with EdgeGenerator.from_pretrained(folder, num_threads=1) as generator:
+        session = generator.chat_session([{"role": "system", "content": system}] if system else [])
+        return [session.send(turn, **options).content for turn in turns]
+
+
+def test_piped_lines_are_answered(folder: Path, run_process: Callable[..., Ran]) -> None:
+    ran = run_process(
+        *("chat", folder, "--max-new-tokens", "9", "--system", "kúkúrú", "--threads", "1"),
+        stdin="ọmọ\n\nilé\n/tokens\n//x\n".encode(),
+        env={"LC_ALL": "C", "PYTHONUTF8": "0"},
+    )
+    expected = answers(folder, "ọmọ", "ilé", "/x", system="kúkúrú", max_new_tokens=9)
+    assert (ran.code, ran.out) == (0, "".join(f"{answer}\n" for answer in expected))
+    assert " of 2048 tokens" in ran.err
+    assert ran.err.count("the answer was cut") == 3
+
+
+def test_commands(folder: Path, run_process: Callable[..., Ran], tmp_path: Path) -> None:
+    lines = f"""/help
+ọmọ
+/save {tmp_path}/chat
+ilé
+/reset
+ilé
+/load {tmp_path}/chat
+ilé
+/system kúkúrú
+/reset
+ilé
+/quit
+never read
+"""
+    arguments = (
+        "chat",
+        folder,
+        "--max-new-tokens",
+        "9",
+        "--temperature",
+        "1",
+        "--seed",
+        "3",
+        "--threads",
+        "1",
+    )
+    ran = run_process(*arguments, stdin=lines.encode())
+    options = {"max_new_tokens": 9, "do_sample": True, "temperature": 1.0, "seed": 3}
+    first, second = answers(folder, "ọmọ", "ilé", **options)
+    (alone,) = answers(folder, "ilé", **options)
+    (with_system,) = answers(folder, "ilé", system="kúkúrú", **options)
+    assert ran.code == 0, ran.err
+    expected = [first, second, alone, second, with_system]
+    assert ran.out == "".join(f"{answer}\n" for answer in expected)
+    for told in ("/help          this list", "2 messages saved", "2 messages loaded; "):
+        assert told in ran.err
+    loaded = run_process(*arguments, "--load", tmp_path / "chat", stdin="ilé".encode())
+    assert loaded.out == f"{second}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        ((), "/fly\n", "there is no command /fly; the commands are /help, /system"),
+        ((), "/save\n", "a file is missing"),
+        ((), "/load missing\n", "cannot read missing"),
+        ((), b"\xff\n", "line 1 is not UTF-8"),
+        (("--system", "a", "--load", "b"), "", "leave out --system"),
+        (("--option", "max_tokens=3"), "", "unknown option max_tokens"),
+        (("--seed", "1", "--option", "seed=2"), "", "seed is given twice"),
+    ],
+)
+def test_mistakes(
+    folder: Path,
+    run_process: Callable[..., Ran],
+    arguments: tuple[str, ...],
+    stdin: str | bytes,
+    message: str,
+) -> None:
+    ran = run_process("chat", folder, *arguments, stdin=stdin.encode() if isinstance(stdin, str) else stdin)
+    assert message in ran.error
+
+
+def test_a_model_without_a_template(text_model: Path, run_process: Callable[..., Ran]) -> None:
+    ran = run_process("chat", text_model, stdin=b"a\n")
+    assert ran.code == 2
+    assert "messages need a chat template, but the model" in ran.error
+
+
+class Terminal:
+    """The command at a pseudo-terminal."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._own, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sabiyarn_edge", "chat", *arguments],
+            **{"stdin": theirs, "stdout": theirs, "stderr": theirs},
+            start_new_session=True,
+            env={**os.environ, "TERM": "dumb"},
+        )
+        os.close(theirs)
+        self.shown = b""
+
+    def type(self, text: str) -> None:
+        os.write(self._own, text.encode())
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        end = time.monotonic() + 60
+        while self.shown.count(text.encode()) < times:
+            assert time.monotonic() < end, self.shown
+            if select.select([self._own], [], [], 0.1)[0]:
+                try:
+                    self.shown += os.read(self._own, 4096)
+                except OSError:  # closed at the other end
+                    assert text.encode() in self.shown, self.shown
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._own)
+
+
+def test_ctrl_c_stops_an_answer_and_ctrl_d_the_program(folder: Path) -> None:
+    terminal = Terminal(
+        str(folder), "--threads", "1", "--max-new-tokens", "1900", "--option", "eos_token_id=none"
+    )
+    try:
+        terminal.wait_for("> ")
+        terminal.type("a\n")
+        time.sleep(0.3)  # into the answer, or before it: it stops either way
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.wait_for("stopped")
+        terminal.type("/nothing\n")
+        terminal.wait_for("there is no command /nothing")
+        terminal.type("half a line")
+        terminal.process.send_signal(signal.SIGINT)  # drops it
+        terminal.type("/tokens\n")
+        terminal.wait_for(" of 2048 tokens")
+        terminal.type("\x04")
+        assert terminal.process.wait(60) == 0
+    finally:
+        terminal.close()
+    assert b"Traceback" not in terminal.shown
