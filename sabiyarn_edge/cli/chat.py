@@ -189,6 +189,10 @@ class Repl:
                 if not self._is_terminal:
                     raise
                 say(f"error: {one_line(error)}")
+            except KeyboardInterrupt:
+                if not self._is_terminal:
+                    raise
+                say("stopped")
 
     def _typed(self) -> Iterator[str]:
         """What a person types, with editing and a history where Python has them."""

@@ -131,15 +131,18 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._own, text.encode())
 
-    def wait_for(self, text: str, times: int = 1) -> None:
+    def has(self, text: str, behind: str = "") -> bool:
+        return text.encode() in self.shown[self.shown.rfind(behind.encode()) if behind else 0 :]
+
+    def read(self, seconds: float) -> None:
+        if select.select([self._own], [], [], seconds)[0]:
+            self.shown += os.read(self._own, 4096)
+
+    def wait_for(self, text: str, behind: str = "") -> None:
         end = time.monotonic() + 60
-        while self.shown.count(text.encode()) < times:
+        while not self.has(text, behind):
             assert time.monotonic() < end, self.shown
-            if select.select([self._own], [], [], 0.1)[0]:
-                try:
-                    self.shown += os.read(self._own, 4096)
-                except OSError:  # closed at the other end
-                    assert text.encode() in self.shown, self.shown
+            self.read(0.1)
 
     def close(self) -> None:
         self.process.kill()
@@ -159,8 +162,14 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_the_program(folder: Path) -> None:
         terminal.wait_for("stopped")
         terminal.type("/nothing\n")
         terminal.wait_for("there is no command /nothing")
+        terminal.wait_for("> ", behind="typed with //.")
         terminal.type("half a line")
-        terminal.process.send_signal(signal.SIGINT)  # drops it
+        terminal.wait_for("half a line")
+        while not terminal.has(
+            "> ", behind="half a line"
+        ):  # Python's input() may miss one until a key is hit
+            terminal.process.send_signal(signal.SIGINT)  # drops it
+            terminal.read(0.3)
         terminal.type("/tokens\n")
         terminal.wait_for(" of 2048 tokens")
         terminal.type("\x04")
