@@ -19,6 +19,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("jsonschema")
 
 MESSAGES: list[Any] = [{"role": "user", "content": "ọjọ́ <tool_call>?"}]
+TIME: Any = {"type": "function", "function": {"name": "get_time"}}
 CALL = '<tool_call>get_weather\n{"city": "Èkó"}</tool_call>'
 
 
@@ -110,6 +111,26 @@ def test_a_call_that_cannot_be_made_is_reported(
     assert not any(part.tool_calls for part in parts)
     (invalid,) = [call for part in parts for call in (part.model_extra or {}).get("invalid_tool_calls", [])]
     assert "'city' is a required property" in invalid["problem"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_required_call(chat_server: Server, generator: EdgeGenerator, stream: bool) -> None:
+    pytest.importorskip("llguidance")
+    assert generator.tokenizer is not None
+    thoughts = [generator.tokenizer.token_to_id(tag) for tag in ("<reason>", "<task_plan>")]
+    answer: Any = chat_server.client().chat.completions.create(
+        model="family",
+        messages=MESSAGES,
+        tools=[TIME],
+        tool_choice={"type": "function", "function": {"name": "get_time"}},
+        stream=stream,
+        extra_body={"suppress_tokens": thoughts},  # a random model never ends them
+    )
+    choices = [chunk.choices[0] for chunk in answer] if stream else answer.choices
+    parts = [choice.delta if stream else choice.message for choice in choices]
+    (call,) = [call for part in parts for call in part.tool_calls or []]
+    assert (call.function.name, call.function.arguments) == ("get_time", "{}")
+    assert choices[-1].finish_reason == "tool_calls"
 
 
 def test_none_calls_nothing(chat_server: Server, generator: EdgeGenerator) -> None:
