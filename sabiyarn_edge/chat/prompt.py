@@ -122,8 +122,11 @@ class ChatModel:
         available = read_tools(tools)
         choice = read_tool_choice(tool_choice, available)
         shield = _Shield(None if special_tokens else self.tokenizer.parts)
-        definitions = [tool.definition for tool in available]
-        composed = [composed_messages(shield.hidden(message), self.template) for message in messages]
+        try:
+            composed = [composed_messages(shield.hidden(message), self.template) for message in messages]
+            definitions = [shield.hidden(tool.definition) for tool in available]
+        except RecursionError:
+            raise InvalidInputError("messages or tools are nested too deeply. Make them flatter.") from None
         head = next((i for i, message in enumerate(messages) if message["role"] != "system"), len(messages))
         drafts: dict[int, _Draft] = {}
 
@@ -169,7 +172,7 @@ class ChatModel:
         tools: Sequence[Mapping[str, Any]],
         known: KnownText | None,
     ) -> _Draft:
-        shown = [shield.hidden(tool) for tool in tools] or None
+        shown = list(tools) or None
         if shown and not self.template.takes_tools:
             messages, shown = _with_tools(messages, tools_in_words(shown)), None
         parts = shield.parts(self.template.render(messages, shown))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidInputError
+from .schema import ArgumentSchema
 
 __all__ = ["Tool", "ToolChoice", "read_tool_choice", "read_tools", "tools_in_words"]
 
@@ -38,32 +39,12 @@ class Tool:
 
     def problem(self, arguments: Mapping[str, Any]) -> str | None:
         """What is wrong with a call's arguments, by the schema; None if they are valid."""
-        from jsonschema.exceptions import best_match
-
-        error = best_match(self._validator.iter_errors(arguments))
-        if error is None:
-            return None
-        return f"{error.json_path.removeprefix('$').removeprefix('.') or 'arguments'}: {error.message}"
+        return self.checked_schema.problem(arguments)
 
     @functools.cached_property
-    def _validator(self) -> Any:
-        try:
-            import jsonschema
-            import referencing
-        except ModuleNotFoundError:
-            raise InvalidInputError(
-                "tools need jsonschema, which is not installed, to check the arguments of calls: "
-                'pip install "sabiyarn-edge[chat]".'
-            ) from None
-        kind = jsonschema.validators.validator_for(self.schema, default=jsonschema.Draft202012Validator)
-        try:
-            kind.check_schema(self.schema)
-        except jsonschema.SchemaError as error:
-            at = f" at {error.json_path}" if error.json_path != "$" else ""
-            raise InvalidInputError(
-                f"the parameters of the tool {self.name} are no JSON schema{at}: {error.message}."
-            ) from None
-        return kind(self.schema, registry=referencing.Registry())  # which fetches nothing
+    def checked_schema(self) -> ArgumentSchema:
+        """What checks arguments. Raises: InvalidInputError, as ArgumentSchema."""
+        return ArgumentSchema(self.schema, f"the schema of the tool {self.name}")
 
 
 @dataclass(frozen=True)
@@ -95,7 +76,7 @@ def read_tools(given: Any) -> tuple[Tool, ...]:
         if tool.name in tools:
             raise InvalidInputError(f"tools[{index}] is a second tool with the name {tool.name}.")
         tools[tool.name] = tool
-        _ = tool._validator
+        _ = tool.checked_schema  # refuse it now
     return tuple(tools.values())
 
 
@@ -132,21 +113,7 @@ def _object_schema(value: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise InvalidInputError(f"{where} is not JSON: {error}.") from None
     if schema and schema.get("type", "object") != "object":
         raise InvalidInputError(f'{where}.type is {schema["type"]!r}; arguments are an "object".')
-    for reference in _references(schema):
-        if not reference.startswith("#"):
-            raise InvalidInputError(
-                f"{where} refers to {reference}; only references inside of it (#/...) are read."
-            )
     return schema
-
-
-def _references(schema: Any) -> list[str]:
-    if isinstance(schema, list):
-        return [found for item in schema for found in _references(item)]
-    if not isinstance(schema, dict):
-        return []
-    own = [schema[key] for key in ("$ref", "$dynamicRef") if isinstance(schema.get(key), str)]
-    return own + [found for item in schema.values() for found in _references(item)]
 
 
 def read_tool_choice(given: Any, tools: Sequence[Tool]) -> ToolChoice:

@@ -241,3 +241,10 @@ def test_known_ids_are_taken_as_they_are() -> None:
     assert chat.prompt(other, known=known).ids == model().prompt(other).ids
     longer = [*messages[:2], {"role": "assistant", "content": "abcd"}, messages[3]]  # no border behind "abc"
     assert chat.prompt(longer, known=known).ids == model().prompt(longer).ids
+
+
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    arguments = '{"a":' * 900 + "1" + "}" * 900
+    call = {"id": "1", "function": {"name": "f", "arguments": arguments}}
+    with pytest.raises(InvalidInputError, match="nested too deeply"):
+        model().prompt([{"role": "assistant", "tool_calls": [call]}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -43,9 +44,11 @@ def test_definitions_stay_as_they_were_given() -> None:
         ([tool(parameters="x")], r"parameters is a str; it must be a JSON schema"),
         ([tool(returns="x")], r"function.returns is not supported"),
         (with_parameters(type="array"), r"parameters.type is 'array'; arguments are an \"object\""),
-        (with_parameters(type="object", required=5), r"tool f are no JSON schema at \$.required: 5 is not"),
+        (with_parameters(type="object", required=5), r"tool f is no JSON schema at \$.required: 5 is not"),
         (with_parameters(properties={"a": {"$ref": "http://x/y"}}), r"refers to http://x/y; only references"),
         (with_parameters(properties={"a": {"enum": [object()]}}), "parameters is not JSON"),
+        (with_parameters(patternProperties={"a": {}}), "has patternProperties, which is not supported"),
+        (with_parameters(properties={"a": {"pattern": "["}}), r"the pattern '\[', which cannot be used"),
     ],
 )
 def test_what_is_refused(given: Any, message: str) -> None:
@@ -83,6 +86,32 @@ def test_problems_of_arguments(arguments: dict[str, Any], problem: str | None) -
     found = checked.problem(arguments)
     assert jsonschema.Draft202012Validator(SCHEMA).is_valid(arguments) == (found is None)
     assert found is None if problem is None else found is not None and found.startswith(problem)
+
+
+def test_what_could_run_for_ever_does_not() -> None:
+    pytest.importorskip("llguidance")
+    loop = {"$ref": "#/$defs/loop"}
+    properties = {"a": {"type": "string", "pattern": "^(a+)+$"}, "n": {"multipleOf": 0.5}, "r": loop}
+    (checked,) = read_tools([tool(parameters={"properties": properties, "$defs": {"loop": loop}})])
+    assert checked.problem({"a": "a" * 60}) is None
+    assert checked.problem({"a": "a" * 60 + "!"}) == f"a: '{'a' * 60}!' does not match '^(a+)+$'"
+    assert "cannot be checked" in str(checked.problem({"n": 10**400}))
+    assert "cannot be checked" in str(checked.problem({"r": 1}))
+    nested: dict[str, Any] = {}
+    for _ in range(500):
+        nested = {"properties": {"a": nested}}
+    with pytest.raises(InvalidInputError, match=r"nested too deeply|is not JSON"):
+        read_tools([tool(parameters=nested)])
+
+
+@pytest.mark.parametrize("pattern", ["^[A-Z]{2}$", "ọ", "a|b$", r"^\d+-\d+$"])
+@pytest.mark.parametrize("text", ["AB", "ẹọ", "xb", "ab\n", "12-3", "", 'a"b', "A\\B"])
+def test_patterns_are_pythons(pattern: str, text: str) -> None:
+    """Where both mean the same by them."""
+    pytest.importorskip("llguidance")
+    (checked,) = read_tools(with_parameters(properties={"a": {"pattern": pattern}}))
+    expected = re.search(pattern.replace("$", r"\Z"), text) is not None  # $ is the end, not the last line's
+    assert (checked.problem({"a": text}) is None) == expected
 
 
 def test_without_parameters_there_are_no_arguments() -> None:
