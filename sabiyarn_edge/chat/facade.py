@@ -218,6 +218,7 @@ class ChatMethods:
             tools=tools,
             tool_choice=tool_choice,
             new_tokens=config.max_new_tokens,
+            max_length=config.max_length,
             cuts=self.overflow.take_from(dict(rest)).mode == "error",
             special_tokens=special_tokens,
             first=first,

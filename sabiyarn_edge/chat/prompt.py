@@ -96,6 +96,7 @@ class ChatModel:
         tools: Any = None,
         tool_choice: Any = None,
         new_tokens: int | None = None,
+        max_length: int | None = None,
         cuts: bool = True,
         special_tokens: bool = False,
         first: int = 0,
@@ -109,6 +110,7 @@ class ChatModel:
         Args:
             messages, tools, tool_choice: as `EdgeGenerator.chat` takes them.
             new_tokens: tokens that the answer needs; None: as many as usual, or fewer.
+            max_length: most tokens of prompt and answer, without new_tokens; None: as many as there are positions.
             cuts: whether a prompt that is too long even so is refused; else the caller's overflow cuts it.
             special_tokens: read control tokens in the messages' texts as such.
             first: index of a message before which all behind the system message stay left out.
@@ -137,7 +139,10 @@ class ChatModel:
                 drafts[start] = self._draft(flat, shield, definitions, known)
             return drafts[start]
 
-        limit = min(self._positions, self._window)
+        positions = self._positions
+        if new_tokens is None and max_length is not None:
+            positions = min(positions, max_length)
+        limit = min(positions, self._window)
         usual = min(DEFAULT_MAX_NEW_TOKENS, limit // 4)
         room = limit - (usual if new_tokens is None else new_tokens if cuts else min(new_tokens, usual))
         starts = [i for i in range(head + 1, len(messages)) if messages[i]["role"] == "user" and i >= first]
@@ -148,10 +153,10 @@ class ChatModel:
             less = int(room * (1 - spare))
             place = _first_that(lambda start: len(draft(start).ids) <= less, starts)
         start = starts[min(place, len(starts) - 1)]
-        if cuts and len(draft(start).ids) > self._positions - (new_tokens or 1):
+        if cuts and len(draft(start).ids) > positions - (new_tokens or 1):
             raise InvalidInputError(
                 f"messages {start} to {len(messages) - 1} make a prompt of {len(draft(start).ids)} tokens, and the "
-                f"answer needs {new_tokens or 1}: more than the {self._positions} positions. Shorten them, or ask for "
+                f"answer needs {new_tokens or 1}: more than the {positions} positions. Shorten them, or ask for "
                 "fewer new tokens."
             )
         chosen = draft(start)

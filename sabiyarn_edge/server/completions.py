@@ -75,12 +75,14 @@ async def chat_completions(request: Request) -> Response | ASGIApp:
     model = service_of(request).model(fields.model)
     if fields.top_logprobs is not None and not fields.logprobs:
         raise InvalidInputError(f"top_logprobs is {fields.top_logprobs} but logprobs is not true. Set it.")
+    asked, max_length = decide_lengths(generate, model.generator.generation_config)
     prompt = await asyncio.to_thread(
         model.generator.chat_model.prompt,
         fields.messages,
         tools=fields.tools,
         tool_choice=fields.tool_choice,
-        new_tokens=new_tokens(fields),
+        new_tokens=asked,
+        max_length=max_length,
         cuts=generate.call_options.get("overflow", model.generator.overflow.mode) == "error",
     )
     num_top = (fields.top_logprobs or 0) if fields.logprobs else None

@@ -23,7 +23,7 @@ __all__ = [
     "GenerationFields",
     "StreamOptions",
     "decide_config",
-    "new_tokens",
+    "decide_lengths",
     "read_generation",
 ]
 
@@ -189,7 +189,7 @@ def decide_config(
     if fields.logit_bias:
         options["sequence_bias"] = _with_bias(options.get("sequence_bias"), fields.logit_bias)
     add_response_format(options, fields.response_format)
-    asked = new_tokens(fields)
+    asked = _new_tokens(fields)
     if asked is not None:
         options["max_new_tokens"] = asked
     with warnings.catch_warnings():
@@ -204,12 +204,24 @@ def decide_config(
 _DRAWING = ("top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
-def new_tokens(fields: CompletionFields | ChatFields) -> int | None:
-    """Most new tokens, by either of their names; None: not given.
+def decide_lengths(request: Generate, defaults: GenerationConfig) -> tuple[int | None, int | None]:
+    """max_new_tokens and max_length of a request.
 
-    Raises:
-        InvalidInputError: both are given, and differ.
+    Raises: as `decide_config`.
     """
+    options = {
+        name: request.options[name] for name in ("max_new_tokens", "max_length") if name in request.options
+    }
+    asked = _new_tokens(request.fields)
+    if asked is not None:
+        options["max_new_tokens"] = asked
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptionWarning)
+        config = defaults.updated(**options)
+    return config.max_new_tokens, config.max_length
+
+
+def _new_tokens(fields: CompletionFields | ChatFields) -> int | None:
     newer = fields.max_completion_tokens if isinstance(fields, ChatFields) else None
     if newer is not None and fields.max_tokens not in (None, newer):
         raise InvalidInputError(

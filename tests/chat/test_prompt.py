@@ -195,6 +195,13 @@ def test_a_long_history_is_cut_at_a_users_message(positions: int, new_tokens: in
     assert (left_out > 0) == (positions < 177 + new_tokens)  # tokens of all messages
 
 
+def test_a_length_of_both_counts_the_answer() -> None:
+    limited = model().prompt(TURNS, max_length=100)
+    assert limited.ids == model(positions=100).prompt(TURNS).ids
+    assert 0 < limited.left_out_messages
+    assert model().prompt(TURNS, new_tokens=9, max_length=100).left_out_messages == 0  # new tokens win
+
+
 def test_calls_stay_with_their_results() -> None:
     chat = model(positions=80)
     messages = [*TURNS[:-1], *CALLING[1:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -112,6 +113,13 @@ def test_a_model_without_a_template(text_model: Path, run_process: Callable[...,
     ran = run_process("chat", text_model, stdin=b"a\n")
     assert ran.code == 2
     assert "messages need a chat template, but the model" in ran.error
+
+
+def test_info_tells_of_the_template(folder: Path, text_model: Path, run_process: Callable[..., Ran]) -> None:
+    for model, expected in ((folder, True), (text_model, False)):
+        told = run_process("info", model, "--json").out
+        assert json.loads(told)["chat"] == expected
+    assert "none (no chat template)" in run_process("info", text_model).out
 
 
 class Terminal:
