@@ -109,6 +109,7 @@ class EdgeGenerator(ChatMethods):
             costs=decoder.costs,
             memory_limit=None if memory_limit_mb is None else int(memory_limit_mb * MIB),
             prefix_cache_bytes=engine.prefix_cache.limit_bytes,
+            reserved=engine.reserved,
         )
         self._arguments: dict[str, Any] | None = None  # of from_pretrained
         if self._settings.overflow.mode == "slide":

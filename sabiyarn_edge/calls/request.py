@@ -67,6 +67,8 @@ class Settings:
     """Bytes that the process may take above `import onnxruntime`; None: no limit."""
     prefix_cache_bytes: int
     """The part of memory_limit that is kept for the prefix cache."""
+    reserved: dict[str, int]
+    """Bytes of tables that calls share once the first has asked for them, by what they serve."""
 
     def decide(self, inputs: Any, config: GenerationConfig | None, options: Mapping[str, Any]) -> Call:
         """Check a call of generate; `inputs`, `config` and `options` are as `EdgeGenerator.generate` takes them.
@@ -80,7 +82,7 @@ class Settings:
         reuse_prefix = flag("reuse_prefix", given.pop("reuse_prefix", self.reuse_prefix))
         call_masks = CallMasks.take_from(given)
         config = (config or self.generation_config).updated(**given)
-        constraint = self.constraints.constraint_of(config)
+        constraint = self._constraint(config)
         prompts = read_prompts(
             call_masks.without_padding(inputs),
             tokenizer=self.tokenizer,
@@ -135,6 +137,19 @@ class Settings:
                 )
             )
         return Call(prompts, config, requests, seeds if config.do_sample else None, constraint)
+
+    def _constraint(self, config: GenerationConfig) -> Constraint | None:
+        """What each output may be. Its tables stay, and are taken from the memory of later calls."""
+        if config.constraint is None:
+            return None
+        option, _ = config.constraint
+        tables = "choices" if option == "choices" else "grammars"
+        if tables not in self.reserved:
+            held = self._checked(
+                self.costs.constraints(option), f"{option} needs tables of the vocabulary", "Leave it out."
+            )
+            self.reserved[tables] = held
+        return self.constraints.constraint_of(config)
 
     def sliding_context(self, overflow: Overflow) -> SlidingContext:
         """Which tokens the model sees under a way of overflowing."""
@@ -237,7 +252,7 @@ class Settings:
     def _checked(self, needed: int, what: str, remedy: str) -> int:
         if self.memory_limit is None:
             return needed
-        total = needed + self.costs.shared + self.prefix_cache_bytes
+        total = needed + self.costs.shared + self.prefix_cache_bytes + sum(self.reserved.values())
         if total > self.memory_limit:
             raise InvalidInputError(
                 f"{what}: this call needs {total / MIB:.1f} MiB, but memory_limit_mb is {self.memory_limit / MIB:g}. "

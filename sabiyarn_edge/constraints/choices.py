@@ -33,6 +33,8 @@ class Choices:
                 f"choices holds {unwritable[0]!r}, which the model's tokens cannot write. Leave it out."
             )
 
+        self.writes_text = vocabulary.writes_text
+
     def start(self) -> _ChoiceState:
         """See Constraint."""
         return _ChoiceState(self._automaton)

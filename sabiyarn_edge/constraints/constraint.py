@@ -15,7 +15,7 @@ class ConstraintState(Protocol):
     """Where one row stands in a constraint."""
 
     def allow(self, mask: NDArray[np.uint32]) -> None:
-        """Set the bits of the tokens that may come next, end tokens aside.
+        """Set the bits of the tokens that may come next.
 
         Args:
             mask: zeros, uint32 [vocab_size // 32 + 1]; bit i of word w is id 32 * w + i. The bit of the id behind the
@@ -47,6 +47,9 @@ class Constraint(Protocol):
     def start(self) -> ConstraintState:
         """Return the state of a row that has generated nothing."""
 
+    def writes_text(self, token: int) -> bool:
+        """Return whether a token adds anything to the text."""
+
 
 def is_satisfied(constraint: Constraint, generated: Sequence[int], end_tokens: Sequence[int]) -> bool:
     """Whether a row's output satisfies a constraint, or was cut before.
@@ -57,7 +60,8 @@ def is_satisfied(constraint: Constraint, generated: Sequence[int], end_tokens: S
     """
     state = constraint.start()
     for place, token in enumerate(generated):
-        if token in end_tokens and place == len(generated) - 1 and state.is_complete:
+        is_end = token in end_tokens and place == len(generated) - 1
+        if is_end and state.is_complete and not constraint.writes_text(token):
             return True
         if not state.take(token):
             return False

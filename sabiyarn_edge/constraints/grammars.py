@@ -52,22 +52,23 @@ class Grammar:
             raise InvalidInputError(f"{option} cannot be used: {'; '.join(messages)}")
         self._start = LLMatcher(vocabulary.guidance, lark, log_level=0)
         self._not_first = _mask_of_others(vocabulary)
+        self.writes_text = vocabulary.writes_text
 
     def start(self) -> _GrammarState:
         """See Constraint."""
         return _GrammarState(self.option, self._start.deep_copy(), self._not_first)
 
 
-def _as_lark(option: str, value: str | bool) -> str:
+def _as_lark(option: str, value: Any) -> str:
     if option == "grammar":
         return str(value)
     if option == "regex":
         from llguidance import regex_to_lark
 
-        return f"start: /{regex_to_lark(str(value), use_ascii='')}/"
-    schema = {"type": "object"} if option == "json_object" else json.loads(str(value))
-    if isinstance(schema, bool):
-        schema = {} if schema else {"not": {}}
+        return f"start: /{regex_to_lark(value, use_ascii='')}/"
+    schema: dict[str, Any] = {"type": "object"}
+    if option == "json_schema":
+        schema = {} if value == "true" else json.loads(value)
     given = schema.get("x-guidance", {})
     return (
         f"start: %json {json.dumps({**schema, 'x-guidance': {'whitespace_pattern': _WHITESPACE, **given}})}"

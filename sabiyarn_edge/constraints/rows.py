@@ -20,7 +20,7 @@ class ConstrainedRows:
 
     Args:
         constraint: of every row.
-        end_tokens: ids that end a row; allowed where the text is complete.
+        end_tokens: ids that end a row; allowed where the text, with what they write, is complete.
         others: names of the other options that may forbid tokens.
     """
 
@@ -52,9 +52,20 @@ class ConstrainedRows:
             if at is None:
                 continue
             at.allow(mask)
-            if at.is_complete:
-                for token in self._end_tokens:
-                    mask[token // 32] |= np.uint32(1 << token % 32)
+            for token in self._end_tokens:
+                bit = np.uint32(1 << token % 32)
+                if self._may_end(at, token, is_next=bool(mask[token // 32] & bit)):
+                    mask[token // 32] |= bit
+                else:
+                    mask[token // 32] &= ~bit
+
+    def _may_end(self, at: ConstraintState, token: int, *, is_next: bool) -> bool:
+        if at.is_complete and not self._constraint.writes_text(token):
+            return True
+        if not is_next:
+            return False
+        after = at.fork()
+        return after.take(token) and after.is_complete
 
     def _follow(self, state: DecodeState) -> None:
         """Bring the states into the order of the rows."""

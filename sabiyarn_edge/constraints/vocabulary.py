@@ -49,6 +49,10 @@ class ConstraintVocabulary:
         """The bytes that each id writes behind another one."""
         return self.tokenizer.native_bytes(self.vocab_size)
 
+    def writes_text(self, token: int) -> bool:
+        """Return whether a token adds anything to the text."""
+        return token not in self.tokenizer.special_ids and bool(self.token_bytes[token])
+
     @functools.cached_property
     def not_first(self) -> tuple[int, ...]:
         """Ids that write something else at the beginning of a text: blanks are dropped there. They cannot be first."""

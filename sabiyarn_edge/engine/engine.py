@@ -52,13 +52,15 @@ class Engine:
     ) -> None:
         self._open_decoder, self._limit_bytes, self._max_rows = open_decoder, limit_bytes, max_rows
         self.prefix_cache = PrefixCache(prefix_cache_bytes)
+        self.reserved: dict[str, int] = {}
+        """Bytes of the limit that tables of callers take, by what they serve."""
         self._start(decoder)
         _ENGINES.add(self)
 
     def _start(self, decoder: Decoder) -> None:
         self.decoder = decoder
         self.rows = Rows(self.decoder.kv_cache, self.prefix_cache)
-        self._scheduler = Scheduler(self.decoder, self.rows, self._limit_bytes, self._max_rows)
+        self._scheduler = Scheduler(self.decoder, self.rows, self._limit_bytes, self._max_rows, self.reserved)
         self._wake = threading.Condition(threading.Lock())
         self._arrived: list[Sequence[Work]] = []
         self._calls: list[_Call] = []

@@ -7,7 +7,7 @@ steps. They are admitted first come, first served, as memory allows.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -36,13 +36,20 @@ class Scheduler:
         rows: of its KV cache.
         limit_bytes: most that the works at hand may need together; None: no limit.
         max_rows: most rows that they may have together; None: no limit.
+        reserved: bytes of the limit that are taken for other things, by what they serve; may grow.
     """
 
     def __init__(
-        self, decoder: Decoder, rows: Rows, limit_bytes: int | None = None, max_rows: int | None = None
+        self,
+        decoder: Decoder,
+        rows: Rows,
+        limit_bytes: int | None = None,
+        max_rows: int | None = None,
+        reserved: Mapping[str, int] | None = None,
     ) -> None:
         self._decoder, self._rows = decoder, rows
         self._limit_bytes, self._max_rows = limit_bytes, max_rows
+        self._reserved = reserved if reserved is not None else {}
         self._most_tokens = 0  # of a run since scratch memory was given back
         self.waiting: deque[Work] = deque()
         self.live: list[Work] = []
@@ -101,7 +108,8 @@ class Scheduler:
 
     def _room(self, limit_bytes: int) -> int:
         """What the live works leave of the limit."""
-        return limit_bytes - sum(work.needed_bytes for work in self.live) - self._rows.surplus_bytes
+        taken = sum(work.needed_bytes for work in self.live) + sum(self._reserved.values())
+        return limit_bytes - taken - self._rows.surplus_bytes
 
     def _drop_abandoned(self) -> None:
         for work in self.live:

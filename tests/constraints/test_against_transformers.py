@@ -31,7 +31,8 @@ from transformers import StoppingCriteriaList
 
 from tests.decoding.hf_toy import hf_generate
 
-NO_SEQUENCE = -1e8  # transformers fills up with scores of about -1e9 where it has no sequence to return
+NO_SEQUENCE = -1e6
+"""transformers fills up with scores of -1e9, divided by up to length ** 2, where it has no sequence to return."""
 PATTERNS = ("(ab|b)*", "a{1,3}b?|bb", "[ab]+", "(aa|bbb)+a")
 
 
@@ -53,7 +54,9 @@ class Case:
         self.tokenizer: Tokenizer = byte_level([piece.encode() for piece in sorted(pieces)])
         self.vocab_size = self.tokenizer.vocab_size + rng.choice([0, 5])
         self.written = {t: self.tokenizer.token_bytes(t) for t in range(1, self.tokenizer.vocab_size)}
-        self.ends = rng.choice([[0], [0], [0, 3], []])
+        longer = [t for t, written in self.written.items() if len(written) > 1]
+        # An end token may also write text: the text that it completes must be of the language.
+        self.ends = rng.choice([[0], [0], [0, *longer[:1]], []])
         self.language: Language
         if rng.random() < 0.5:
             texts = sorted(
@@ -97,8 +100,9 @@ class Case:
     def theirs(self) -> Any:
         def may_follow(_: int, ids: torch.Tensor) -> list[int]:
             text = self.text(ids.tolist())
-            ends = self.ends if self.language.has(text) else []
-            return [*allowed_tokens(self.language, text, self.written), *ends] or [0]  # the row has ended
+            found = allowed_tokens(self.language, text, self.written) - set(self.ends)
+            found |= {end for end in self.ends if self.language.has(text + self.written.get(end, b""))}
+            return sorted(found) or [0]  # the row has ended
 
         def ended(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
             texts = [self.text(row) for row in ids.tolist()]
@@ -132,7 +136,7 @@ class Case:
         return state
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", range(2))
 def test_greedy(block: int) -> None:
     for seed in range(block * 20, block * 20 + 20):
         case = Case(seed, beams=False)
@@ -141,7 +145,7 @@ def test_greedy(block: int) -> None:
             assert padded[: len(mine)] == mine, seed
 
 
-@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize("block", range(4))
 def test_beams(block: int) -> None:
     for seed in range(block * 20, block * 20 + 20):
         case = Case(seed, beams=True)

@@ -188,11 +188,11 @@ def test_options_that_leave_no_token_are_named(nano: EdgeGenerator, mode: dict[s
     assert tokenizer is not None
     x = [t for t in range(2048) if tokenizer.token_bytes(t).startswith(b"x")]
     with pytest.raises(
-        InvalidInputError, match="^choices and suppress_tokens together leave no token to choose"
+        InvalidInputError, match=r"^choices and suppress_tokens together leave no token to choose"
     ):
         nano.generate(PROMPT, choices=["axe"], suppress_tokens=x, **mode)
     with pytest.raises(
-        InvalidInputError, match="^regex and no_repeat_ngram_size, bad_words_ids, logits_processor"
+        InvalidInputError, match=r"^regex and no_repeat_ngram_size, bad_words_ids, logits_processor"
     ):
         nano.generate(
             PROMPT,
@@ -263,7 +263,7 @@ def test_there_must_be_a_tokenizer(text_model: Path, tmp_path: Path) -> None:
     for file in text_model.iterdir():
         if file.name != "tokenizer.json":
             (tmp_path / file.name).symlink_to(file)
-    with pytest.raises(InvalidInputError, match="^choices needs a tokenizer, but there is none here"):
+    with pytest.raises(InvalidInputError, match=r"^choices needs a tokenizer, but there is none here"):
         EdgeGenerator.from_pretrained(tmp_path).generate([1, 2], choices=["a"])
 
 
@@ -293,17 +293,26 @@ def test_the_torch_model_too(text_model: Path) -> None:
     tokenizer = generator.tokenizer
     assert tokenizer is not None
     model = GPTJXForCausalLM.from_pretrained(checkpoint, max_batch_size=2)
+    end = tokenizer.token_to_id("|end_of_text|")
     prompts = [tokenizer.encode("Gbogbo ènìyàn"), tokenizer.encode("ni a")]
     for constraint in CONSTRAINTS:
         for mode in MODES[:4]:
-            options = {
-                "max_new_tokens": 40,
-                "eos_token_id": tokenizer.token_to_id("|end_of_text|"),
-                **constraint,
-                **mode,
-            }
-            theirs = model.generate(prompts, tokenizer=tokenizer, **options)
+            options = {"max_new_tokens": 40, "eos_token_id": end, **constraint, **mode}
+            theirs = model.generate(prompts, tokenizer=tokenizer, return_dict_in_generate=True, **options)
             ours = generator.generate(prompts, **options)
             for row, length in enumerate(ours.lengths):
                 assert theirs.sequences[row, :length].tolist() == ours.sequences[row, :length].tolist()
             assert theirs.finish_reasons == ours.finish_reasons
+
+
+def test_a_memory_limit_counts_the_tables() -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"^regex needs tables of the vocabulary: .* but memory_limit_mb is 14"
+    ):
+        EdgeGenerator.from_pretrained(num_threads=1, memory_limit_mb=14, max_length=64).generate(
+            PROMPT, regex="a"
+        )
+    generator = EdgeGenerator.from_pretrained(num_threads=1, memory_limit_mb=20, max_length=64)
+    assert generator.generate(PROMPT, regex="a", max_new_tokens=8).text == "a"
+    with pytest.raises(InvalidInputError, match=r"^choices needs tables"):  # there is no room for both
+        generator.generate(PROMPT, choices=["a"], max_new_tokens=8)
