@@ -26,7 +26,7 @@ from .generation_fields import (
     CompletionFields,
     Generate,
     decide_config,
-    new_tokens,
+    decide_lengths,
     read_generation,
 )
 from .service import ServedModel, Service

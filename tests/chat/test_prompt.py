@@ -198,7 +198,7 @@ def test_a_long_history_is_cut_at_a_users_message(positions: int, new_tokens: in
 def test_a_length_of_both_counts_the_answer() -> None:
     limited = model().prompt(TURNS, max_length=100)
     assert limited.ids == model(positions=100).prompt(TURNS).ids
-    assert 0 < limited.left_out_messages
+    assert limited.left_out_messages > 0
     assert model().prompt(TURNS, new_tokens=9, max_length=100).left_out_messages == 0  # new tokens win
 
 
