@@ -16,9 +16,9 @@ pytest.importorskip("llguidance")
 
 @pytest.mark.skipif(not DOCUMENT.is_file(), reason="documents are in the repository only")
 def test_examples_run(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    chat_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "sabiyarn-chat").symlink_to(folder)
+    (tmp_path / "sabiyarn-chat").symlink_to(chat_folder)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(
         r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL

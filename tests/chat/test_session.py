@@ -101,8 +101,8 @@ def test_a_refused_turn_changes_nothing(generator: EdgeGenerator) -> None:
         generator.chat_session([{"role": "user"}])
 
 
-def test_a_long_chat_leaves_messages_out(folder: Path) -> None:
-    generator = EdgeGenerator.from_pretrained(folder, num_threads=1, max_length=512)
+def test_a_long_chat_leaves_messages_out(chat_folder: Path) -> None:
+    generator = EdgeGenerator.from_pretrained(chat_folder, num_threads=1, max_length=512)
     session = generator.chat_session(SYSTEM[:1])
     left_out = []
     for turn in range(14):
@@ -123,12 +123,12 @@ def test_a_long_chat_leaves_messages_out(folder: Path) -> None:
     )
 
 
-def test_saved_and_loaded(generator: EdgeGenerator, folder: Path, tmp_path: Path) -> None:
+def test_saved_and_loaded(generator: EdgeGenerator, chat_folder: Path, tmp_path: Path) -> None:
     session = generator.chat_session(SYSTEM, [WEATHER])
     session.send("ọmọ", max_new_tokens=9, **no_tags(generator))
     session.save(tmp_path / "chat")
     expected = session.send("ilé", max_new_tokens=5)
-    with EdgeGenerator.from_pretrained(folder, num_threads=1) as other:
+    with EdgeGenerator.from_pretrained(chat_folder, num_threads=1) as other:
         loaded = other.load_chat(tmp_path / "chat")
         assert isinstance(loaded, ChatSession)
         answer = loaded.send("ilé", max_new_tokens=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -16,36 +17,30 @@ from pathlib import Path
 import pytest
 
 from sabiyarn_edge import EdgeGenerator
-from tests.chat.family import family_folder
 from tests.cli.conftest import Ran
 
 pytest.importorskip("jinja2")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return family_folder(tmp_path_factory.mktemp("chat"))
-
-
-def answers(folder: Path, *turns: str, system: str = "", **options: object) -> list[str]:
-    with EdgeGenerator.from_pretrained(folder, num_threads=1) as generator:
+def answers(chat_folder: Path, *turns: str, system: str = "", **options: object) -> list[str]:
+    with EdgeGenerator.from_pretrained(chat_folder, num_threads=1) as generator:
         session = generator.chat_session([{"role": "system", "content": system}] if system else [])
         return [session.send(turn, **options).content for turn in turns]
 
 
-def test_piped_lines_are_answered(folder: Path, run_process: Callable[..., Ran]) -> None:
+def test_piped_lines_are_answered(chat_folder: Path, run_process: Callable[..., Ran]) -> None:
     ran = run_process(
-        *("chat", folder, "--max-new-tokens", "9", "--system", "kúkúrú", "--threads", "1"),
+        *("chat", chat_folder, "--max-new-tokens", "9", "--system", "kúkúrú", "--threads", "1"),
         stdin="ọmọ\n\nilé\n/tokens\n//x\n".encode(),
         env={"LC_ALL": "C", "PYTHONUTF8": "0"},
     )
-    expected = answers(folder, "ọmọ", "ilé", "/x", system="kúkúrú", max_new_tokens=9)
+    expected = answers(chat_folder, "ọmọ", "ilé", "/x", system="kúkúrú", max_new_tokens=9)
     assert (ran.code, ran.out) == (0, "".join(f"{answer}\n" for answer in expected))
     assert " of 2048 tokens" in ran.err
     assert ran.err.count("the answer was cut") == 3
 
 
-def test_commands(folder: Path, run_process: Callable[..., Ran], tmp_path: Path) -> None:
+def test_commands(chat_folder: Path, run_process: Callable[..., Ran], tmp_path: Path) -> None:
     lines = f"""/help
 ọmọ
 /save {tmp_path}/chat
@@ -62,7 +57,7 @@ never read
 """
     arguments = (
         "chat",
-        folder,
+        chat_folder,
         "--max-new-tokens",
         "9",
         "--temperature",
@@ -74,9 +69,9 @@ never read
     )
     ran = run_process(*arguments, stdin=lines.encode())
     options = {"max_new_tokens": 9, "do_sample": True, "temperature": 1.0, "seed": 3}
-    first, second = answers(folder, "ọmọ", "ilé", **options)
-    (alone,) = answers(folder, "ilé", **options)
-    (with_system,) = answers(folder, "ilé", system="kúkúrú", **options)
+    first, second = answers(chat_folder, "ọmọ", "ilé", **options)
+    (alone,) = answers(chat_folder, "ilé", **options)
+    (with_system,) = answers(chat_folder, "ilé", system="kúkúrú", **options)
     assert ran.code == 0, ran.err
     expected = [first, second, alone, second, with_system]
     assert ran.out == "".join(f"{answer}\n" for answer in expected)
@@ -99,27 +94,28 @@ never read
     ],
 )
 def test_mistakes(
-    folder: Path,
-    run_process: Callable[..., Ran],
+    chat_folder: Path,
+    run: Callable[..., Ran],
+    monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
     stdin: str | bytes,
     message: str,
 ) -> None:
-    ran = run_process("chat", folder, *arguments, stdin=stdin.encode() if isinstance(stdin, str) else stdin)
-    assert message in ran.error
+    typed = io.BytesIO(stdin.encode() if isinstance(stdin, str) else stdin)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(typed))
+    assert message in run("chat", chat_folder, *arguments).error
 
 
-def test_a_model_without_a_template(text_model: Path, run_process: Callable[..., Ran]) -> None:
-    ran = run_process("chat", text_model, stdin=b"a\n")
+def test_a_model_without_a_template(text_model: Path, run: Callable[..., Ran]) -> None:
+    ran = run("chat", text_model)
     assert ran.code == 2
     assert "messages need a chat template, but the model" in ran.error
 
 
-def test_info_tells_of_the_template(folder: Path, text_model: Path, run_process: Callable[..., Ran]) -> None:
-    for model, expected in ((folder, True), (text_model, False)):
-        told = run_process("info", model, "--json").out
-        assert json.loads(told)["chat"] == expected
-    assert "none (no chat template)" in run_process("info", text_model).out
+def test_info_tells_of_the_template(chat_folder: Path, text_model: Path, run: Callable[..., Ran]) -> None:
+    for model, expected in ((chat_folder, True), (text_model, False)):
+        assert json.loads(run("info", model, "--json").out)["chat"] == expected
+    assert "none (no chat template)" in run("info", text_model).out
 
 
 class Terminal:
@@ -158,9 +154,9 @@ class Terminal:
         os.close(self._own)
 
 
-def test_ctrl_c_stops_an_answer_and_ctrl_d_the_program(folder: Path) -> None:
+def test_ctrl_c_stops_an_answer_and_ctrl_d_the_program(chat_folder: Path) -> None:
     terminal = Terminal(
-        str(folder), "--threads", "1", "--max-new-tokens", "1900", "--option", "eos_token_id=none"
+        str(chat_folder), "--threads", "1", "--max-new-tokens", "1900", "--option", "eos_token_id=none"
     )
     try:
         terminal.wait_for("> ")

@@ -10,7 +10,6 @@ import openai
 import pytest
 
 from sabiyarn_edge import EdgeGenerator
-from tests.chat.family import family_folder
 from tests.chat.templates import WEATHER
 from tests.server.conftest import Server, running
 from tests.tiny_tokenizer import END
@@ -24,20 +23,15 @@ CALL = '<tool_call>get_weather\n{"city": "Èkó"}</tool_call>'
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return family_folder(tmp_path_factory.mktemp("tools"))
-
-
-@pytest.fixture(scope="module")
-def chat_server(folder: Path) -> Iterator[Server]:
-    server = Server("--port", "0", "--threads", "1", "--model", f"family={folder}")
+def chat_server(chat_folder: Path) -> Iterator[Server]:
+    server = Server("--port", "0", "--threads", "1", "--model", f"family={chat_folder}")
     with running(server):
         yield server
 
 
 @pytest.fixture(scope="module")
-def generator(folder: Path) -> EdgeGenerator:
-    return EdgeGenerator.from_pretrained(folder, num_threads=1)
+def generator(chat_folder: Path) -> EdgeGenerator:
+    return EdgeGenerator.from_pretrained(chat_folder, num_threads=1)
 
 
 def saying(generator: EdgeGenerator, text: str) -> dict[str, Any]:
