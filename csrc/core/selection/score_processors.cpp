@@ -1,12 +1,20 @@
 #include "core/selection/score_processors.hpp"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 namespace sabiyarn {
 namespace {
 
 constexpr float kRemoved = -std::numeric_limits<float>::infinity();
+
+// Each bit of a word. Vectors have no shift by an amount of each lane's own before AVX2.
+constexpr auto kBit = [] {
+  std::array<std::uint32_t, kMaskBits> bits{};
+  for (std::size_t i = 0; i < kMaskBits; ++i) bits[i] = std::uint32_t{1} << i;
+  return bits;
+}();
 
 std::size_t index(TokenId id) noexcept { return static_cast<std::size_t>(id); }
 
@@ -93,7 +101,7 @@ void keep_only(Scores scores, TokenMask allowed) {
     if (bits == 0) {
       std::fill(part.begin(), part.end(), kRemoved);
     } else if (bits != ~std::uint32_t{0}) {
-      for (std::size_t i = 0; i < part.size(); ++i) part[i] = (bits >> i & 1u) != 0 ? part[i] : kRemoved;
+      for (std::size_t i = 0; i < part.size(); ++i) part[i] = (bits & kBit[i]) != 0 ? part[i] : kRemoved;
     }
   }
 }
