@@ -24,6 +24,7 @@ from .calls.request import Call, Settings
 from .calls.result import GenerationResult
 from .calls.scoring import Score, Scoring
 from .calls.stream import StreamedText, TokenBuffer, TokenStream
+from .chat.facade import ChatMethods
 from .constraints.compiler import ConstraintCompiler
 from .engine.decoder import Decoder
 from .engine.engine import Engine
@@ -63,7 +64,7 @@ _TOGETHER_TOKENS = 1024
 """Tokens of texts that are embedded side by side: enough to fill runs, few enough to hold."""
 
 
-class EdgeGenerator:
+class EdgeGenerator(ChatMethods):
     """Generates with one model, for any number of threads at once.
 
     Calls run side by side: each step of the model computes the next token of all of them. What a call gives does not
@@ -375,13 +376,13 @@ class EdgeGenerator:
         """
         from .engine.session_file import load_session
 
-        tokens, held = self._engine.call(lambda: load_session(path, self._engine.decoder, self._engine.rows))
-        return Session(self, tokens, self._pin(held))
+        loaded = self._engine.call(lambda: load_session(path, self._engine.decoder, self._engine.rows))
+        return Session(self, loaded.tokens, self._pin(loaded.cached), loaded.attachment)
 
     def _pin(self, tokens: Sequence[int] = ()) -> PrefixPin:
         return self._engine.prefix_cache.pin(tokens)
 
-    def _save_session(self, path: str | Path, tokens: Sequence[int], pin: PrefixPin) -> None:
+    def _save_session(self, path: str | Path, tokens: Sequence[int], pin: PrefixPin, attachment: str) -> None:
         from .engine.session_file import save_session
 
         slides = self.overflow.mode == "slide"
@@ -392,7 +393,7 @@ class EdgeGenerator:
             holding = Holding(seen, self._settings.holding_bytes(len(seen)))
             self._engine.run([holding])
             key_values, pin.tokens = holding.key_values, list(seen)
-        save_session(path, self._engine.decoder.config, tokens, seen, key_values)
+        save_session(path, self._engine.decoder.config, tokens, seen, key_values, attachment)
 
     def stream(
         self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any

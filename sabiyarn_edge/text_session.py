@@ -36,7 +36,9 @@ class SessionGenerator(Protocol):
 
     def _pin(self, tokens: Sequence[int]) -> PrefixPin: ...
 
-    def _save_session(self, path: str | Path, tokens: Sequence[int], pin: PrefixPin) -> None: ...
+    def _save_session(
+        self, path: str | Path, tokens: Sequence[int], pin: PrefixPin, attachment: str
+    ) -> None: ...
 
 
 class Session:
@@ -47,10 +49,14 @@ class Session:
     again, so results never depend on it. For one thread at a time.
     """
 
-    def __init__(self, generator: SessionGenerator, tokens: Sequence[int], pin: PrefixPin) -> None:
+    def __init__(
+        self, generator: SessionGenerator, tokens: Sequence[int], pin: PrefixPin, attachment: str = ""
+    ) -> None:
         self._generator = generator
         self._tokens = list(tokens)
         self._pin = pin
+        self.attachment = attachment
+        """What save() was given to keep beside the text, if the session was loaded from a file."""
 
     @property
     def tokens(self) -> list[int]:
@@ -142,23 +148,31 @@ class Session:
         del self._tokens[num_tokens:]
         self._pin.tokens = self._pin.tokens[: common_prefix(self._pin.tokens, self._tokens)]
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, attachment: str = "") -> None:
         """Write the text with its keys and values to a file: 36 KiB per token for SabiYarn-125M in float16.
 
         What is not yet computed of the text is computed first. Of a text that is longer than kv_window, or than the
         model's positions where the generator's overflow does not say what to drop, the tokens alone are saved. The file
         is written beside `path` and renamed, so that an older one stays until the new one is whole.
 
+        Args:
+            attachment: a text of the caller's to keep in the file: `attachment` of the session that is loaded from it.
+
         Raises:
             InvalidInputError: the text is empty, or the generator is in the middle of a stream.
             SessionFileError: the file cannot be written.
         """
-        self._generator._save_session(path, self._tokens, self._pin)
+        self._generator._save_session(path, self._tokens, self._pin, attachment)
 
     def _with(self, inputs: str | Sequence[int]) -> list[int]:
         """The text and `inputs`, which are checked."""
         if len(inputs) == 0 and self._tokens:
             return list(self._tokens)
         generator = self._generator
-        ids = read_prompt(inputs, tokenizer=generator.tokenizer, vocab_size=generator.config.gptjx.vocab_size)
+        ids = read_prompt(
+            inputs,
+            tokenizer=generator.tokenizer,
+            vocab_size=generator.config.gptjx.vocab_size,
+            begins=not self._tokens,
+        )
         return [*self._tokens, *ids]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sabiyarn_edge import EdgeGenerator
+from tests.chat.family import family_folder
 from tests.device import LACKING, needs
 from tests.export.models import export_tiny
 from tests.tiny_tokenizer import tiny_tokenizer
@@ -73,6 +74,12 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     tokenizer.save(str(exported.folder / "tokenizer.json"))
     return exported.folder
+
+
+@pytest.fixture(scope="session")
+def chat_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported tiny model with a chat template in the family's form; tests must not change the folder."""
+    return family_folder(tmp_path_factory.mktemp("chat-model"))
 
 
 @pytest.fixture(scope="module")

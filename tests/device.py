@@ -23,7 +23,7 @@ LACKING = frozenset(
     for name in (
         *("torch", "onnx", "safetensors", "transformers", "sabiyarn_edge._core_testing"),
         *("starlette", "uvicorn", "msgspec", "openai", "httpx", "prometheus_client"),
-        *("llguidance", "jsonschema"),
+        *("jinja2", "jsonschema", "llguidance"),
     )
     if importlib.util.find_spec(name) is None
 )

@@ -61,7 +61,8 @@ def result_of(
 
 def text_stream(config: GenerationConfig, tokenizer: Tokenizer) -> TextStream:
     """Turns the tokens of one row into text, as the options want it."""
-    return TextStream(tokenizer, stop_strings=() if config.include_stop_string else config.stop_texts)
+    stops = () if config.include_stop_string else map(tokenizer.normalized, config.stop_texts)
+    return TextStream(tokenizer, stop_strings=tuple(stops))
 
 
 def _outputs(generation: Generation, returns: int) -> tuple[list[list[int]], list[str]]:

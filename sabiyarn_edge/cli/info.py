@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..chat.template import ChatTemplate
 from ..errors import ModelFolderError
 from ..model_folder.config import PORTABLE_FOLDER, ModelConfig
 from ..model_folder.graph_nodes import GraphNode, nodes_per_layer, read_nodes, stored_matrices
@@ -79,6 +80,7 @@ def describe(folder: Path) -> dict[str, Any]:
             if path.is_file()
         },
         "tasks": {name: describe_task(task) for name, task in TaskFile.load(folder).tasks.items()},
+        "chat": ChatTemplate.find(folder) is not None,
         "providers": _providers(),
         "versions": {
             "sabiyarn_edge": __version__,
@@ -145,6 +147,7 @@ def _as_text(facts: dict[str, Any]) -> str:
         "files": f"{sum(files.values()) / MIB:.2f} MiB",
         **{f"  {name}": f"{size / MIB:.3f} MiB" for name, size in files.items()},
         "tasks": ", ".join(facts["tasks"]) or "none (no tasks.json)",
+        "chat": "by its template" if facts["chat"] else "none (no chat template)",
         "providers": ", ".join(facts["providers"]),
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }

@@ -275,7 +275,7 @@ def _load(
             raise InvalidInputError(
                 f"{folders[name]} has no tokenizer.json, and requests are texts. Put the model's into the folder."
             )
-        loaded[name] = ServedModel(name, generator, folders[name], settings)
+        loaded[name] = ServedModel(name, generator, settings)
     return loaded
 
 

@@ -1,4 +1,5 @@
-"""Files beside the graph: the tokenizer as it is, generation_config.json with the special token ids, and tasks.json."""
+"""Files beside the graph: tokenizer and chat template as they are, generation_config.json with the special token ids,
+and tasks.json."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..chat.template import SPECIAL_TOKENS_FILE, TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
 from ..errors import CheckpointError, ModelFolderError
 from ..modeling.checkpoint import is_token_id
 from ..options.generation_config import GENERATION_CONFIG_FILE
@@ -15,7 +17,7 @@ from ..tasks.family import family_tasks
 from ..tasks.task_file import TASKS_FILE, TaskFile
 from ..text.tokenizer import TOKENIZER_FILE, Tokenizer
 
-__all__ = ["copy_tokenizer", "write_generation_config", "write_tasks"]
+__all__ = ["copy_chat_template", "copy_tokenizer", "write_generation_config", "write_tasks"]
 
 SPECIAL_TOKENS = ("bos", "eos", "pad")
 
@@ -51,6 +53,13 @@ def copy_tokenizer(source: Path, out: Path, vocab_size: int) -> list[str]:
         f"{without}. To make one, run in Python: "
         f"transformers.AutoTokenizer.from_pretrained('{source}').save_pretrained('{source}'); export again."
     ]
+
+
+def copy_chat_template(source: Path, out: Path) -> None:
+    """Copy the checkpoint's chat template as it is, with the files that name the special tokens it uses."""
+    for name in (TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
 
 
 def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[str]:
@@ -119,7 +128,7 @@ def _named_token_ids(source: Path, notes: list[str]) -> dict[str, int]:
     """Ids of the special tokens that tokenizer_config.json or special_tokens_map.json name."""
     tokenizer = _read_tokenizer(source)
     found: dict[str, int] = {}
-    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+    for file in (SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE):
         values = _read_object(source / file, notes)
         for token in SPECIAL_TOKENS:
             content = values.get(f"{token}_token")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from ..errors import InvalidInputError, SabiYarnError
+from ..options.generation_config import GenerationConfig
 from ..text.tokenizer import Tokenizer
 from .access import record_of
 from .answers import Answer, ChatAnswer, CompletionAnswer, usage_fields
@@ -20,7 +21,14 @@ from .body import read_object
 from .errors import HttpError, error_fields, json_response
 from .event_stream import KEEP_ALIVE, EventStream, event, unless_gone
 from .generating import Generating
-from .generation_fields import ChatFields, CompletionFields, Generate, decide_config, read_generation
+from .generation_fields import (
+    ChatFields,
+    CompletionFields,
+    Generate,
+    decide_config,
+    decide_lengths,
+    read_generation,
+)
 from .service import ServedModel, Service
 
 __all__ = ["chat_completions", "completions", "encoded", "service_of", "texts_or_ids", "tokenizer_of"]
@@ -65,20 +73,21 @@ async def chat_completions(request: Request) -> Response | ASGIApp:
     fields = generate.fields
     assert isinstance(fields, ChatFields)
     model = service_of(request).model(fields.model)
-    if model.template is None:
-        raise InvalidInputError(
-            f"messages need a chat template, but the model {model.name} has none: neither chat_template.jinja nor a "
-            "chat_template in tokenizer_config.json is in its folder. Use /v1/completions with a prompt."
-        )
     if fields.top_logprobs is not None and not fields.logprobs:
         raise InvalidInputError(f"top_logprobs is {fields.top_logprobs} but logprobs is not true. Set it.")
-    messages = [message.as_dict() for message in fields.messages]
-    text = await asyncio.to_thread(model.template.render, messages)
-    # The template writes the special tokens that the model wants, so none is added.
-    ids = await asyncio.to_thread(tokenizer_of(model).encode, text, add_special_tokens=False)
+    asked, max_length = decide_lengths(generate, model.generator.generation_config)
+    prompt = await asyncio.to_thread(
+        model.generator.chat_model.prompt,
+        fields.messages,
+        tools=fields.tools,
+        tool_choice=fields.tool_choice,
+        new_tokens=asked,
+        max_length=max_length,
+        cuts=generate.call_options.get("overflow", model.generator.overflow.mode) == "error",
+    )
     num_top = (fields.top_logprobs or 0) if fields.logprobs else None
-    generating = _generating(request, model, generate, [ids], num_top)
-    return await _answer(request, generate, generating, ChatAnswer(model.name, tokenizer_of(model)))
+    generating = _generating(request, model, generate, [prompt.ids], num_top, prompt.constrained)
+    return await _answer(request, generate, generating, ChatAnswer(model.name, prompt, generating.config))
 
 
 def texts_or_ids(name: str, value: Any) -> list[str | list[int]]:
@@ -111,6 +120,7 @@ def _generating(
     generate: Generate,
     prompts: Sequence[list[int]],
     num_top: int | None,
+    constrained: Callable[[GenerationConfig], GenerationConfig] = lambda config: config,
 ) -> Generating:
     service = service_of(request)
     generator, fields, settings = model.generator, generate.fields, service.settings
@@ -133,7 +143,7 @@ def _generating(
     return Generating(
         model,
         prompts,
-        config,
+        constrained(config),
         generate.call_options,
         service.metrics,
         num_top=num_top,
@@ -178,8 +188,9 @@ async def _events(
                 opening = answer.opening(piece.index)
                 if opening is not None:
                     yield event({**opening, **beside})
-            if piece.text or piece.reason or piece.logprobs:
-                yield event({**answer.chunk(piece), **beside})
+            chunk = answer.chunk(piece)
+            if chunk is not None:
+                yield event({**chunk, **beside})
     except Exception as error:
         if not isinstance(error, SabiYarnError | HttpError):
             traceback.print_exc(file=sys.stderr)

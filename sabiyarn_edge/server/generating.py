@@ -31,6 +31,7 @@ class Choice:
 
     index: int
     text: str
+    tokens: list[int]
     reason: str
     """As GenerationResult.finish_reasons."""
     logprobs: list[TokenLogprobs] | None
@@ -42,6 +43,8 @@ class Piece:
 
     index: int
     text: str
+    token: int | None
+    """None if the end came between two tokens."""
     reason: str
     """"" but at its end."""
     logprobs: list[TokenLogprobs] | None
@@ -98,6 +101,7 @@ class Generating:
         streams: bool,
     ) -> None:
         self._model, self._metrics, self._options = model, metrics, call_options
+        self.config = config
         self._returns = returns = config.num_return_sequences
         self.usage = Usage(sum(map(len, prompts)))
         self.num_choices = len(prompts) * returns
@@ -145,8 +149,10 @@ class Generating:
             self._count(call, result)
             texts = _texts(result)
             found += [
-                Choice(call.first + i, text, reason, call.reader.tokens if call.reader else None)
-                for i, (text, reason) in enumerate(zip(texts, result.finish_reasons, strict=True))
+                Choice(call.first + i, text, tokens, reason, call.reader.tokens if call.reader else None)
+                for i, (text, tokens, reason) in enumerate(
+                    zip(texts, result.generated, result.finish_reasons, strict=True)
+                )
             ]
         self._metrics.generated_tokens[self._model.name] += self.usage.generated
         return found
@@ -208,15 +214,16 @@ class Generating:
                 self.usage.generated += 1
                 self._metrics.generated_tokens[self._model.name] += 1
                 logprobs = [call.reader.tokens[token.index]] if call.reader else None
+                piece = Piece(call.first, token.text, token.token_id, reason, logprobs)
                 if not reason:
-                    put(Piece(call.first, token.text, "", logprobs))
+                    put(piece)
                 else:
-                    last = Piece(call.first, token.text, reason, logprobs)
+                    last = piece
             assert stream.result is not None
             self._count(call, stream.result)
             if not reason:  # cancelled, or out of time, between two tokens
                 rest = _texts(stream.result)[0][shown:]
-                last = Piece(call.first, rest, stream.result.finish_reasons[0], None)
+                last = Piece(call.first, rest, None, stream.result.finish_reasons[0], None)
             put(last)
         except Exception as error:
             put(error)

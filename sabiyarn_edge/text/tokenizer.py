@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError, ModelFolderError
+from .normalization import letter_normalizer
+from .parts import PartEncoder
 
 if TYPE_CHECKING:
     import tokenizers
@@ -82,58 +84,34 @@ class Tokenizer:
     ) -> list[int]:
         """Return the ids of a text that is joined of a template's parts and of parts that a user gave.
 
-        The ids are those of the joined text, but a special token that stands in a user's part is read as text.
+        The ids are those of the joined text, but a control token that stands in a user's part is read as text.
 
         Args:
-            parts: (text, whether its special tokens are read as such).
+            parts: (text, whether its control tokens are read as such).
             add_special_tokens: put those around it that the tokenizer puts around a text.
 
         Raises:
             InvalidInputError: a part holds half a surrogate pair.
         """
-        joined = "".join(text for text, _ in parts)
-        check_characters(joined)
-        encoding = self.backend.encode(joined, add_special_tokens=add_special_tokens)
-        users = self._added_in_users_text(encoding, parts)
-        if not users:
-            return list(encoding.ids)
-        import tokenizers
-
-        pieces, end = [], 0
-        for first, last in [*users, (len(joined), len(joined))]:
-            pieces.append(self.backend.encode(joined[end:first], add_special_tokens=False))
-            pieces.append(self._without_added.encode(joined[first:last], add_special_tokens=False))
-            end = last
-        merged = tokenizers.Encoding.merge(pieces, growing_offsets=True)
-        return list(self.backend.post_process(merged, add_special_tokens=add_special_tokens).ids)
-
-    def _added_in_users_text(
-        self, encoding: tokenizers.Encoding, parts: Sequence[tuple[str, bool]]
-    ) -> list[tuple[int, int]]:
-        """Where in the joined text (first, end) an added token was read in what a user gave, white space aside."""
-        found = []
-        for token_id, (first, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if token_id not in self._added_ids or first == end:  # without characters: what surrounds a text
-                continue
-            begin = 0
-            for text, is_template in parts:
-                if not is_template and text[max(first - begin, 0) : max(end - begin, 0)].strip():
-                    found.append((first, end))
-                    break
-                begin += len(text)
-        return found
+        check_characters("".join(text for text, _ in parts))
+        return self.parts.encode(parts, add_special_tokens=add_special_tokens).ids
 
     @functools.cached_property
-    def _added_ids(self) -> frozenset[int]:
-        return frozenset(self.backend.get_added_tokens_decoder())
+    def parts(self) -> PartEncoder:
+        """What tells control tokens apart from the same characters typed by a user."""
+        return PartEncoder(self.backend)
+
+    def normalized(self, text: str) -> str:
+        """Return a text with the letters that the tokenizer makes of it, in NFC with SabiYarn's.
+
+        Prompts come out of the encoding so. A text that is looked for in the output is compared in this form.
+        """
+        normalizer = self._letter_normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text))
 
     @functools.cached_property
-    def _without_added(self) -> tokenizers.Tokenizer:
-        """The same tokenizer, to which the texts of added tokens are text."""
-        import tokenizers
-
-        settings = json.loads(self.backend.to_str())
-        return tokenizers.Tokenizer.from_str(json.dumps({**settings, "added_tokens": []}))
+    def _letter_normalizer(self) -> Any:
+        return letter_normalizer(self.backend)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Return the text of ids. Ids without a token are left out; bytes that are not UTF-8 become U+FFFD.
@@ -234,6 +212,8 @@ def _check_merges(content: bytes) -> None:
     if not _PREFIX.search(content):
         return
     model = json.loads(content)["model"]
+    if "merges" not in model:  # WordPiece has the prefix and no merges
+        return
     cut = len(model["continuing_subword_prefix"].encode())
     for merge in model["merges"]:
         token = (merge.split(" ") if isinstance(merge, str) else merge)[1]

@@ -10,8 +10,14 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram, WordLevel
 
+from sabiyarn_edge.chat.template import ChatTemplate
 from sabiyarn_edge.errors import CheckpointError, InvalidInputError
-from sabiyarn_edge.export.side_files import copy_tokenizer, write_generation_config, write_tasks
+from sabiyarn_edge.export.side_files import (
+    copy_chat_template,
+    copy_tokenizer,
+    write_generation_config,
+    write_tasks,
+)
 from sabiyarn_edge.options.generation_config import GenerationConfig
 from sabiyarn_edge.tasks.task_file import TaskFile
 
@@ -51,6 +57,20 @@ def test_tokenizer_is_copied_byte_for_byte(source: Path, out: Path) -> None:
     save_tokenizer(source)
     assert copy_tokenizer(source, out, 92) == []
     assert (out / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
+
+
+def test_the_chat_template_is_copied_with_its_tokens(source: Path, out: Path) -> None:
+    copy_chat_template(source, out)
+    assert list(out.iterdir()) == []
+    write(source, tokenizer_config={"bos_token": "<s>"}, special_tokens_map={"eos_token": "</s>"}, other={})
+    template = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+    (source / "chat_template.jinja").write_text(template)
+    copy_chat_template(source, out)
+    copied = ["chat_template.jinja", "special_tokens_map.json", "tokenizer_config.json"]
+    assert sorted(path.name for path in out.iterdir()) == copied
+    pytest.importorskip("jinja2")
+    found = ChatTemplate.find(out)
+    assert found is not None and found.render([{"role": "user", "content": "a"}]) == "<s>a</s>"
 
 
 def test_a_tokenizer_larger_than_the_model(source: Path, out: Path) -> None:

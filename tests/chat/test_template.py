@@ -9,37 +9,49 @@ from typing import Any
 
 import pytest
 
+from sabiyarn_edge.chat import template
+from sabiyarn_edge.chat.template import ChatTemplate
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
-from sabiyarn_edge.server.chat_template import ChatTemplate
+from tests.chat.templates import CALLING, PLAIN, TEMPLATES, TOOL_TEMPLATES, WEATHER
 
-MESSAGES: list[dict[str, Any]] = [
-    {"role": "system", "content": "Ẹ káàárọ̀ <b> & 'x'"},
-    {"role": "user", "content": "one"},
-    {"role": "assistant", "content": "two"},
-    {"role": "user", "content": "three"},
-]
-
-TEMPLATES = {
-    "loop": "{% for m in messages %}\n  <{{ m.role }}>{{ m['content'] | trim }}\n{% endfor %}\n"
-    "{% if add_generation_prompt %}<assistant>{% endif %}",
-    "tojson": "{{ messages | tojson }} {{ messages[0] | tojson(indent=2) }}",
-    "generation": "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
-    "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
-    "loop-controls": "{% for m in messages %}{% if loop.index0 == 1 %}{% continue %}{% endif %}{{ m.content }}"
-    "{% if loop.index0 == 2 %}{% break %}{% endif %}{% endfor %}",
-    "tokens": "{{ bos_token }}{{ messages[-1].content }}{{ eos_token }}{{ missing }}",
-    "namespace": "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
-    "time": "{{ strftime_now('%Y') }}",
-}
+MESSAGES = PLAIN
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "additional_special_tokens": ["<x>"]}
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_texts_are_those_of_transformers(name: str) -> None:
+def of_transformers(source: str, messages: Any, tools: Any = None) -> str:
     pytest.importorskip("jinja2")
     render = pytest.importorskip("transformers.utils.chat_template_utils").render_jinja_template
-    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
-    [expected], _ = render([MESSAGES], chat_template=TEMPLATES[name], add_generation_prompt=True, **tokens)
-    assert ChatTemplate(TEMPLATES[name], tokens).render(MESSAGES) == expected
+    [text], _ = render([messages], chat_template=source, tools=tools, add_generation_prompt=True, **TOKENS)
+    return text
+
+
+@pytest.mark.parametrize("name", [*TEMPLATES, *TOOL_TEMPLATES])
+def test_texts_are_those_of_transformers(name: str) -> None:
+    source = {**TEMPLATES, **TOOL_TEMPLATES}[name]
+    for messages in (PLAIN, PLAIN[1:], PLAIN[:2]):
+        assert ChatTemplate(source, TOKENS).render(messages) == of_transformers(source, messages)
+
+
+@pytest.mark.parametrize("name", TOOL_TEMPLATES)
+def test_texts_with_tools_are_those_of_transformers(name: str) -> None:
+    source = TOOL_TEMPLATES[name]
+    for tools in (None, [WEATHER], [WEATHER, WEATHER]):
+        expected = of_transformers(source, CALLING, tools)
+        assert ChatTemplate(source, TOKENS).render(CALLING, tools) == expected
+        assert ChatTemplate("no tools", TOKENS, with_tools=source).render(CALLING, tools) == (
+            expected if tools else "no tools"
+        )
+
+
+def test_which_templates_take_tools() -> None:
+    pytest.importorskip("jinja2")
+    taking = [
+        name
+        for name, source in {**TEMPLATES, **TOOL_TEMPLATES}.items()
+        if ChatTemplate(source, {}).takes_tools
+    ]
+    assert taking == ["documents", *TOOL_TEMPLATES]
+    assert not ChatTemplate("{% set tools = 1 %}{{ messages[0].tools }}", {}).takes_tools
 
 
 @pytest.mark.parametrize(
@@ -68,6 +80,10 @@ def test_where_it_is_found(tmp_path: Path) -> None:
     several = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "default"}]
     config.write_text(json.dumps({"bos_token": {"content": "<s>"}, "chat_template": several}))
     assert ChatTemplate.find(tmp_path).render(MESSAGES) == "default"
+    assert ChatTemplate.find(tmp_path).render(MESSAGES, [WEATHER]) == "tools"
+    (tmp_path / "special_tokens_map.json").write_text('{"eos_token": "</s>", "bos_token": "other"}')
+    (tmp_path / "chat_template.jinja").write_text("{{ eos_token }}")
+    assert ChatTemplate.find(tmp_path).render(MESSAGES) == "</s>"
     (tmp_path / "chat_template.jinja").write_text("file{{ bos_token }}")
     assert ChatTemplate.find(tmp_path).render(MESSAGES) == "file<s>"
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
@@ -79,7 +95,8 @@ def test_where_it_is_found(tmp_path: Path) -> None:
 
 
 def test_without_jinja2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "_sandbox", template._sandbox.__wrapped__)  # else it may be there already
     for name in ("jinja2", "jinja2.sandbox"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(InvalidInputError, match="pip install jinja2"):
+    with pytest.raises(InvalidInputError, match=r'pip install "sabiyarn-edge\[chat\]"'):
         ChatTemplate("a", {}).render(MESSAGES)
