@@ -758,15 +758,33 @@ class EdgeGenerator:
         self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
     ) -> list[NDArray[np.float64]]:
         """The log-probability of each choice of each prompt; all are ids."""
+        groups = self._decide_choices(prompts, choices)
+        for together in groups:
+            self._engine.run(together)
+        return [work.log_probs for works in groups for work in works]
+
+    async def _achoice_log_probs(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
+    ) -> list[NDArray[np.float64]]:
+        """As `_choice_log_probs`, for asyncio."""
+        from .calls.asynchronous import run_works
+
+        groups = self._decide_choices(prompts, choices)
+        for together in groups:
+            await run_works(self._engine, together)
+        return [work.log_probs for works in groups for work in works]
+
+    def _decide_choices(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
+    ) -> list[Sequence[ChoiceScoring]]:
+        """The scorings, in groups that run together."""
         works = []
         for prompt, continuations in zip(prompts, choices, strict=True):
             longest, rows = max(map(len, continuations)), min(len(continuations), MAX_BRANCHES)
             needed = self._settings.choice_bytes(len(prompt), longest, rows)
             reuse = self._settings.reuse_prefix
             works.append(ChoiceScoring(prompt, continuations, reuse_prefix=reuse, needed_bytes=needed))
-        for together in _groups(works, [len(prompt) for prompt in prompts]):
-            self._engine.run(together)
-        return [work.log_probs for work in works]
+        return list(_groups(works, [len(prompt) for prompt in prompts]))
 
     def cancel(self) -> None:
         """End all calls that are running in other threads within a step of the model.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ..text.tokenizer import Tokenizer
-from .generating import Choice, Piece, Usage
+from .generating import Choice, Piece
 from .logprobs import TokenLogprobs, shown
 
 __all__ = ["Answer", "ChatAnswer", "CompletionAnswer"]
@@ -33,16 +33,6 @@ class Answer(Protocol):
 
     def last(self) -> dict[str, Any]:
         """The chunk without choices, for the usage."""
-
-
-def usage_fields(usage: Usage) -> dict[str, Any]:
-    """OpenAI's usage."""
-    return {
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.generated,
-        "total_tokens": usage.prompt + usage.generated,
-        "prompt_tokens_details": {"cached_tokens": min(usage.cached, usage.prompt)},
-    }
 
 
 class CompletionAnswer:

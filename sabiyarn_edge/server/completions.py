@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import traceback
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -12,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from ..errors import InvalidInputError, SabiYarnError
+from ..errors import InvalidInputError
 from ..text.tokenizer import Tokenizer
 from .access import record_of
-from .answers import Answer, ChatAnswer, CompletionAnswer, usage_fields
+from .answers import Answer, ChatAnswer, CompletionAnswer
 from .body import read_object
-from .errors import HttpError, error_fields, json_response
-from .event_stream import KEEP_ALIVE, EventStream, event, unless_gone
+from .errors import json_response
+from .event_stream import KEEP_ALIVE, EventStream, error_event, event, unless_gone
 from .generating import Generating
 from .generation_fields import ChatFields, CompletionFields, Generate, decide_config, read_generation
 from .service import ServedModel, Service
@@ -150,7 +148,7 @@ async def _answer(
         finally:
             generating.close()
             _note(request, generating)
-        return json_response({**answer.whole(choices), "usage": usage_fields(generating.usage)})
+        return json_response({**answer.whole(choices), "usage": generating.usage.fields()})
     generating.open()
 
     def end() -> None:
@@ -181,22 +179,13 @@ async def _events(
             if piece.text or piece.reason or piece.logprobs:
                 yield event({**answer.chunk(piece), **beside})
     except Exception as error:
-        if not isinstance(error, SabiYarnError | HttpError):
-            traceback.print_exc(file=sys.stderr)
-        told = HttpError.of(error)
-        record_of(request.scope)["error"] = told.message
-        yield event(error_fields(told))
+        yield error_event(error, record_of(request.scope))
         return
     if with_usage:
-        yield event({**answer.last(), "usage": usage_fields(generating.usage)})
+        yield event({**answer.last(), "usage": generating.usage.fields()})
     yield b"data: [DONE]\n\n"
 
 
 def _note(request: Request, generating: Generating) -> None:
     """Put what a request took into its line of the log."""
-    usage, record = generating.usage, record_of(request.scope)
-    record.update(prompt=usage.prompt, cached=usage.cached, generated=usage.generated)
-    if usage.first_token_seconds is not None:
-        record["first_token"] = usage.first_token_seconds
-    if usage.reasons:
-        record["finish"] = ",".join(dict.fromkeys(usage.reasons))
+    generating.usage.note(record_of(request.scope))

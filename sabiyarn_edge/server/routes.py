@@ -9,6 +9,7 @@ from .access import Gate
 from .completions import chat_completions, completions
 from .service import Service
 from .status import health, metrics, model, models
+from .tasks import run_task, tasks
 from .texts import detokenize, embeddings, tokenize
 
 __all__ = ["routes"]
@@ -23,6 +24,8 @@ GUARDED = (
     ("POST", "/v1/completions", completions),
     ("POST", "/v1/chat/completions", chat_completions),
     ("POST", "/v1/embeddings", embeddings),
+    ("GET", "/v1/tasks", tasks),
+    ("POST", "/v1/tasks/{name}", run_task),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
 )

@@ -51,6 +51,7 @@ class ServedModel:
     def __init__(self, name: str, generator: EdgeGenerator, folder: Path, settings: Settings) -> None:
         self.name, self.generator, self._settings = name, generator, settings
         self.template = ChatTemplate.find(folder)
+        _ = generator.tasks  # read now: a damaged tasks.json ends the server at its start, not a request
         self.created = int(time.time())
         self._rows = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -49,7 +50,13 @@ def test_curl(nano: Server, index: int) -> None:
     if shutil.which("curl") is None:
         pytest.skip("there is no curl here")
     answer = run(["bash", "-c", blocks("bash")[index].replace("http://127.0.0.1:8080", nano.url)])
-    assert '"finish_reason":"' in answer and '"error"' not in answer
+    assert '"object":"' in answer and '"error"' not in answer
+
+
+def test_the_answer_that_is_shown(nano: Server) -> None:
+    [shown] = map(json.loads, blocks("json"))
+    body = {"text": "Everyone has the right to life, liberty and security of person.", "to": "yor"}
+    assert shown.items() <= nano.post("/v1/tasks/translate", json=body).json().items()
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
