@@ -542,18 +542,29 @@ class EdgeGenerator:
         return self._scores(texts, overflow)
 
     def _scores(self, texts: Iterable[Any], overflow: Overflow) -> Iterator[Score]:
-        slides = overflow.mode == "slide"
-        context = self._settings.sliding_context(overflow if slides else Overflow())
         for text in texts:
-            ids = read_prompt(text, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size)
-            if not slides and len(ids) > context.positions:
-                raise InvalidInputError(
-                    f"the text has {len(ids)} tokens, but there are {context.positions} positions. Shorten it, or give "
-                    'overflow="slide".'
-                )
-            scoring = Scoring(ids, context, self._settings.scoring_bytes(len(ids)))
+            scoring = self._decide_score(text, overflow)
             self._engine.run([scoring])
             yield scoring.score
+
+    async def _ascore(self, texts: Sequence[Any], num_top: int, overflow: Overflow) -> list[Scoring]:
+        """As `score`, of several texts together and for asyncio; with the likeliest tokens in each place."""
+        from .calls.asynchronous import run_works
+
+        scorings = [self._decide_score(text, overflow, num_top) for text in texts]
+        await run_works(self._engine, scorings)
+        return scorings
+
+    def _decide_score(self, text: Any, overflow: Overflow, num_top: int = 0) -> Scoring:
+        slides = overflow.mode == "slide"
+        context = self._settings.sliding_context(overflow if slides else Overflow())
+        ids = read_prompt(text, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size)
+        if not slides and len(ids) > context.positions:
+            raise InvalidInputError(
+                f"the text has {len(ids)} tokens, but there are {context.positions} positions. Shorten it, or give "
+                'overflow="slide".'
+            )
+        return Scoring(ids, context, self._settings.scoring_bytes(len(ids)), num_top=num_top)
 
     def embed(
         self, inputs: Any, *, pooling: Pooling = "mean", normalize: bool = False

@@ -13,12 +13,13 @@ from starlette.types import ASGIApp
 from ..errors import InvalidInputError
 from ..text.tokenizer import Tokenizer
 from .access import record_of
-from .answers import Answer, ChatAnswer, CompletionAnswer
+from .answers import Answer, ChatAnswer, CompletionAnswer, Echo
 from .body import read_object
 from .errors import json_response
 from .event_stream import KEEP_ALIVE, EventStream, error_event, event, unless_gone
 from .generating import Generating
 from .generation_fields import ChatFields, CompletionFields, Generate, decide_config, read_generation
+from .logprobs import TokenLogprobs, prompt_logprobs
 from .service import ServedModel, Service
 
 __all__ = ["chat_completions", "completions", "encoded", "service_of", "texts_or_ids", "tokenizer_of"]
@@ -44,14 +45,22 @@ async def completions(request: Request) -> Response | ASGIApp:
     model = service_of(request).model(fields.model)
     given = texts_or_ids("prompt", fields.prompt)
     prompts = await encoded(given, tokenizer_of(model))
-    if fields.echo and fields.logprobs is not None:
-        raise InvalidInputError("echo with logprobs is not supported: leave out one of them.")
     generating = _generating(request, model, generate, prompts, fields.logprobs)
     returns = generating.num_choices // len(prompts)
-    echoes = [""] * generating.num_choices
+    echoes = [Echo()] * generating.num_choices
     if fields.echo:
         texts = [item if isinstance(item, str) else tokenizer_of(model).decode(item) for item in given]
-        echoes = [text for text in texts for _ in range(returns)]
+        logprobs: list[list[TokenLogprobs]] = [[] for _ in prompts]
+        if fields.logprobs is not None:
+            overflow = model.generator.overflow.take_from(dict(generate.call_options))
+            scoring = model.generator._ascore(prompts, fields.logprobs, overflow)
+            try:
+                logprobs = [prompt_logprobs(one) for one in await unless_gone(request.receive, scoring)]
+            except BaseException:
+                generating.close()
+                raise
+        both = zip(texts, logprobs, strict=True)
+        echoes = [echo for echo in (Echo(*each) for each in both) for _ in range(returns)]
     return await _answer(
         request, generate, generating, CompletionAnswer(model.name, tokenizer_of(model), echoes)
     )

@@ -51,7 +51,6 @@ JSON = {"Content-Type": "application/json"}
         ({"num_beams": 2, "logprobs": 1}, None, "logprobs is given and num_beams is 2"),
         ({"logprobs": True}, "logprobs", "logprobs is True: expected `int"),
         ({"logprobs": 21}, "logprobs", "<= 20"),
-        ({"logprobs": 1, "echo": True}, None, "echo with logprobs is not supported"),
         ({"seed": -1}, "seed", "seed is -1"),
         ({"seed": 2**64}, "seed", "seed is 18446744073709551616"),
         ({"stop": [1]}, "stop", "stop[0]: expected `str`"),
