@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.server.browser import browser, wait, why_unavailable
 from tests.server.conftest import Server, running
 
-WIDTH, HEIGHT = 1100, 680
+WIDTH, HEIGHT = 1100, 760
 
 
 def main() -> None:
