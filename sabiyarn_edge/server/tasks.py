@@ -28,6 +28,11 @@ from .task_run import TaskRun
 __all__ = ["run_task", "tasks"]
 
 
+MAX_CHARACTERS = 2**16
+"""Of a request's texts: some twenty pages. What are thousands of sentences is work for minutes, and is cut for seconds
+before it begins."""
+
+
 class TaskFields(msgspec.Struct, kw_only=True):
     """The body of /v1/tasks/{name}, but for the task's slots."""
 
@@ -63,6 +68,7 @@ async def run_task(request: Request) -> Response | ASGIApp:
     for name in task.template.slots:
         if slots.get(name) is None:
             raise HttpError(400, f"{name} is missing: give a text, or a list of texts.", param=name)
+    _check_length(slots)
     if fields.stream and task.answer not in ("text", "raw"):
         raise HttpError(
             400, f"stream is true, but the task {task.name} gives no text. Leave it out.", param="stream"
@@ -157,6 +163,18 @@ async def _plan(
         word = message.partition(" ")[0].partition("[")[0]
         param = word if word in (*task.template.slots, "source", "labels") else HttpError.of(error).param
         raise HttpError(400, message, param=param) from None
+
+
+def _check_length(slots: Mapping[str, Any]) -> None:
+    for name, given in slots.items():
+        texts = given if isinstance(given, list) else [given]
+        length = sum(len(text) for text in texts if isinstance(text, str))
+        if length > MAX_CHARACTERS:
+            raise HttpError(
+                400,
+                f"{name} has {length} characters, but a request may have {MAX_CHARACTERS}. Send several requests.",
+                param=name,
+            )
 
 
 def _check_limit(options: Mapping[str, Any], limit: int | None) -> None:

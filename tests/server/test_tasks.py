@@ -128,6 +128,10 @@ def test_the_list(tagging: Server, oracle: EdgeGenerator) -> None:
     assert tagging.get("/v1/tasks?model=other").status_code == 404
 
 
+def nested(depth: int) -> Any:
+    return {"a": nested(depth - 1)} if depth else 1
+
+
 @pytest.mark.parametrize(
     ("task", "body", "status", "param", "message"),
     [
@@ -156,6 +160,11 @@ def test_the_list(tagging: Server, oracle: EdgeGenerator) -> None:
         ("clean", {"text": "a", "options": {"num_beams": 0}}, 400, "num_beams", "num_beams is 0"),
         ("clean", {"text": "a", "options": {"num_beams": 6}}, 400, "n", "needs 6 rows"),
         ("clean", {"text": "a", "options": {"num_return_sequences": 2, "num_beams": 2}}, 400, None, "one answer"),
+        ("clean", {"text": ["a.\n" * 16384, "a.\n" * 16384]}, 400, "text", "text has 98304 characters, but a request"),
+        ("clean", {"text": "a", "options": nested(300)}, 400, None, "unknown option a"),
+        ("../clean", {"text": "a"}, 404, None, "is not answered here"),
+        ("%2e%2e%2fclean", {"text": "a"}, 404, None, ""),
+        ("cle%00an", {"text": "a"}, 404, "task", "it must be one of"),
         ("summarize", {"text": "a " * 400}, 400, None, "more than the 256 positions"),
     ],
 )  # fmt: skip
