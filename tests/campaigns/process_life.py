@@ -159,6 +159,8 @@ def main() -> int:
     )
     parser.add_argument("--times", type=int, default=20)
     arguments = parser.parse_args()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell starts what runs in the background so
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, once in ways(find_model("nano"), Path(folder)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -42,6 +43,9 @@ def run(command: list[str]) -> str:
 @pytest.mark.parametrize("index", range(len(blocks("python"))))
 def test_python(nano: Server, index: int) -> None:
     code = blocks("python")[index].replace("http://127.0.0.1:8080", nano.url)
+    [module] = re.findall(r"^(?:import|from) (\w+)", code)
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"there is no {module} here: pip install {module}")
     assert run([sys.executable, "-c", code]).strip()
 
 
