@@ -546,18 +546,29 @@ class EdgeGenerator(ChatMethods):
         return self._scores(texts, overflow)
 
     def _scores(self, texts: Iterable[Any], overflow: Overflow) -> Iterator[Score]:
-        slides = overflow.mode == "slide"
-        context = self._settings.sliding_context(overflow if slides else Overflow())
         for text in texts:
-            ids = read_prompt(text, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size)
-            if not slides and len(ids) > context.positions:
-                raise InvalidInputError(
-                    f"the text has {len(ids)} tokens, but there are {context.positions} positions. Shorten it, or give "
-                    'overflow="slide".'
-                )
-            scoring = Scoring(ids, context, self._settings.scoring_bytes(len(ids)))
+            scoring = self._decide_score(text, overflow)
             self._engine.run([scoring])
             yield scoring.score
+
+    async def _ascore(self, texts: Sequence[Any], num_top: int, overflow: Overflow) -> list[Scoring]:
+        """As `score`, of several texts together and for asyncio; with the likeliest tokens in each place."""
+        from .calls.asynchronous import run_works
+
+        scorings = [self._decide_score(text, overflow, num_top) for text in texts]
+        await run_works(self._engine, scorings)
+        return scorings
+
+    def _decide_score(self, text: Any, overflow: Overflow, num_top: int = 0) -> Scoring:
+        slides = overflow.mode == "slide"
+        context = self._settings.sliding_context(overflow if slides else Overflow())
+        ids = read_prompt(text, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size)
+        if not slides and len(ids) > context.positions:
+            raise InvalidInputError(
+                f"the text has {len(ids)} tokens, but there are {context.positions} positions. Shorten it, or give "
+                'overflow="slide".'
+            )
+        return Scoring(ids, context, self._settings.scoring_bytes(len(ids)), num_top=num_top)
 
     def embed(
         self, inputs: Any, *, pooling: Pooling = "mean", normalize: bool = False
@@ -762,15 +773,33 @@ class EdgeGenerator(ChatMethods):
         self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
     ) -> list[NDArray[np.float64]]:
         """The log-probability of each choice of each prompt; all are ids."""
+        groups = self._decide_choices(prompts, choices)
+        for together in groups:
+            self._engine.run(together)
+        return [work.log_probs for works in groups for work in works]
+
+    async def _achoice_log_probs(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
+    ) -> list[NDArray[np.float64]]:
+        """As `_choice_log_probs`, for asyncio."""
+        from .calls.asynchronous import run_works
+
+        groups = self._decide_choices(prompts, choices)
+        for together in groups:
+            await run_works(self._engine, together)
+        return [work.log_probs for works in groups for work in works]
+
+    def _decide_choices(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
+    ) -> list[Sequence[ChoiceScoring]]:
+        """The scorings, in groups that run together."""
         works = []
         for prompt, continuations in zip(prompts, choices, strict=True):
             longest, rows = max(map(len, continuations)), min(len(continuations), MAX_BRANCHES)
             needed = self._settings.choice_bytes(len(prompt), longest, rows)
             reuse = self._settings.reuse_prefix
             works.append(ChoiceScoring(prompt, continuations, reuse_prefix=reuse, needed_bytes=needed))
-        for together in _groups(works, [len(prompt) for prompt in prompts]):
-            self._engine.run(together)
-        return [work.log_probs for work in works]
+        return list(_groups(works, [len(prompt) for prompt in prompts]))
 
     def cancel(self) -> None:
         """End all calls that are running in other threads within a step of the model.

@@ -16,7 +16,7 @@ from ..engine.work import Budget, Piece, Work
 from ..errors import NumericalError
 from ..options.overflow import SlidingContext
 
-__all__ = ["Score", "Scoring", "log_prob"]
+__all__ = ["Score", "Scoring", "best_tokens", "log_prob"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +47,18 @@ class Scoring(Work):
         tokens: at least one. More than `context.positions` make the text slide as generation does.
         context: which tokens the model sees when its positions end.
         needed_bytes: see Work.
+        num_top: how many of the likeliest tokens to keep where each token stands.
     """
 
     due = False
 
-    def __init__(self, tokens: Sequence[int], context: SlidingContext, needed_bytes: int = 0) -> None:
+    def __init__(
+        self, tokens: Sequence[int], context: SlidingContext, needed_bytes: int = 0, *, num_top: int = 0
+    ) -> None:
         super().__init__()
-        self.needed_bytes = needed_bytes
+        self.needed_bytes, self._num_top = needed_bytes, num_top
+        self.top: list[list[tuple[int, float]]] = []
+        """Of each token but the first: the likeliest tokens in its place, with their log-probabilities, best first."""
         self._tokens, self._context = list(tokens), context
         self._log_probs = np.empty(len(tokens) - 1, np.float32)
         self._done = 0  # tokens whose successors are scored
@@ -108,6 +113,10 @@ class Scoring(Work):
         for i, logits in enumerate(self._decoder.runner.logits(first, scored), start=begin):
             try:
                 self._log_probs[i] = log_prob(logits, self._tokens[i + 1])
+                if self._num_top:
+                    best = best_tokens(logits, self._num_top)
+                    # Rounded as the tokens' own, which are compared with them.
+                    self.top.append([(token, float(np.float32(log_prob(logits, token)))) for token in best])
             except ValueError as error:  # the core found NaN; within a run it spreads to the tokens before
                 raise NumericalError(
                     f"the model gave NaN for one of the tokens {begin} to {begin + scored} of the text. Its weights "
@@ -121,3 +130,12 @@ class Scoring(Work):
 def log_prob(logits: NDArray[np.float32], token: int) -> float:
     """Natural log-probability of a token. Raises ValueError if the logits hold NaN."""
     return float(logits[token]) - float(logits.max()) - log_sum_exp(logits)
+
+
+def best_tokens(scores: NDArray[np.float32], count: int) -> list[int]:
+    """The `count` tokens with the highest scores, the best first; of equal ones the lower id."""
+    count = min(count, len(scores))
+    least = np.partition(scores, len(scores) - count)[len(scores) - count]
+    ids = np.flatnonzero(scores >= least)
+    found: list[int] = ids[np.argsort(-scores[ids], kind="stable")][:count].tolist()
+    return found

@@ -18,7 +18,6 @@ from ..model_folder.graph_nodes import GraphNode, nodes_per_layer, read_nodes, s
 from ..model_folder.weights_file import WeightsHeader
 from ..tasks.task_file import TaskFile
 from .parser import Parser
-from .tasks import describe as describe_task
 
 __all__ = ["add_to", "describe", "run"]
 
@@ -79,7 +78,7 @@ def describe(folder: Path) -> dict[str, Any]:
             for path in (*sorted(folder.iterdir()), *sorted(folder.glob(f"{PORTABLE_FOLDER}/*")))
             if path.is_file()
         },
-        "tasks": {name: describe_task(task) for name, task in TaskFile.load(folder).tasks.items()},
+        "tasks": {name: task.describe() for name, task in TaskFile.load(folder).tasks.items()},
         "chat": ChatTemplate.find(folder) is not None,
         "providers": _providers(),
         "versions": {

@@ -245,30 +245,13 @@ def run(arguments: argparse.Namespace) -> None:
     folder = find_model(arguments.model)
     tasks = TaskFile.load(folder).tasks
     if arguments.json:
-        print(json.dumps({name: describe(task) for name, task in tasks.items()}, ensure_ascii=False))
+        print(json.dumps({name: task.describe() for name, task in tasks.items()}, ensure_ascii=False))
         return
     if not tasks:
         raise InvalidInputError(
             f"{folder} has no {TASKS_FILE}, so the model has no tasks. Write one: see docs/tasks.md."
         )
     print("\n".join(line for task in tasks.values() for line in _as_text(task)))
-
-
-def describe(task: Task) -> dict[str, Any]:
-    """Return facts about a task, ready for JSON."""
-    return {
-        "description": task.description,
-        "template": task.template.source,
-        "slots": list(task.template.slots),
-        "languages": {
-            slot: {code: language.name for code, language in languages.items()}
-            for slot, languages in task.languages.items()
-        },
-        "sources": {code: language.name for code, language in task.sources.items()},
-        "labels": list(task.labels),
-        "answer": task.answer,
-        "options": dict(task.options),
-    }
 
 
 def _as_text(task: Task) -> Iterator[str]:

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..chat.answer import ChatDelta
@@ -14,10 +15,10 @@ from ..chat.result import Answer as ReadAnswer
 from ..chat.result import ChatReader
 from ..options.generation_config import GenerationConfig
 from ..text.tokenizer import Tokenizer
-from .generating import Choice, Piece, Usage
+from .generating import Choice, Piece
 from .logprobs import TokenLogprobs, shown
 
-__all__ = ["Answer", "ChatAnswer", "CompletionAnswer"]
+__all__ = ["Answer", "ChatAnswer", "CompletionAnswer", "Echo"]
 
 _REASONS = {"eos": "stop", "stop": "stop"}
 """OpenAI's words for ours; all others mean that the text could go on: "length"."""
@@ -41,14 +42,14 @@ class Answer(Protocol):
         """The chunk without choices, for the usage."""
 
 
-def usage_fields(usage: Usage) -> dict[str, Any]:
-    """OpenAI's usage."""
-    return {
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.generated,
-        "total_tokens": usage.prompt + usage.generated,
-        "prompt_tokens_details": {"cached_tokens": min(usage.cached, usage.prompt)},
-    }
+@dataclass(frozen=True)
+class Echo:
+    """What stands before a choice."""
+
+    text: str = ""
+    """The prompt's; "" without echo."""
+    logprobs: Sequence[TokenLogprobs] = ()
+    """Of the prompt's tokens, where log-probabilities are wanted."""
 
 
 class CompletionAnswer:
@@ -56,26 +57,28 @@ class CompletionAnswer:
 
     Args:
         model: its name.
-        echoes: of each choice the text that stands before it; "" without echo.
+        echoes: of each choice.
     """
 
-    def __init__(self, model: str, tokenizer: Tokenizer, echoes: Sequence[str]) -> None:
+    def __init__(self, model: str, tokenizer: Tokenizer, echoes: Sequence[Echo]) -> None:
         self._head = _head("cmpl", "text_completion", model)
         self._tokenizer, self._echoes = tokenizer, echoes
-        self._offsets = [len(echo) for echo in echoes]
+        self._offsets = [0 if echo.logprobs else len(echo.text) for echo in echoes]
 
     def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        written = [
-            self._choice(
-                choice.index, self._echoes[choice.index] + choice.text, choice.reason, choice.logprobs
-            )
-            for choice in choices
-        ]
+        written = []
+        for choice in choices:
+            echo, logprobs = self._echoes[choice.index], choice.logprobs
+            if logprobs is not None:
+                logprobs = [*echo.logprobs, *logprobs]
+            written.append(self._choice(choice.index, echo.text + choice.text, choice.reason, logprobs))
         return {**self._head, "choices": written}
 
     def opening(self, index: int) -> dict[str, Any] | None:
         echo = self._echoes[index]
-        return {**self._head, "choices": [self._choice(index, echo, "", None)]} if echo else None
+        if not echo.text:
+            return None
+        return {**self._head, "choices": [self._choice(index, echo.text, "", echo.logprobs or None)]}
 
     def chunk(self, piece: Piece) -> dict[str, Any] | None:
         if not (piece.text or piece.reason or piece.logprobs):
@@ -108,7 +111,9 @@ class CompletionAnswer:
             "tokens": texts,
             "token_logprobs": [_written(chosen.logprob) for chosen in logprobs],
             "top_logprobs": [
-                {shown(token, self._tokenizer)[0]: _written(logprob) for token, logprob in chosen.top}
+                None
+                if chosen.logprob is None
+                else {shown(token, self._tokenizer)[0]: _written(logprob) for token, logprob in chosen.top}
                 for chosen in logprobs
             ],
             "text_offset": offsets,
@@ -200,7 +205,7 @@ class ChatAnswer:
         ]
         return {"content": content, "refusal": None}
 
-    def _token(self, token: int, logprob: float) -> dict[str, Any]:
+    def _token(self, token: int, logprob: float | None) -> dict[str, Any]:
         text, own = shown(token, self._tokenizer)
         return {"token": text, "logprob": _written(logprob), "bytes": list(own)}
 
@@ -227,5 +232,5 @@ def _reason(reason: str) -> str | None:
     return _REASONS.get(reason, "length") if reason else None
 
 
-def _written(logprob: float) -> float:
-    return max(logprob, _LEAST_LOGPROB)
+def _written(logprob: float | None) -> float | None:
+    return None if logprob is None else max(logprob, _LEAST_LOGPROB)

@@ -46,6 +46,7 @@ def make_app(service: Service, lifespan: Lifespan[Starlette] | None = None) -> A
         lifespan=lifespan,
     )
     app.state.service = service
+    app.router.redirect_slashes = False  # it would send clients to whatever host they name
     return RequestLog(app, service)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -12,14 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from ..errors import InvalidInputError, SabiYarnError
+from ..errors import InvalidInputError
 from ..options.generation_config import GenerationConfig
 from ..text.tokenizer import Tokenizer
 from .access import record_of
-from .answers import Answer, ChatAnswer, CompletionAnswer, usage_fields
+from .answers import Answer, ChatAnswer, CompletionAnswer, Echo
 from .body import read_object
-from .errors import HttpError, error_fields, json_response
-from .event_stream import KEEP_ALIVE, EventStream, event, unless_gone
+from .errors import json_response
+from .event_stream import KEEP_ALIVE, EventStream, error_event, event, unless_gone
 from .generating import Generating
 from .generation_fields import (
     ChatFields,
@@ -29,6 +27,7 @@ from .generation_fields import (
     decide_lengths,
     read_generation,
 )
+from .logprobs import TokenLogprobs, prompt_logprobs
 from .service import ServedModel, Service
 
 __all__ = ["chat_completions", "completions", "encoded", "service_of", "texts_or_ids", "tokenizer_of"]
@@ -54,14 +53,22 @@ async def completions(request: Request) -> Response | ASGIApp:
     model = service_of(request).model(fields.model)
     given = texts_or_ids("prompt", fields.prompt)
     prompts = await encoded(given, tokenizer_of(model))
-    if fields.echo and fields.logprobs is not None:
-        raise InvalidInputError("echo with logprobs is not supported: leave out one of them.")
     generating = _generating(request, model, generate, prompts, fields.logprobs)
     returns = generating.num_choices // len(prompts)
-    echoes = [""] * generating.num_choices
+    echoes = [Echo()] * generating.num_choices
     if fields.echo:
         texts = [item if isinstance(item, str) else tokenizer_of(model).decode(item) for item in given]
-        echoes = [text for text in texts for _ in range(returns)]
+        logprobs: list[list[TokenLogprobs]] = [[] for _ in prompts]
+        if fields.logprobs is not None:
+            overflow = model.generator.overflow.take_from(dict(generate.call_options))
+            scoring = model.generator._ascore(prompts, fields.logprobs, overflow)
+            try:
+                logprobs = [prompt_logprobs(one) for one in await unless_gone(request.receive, scoring)]
+            except BaseException:
+                generating.close()
+                raise
+        both = zip(texts, logprobs, strict=True)
+        echoes = [echo for echo in (Echo(*each) for each in both) for _ in range(returns)]
     return await _answer(
         request, generate, generating, CompletionAnswer(model.name, tokenizer_of(model), echoes)
     )
@@ -160,7 +167,7 @@ async def _answer(
         finally:
             generating.close()
             _note(request, generating)
-        return json_response({**answer.whole(choices), "usage": usage_fields(generating.usage)})
+        return json_response({**answer.whole(choices), "usage": generating.usage.fields()})
     generating.open()
 
     def end() -> None:
@@ -192,22 +199,13 @@ async def _events(
             if chunk is not None:
                 yield event({**chunk, **beside})
     except Exception as error:
-        if not isinstance(error, SabiYarnError | HttpError):
-            traceback.print_exc(file=sys.stderr)
-        told = HttpError.of(error)
-        record_of(request.scope)["error"] = told.message
-        yield event(error_fields(told))
+        yield error_event(error, record_of(request.scope))
         return
     if with_usage:
-        yield event({**answer.last(), "usage": usage_fields(generating.usage)})
+        yield event({**answer.last(), "usage": generating.usage.fields()})
     yield b"data: [DONE]\n\n"
 
 
 def _note(request: Request, generating: Generating) -> None:
     """Put what a request took into its line of the log."""
-    usage, record = generating.usage, record_of(request.scope)
-    record.update(prompt=usage.prompt, cached=usage.cached, generated=usage.generated)
-    if usage.first_token_seconds is not None:
-        record["first_token"] = usage.first_token_seconds
-    if usage.reasons:
-        record["finish"] = ",".join(dict.fromkeys(usage.reasons))
+    generating.usage.note(record_of(request.scope))

@@ -6,6 +6,8 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 from __future__ import annotations
 
 import asyncio
+import sys
+import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -14,9 +16,11 @@ import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from ..errors import SabiYarnError
 from .access import record_of
+from .errors import HttpError, error_fields
 
-__all__ = ["KEEP_ALIVE", "EventStream", "event", "unless_gone"]
+__all__ = ["KEEP_ALIVE", "EventStream", "error_event", "event", "unless_gone"]
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment: proxies close connections on which nothing comes for a while, as while a long prompt is read."""
@@ -27,6 +31,19 @@ Result = TypeVar("Result")
 def event(content: object) -> bytes:
     """One event with a JSON value."""
     return b"data: " + msgspec.json.encode(content) + b"\n\n"
+
+
+def error_event(error: Exception, record: dict[str, Any]) -> bytes:
+    """What ended a stream after its status was sent.
+
+    Args:
+        record: of the request's line in the log.
+    """
+    if not isinstance(error, SabiYarnError | HttpError):
+        traceback.print_exception(error, file=sys.stderr)
+    told = HttpError.of(error)
+    record["error"] = told.message
+    return event(error_fields(told))
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..calls.decode_options import decide_seeds
 from ..calls.result import GenerationResult
 from ..errors import InvalidInputError
 from ..options.generation_config import GenerationConfig
-from .errors import HttpError
 from .logprobs import LogprobReader, TokenLogprobs
 from .metrics import Metrics
 from .service import ServedModel
+from .usage import Usage
 
 if TYPE_CHECKING:
     from ..calls.asynchronous import AsyncTokenStream
 
-__all__ = ["Choice", "Generating", "Piece", "Usage"]
+__all__ = ["Choice", "Generating", "Piece"]
 
 KEEP_ALIVE_SECONDS = 10.0
 """Proxies give up after 30 to 60."""
@@ -48,18 +48,6 @@ class Piece:
     reason: str
     """"" but at its end."""
     logprobs: list[TokenLogprobs] | None
-
-
-@dataclass
-class Usage:
-    """Tokens of a request."""
-
-    prompt: int
-    cached: int = 0
-    """Of the prompt's: those that were not computed anew."""
-    generated: int = 0
-    first_token_seconds: float | None = None
-    reasons: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -229,31 +217,10 @@ class Generating:
             put(error)
 
     def _count(self, call: _Call, result: GenerationResult) -> None:
-        """Note what a call took.
-
-        Raises:
-            HttpError: its time was over before its first token.
-        """
-        timings, name = result.timings, self._model.name
-        generated = sum(map(len, result.generated))
-        if call.first % self._returns == 0:  # else the prompt of the choice before it
-            cached = timings.reused_tokens
-            self.usage.cached += cached
-            self._metrics.cached_tokens[name] += cached
-            self._metrics.prompt_tokens[name] += sum(map(len, call.prompts))
-        self.usage.reasons += result.finish_reasons
-        if not generated and "time" in result.finish_reasons:
-            raise HttpError.later(
-                503,
-                "the request's time was over before a row was free for it. Try again later.",
-                code="timeout",
-            )
-        self._metrics.first_token[name].observe(timings.time_to_first_token)
-        if timings.decode_tokens:
-            mean = timings.decode_seconds * len(result.lengths) / timings.decode_tokens
-            self._metrics.per_token[name].observe(mean, timings.decode_tokens)
-        if self.usage.first_token_seconds is None:
-            self.usage.first_token_seconds = timings.time_to_first_token
+        """Note what a call took. Raises: as Usage.count."""
+        # The prompt of a prompt's later choices is counted with its first.
+        prompt = sum(map(len, call.prompts)) if call.first % self._returns == 0 else None
+        self.usage.count(result, prompt, self._metrics, self._model.name)
 
 
 def _texts(result: GenerationResult) -> list[str]:

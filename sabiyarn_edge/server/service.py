@@ -47,6 +47,7 @@ class ServedModel:
 
     def __init__(self, name: str, generator: EdgeGenerator, settings: Settings) -> None:
         self.name, self.generator, self._settings = name, generator, settings
+        _ = generator.tasks  # read now: a damaged tasks.json ends the server at its start, not a request
         self.created = int(time.time())
         self._rows = 0
 

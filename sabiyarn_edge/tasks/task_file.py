@@ -24,8 +24,8 @@ TASKS_FILE = "tasks.json"
 FORMAT_VERSION = 1
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_NO_SLOTS = ("labels", "options", "self", "source", "special_tokens")
-"""Names that a slot cannot have: they are arguments of run_task."""
+_NO_SLOTS = ("labels", "model", "options", "self", "source", "special_tokens", "stream")
+"""Names that a slot cannot have: they are arguments of run_task, or fields of the server's /v1/tasks."""
 
 _Path = tuple[str | int, ...]
 """Keys and indices from the outermost value on."""
@@ -188,6 +188,7 @@ def _task(name: str, entry: Any, languages: Mapping[str, Language], path: _Path)
             "unit",
             "max_words",
             "options",
+            "example",
         ),
     )
     labels = {"labels", "label_template"} & entry.keys()
@@ -210,8 +211,13 @@ def _task(name: str, entry: Any, languages: Mapping[str, Language], path: _Path)
         unit=_one_of(entry.get("unit", "text"), UNITS, (*path, "unit")),
         max_words=_count(entry.get("max_words"), (*path, "max_words")),
         options=_options(entry.get("options", {}), (*path, "options")),
+        example={
+            slot: _text(text, (*path, "example", slot))
+            for slot, text in _object(entry.get("example", {}), (*path, "example")).items()
+        },
     )
     _check_slots(task, path)
+    _check_example(task, (*path, "example"))
     return task
 
 
@@ -238,6 +244,18 @@ def _check_slots(task: Task, path: _Path) -> None:
         raise _Fault((*path, "unit"), "a label is one text's: leave the unit out.")
     if task.label_template.slots != ("label",):
         raise _Fault((*path, "label_template"), "it must have the slot {label}, and no other.")
+
+
+def _check_example(task: Task, path: _Path) -> None:
+    slots = task.template.slots
+    for slot, text in task.example.items():
+        if slot not in slots:
+            raise _Fault((*path, slot), f"the template has no slot {{{slot}}}.")
+        if text not in task.languages.get(slot, (text,)):
+            raise _Fault((*path, slot), f"{text!r} is not a code of this slot's languages.")
+    missing = [slot for slot in slots if task.example and slot not in task.example]
+    if missing:
+        raise _Fault(path, f"it has no {missing[0]!r}, which the template has a slot for.")
 
 
 def _options(entry: Any, path: _Path) -> Mapping[str, Any]:

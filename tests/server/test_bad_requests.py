@@ -51,7 +51,6 @@ JSON = {"Content-Type": "application/json"}
         ({"num_beams": 2, "logprobs": 1}, None, "logprobs is given and num_beams is 2"),
         ({"logprobs": True}, "logprobs", "logprobs is True: expected `int"),
         ({"logprobs": 21}, "logprobs", "<= 20"),
-        ({"logprobs": 1, "echo": True}, None, "echo with logprobs is not supported"),
         ({"seed": -1}, "seed", "seed is -1"),
         ({"seed": 2**64}, "seed", "seed is 18446744073709551616"),
         ({"stop": [1]}, "stop", "stop[0]: expected `str`"),
@@ -139,7 +138,6 @@ def test_bodies_that_are_too_long(server: Server) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
         ("GET", "/v1/completions", 405),
         ("DELETE", "/v1/models", 405),
         ("GET", "/v1/models/..%2f..%2fetc%2fpasswd", 404),

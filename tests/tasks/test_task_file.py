@@ -20,6 +20,7 @@ GOOD = {
             "sources": ["eng"],
             "unit": "sentence",
             "options": {"num_beams": 5, "stop_strings": ["\n"]},
+            "example": {"text": "Good morning.", "to": "yor"},
         },
         "mood": {
             "description": "says how a text sounds",
@@ -41,6 +42,7 @@ def test_what_stands_in_it():
     assert translate.source("english") == "eng"
     assert (translate.answer, translate.unit, translate.description) == ("text", "sentence", "translate")
     assert dict(translate.options) == {"num_beams": 5, "stop_strings": ["\n"]}
+    assert dict(translate.example) == {"text": "Good morning.", "to": "yor"}
     assert (mood.answer, mood.labels, mood.max_words) == ("label", ("good", "bad"), 9)
     assert mood.label_template.source == " {label}"
 
@@ -103,6 +105,10 @@ TRANSLATE, MOOD = ("tasks", "translate"), ("tasks", "mood")
         ((*TRANSLATE, "options"), {"num_beams": 0}, "options.num_beams: num_beams is 0, but must be"),
         ((*TRANSLATE, "options"), {"num_beams": 2, "num_return_sequences": 3}, "options: num_return_sequences is 3"),
         ((*TRANSLATE, "labels"), ["a"], 'only a task with "answer": "label" has labels'),
+        ((*TRANSLATE, "example"), {"text": "Bawo?"}, "example: it has no 'to', which the template has"),
+        ((*TRANSLATE, "example"), {"text": "", "to": "yor"}, "example.text: .* at least one character"),
+        ((*TRANSLATE, "example"), {"text": "a", "to": "yo"}, "example.to: 'yo' is not a code of this slot's languages"),
+        ((*TRANSLATE, "example"), {"word": "a"}, "example.word: the template has no slot {word}"),
         ((*TRANSLATE, "code"), "print()", "code: this key is not known"),
         ((*MOOD, "labels"), ["good", 3], "labels[1]: it is 3; it must be a text"),
         ((*MOOD, "label_template"), " good", "it must have the slot {label}, and no other"),
