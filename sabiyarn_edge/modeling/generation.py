@@ -67,9 +67,9 @@ def generate(
     training = model.training
     model.eval()
     try:
-        loop = DecodeLoop(state, backend, **callbacks.hooks(config, constraint))
+        loop = DecodeLoop(state, **callbacks.hooks(config, constraint))
         backend.prefill(state)
-        loop.run()
+        loop.run(backend)
     finally:
         model.train(training)
         if cache is not None:
