@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import json
+=======
+import os
+>>>>>>> main
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +19,9 @@ from tests.device import LACKING, needs
 from tests.export.models import Exported, export_tiny
 from tests.tasks.tags import tagged_tokenizer
 from tests.tiny_tokenizer import tiny_tokenizer
+
+# The models are tiny: torch's threads would only wait for one another, for long where tests run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
