@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import json
-=======
 import os
->>>>>>> main
 import signal
 from collections.abc import Iterator
 from pathlib import Path
