@@ -63,7 +63,6 @@ JSON = {"Content-Type": "application/json"}
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options", "unknown field `x`"),
         ({"suffix": "x"}, "suffix", "suffix is not supported"),
         ({"best_of": 3}, "best_of", "best_of is not supported"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "is not supported"),
         ({"messages": []}, "messages", "messages is not supported here"),
         ({"temprature": 1}, None, "unknown option temprature; did you mean temperature?"),
         ({"penalty_alpha": 0.5}, None, "not implemented here"),

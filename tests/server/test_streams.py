@@ -196,7 +196,7 @@ def test_comments_keep_a_quiet_stream_alive(monkeypatch: pytest.MonkeyPatch, tex
 
     async def run(generator: EdgeGenerator) -> list[Any]:
         work = generating.Generating(
-            ServedModel("tiny", generator, text_model, settings),
+            ServedModel("tiny", generator, settings),
             [[1, 2]],
             generator.generation_config.updated(max_new_tokens=2),
             {"logits_processor": slow},
