@@ -17,7 +17,7 @@ from .access import record_of
 from .answers import Answer, ChatAnswer, CompletionAnswer, Echo
 from .body import read_object
 from .errors import json_response
-from .event_stream import KEEP_ALIVE, EventStream, error_event, event, unless_gone
+from .event_stream import EventStream, error_event, event, unless_gone
 from .generating import Generating
 from .generation_fields import (
     ChatFields,
@@ -187,9 +187,6 @@ async def _events(
     opened = set()
     try:
         async for piece in generating.pieces():
-            if piece is None:
-                yield KEEP_ALIVE
-                continue
             if piece.index not in opened:
                 opened.add(piece.index)
                 opening = answer.opening(piece.index)

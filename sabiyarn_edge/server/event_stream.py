@@ -20,10 +20,14 @@ from ..errors import SabiYarnError
 from .access import record_of
 from .errors import HttpError, error_fields
 
-__all__ = ["KEEP_ALIVE", "EventStream", "error_event", "event", "unless_gone"]
+__all__ = ["EventStream", "error_event", "event", "unless_gone"]
 
-KEEP_ALIVE = b": keep-alive\n\n"
-"""A comment: proxies close connections on which nothing comes for a while, as while a long prompt is read."""
+_KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment: proxies close connections on which nothing comes for a while, as while a long prompt is read, or tokens
+come that give no text."""
+
+_KEEP_ALIVE_SECONDS = 10.0
+"""Proxies wait for half a minute or more, as a rule."""
 
 Result = TypeVar("Result")
 
@@ -99,7 +103,27 @@ class EventStream:
             b"x-accel-buffering": b"no",  # nginx passes events on as they come
         }
         await send({"type": "http.response.start", "status": 200, "headers": list(headers.items())})
-        async with aclosing(self._events) as events:  # type: ignore[type-var]
-            async for encoded in events:
-                await send({"type": "http.response.body", "body": encoded, "more_body": True})
+        sent = asyncio.Event()
+
+        async def put(encoded: bytes) -> None:
+            sent.set()
+            await send({"type": "http.response.body", "body": encoded, "more_body": True})
+
+        keeping = asyncio.create_task(_keep_alive(sent, put))
+        try:
+            async with aclosing(self._events) as events:  # type: ignore[type-var]
+                async for encoded in events:
+                    await put(encoded)
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _keep_alive(sent: asyncio.Event, put: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
+    """Put a comment wherever nothing was sent for a while, up to twice _KEEP_ALIVE_SECONDS; put() sets `sent`."""
+    while True:
+        sent.clear()
+        await asyncio.sleep(_KEEP_ALIVE_SECONDS)
+        if not sent.is_set():
+            await put(_KEEP_ALIVE)

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Choice", "Generating", "Piece"]
 
-KEEP_ALIVE_SECONDS = 10.0
-"""Proxies give up after 30 to 60."""
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -162,8 +159,8 @@ class Generating:
             stream.close()
         self._leave()
 
-    async def pieces(self) -> AsyncIterator[Piece | None]:
-        """The pieces of all choices as they come; None where nothing came for a while.
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """The pieces of all choices as they come.
 
         Raises:
             Exception: what ended one of the choices.
@@ -176,12 +173,7 @@ class Generating:
         try:
             left = len(reading)
             while left:
-                try:
-                    async with asyncio.timeout(KEEP_ALIVE_SECONDS):
-                        piece = await arrived.get()
-                except TimeoutError:
-                    yield None
-                    continue
+                piece = await arrived.get()
                 if isinstance(piece, Exception):
                     raise piece
                 left -= bool(piece.reason)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..tasks.planned_task import PlannedTask
-from .generating import KEEP_ALIVE_SECONDS
 from .metrics import Metrics
 from .service import ServedModel
 from .usage import Usage
@@ -18,7 +17,6 @@ from .usage import Usage
 if TYPE_CHECKING:
     from ..calls.asynchronous import AsyncTokenStream
     from ..calls.result import GenerationResult
-    from ..text.streaming import StreamedToken
 
 __all__ = ["TaskPiece", "TaskRun"]
 
@@ -106,8 +104,8 @@ class TaskRun:
             self.close()
             raise
 
-    async def pieces(self) -> AsyncIterator[TaskPiece | None]:
-        """The pieces of all answers, text by text; None where nothing came for a while.
+    async def pieces(self) -> AsyncIterator[TaskPiece]:
+        """The pieces of all answers, text by text.
 
         Prompts run side by side all the same: what comes of later ones waits for its turn.
         """
@@ -122,37 +120,20 @@ class TaskRun:
                         continue
                     edges = _Edges(keeps=self._planned.task.answer == "raw")
                     async for text in self._texts(prompt):
-                        kept = None if text is None else edges.push(text)
-                        if kept != "":
-                            yield None if kept is None else TaskPiece(index, kept)
+                        if kept := edges.push(text):
+                            yield TaskPiece(index, kept)
                     prompt += 1
                 cut = any(self._cut[first:prompt])
                 yield TaskPiece(index, "", "length" if cut else "stop")
         finally:
             self.close()
 
-    async def _texts(self, prompt: int) -> AsyncIterator[str | None]:
-        """What one prompt's stream gives; None where nothing came for a while."""
+    async def _texts(self, prompt: int) -> AsyncIterator[str]:
+        """What one prompt's stream gives."""
         stream, shown = self._opened[0], 0
-        waiting: asyncio.Future[StreamedToken] | None = None
-        try:
-            while True:
-                waiting = waiting or asyncio.ensure_future(anext(stream))
-                await asyncio.wait({waiting}, timeout=KEEP_ALIVE_SECONDS)
-                if not waiting.done():
-                    yield None
-                    continue
-                try:
-                    token = waiting.result()
-                except StopAsyncIteration:
-                    break
-                finally:
-                    waiting = None
-                shown += len(token.text)
-                yield token.text
-        finally:
-            if waiting is not None:
-                waiting.cancel()
+        async for token in stream:
+            shown += len(token.text)
+            yield token.text
         result = stream.result
         assert result is not None
         yield (result.text or "")[shown:]  # where it was cancelled, or out of time, between two tokens

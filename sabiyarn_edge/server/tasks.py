@@ -21,7 +21,7 @@ from .access import record_of
 from .body import read_object, to_fields
 from .completions import service_of, tokenizer_of
 from .errors import HttpError, json_response
-from .event_stream import KEEP_ALIVE, EventStream, error_event, event, unless_gone
+from .event_stream import EventStream, error_event, event, unless_gone
 from .service import ServedModel
 from .task_run import TaskRun
 
@@ -194,9 +194,6 @@ async def _events(run: TaskRun, head: dict[str, Any], record: dict[str, Any]) ->
     try:
         async with aclosing(run.pieces()) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
-                if piece is None:
-                    yield KEEP_ALIVE
-                    continue
                 reason = piece.reason or None
                 yield event({**head, "index": piece.index, "text": piece.text, "finish_reason": reason})
     except Exception as error:
