@@ -116,6 +116,12 @@ class Decoder:
                 f"{weights} belongs to another model: its hash is {header.weights_hash[:12]}..., and config.json "
                 f"says {self.config.weights_hash[:12]}.... Copy the whole model folder again."
             )
+        size = weights.stat().st_size
+        if size != self.config.weights_bytes:
+            raise ModelFolderError(
+                f"{weights} has {size} bytes, and config.json says {self.config.weights_bytes}. Copy the whole model "
+                "folder again."
+            )
         session = self._load(graph)
         self._check(session, graph)
         return_free_memory()  # of parsing the graph

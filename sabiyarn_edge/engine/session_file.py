@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from ..errors import InvalidInputError, SessionFileError
 from ..model_folder.config import ModelConfig
 from ..system.atomic_write import atomic_file
+from ..system.regular_file import check_regular_file
 from .decoder import Decoder
 from .rows import Rows
 
@@ -144,7 +145,7 @@ def load_session(path: str | Path, decoder: Decoder, rows: Rows) -> tuple[list[i
     """
     path = Path(path)
     try:
-        content = np.memmap(path, np.uint8, "r") if path.stat().st_size > 0 else np.empty(0, np.uint8)
+        content = np.memmap(path, np.uint8, "r") if check_regular_file(path) > 0 else np.empty(0, np.uint8)
     except OSError as error:
         raise SessionFileError(f"cannot read {path}: {error.strerror or error}.") from error
     header, start = _read_header(content, path)
@@ -155,17 +156,23 @@ def load_session(path: str | Path, decoder: Decoder, rows: Rows) -> tuple[list[i
             f"{path} holds keys and values of {header.num_cached} tokens, but kv_window is {decoder.window}. Load the "
             "model with a larger kv_window."
         )
-    text_end = start + 4 * header.num_tokens
-    end = text_end + 4 * header.num_cached
-    tokens, cached = (content[a:b].view("<i4").tolist() for a, b in ((start, text_end), (text_end, end)))
+    end = start + 4 * (header.num_tokens + header.num_cached)
+    ids = content[start:end].view("<i4")
+    vocab_size = decoder.config.gptjx.vocab_size
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        outside = ids[(ids < 0) | (ids >= vocab_size)][0]
+        _refuse_damaged(
+            path, f"it holds the token id {outside}, and ids of this model are 0 to {vocab_size - 1}"
+        )
+    tokens, cached = ids[: header.num_tokens].tolist(), ids[header.num_tokens :].tolist()
     key_values = content[end:-_DIGEST_BYTES].view(_little_endian(header.kv_cache_dtype))
     if cached:
         rows.reserve(len(cached))
         row = rows.take()
         decoder.kv_cache.write(row.index, key_values.reshape(header.key_values_shape))
-        row.tokens = [int(token) for token in cached]
+        row.tokens = list(cached)
         rows.end([row], keep=True)
-    return [int(token) for token in tokens], [int(token) for token in cached]
+    return tokens, cached
 
 
 def _parts(

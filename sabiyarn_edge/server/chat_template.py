@@ -14,11 +14,14 @@ from typing import Any, NoReturn
 
 from ..errors import InvalidInputError, ModelFolderError
 from ..model_folder.config import read_json_object
+from ..system.regular_file import read_regular_file
 
 __all__ = ["TEMPLATE_FILE", "ChatTemplate"]
 
 TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+_LONGEST_TEMPLATE = 2**20
+"""Bytes; the longest of well-known models have some ten KiB."""
 
 
 class ChatTemplate:
@@ -41,13 +44,13 @@ class ChatTemplate:
         """
         file, config_file = folder / TEMPLATE_FILE, folder / TOKENIZER_CONFIG_FILE
         try:
-            config = read_json_object(config_file) if config_file.is_file() else {}
+            config = read_json_object(config_file) if config_file.exists() else {}
         except InvalidInputError as error:
             raise ModelFolderError(str(error)) from error
         source = _source(config.get("chat_template"))
-        if file.is_file():
+        if file.exists():
             try:
-                source = file.read_text(encoding="utf-8")
+                source = read_regular_file(file, at_most=_LONGEST_TEMPLATE).decode()
             except (OSError, UnicodeDecodeError) as error:
                 raise ModelFolderError(f"{file} cannot be read: {error}. Copy it again.") from error
         return None if source is None else cls(source, _special_tokens(config))

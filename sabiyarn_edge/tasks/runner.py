@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,10 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from .._core import derived_seed
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 from ..options.checks import flag
-from ..options.generation_config import GenerationConfig
+from ..options.generation_config import GenerationConfig, check_options
 from ..options.overflow import Overflow
+from ..system.caller_warning import warn_caller
 from ..text.tokenizer import Tokenizer, check_characters
 from .answers import Classification, Entity, Word, read_entities, split_words
 from .task import TEXT_SLOT, Task
@@ -108,7 +108,9 @@ class TaskRunner:
         if source is not None and task.sources:
             task.source(source)
         rows, is_batch = _rows(task, slots)
-        call = _TaskCall(self._generator, task, options or {}, special_tokens)
+        options = {} if options is None else options
+        check_options("options", options)
+        call = _TaskCall(self._generator, task, options, special_tokens)
         answers: list[Any]
         if task.answer == "label":
             answers = call.classify(rows, labels)
@@ -243,11 +245,10 @@ class _TaskCall:
                 num_cut += result.finish_reasons[0] not in ("eos", "stop")
             yield pieces, texts if self._task.answer == "raw" else [text.strip() for text in texts]
         if num_cut:
-            warnings.warn(
+            warn_caller(
                 f"{num_cut} of {len(prompts)} answers of the task {self._task.name} were cut: no end token within "
                 "max_new_tokens, max_time or the model's positions. Give shorter texts, or raise these options.",
                 CutAnswerWarning,
-                stacklevel=2,
             )
 
     def _pieces(self, row: dict[str, str]) -> list[_Piece]:
@@ -338,14 +339,14 @@ def _check_labels(task: Task, given: Sequence[str] | None) -> tuple[str, ...]:
     if task.labels:
         raise InvalidInputError(f"the task {task.name} has labels of its own: {', '.join(task.labels)}.")
     if isinstance(given, str):
-        raise InvalidInputError(f"labels is {given!r}; it must be a list of labels.")
+        raise InvalidInputError(f"labels is {shown(given)}; it must be a list of labels.")
     labels = tuple(given)
     for index, label in enumerate(labels):
         if not isinstance(label, str) or not label.strip():
-            raise InvalidInputError(f"labels[{index}] is {label!r}; it must be a text.")
+            raise InvalidInputError(f"labels[{index}] is {shown(label)}; it must be a text.")
         if label in labels[:index]:
             raise InvalidInputError(
-                f"labels[{index}] is {label!r}, which the list has already. Give it once."
+                f"labels[{index}] is {shown(label)}, which the list has already. Give it once."
             )
     if len(labels) < 2:
         raise InvalidInputError(f"{len(labels)} label is no choice. Give at least two.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError, ModelFolderError
+from ..system.regular_file import read_regular_file
 
 if TYPE_CHECKING:
     import tokenizers
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["TOKENIZER_FILE", "Tokenizer", "check_characters"]
 
 TOKENIZER_FILE = "tokenizer.json"
+_LONGEST_FILE = 256 * 2**20
+"""Bytes of a tokenizer.json. SabiYarn's has 3 MiB, the largest of well-known models 33."""
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _PREFIX = re.compile(rb'"continuing_subword_prefix"\s*:\s*"[^"]')
@@ -48,10 +51,15 @@ class Tokenizer:
         """
         import tokenizers  # here, since a model without a tokenizer needs no such library
 
-        if not Path(path).is_file():
-            raise ModelFolderError(f"there is no file {path}. Without a tokenizer, give ids instead of text.")
         try:
-            content = Path(path).read_bytes()
+            content = read_regular_file(path, at_most=_LONGEST_FILE)
+        except FileNotFoundError:
+            raise ModelFolderError(
+                f"there is no file {path}. Without a tokenizer, give ids instead of text."
+            ) from None
+        except OSError as error:
+            raise ModelFolderError(f"cannot read {path}: {error.strerror or error}.") from error
+        try:
             _check_merges(content)
             return cls(tokenizers.Tokenizer.from_buffer(content))
         except (KeyboardInterrupt, SystemExit):
