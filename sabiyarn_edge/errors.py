@@ -30,7 +30,7 @@ class ModelFolderError(SabiYarnError):
 
 
 class OutOfMemoryError(SabiYarnError, MemoryError):
-    """The machine or the control group has not the memory that loading a model takes; nothing was loaded."""
+    """The machine, the control group or a limit has not the memory that loading a model or a call takes."""
 
 
 class CheckpointError(SabiYarnError):

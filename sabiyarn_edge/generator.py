@@ -28,7 +28,7 @@ from .engine.engine import Engine
 from .engine.generation import Generation
 from .engine.prefix_cache import PrefixPin
 from .engine.work import Work
-from .errors import InvalidInputError, ModelFolderError, shown
+from .errors import InvalidInputError, ModelFolderError, OutOfMemoryError, shown
 from .model_folder.config import ModelConfig
 from .options.checks import choice, flag, integer
 from .options.checks import path as check_path
@@ -42,9 +42,11 @@ from .planning.memory_plan import (
     MemoryPlan,
     check_room,
     fit_to_limit,
+    loading_error,
     plan_memory,
 )
 from .system.caller_warning import warn_caller
+from .system.memory_errors import ran_out_of_memory
 from .system.process_memory import map_large_blocks, process_memory
 from .tasks.task_file import TaskFile
 from .text.tokenizer import Tokenizer
@@ -169,11 +171,17 @@ class EdgeGenerator:
             ModelFolderError: a file is missing or damaged, or files do not belong together.
             InvalidInputError: an argument is out of range, or memory_limit_mb is less than what the model needs;
                 nothing was loaded.
-            OutOfMemoryError: without memory_limit_mb: the machine or the control group has less than loading takes.
+            OutOfMemoryError: the machine, the control group or a limit of address space has less than loading takes;
+                without memory_limit_mb it is said before.
         """
         arguments = check_loading({name: value for name, value in locals().items() if name != "cls"})
         arguments["path"] = find_model(path).absolute()
-        generator = cls._load(**arguments)
+        try:
+            generator = cls._load(**arguments)
+        except (MemoryError, ImportError) as error:  # a library that there is no address space for
+            if not ran_out_of_memory(error):
+                raise
+            raise _loading_error(arguments["path"], error) from error
         generator._arguments = arguments
         return generator
 
@@ -224,7 +232,7 @@ class EdgeGenerator:
                     MemoryFitWarning,
                 )
         open_decoder = functools.partial(
-            Decoder,
+            _open_decoder,
             path,
             num_threads=num_threads,
             window=kv_window,
@@ -342,6 +350,7 @@ class EdgeGenerator:
         Raises:
             InvalidInputError: a prompt or an option is not allowed; nothing was computed.
             NumericalError: the scores of a row are NaN or leave no token to choose; the generator stays usable.
+            OutOfMemoryError: the system has no memory for keys, values or logits; the generator stays usable.
         """
         return self._generate(inputs, generation_config, options)
 
@@ -362,7 +371,13 @@ class EdgeGenerator:
         return result_of(call, generations, self.tokenizer, started)
 
     def _decide(self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any]) -> Call:
-        return self._settings.decide(inputs, config, options)
+        try:
+            return self._settings.decide(inputs, config, options)
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"there is no memory for the prompts and their masks ({error or 'none is left'}). Give fewer or "
+                "shorter ones at once, or end other programs."
+            ) from error
 
     def session(self, inputs: str | Sequence[int] = "") -> Session:
         """Begin a text that grows turn by turn.
@@ -393,7 +408,15 @@ class EdgeGenerator:
         from .engine.session_file import load_session
 
         path = check_path("path", path)
-        tokens, held = self._engine.call(lambda: load_session(path, self._engine.decoder, self._engine.rows))
+        try:
+            tokens, held = self._engine.call(
+                lambda: load_session(path, self._engine.decoder, self._engine.rows)
+            )
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"there is no memory for the {path.stat().st_size / MIB:.1f} MiB of keys and values in {path}. End "
+                "other programs, or raise the limit."
+            ) from error
         return Session(self, tokens, self._pin(held))
 
     def _pin(self, tokens: Sequence[int] = ()) -> PrefixPin:
@@ -832,6 +855,17 @@ class EdgeGenerator:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _open_decoder(path: Path, **options: Any) -> Decoder:
+    try:
+        return Decoder(path, **options)
+    except MemoryError as error:  # in a forked child too
+        raise _loading_error(path, error) from error
+
+
+def _loading_error(path: Path, error: BaseException) -> OutOfMemoryError:
+    return error if isinstance(error, OutOfMemoryError) else loading_error(path, error)
 
 
 def _load(arguments: dict[str, Any]) -> EdgeGenerator:

@@ -13,6 +13,7 @@ from ..model_folder.weights_file import WeightsHeader
 from ..options.checks import integer
 from ..planning.memory_plan import MAX_PREFILL_CHUNK, CallCosts, window_slack
 from ..system.cpus import usable_cpus
+from ..system.memory_errors import ran_out_of_memory
 from ..system.process_memory import return_free_memory
 from ._decode import GraphRunner
 from .operators import register_operators
@@ -20,6 +21,7 @@ from .operators import register_operators
 __all__ = ["Decoder"]
 
 _DIFFERENCES_NAMED = 5
+_FATAL = 4  # onnxruntime's severity, above errors
 
 _Tensor = tuple[str, tuple[int | None, ...]]
 """onnxruntime's name of a type, and sizes; None: any."""
@@ -39,6 +41,7 @@ class Decoder:
     Raises:
         ModelFolderError: a file is missing, damaged, or does not belong to the others.
         InvalidInputError: an argument is out of range.
+        MemoryError: there is no memory or no address space for it.
     """
 
     def __init__(
@@ -136,6 +139,8 @@ class Decoder:
         options.inter_op_num_threads = 1
         # Every prompt length has shapes of its own: a memory plan kept for each would grow without bound.
         options.enable_mem_pattern = False
+        # What onnxruntime refuses becomes an error of ours, with its words; its log would say it once more.
+        options.log_severity_level = _FATAL
         for name, value in _spinning(self.low_power).items():
             options.add_session_config_entry(name, value)
         try:
@@ -146,6 +151,8 @@ class Decoder:
                 enable_fallback=0,  # it prints, and tries the same provider again
             )
         except Exception as error:  # onnxruntime's exceptions share no base class but this
+            if ran_out_of_memory(error):
+                raise MemoryError(_first_line(error)) from error
             raise ModelFolderError(f"onnxruntime cannot load {graph}: {_first_line(error)}") from error
 
     def _check(self, session: Any, graph: Path) -> None:
@@ -247,6 +254,7 @@ def _shrinking_run_options() -> Any:
     import onnxruntime
 
     options = onnxruntime.RunOptions()
+    options.log_severity_level = _FATAL
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
 

@@ -15,6 +15,7 @@ set of weights, so a file is refused by every other model, another quantization 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -147,6 +148,8 @@ def load_session(path: str | Path, decoder: Decoder, rows: Rows) -> tuple[list[i
     try:
         content = np.memmap(path, np.uint8, "r") if check_regular_file(path) > 0 else np.empty(0, np.uint8)
     except OSError as error:
+        if error.errno == errno.ENOMEM:  # no address space to map it
+            raise MemoryError(str(error)) from error
         raise SessionFileError(f"cannot read {path}: {error.strerror or error}.") from error
     header, start = _read_header(content, path)
     header = _check_model(header, decoder.config, path)
@@ -167,9 +170,16 @@ def load_session(path: str | Path, decoder: Decoder, rows: Rows) -> tuple[list[i
     tokens, cached = ids[: header.num_tokens].tolist(), ids[header.num_tokens :].tolist()
     key_values = content[end:-_DIGEST_BYTES].view(_little_endian(header.kv_cache_dtype))
     if cached:
-        rows.reserve(len(cached))
-        row = rows.take()
-        decoder.kv_cache.write(row.index, key_values.reshape(header.key_values_shape))
+        row = None
+        try:
+            rows.reserve(len(cached))
+            row = rows.take()
+            decoder.kv_cache.write(row.index, key_values.reshape(header.key_values_shape))
+        except MemoryError:
+            if decoder.kv_cache.num_rows == 0:  # it was emptied for want of memory
+                rows.reset()
+            rows.end([row] if row else [], keep=False)
+            raise
         row.tokens = list(cached)
         rows.end([row], keep=True)
     return tokens, cached

@@ -9,6 +9,8 @@ from pathlib import Path
 
 __all__ = ["check_regular_file", "read_regular_file"]
 
+_PIECE_BYTES = 2**20
+
 _KINDS = (
     (stat.S_ISDIR, errno.EISDIR, "it is a folder"),
     (stat.S_ISFIFO, errno.EINVAL, "it is a pipe, not a file"),
@@ -46,7 +48,11 @@ def read_regular_file(path: str | Path, *, at_most: int) -> bytes:
         os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     )
     with os.fdopen(os.open(path, flags), "rb") as file:
-        content = file.read(at_most + 1)  # the size may be a lie: files of /proc have none
-    if len(content) > at_most:
+        parts, left = [], at_most + 1
+        # Piece by piece: the size may be a lie (files of /proc have none), and read(n) takes memory for all n first.
+        while left > 0 and (part := file.read(min(left, _PIECE_BYTES))):
+            parts.append(part)
+            left -= len(part)
+    if left == 0:
         raise OSError(errno.EFBIG, f"it is longer than {at_most / 2**20:g} MiB", str(path))
-    return content
+    return b"".join(parts)
