@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +146,13 @@ class Decoder:
         for name, value in _spinning(self.low_power).items():
             options.add_session_config_entry(name, value)
         try:
-            return onnxruntime.InferenceSession(
-                str(graph),
-                options,
-                providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # it prints, and tries the same provider again
-            )
+            with _in_utf8(graph) as name:
+                return onnxruntime.InferenceSession(
+                    name,
+                    options,
+                    providers=["CPUExecutionProvider"],
+                    enable_fallback=0,  # it prints, and tries the same provider again
+                )
         except Exception as error:  # onnxruntime's exceptions share no base class but this
             if ran_out_of_memory(error):
                 raise MemoryError(_first_line(error)) from error
@@ -247,6 +250,21 @@ def _spinning(low_power: bool) -> dict[str, str]:
     if low_power:
         return {"session.intra_op.allow_spinning": "0"}
     return {"session.force_spinning_stop": "1"}
+
+
+@contextmanager
+def _in_utf8(path: Path) -> Iterator[str]:
+    """A file's name as onnxruntime takes it: UTF-8 in every locale, or where it is none by its folder's handle."""
+    try:
+        yield os.fsencode(path).decode()
+        return
+    except UnicodeDecodeError:
+        pass
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def _shrinking_run_options() -> Any:

@@ -15,7 +15,7 @@ from ..model_folder.config import read_json_object
 from ..system.atomic_write import atomic_file
 from ..system.caller_warning import warn_caller
 from .checks import path as check_path
-from .conflicts import contradictions, reasons_to_be_unused
+from .conflicts import SAMPLING_ONLY, contradictions, reasons_to_be_unused
 from .fields import OptionFields
 from .huggingface import NO_EFFECT, NOT_HERE
 
@@ -101,6 +101,9 @@ class GenerationConfig(OptionFields):
     def from_dict(cls, values: Mapping[str, Any], *, source: str = "the dict") -> GenerationConfig:
         """Read options as they stand in a generation_config.json, ours or Hugging Face's.
 
+        Such files hold a temperature of 0 for greedy decoding, and a padding id of -1 for none: a value that nothing
+        would read is not looked at.
+
         Warns:
             OptionWarning: names the keys that were left out because they are unknown or not implemented here.
                 Hugging Face's keys that cannot change the output (use_cache, ...) are dropped silently.
@@ -113,7 +116,13 @@ class GenerationConfig(OptionFields):
         ]
         if left_out:
             warn_caller(f"{source}: left out {', '.join(left_out)}.", OptionWarning)
-        return cls._without_warning({name: value for name, value in values.items() if name in _FIELDS})
+        return cls._without_warning(
+            {
+                name: value
+                for name, value in values.items()
+                if name in _FIELDS and not _says_nothing(name, values)
+            }
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> GenerationConfig:
@@ -218,6 +227,23 @@ def _refuse_unknown(options: Iterable[str]) -> None:
             problems.append(f"unknown option {name}{f'; did you mean {nearest}?' if nearest else '.'}")
     if problems:
         raise InvalidInputError(" ".join(problems))
+
+
+_IDS_OF_TEXTS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def _says_nothing(name: str, values: Mapping[str, Any]) -> bool:
+    """Whether nobody would read a value that a GenerationConfig does not take."""
+    value = values[name]
+    if name in _IDS_OF_TEXTS:
+        return isinstance(value, int) and not isinstance(value, bool) and value == -1
+    if values.get("do_sample", False) is not False or name not in SAMPLING_ONLY or value is None:
+        return False
+    try:
+        _FIELDS[name].metadata["check"](name, value)
+    except InvalidInputError:
+        return isinstance(value, int | float)
+    return False
 
 
 def _is_neutral(name: str, value: Any) -> bool:

@@ -243,7 +243,7 @@ def _check_merges(content: bytes) -> None:
         return
     model = json.loads(content)["model"]
     cut = len(model["continuing_subword_prefix"].encode())
-    for merge in model["merges"]:
+    for merge in model.get("merges", ()):  # WordPiece has none, and cuts nothing
         token = (merge.split(" ") if isinstance(merge, str) else merge)[1]
         rest = token.encode()[cut:]
         if rest and rest[0] & 0xC0 == 0x80:  # inside a UTF-8 sequence

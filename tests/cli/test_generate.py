@@ -325,7 +325,7 @@ def test_a_lack_of_memory_is_one_line(run, recorder):
         ([PROMPT, "--kv-window", "1"], "kv_window is 1, but must be an integer of at least 2"),
         ([PROMPT, "--num-sink-tokens", "-1"], "num_sink_tokens is -1"),
         ([PROMPT, "--threads", "0"], "num_threads is 0"),
-        (["ab\udcffcd"], "the prompt is not UTF-8"),
+        (["ab\udcffcd"], "is not UTF-8"),
         (["ab\ud800cd"], "half a surrogate pair"),
     ],
 )  # fmt: skip
