@@ -1,6 +1,6 @@
 """Change the program on purpose, one decision at a time, and see whether the tests notice.
 
-    python -m tests.campaigns.mutants [TEXT ...] [--keep FOLDER]
+    python -m tests.campaigns.mutants [TEXT ...]
 
 Works on a copy of the checkout's tracked files, which it builds once and then piece by piece. TEXT: only mutants whose
 name contains one of these. Writes result.json beside this file if all were run. Exits with 1 if fewer than 95 % were
