@@ -11,7 +11,10 @@ __all__ = [
     "OutOfMemoryError",
     "SabiYarnError",
     "SessionFileError",
+    "shown",
 ]
+
+_SHOWN_CHARACTERS = 80
 
 
 class SabiYarnError(Exception):
@@ -27,7 +30,7 @@ class ModelFolderError(SabiYarnError):
 
 
 class OutOfMemoryError(SabiYarnError, MemoryError):
-    """The machine or the control group has not the memory that loading a model takes; nothing was loaded."""
+    """The machine, the control group or a limit has not the memory that loading a model or a call takes."""
 
 
 class CheckpointError(SabiYarnError):
@@ -44,3 +47,13 @@ class NumericalError(SabiYarnError):
 
 class SessionFileError(SabiYarnError):
     """A saved session cannot be written or read, or does not belong to this model."""
+
+
+def shown(value: object) -> str:
+    """What came, for a message: `repr` of one line and at most 80 characters, whatever the value."""
+    try:
+        text = hex(value) if isinstance(value, int) and value.bit_length() > 256 else repr(value)
+    except Exception:  # somebody else's class
+        text = f"<{type(value).__name__}>"
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .calls.choices import MAX_BRANCHES, ChoiceScoring
-from .calls.embedding import Embedding, check_pooling
+from .calls.embedding import Embedding
 from .calls.holding import Holding
 from .calls.outcome import result_of
-from .calls.pooling import Pooling
-from .calls.prompts import Prompts, read_prompt, read_prompts
+from .calls.pooling import POOLINGS, Pooling
+from .calls.prompts import Prompts, is_nothing, read_prompt, read_prompts
 from .calls.request import Call, Settings
 from .calls.result import GenerationResult
 from .calls.scoring import Score, Scoring
@@ -31,10 +30,12 @@ from .engine.engine import Engine
 from .engine.generation import Generation
 from .engine.prefix_cache import PrefixPin
 from .engine.work import Work
-from .errors import InvalidInputError, ModelFolderError
+from .errors import InvalidInputError, ModelFolderError, OutOfMemoryError, shown
 from .model_folder.config import ModelConfig
-from .options.checks import flag, integer
+from .options.checks import choice, flag, integer
+from .options.checks import path as check_path
 from .options.generation_config import GenerationConfig
+from .options.loading import check_loading
 from .options.overflow import Overflow
 from .planning.memory_plan import (
     MAX_PREFILL_CHUNK,
@@ -43,8 +44,11 @@ from .planning.memory_plan import (
     MemoryPlan,
     check_room,
     fit_to_limit,
+    loading_error,
     plan_memory,
 )
+from .system.caller_warning import warn_caller
+from .system.memory_errors import ran_out_of_memory
 from .system.process_memory import map_large_blocks, process_memory
 from .tasks.task_file import TaskFile
 from .text.tokenizer import Tokenizer
@@ -87,12 +91,10 @@ class EdgeGenerator(ChatMethods):
     ) -> None:
         decoder = engine.decoder
         block_size = decoder.config.gptjx.block_size
-        if max_length is not None and not 2 <= max_length <= block_size:
+        if max_length is not None and max_length > block_size:
             raise InvalidInputError(
                 f"max_length is {max_length}; it must be between 2 and the model's block_size {block_size}."
             )
-        if max_batch_size is not None and max_batch_size < 1:
-            raise InvalidInputError(f"max_batch_size is {max_batch_size}; it must be at least 1, or None.")
         self._engine = engine
         self.tokenizer = tokenizer
         self.memory_limit_mb = memory_limit_mb
@@ -173,24 +175,53 @@ class EdgeGenerator(ChatMethods):
             ModelFolderError: a file is missing or damaged, or files do not belong together.
             InvalidInputError: an argument is out of range, or memory_limit_mb is less than what the model needs;
                 nothing was loaded.
-            OutOfMemoryError: without memory_limit_mb: the machine or the control group has less than loading takes.
+            OutOfMemoryError: the machine, the control group or a limit of address space has less than loading takes;
+                without memory_limit_mb it is said before.
         """
-        arguments = {name: value for name, value in locals().items() if name != "cls"}
-        folder = find_model(path)
+        arguments = check_loading({name: value for name, value in locals().items() if name != "cls"})
+        arguments["path"] = find_model(path).absolute()
+        try:
+            generator = cls._load(**arguments)
+        except (MemoryError, ImportError) as error:  # a library that there is no address space for
+            if not ran_out_of_memory(error):
+                raise
+            raise _loading_error(arguments["path"], error) from error
+        generator._arguments = arguments
+        return generator
+
+    @classmethod
+    def _load(
+        cls,
+        path: Path,
+        *,
+        num_threads: int | None,
+        max_length: int | None,
+        max_batch_size: int | None,
+        kv_window: int | None,
+        num_sink_tokens: int,
+        low_power: bool,
+        overflow: str,
+        keep_tokens: int,
+        reuse_prefix: bool,
+        prefix_cache_mb: int,
+        memory_limit_mb: float | None,
+        fit: bool,
+    ) -> EdgeGenerator:
+        """from_pretrained() with checked arguments."""
         if fit and memory_limit_mb is None:
             raise InvalidInputError(
                 "fit was given without memory_limit_mb (--memory-limit): say how many MiB the process may take."
             )
         if max_length is not None and kv_window is None:
-            kv_window = _room_for(max_length, ModelConfig.load(folder).gptjx.block_size)
-        prefix_cache_bytes = _pool_bytes(prefix_cache_mb)
+            kv_window = _room_for(max_length, ModelConfig.load(path).gptjx.block_size)
+        prefix_cache_bytes = prefix_cache_mb * MIB
         chunk = MAX_PREFILL_CHUNK
         if memory_limit_mb is None:
-            check_room(folder)
+            check_room(path)
         else:
             map_large_blocks()
             plan, chosen = fit_to_limit(
-                folder,
+                path,
                 memory_limit_mb,
                 fit=fit,
                 max_length=max_length,
@@ -200,14 +231,13 @@ class EdgeGenerator(ChatMethods):
             )
             if chosen:
                 chunk, kv_window = plan.prefill_chunk, plan.kv_window
-                warnings.warn(
+                warn_caller(
                     f"{'; '.join(chosen)}: the plan is {plan.peak_mib:.1f} MiB of {memory_limit_mb:g} allowed.",
                     MemoryFitWarning,
-                    stacklevel=2,
                 )
         open_decoder = functools.partial(
-            Decoder,
-            folder,
+            _open_decoder,
+            path,
             num_threads=num_threads,
             window=kv_window,
             num_sink_tokens=num_sink_tokens,
@@ -224,12 +254,12 @@ class EdgeGenerator(ChatMethods):
             else int(memory_limit_mb * MIB) - decoder.costs.shared - prefix_cache_bytes,
             max_rows=max_batch_size,
         )
-        tokenizer_file = folder / "tokenizer.json"
-        tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None
-        generator = cls(
+        tokenizer_file = path / "tokenizer.json"
+        tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.exists() else None
+        return cls(
             engine,
             tokenizer,
-            GenerationConfig.load(folder),
+            GenerationConfig.load(path),
             max_length=max_length,
             max_batch_size=max_batch_size,
             overflow=overflow,
@@ -237,8 +267,6 @@ class EdgeGenerator(ChatMethods):
             reuse_prefix=reuse_prefix,
             memory_limit_mb=memory_limit_mb,
         )
-        generator._arguments = {**arguments, "path": folder.absolute()}
-        return generator
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, a generator is its arguments: whoever unpickles it loads the model anew."""
@@ -277,7 +305,7 @@ class EdgeGenerator(ChatMethods):
             batch=batch,
             beams=beams,
             kv_window=kv_window,
-            prefix_cache_bytes=_pool_bytes(prefix_cache_mb),
+            prefix_cache_bytes=integer()("prefix_cache_mb", prefix_cache_mb) * MIB,
         )
 
     @property
@@ -300,15 +328,15 @@ class EdgeGenerator(ChatMethods):
         """What calls do where positions end, unless they say otherwise."""
         return self._settings.overflow
 
-    def generate(
-        self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any
-    ) -> GenerationResult:
+    def generate(self, inputs: Any = None, generation_config: Any = None, **options: Any) -> GenerationResult:
         """Generate a continuation of each prompt.
 
         Args:
-            inputs: a string, a list of strings, token ids (list, tuple or integer array [length]) or a list of
-                those; rows may differ in length. Strings need the model folder's tokenizer.json.
-            generation_config: options; None: the model folder's.
+            inputs: a string, a list of strings, token ids (list, tuple, integer array or tensor [length]) or a list of
+                those; rows may differ in length. Or a tensor [rows, length], or an encoding of Hugging Face's
+                tokenizers, which `**encoding` gives as well. Strings need the model folder's tokenizer.json.
+            generation_config: options: a GenerationConfig, a dict, or Hugging Face's GenerationConfig; None: the model
+                folder's.
             options: single options on top, by their names in GenerationConfig, and the callables logits_processor,
                 prefix_allowed_tokens_fn and stopping_criteria; also overflow, keep_tokens and reuse_prefix as in
                 `from_pretrained`, for this call; and the masks:
@@ -326,6 +354,7 @@ class EdgeGenerator(ChatMethods):
         Raises:
             InvalidInputError: a prompt or an option is not allowed; nothing was computed.
             NumericalError: the scores of a row are NaN or leave no token to choose; the generator stays usable.
+            OutOfMemoryError: the system has no memory for keys, values or logits; the generator stays usable.
         """
         return self._generate(inputs, generation_config, options)
 
@@ -346,7 +375,13 @@ class EdgeGenerator(ChatMethods):
         return result_of(call, generations, self.tokenizer, started)
 
     def _decide(self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any]) -> Call:
-        return self._settings.decide(inputs, config, options)
+        try:
+            return self._settings.decide(inputs, config, options)
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"there is no memory for the prompts and their masks ({error or 'none is left'}). Give fewer or "
+                "shorter ones at once, or end other programs."
+            ) from error
 
     def session(self, inputs: str | Sequence[int] = "") -> Session:
         """Begin a text that grows turn by turn.
@@ -361,7 +396,7 @@ class EdgeGenerator(ChatMethods):
             InvalidInputError: ids outside the vocabulary, or a string and no tokenizer.
         """
         session = Session(self, [], self._pin())
-        if len(inputs) > 0:
+        if not is_nothing(inputs):
             session.append(inputs)
         return session
 
@@ -376,13 +411,20 @@ class EdgeGenerator(ChatMethods):
         """
         from .engine.session_file import load_session
 
-        loaded = self._engine.call(lambda: load_session(path, self._engine.decoder, self._engine.rows))
+        path = check_path("path", path)
+        try:
+            loaded = self._engine.call(lambda: load_session(path, self._engine.decoder, self._engine.rows))
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"there is no memory for the {path.stat().st_size / MIB:.1f} MiB of keys and values in {path}. End "
+                "other programs, or raise the limit."
+            ) from error
         return Session(self, loaded.tokens, self._pin(loaded.cached), loaded.attachment)
 
     def _pin(self, tokens: Sequence[int] = ()) -> PrefixPin:
         return self._engine.prefix_cache.pin(tokens)
 
-    def _save_session(self, path: str | Path, tokens: Sequence[int], pin: PrefixPin, attachment: str) -> None:
+    def _save_session(self, path: Path, tokens: Sequence[int], pin: PrefixPin, attachment: str) -> None:
         from .engine.session_file import save_session
 
         slides = self.overflow.mode == "slide"
@@ -483,6 +525,7 @@ class EdgeGenerator(ChatMethods):
             InvalidInputError: an input or an option is not allowed; those before it were yielded.
         """
         at_most = integer(at_least=1)("max_in_flight", max_in_flight)
+        _check_several(inputs, "map", "inputs")
         return self._map(((given, generation_config) for given in inputs), at_most, options)
 
     def _map(
@@ -539,10 +582,7 @@ class EdgeGenerator(ChatMethods):
             raise InvalidInputError(
                 f"score has no option {next(iter(options))}; it takes overflow and keep_tokens."
             )
-        if isinstance(texts, str):
-            raise InvalidInputError(
-                "score takes several texts, but was given one string. Put it in a list: [text]."
-            )
+        _check_several(texts, "score", "texts")
         return self._scores(texts, overflow)
 
     def _scores(self, texts: Iterable[Any], overflow: Overflow) -> Iterator[Score]:
@@ -609,7 +649,7 @@ class EdgeGenerator(ChatMethods):
         self, inputs: Any, pooling: Pooling, normalize: bool
     ) -> tuple[Prompts, list[Sequence[Embedding]]]:
         """The texts, and their works in groups that run together."""
-        check_pooling(pooling)
+        choice(*POOLINGS)("pooling", pooling)
         flag("normalize", normalize)
         prompts = read_prompts(
             inputs, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size, max_length=None
@@ -848,6 +888,17 @@ class EdgeGenerator(ChatMethods):
         self.close()
 
 
+def _open_decoder(path: Path, **options: Any) -> Decoder:
+    try:
+        return Decoder(path, **options)
+    except MemoryError as error:  # in a forked child too
+        raise _loading_error(path, error) from error
+
+
+def _loading_error(path: Path, error: BaseException) -> OutOfMemoryError:
+    return error if isinstance(error, OutOfMemoryError) else loading_error(path, error)
+
+
 def _load(arguments: dict[str, Any]) -> EdgeGenerator:
     return EdgeGenerator.from_pretrained(**arguments)
 
@@ -886,12 +937,14 @@ def _room_for(max_length: int, block_size: int) -> int:
     return min(-(-max(max_length, 1) // _WHOLE_PAGES) * _WHOLE_PAGES, block_size)
 
 
-def _pool_bytes(prefix_cache_mb: int) -> int:
-    if isinstance(prefix_cache_mb, bool) or not isinstance(prefix_cache_mb, int) or prefix_cache_mb < 0:
+def _check_several(given: Any, function: str, name: str) -> None:
+    """Raise InvalidInputError for what is no list, iterator or the like of texts."""
+    if isinstance(given, str | bytes | Mapping):
         raise InvalidInputError(
-            f"prefix_cache_mb is {prefix_cache_mb!r}; it must be an integer of at least 0, in MiB."
+            f"{function} takes several {name}, but was given one, {shown(given)}. Put it in a list."
         )
-    return prefix_cache_mb * MIB
+    if not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
+        raise InvalidInputError(f"{name} is {shown(given)}, but must be a list, an iterator or the like.")
 
 
 def find_model(path: str | Path) -> Path:
@@ -900,7 +953,7 @@ def find_model(path: str | Path) -> Path:
     Raises:
         ModelFolderError: it is neither.
     """
-    folder = Path(path)
+    folder = check_path("path", path)
     bundled = sorted(config.parent.name for config in BUNDLED_MODELS.glob("*/config.json"))
     # Some other folder of a bundled model's name, where the command happens to run, does not hide the model.
     if folder.is_dir() and (str(path) not in bundled or (folder / "config.json").is_file()):

@@ -56,7 +56,7 @@ def test_commands_of_ours_are_understood(document: Path) -> None:
             missing = re.search("the following arguments are required", str(error))
             # In running text a command may stand without what it is given.
             assert missing, f"{document.name}: {PROGRAM} {' '.join(words)}: {error}"
-    assert seen > 3
+    assert seen > 0
 
 
 @pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))

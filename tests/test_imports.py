@@ -60,7 +60,7 @@ ORDER = (
     {"text"},
     {"model_folder"},
     {"system"},
-    {"errors", "_core"},
+    {"errors", "_core", "_pyinstaller"},
 )
 """Folders and modules of the package from top to bottom: each imports from what stands below it."""
 APART = {

@@ -118,7 +118,7 @@ def test_a_text_is_cut_back(generator: EdgeGenerator, forgetful: EdgeGenerator) 
     expected = forgetful.generate([*result.sequences[0, :45].tolist(), 8], max_new_tokens=6)
     assert result.sequences.tolist() == expected.sequences.tolist()
     for wrong in (-1, 53, True, 2.5):
-        with pytest.raises(InvalidInputError, match=r"has 52 tokens and cannot be cut to .*; give 0 to 52"):
+        with pytest.raises(InvalidInputError, match=r"num_tokens is .*, but must be an integer from 0 to 52"):
             session.truncate(wrong)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ..text.tokenizer import Tokenizer
+from .tensors import as_arrays
 
-__all__ = ["Prompts", "read_prompt", "read_prompts"]
+__all__ = ["Prompts", "is_nothing", "read_prompt", "read_prompts"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def read_prompts(
         InvalidInputError: nothing given, a prompt is empty, holds ids outside the vocabulary, is too long, or is a
             string and there is no tokenizer.
     """
+    inputs = as_arrays(inputs)
     if isinstance(inputs, str):
         prompts, is_batch = [_encode(inputs, tokenizer, "the prompt", begins)], False
     elif _is_ids(inputs):
@@ -81,6 +83,11 @@ def read_prompt(
             "one string or one list of ids at a time is taken here, not several. Give them one by one."
         )
     return prompts.ids[0]
+
+
+def is_nothing(inputs: Any) -> bool:
+    """Whether `inputs` is a text or a list without anything in it."""
+    return (isinstance(inputs, str) or _is_list(inputs)) and len(inputs) == 0
 
 
 def _is_list(value: Any) -> bool:

@@ -24,7 +24,9 @@ from ..text.tokenizer import Tokenizer
 from .attention_masks import CallMasks
 from .callbacks import Callbacks
 from .decode_options import DEFAULT_MAX_NEW_TOKENS, decide_seeds, decode_options, max_new_tokens
+from .encodings import padding_mask, take_encoding
 from .prompts import Prompts, read_prompts
+from .tensors import as_arrays
 
 __all__ = ["DEFAULT_LOOKUP_NGRAM", "Call", "Settings"]
 
@@ -77,11 +79,16 @@ class Settings:
             InvalidInputError: a prompt or an option is not allowed.
         """
         given = dict(options)
+        if inputs is None:
+            inputs = given.pop("input_ids", None)
+        inputs, padding = take_encoding(inputs, given.pop("attention_mask", None), given)
+        inputs = as_arrays(inputs)
         callbacks = Callbacks.take_from(given)
         overflow = self.overflow.take_from(given)
         reuse_prefix = flag("reuse_prefix", given.pop("reuse_prefix", self.reuse_prefix))
-        call_masks = CallMasks.take_from(given)
-        config = (config or self.generation_config).updated(**given)
+        padding = padding_mask(as_arrays(padding), inputs)
+        call_masks = CallMasks(as_arrays(given.pop("attn_mask", None)), padding)
+        config = (self.generation_config if config is None else GenerationConfig.of(config)).updated(**given)
         constraint = self._constraint(config)
         prompts = read_prompts(
             call_masks.without_padding(inputs),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import InvalidInputError, ModelFolderError
 from ..model_folder.config import read_json_object
+from ..system.regular_file import read_regular_file
 
 if TYPE_CHECKING:
     import jinja2
@@ -26,6 +27,9 @@ SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 
 DEFAULT, WITH_TOOLS = "default", "tool_use"
 """Names of templates in tokenizer_config.json: of all messages, and of those with tools where there is such a one."""
+
+_LONGEST_TEMPLATE = 2**20
+"""Bytes; the longest of well-known models have some ten KiB."""
 
 
 class ChatTemplate:
@@ -51,9 +55,9 @@ class ChatTemplate:
         file = folder / TEMPLATE_FILE
         config, more = _read(folder / TOKENIZER_CONFIG_FILE), _read(folder / SPECIAL_TOKENS_FILE)
         sources = _sources(config.get("chat_template"))
-        if file.is_file():
+        if file.exists():
             try:
-                sources[DEFAULT] = file.read_text(encoding="utf-8")
+                sources[DEFAULT] = read_regular_file(file, at_most=_LONGEST_TEMPLATE).decode()
             except (OSError, UnicodeDecodeError) as error:
                 raise ModelFolderError(f"{file} cannot be read: {error}. Copy it again.") from error
         if DEFAULT not in sources:
@@ -152,7 +156,7 @@ def _sandbox() -> jinja2.Environment:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return read_json_object(file) if file.is_file() else {}
+        return read_json_object(file) if file.exists() else {}
     except InvalidInputError as error:
         raise ModelFolderError(str(error)) from error
 

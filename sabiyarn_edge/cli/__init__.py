@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import InvalidInputError, SabiYarnError
-from . import bench, chat, doctor, embed, export, generate, info, plan, score, serve, tasks
+from . import bench, chat, doctor, embed, export, generate, info, install, plan, score, serve, tasks
 from .parser import Parser, UsageError
 from .terminal import PROGRAM, discard_output, one_line, prepare_streams, say, warnings_as_lines
 
@@ -25,7 +25,7 @@ exit codes:
   130  interrupted (Ctrl-C)
 """
 
-COMMANDS = (generate, chat, tasks, score, embed, export, info, plan, serve, bench, doctor)
+COMMANDS = (generate, chat, tasks, score, embed, export, install, info, plan, serve, bench, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, SessionFileError
 from .parser import Parser
 from .terminal import PROGRAM
 
@@ -211,6 +211,8 @@ def _open_session(generator: EdgeGenerator, file: Path, config: GenerationConfig
             f"--session goes on with one text, but num_return_sequences is {config.num_return_sequences}. Leave one of "
             "the two out."
         )
+    if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):  # now, not when the text is there
+        raise SessionFileError(f"cannot write {file}: {file.parent} is no folder that can be written to.")
     return generator.load_session(file) if file.exists() else generator.session()
 
 
@@ -297,12 +299,13 @@ def _decoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
     if options.get("eos_token_id") == "none":
         options["eos_token_id"] = None
     if arguments.stop:
-        options["stop_strings"] = arguments.stop
+        options["stop_strings"] = [as_utf8(text) for text in arguments.stop]
     if arguments.choice:
-        options["choices"] = arguments.choice
+        options["choices"] = [as_utf8(text) for text in arguments.choice]
     if arguments.json_schema is not None:
         is_text = arguments.json_schema.lstrip().startswith("{")
-        options["json_schema"] = arguments.json_schema if is_text else _read(Path(arguments.json_schema))
+        schema = arguments.json_schema
+        options["json_schema"] = as_utf8(schema) if is_text else _read(Path(schema))
     if arguments.grammar is not None:
         options["grammar"] = _read(arguments.grammar)
     for name, value in arguments.option:
@@ -321,7 +324,7 @@ def _read(file: Path) -> str:
 
 def assignment(text: str) -> tuple[str, Any]:
     """Read NAME=VALUE, whose value is JSON, a word of Python's, or plain text."""
-    name, equals, value = text.partition("=")
+    name, equals, value = as_utf8(text).partition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     if value.lower() in ("true", "false", "none"):  # as Python writes them
@@ -356,14 +359,17 @@ def read_text(argument: str) -> str:
 
 
 def as_utf8(argument: str) -> str:
-    """An argument that Python read in an ASCII locale holds its bytes as surrogates: read them as UTF-8."""
-    if argument.isascii() or not any("\udc80" <= char <= "\udcff" for char in argument):
+    """A text among the arguments. In an ASCII or Latin-1 locale Python took its bytes for other characters."""
+    has_bytes = any("\udc80" <= char <= "\udcff" for char in argument)
+    if argument.isascii() or not (has_bytes or sys.getfilesystemencoding() != "utf-8"):
         return argument
     try:
         return os.fsencode(argument).decode()
     except UnicodeError:
+        if not has_bytes:  # typed in a Latin-1 terminal
+            return argument
         raise InvalidInputError(
-            "the prompt is not UTF-8. Convert it, or give it in a UTF-8 terminal."
+            f"the text {argument!a} is not UTF-8. Convert it, or give it in a UTF-8 terminal."
         ) from None
 
 

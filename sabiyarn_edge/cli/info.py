@@ -12,12 +12,13 @@ from typing import Any
 
 from .. import __version__
 from ..chat.template import ChatTemplate
-from ..errors import ModelFolderError
-from ..model_folder.config import PORTABLE_FOLDER, ModelConfig
+from ..errors import InvalidInputError, ModelFolderError
+from ..model_folder.config import PORTABLE_FOLDER, ModelConfig, read_json_object
 from ..model_folder.graph_nodes import GraphNode, nodes_per_layer, read_nodes, stored_matrices
 from ..model_folder.weights_file import WeightsHeader
 from ..tasks.task_file import TaskFile
 from .parser import Parser
+from .terminal import printable
 
 __all__ = ["add_to", "describe", "run"]
 
@@ -45,7 +46,9 @@ def run(arguments: argparse.Namespace) -> None:
     from ..generator import find_model
 
     facts = describe(find_model(arguments.model))
-    print(json.dumps(facts, ensure_ascii=False) if arguments.json else _as_text(facts))
+    print(
+        json.dumps(facts) if arguments.json else printable(_as_text(facts))
+    )  # JSON in ASCII: nothing drives a terminal
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -56,7 +59,7 @@ def describe(folder: Path) -> dict[str, Any]:
     """
     config = ModelConfig.load(folder)
     WeightsHeader.read(folder / config.weights_file)  # raises if it is truncated
-    nodes = _nodes(config, folder)
+    nodes, layers, weights = _graph(config, folder)
     shape = config.gptjx
     return {
         "folder": str(folder),
@@ -64,10 +67,10 @@ def describe(folder: Path) -> dict[str, Any]:
         "head_dim": shape.head_dim,
         "parameters": _parameters(folder),
         "dtype": config.dtype,
-        "weights": _weights(nodes),
+        "weights": weights,
         "graph": {
             "nodes": len(nodes),
-            "nodes_per_layer": nodes_per_layer(nodes),
+            "nodes_per_layer": layers,
             "operators": dict(Counter(node.operator for node in nodes).most_common()),
         },
         "kv_cache_dtype": config.kv_cache_dtype,
@@ -90,12 +93,16 @@ def describe(folder: Path) -> dict[str, Any]:
     }
 
 
-def _nodes(config: ModelConfig, folder: Path) -> list[GraphNode]:
-    """Return the nodes of the graph file. onnxruntime merges and drops some of them when it loads it."""
+def _graph(config: ModelConfig, folder: Path) -> tuple[list[GraphNode], list[int], list[dict[str, Any]]]:
+    """The nodes of the graph file, their number in each layer, and how matrices are stored.
+
+    onnxruntime merges and drops some nodes when it loads the file.
+    """
     content = config.read_graph(folder)
     try:
-        return read_nodes(content)
-    except (ValueError, KeyError) as error:
+        nodes = read_nodes(content)
+        return nodes, nodes_per_layer(nodes), _weights(nodes)
+    except ValueError as error:
         path = folder / config.graph
         raise ModelFolderError(f"{path} is damaged ({error}). Copy the model folder again.") from error
 
@@ -114,8 +121,8 @@ def _weights(nodes: list[GraphNode]) -> list[dict[str, Any]]:
 def _parameters(folder: Path) -> int | None:
     """Return the export's count of parameters: config.json does not tell which layer norms have a bias."""
     try:
-        counted = json.loads((folder / "export_report.json").read_text(encoding="utf-8"))["parameters"]
-    except (OSError, ValueError, KeyError, TypeError):
+        counted = read_json_object(folder / "export_report.json")["parameters"]
+    except (InvalidInputError, KeyError):
         return None  # the report is for people, and a model runs without it
     return counted if isinstance(counted, int) else None
 

@@ -6,7 +6,6 @@ import argparse
 import functools
 import itertools
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from ..errors import InvalidInputError
 from .generate import DEFAULT_MODEL, as_utf8, assignment, read_text
 from .parser import Parser
 from .terminal import PROGRAM
-from .text_lines import decoded_lines
+from .text_lines import decoded_lines, opened
 
 if TYPE_CHECKING:
     from ..generator import EdgeGenerator
@@ -193,7 +192,7 @@ def run_task(arguments: argparse.Namespace, *, verb: Verb) -> None:
 def _classifier(generator: EdgeGenerator, labels: str) -> tuple[str, list[str] | None]:
     """The task, and the labels to give it."""
     if "," in labels:
-        return "classify", [label.strip() for label in labels.split(",")]
+        return "classify", [as_utf8(label.strip()) for label in labels.split(",")]
     return generator.tasks.classifier(labels, "--labels").name, None
 
 
@@ -201,7 +200,7 @@ def _lines(argument: str) -> Iterator[str]:
     if argument != "-":
         yield from as_utf8(argument).splitlines()
     else:
-        yield from decoded_lines(sys.stdin.buffer)
+        yield from decoded_lines(opened("-"))
 
 
 def _grouped(lines: Iterable[str]) -> Iterator[list[str]]:

@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def opened(name: str) -> BinaryIO:
     """Open the file, or standard input if it is called "-"."""
     if name == "-":
+        if sys.stdin is None:  # closed by the shell (<&-)
+            raise InvalidInputError("standard input is closed. Give a file, or texts through a pipe.")
         return sys.stdin.buffer
     try:
         return Path(name).open("rb")

@@ -18,11 +18,14 @@ BASE = 26 * MIB
 
 
 def examine_model(system: System, model: str) -> Finding:
-    """Check all bytes of the model against their hashes, which loading does not, and its plan against the memory."""
+    """Read every file of the model, all bytes against their hashes, and hold its plan against the memory."""
     try:
         from ..generator import find_model
         from ..model_folder.weights_file import hash_weights_file
+        from ..options.generation_config import GenerationConfig
         from ..planning.memory_plan import plan_memory
+        from ..tasks.task_file import TaskFile
+        from ..text.tokenizer import TOKENIZER_FILE, Tokenizer
     except ImportError as error:
         text = f"{model} is not looked at, since the package does not load ({error})"
         return Finding("model", "problem", text, "Solve the problems above first.")
@@ -38,6 +41,11 @@ def examine_model(system: System, model: str) -> Finding:
                 f"and config.json says {config.weights_hash[:12]}..."
             )
             return Finding("model", "problem", text, "Copy the model folder again.")
+        GenerationConfig.load(folder)
+        TaskFile.load(folder)
+        has_tokenizer = (folder / TOKENIZER_FILE).exists()
+        if has_tokenizer:
+            Tokenizer.from_file(folder / TOKENIZER_FILE)
         positions = min(POSITIONS, config.gptjx.block_size)
         plan = plan_memory(folder, max_length=positions)
         lazy = plan_memory(folder, max_length=2, prompt_length=1)
@@ -56,6 +64,9 @@ def examine_model(system: System, model: str) -> Finding:
         f"{folder}: {own / MIB:.0f} MiB of private memory for {positions} positions (Python and libraries included), "
         f"and {mapped / MIB:.0f} MiB of mapped weights"
     )
+    if not has_tokenizer and (available is None or own <= available):
+        text = f"{folder} has no {TOKENIZER_FILE}: it takes and gives token ids only"
+        return Finding("model", "warning", text, "Put the checkpoint's tokenizer.json into it.", facts)
     if available is None:
         return Finding("model", "ok", text, facts=facts)
     text += f"; {available / MIB:.0f} MiB are available"

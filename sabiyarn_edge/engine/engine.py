@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, OutOfMemoryError
 from ..system.process_memory import return_free_memory
 from .decoder import Decoder
 from .prefix_cache import PrefixCache
@@ -183,6 +183,19 @@ class Engine:
             )
         return _Notified(self)
 
+    def _started_thread(self) -> threading.Thread:
+        thread = threading.Thread(target=self._work_on, name="sabiyarn_edge", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system gives none
+            self._arrived.clear()
+            self._calls.clear()
+            raise OutOfMemoryError(
+                f"the system gives this process no further thread ({error}): a thread needs up to 8 MiB of address "
+                "space for its stack. End other programs, or raise the limit (ulimit -v, ulimit -u)."
+            ) from error
+        return thread
+
     def _work_on(self) -> None:
         while True:
             with self._wake:
@@ -238,13 +251,14 @@ class _Notified:
 
     def __exit__(self, kind: object, *_: object) -> None:
         engine = self._engine
-        if kind is None:
-            if engine._thread is None:
-                engine._thread = threading.Thread(target=engine._work_on, name="sabiyarn_edge", daemon=True)
-                engine._thread.start()
-            engine._scheduler.called = True
-            engine._wake.notify()
-        engine._wake.release()
+        try:
+            if kind is None:
+                if engine._thread is None:
+                    engine._thread = engine._started_thread()
+                engine._scheduler.called = True
+                engine._wake.notify()
+        finally:
+            engine._wake.release()
 
 
 class _Call:

@@ -15,6 +15,7 @@ set of weights, so a file is refused by every other model, another quantization 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from ..errors import InvalidInputError, SessionFileError
 from ..model_folder.config import ModelConfig
 from ..system.atomic_write import atomic_file
+from ..system.regular_file import check_regular_file
 from .decoder import Decoder
 from .rows import Rows
 
@@ -157,8 +159,10 @@ def load_session(path: str | Path, decoder: Decoder, rows: Rows) -> LoadedSessio
     """
     path = Path(path)
     try:
-        content = np.memmap(path, np.uint8, "r") if path.stat().st_size > 0 else np.empty(0, np.uint8)
+        content = np.memmap(path, np.uint8, "r") if check_regular_file(path) > 0 else np.empty(0, np.uint8)
     except OSError as error:
+        if error.errno == errno.ENOMEM:  # no address space to map it
+            raise MemoryError(str(error)) from error
         raise SessionFileError(f"cannot read {path}: {error.strerror or error}.") from error
     header, start = _read_header(content, path)
     header = _check_model(header, decoder.config, path)
@@ -168,19 +172,30 @@ def load_session(path: str | Path, decoder: Decoder, rows: Rows) -> LoadedSessio
             f"{path} holds keys and values of {header.num_cached} tokens, but kv_window is {decoder.window}. Load the "
             "model with a larger kv_window."
         )
-    text_end = start + 4 * header.num_tokens
-    end = text_end + 4 * header.num_cached
-    tokens, cached = (content[a:b].view("<i4").tolist() for a, b in ((start, text_end), (text_end, end)))
+    end = start + 4 * (header.num_tokens + header.num_cached)
+    ids = content[start:end].view("<i4")
+    vocab_size = decoder.config.gptjx.vocab_size
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        outside = ids[(ids < 0) | (ids >= vocab_size)][0]
+        _refuse_damaged(
+            path, f"it holds the token id {outside}, and ids of this model are 0 to {vocab_size - 1}"
+        )
+    tokens, cached = ids[: header.num_tokens].tolist(), ids[header.num_tokens :].tolist()
     key_values = content[end:-_DIGEST_BYTES].view(_little_endian(header.kv_cache_dtype))
     if cached:
-        rows.reserve(len(cached))
-        row = rows.take()
-        decoder.kv_cache.write(row.index, key_values.reshape(header.key_values_shape))
-        row.tokens = [int(token) for token in cached]
+        row = None
+        try:
+            rows.reserve(len(cached))
+            row = rows.take()
+            decoder.kv_cache.write(row.index, key_values.reshape(header.key_values_shape))
+        except MemoryError:
+            if decoder.kv_cache.num_rows == 0:  # it was emptied for want of memory
+                rows.reset()
+            rows.end([row] if row else [], keep=False)
+            raise
+        row.tokens = list(cached)
         rows.end([row], keep=True)
-    return LoadedSession(
-        [int(token) for token in tokens], [int(token) for token in cached], header.attachment
-    )
+    return LoadedSession(tokens, cached, header.attachment)
 
 
 def _parts(

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..chat.template import SPECIAL_TOKENS_FILE, TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
-from ..errors import CheckpointError, ModelFolderError
+from ..errors import CheckpointError, InvalidInputError, ModelFolderError
+from ..model_folder.config import read_json_object
 from ..modeling.checkpoint import is_token_id
 from ..options.generation_config import GENERATION_CONFIG_FILE
 from ..tasks.family import family_tasks
@@ -155,8 +156,7 @@ def _read_object(path: Path, notes: list[str]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        notes.append(f"{path} could not be read ({error}) and was left out.")
+        return read_json_object(path)
+    except InvalidInputError as error:
+        notes.append(f"{error} It was left out.")
         return {}
-    return values if isinstance(values, dict) else {}

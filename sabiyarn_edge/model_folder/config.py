@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError, ModelFolderError
+from ..errors import InvalidInputError, ModelFolderError, shown
+from ..system.regular_file import read_regular_file
 
 __all__ = [
     "CONFIG_FILE",
@@ -31,6 +32,15 @@ KV_CACHE_DTYPES = ("float32", "float16")
 _KV_VALUE_BYTES = {"float16": 2, "float32": 4, "int8": 1}
 EXPORTED_KV_CACHE_DTYPES = tuple(_KV_VALUE_BYTES)
 """KV cache types of exported graphs. int8 needs scales, which an export measures."""
+
+_LARGEST = 2**31 - 1
+"""Largest size: the core keeps ids and positions in 32 bits."""
+_LONGEST_JSON = 64 * 2**20
+"""Bytes of a JSON file; the longest known, indexes of shards, have a few MiB."""
+_LONGEST_GRAPH = 256 * 2**20
+"""Bytes of a graph. Its matrices stand in the weights' file: SabiYarn-125M's graph has 0.5 MiB."""
+_INLINE_BYTES = 16 * 1024
+"""Smaller tensors may stand in the graph."""
 
 _MAY_BE_NULL = ("dropout", "bias", "use_kv_cache", "kv_cache_dtype", "max_batch_size")
 """Settings, as against sizes, which every config must state."""
@@ -68,19 +78,21 @@ class GPTJXConfig:
     def __post_init__(self) -> None:
         for name in ("block_size", "vocab_size", "n_layer", "n_heads", "n_embd", "max_batch_size"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidInputError(f"{name} is {value!r}; it must be an integer of at least 1.")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
+                raise InvalidInputError(
+                    f"{name} is {shown(value)}; it must be an integer of at least 1 and at most {_LARGEST}."
+                )
         for name in ("bias", "use_kv_cache"):
             value = getattr(self, name)
             if not isinstance(value, bool):
-                raise InvalidInputError(f"{name} is {value!r}; it must be true or false.")
+                raise InvalidInputError(f"{name} is {shown(value)}; it must be true or false.")
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float):
-            raise InvalidInputError(f"dropout is {self.dropout!r}; it must be a number in [0, 1).")
+            raise InvalidInputError(f"dropout is {shown(self.dropout)}; it must be a number in [0, 1).")
         if not 0.0 <= self.dropout < 1.0:
             raise InvalidInputError(f"dropout is {self.dropout}; it must be in [0, 1).")
         if self.kv_cache_dtype not in KV_CACHE_DTYPES:
             allowed = " or ".join(repr(name) for name in KV_CACHE_DTYPES)
-            raise InvalidInputError(f"kv_cache_dtype is {self.kv_cache_dtype!r}; it must be {allowed}.")
+            raise InvalidInputError(f"kv_cache_dtype is {shown(self.kv_cache_dtype)}; it must be {allowed}.")
         if self.n_embd % self.n_heads != 0:
             raise InvalidInputError(
                 f"n_embd is {self.n_embd} and n_heads is {self.n_heads}: n_heads must divide n_embd."
@@ -132,7 +144,7 @@ class GPTJXConfig:
 def read_json_object(path: str | Path) -> dict[str, Any]:
     """Read the JSON object in a UTF-8 file. Raises InvalidInputError, which names the file, if there is none."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        values = json.loads(read_regular_file(path, at_most=_LONGEST_JSON).decode("utf-8-sig"))
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; [[[[...
@@ -193,7 +205,9 @@ class ModelConfig:
             )
         version = ours.get("format_version")
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-            raise InvalidInputError(f"format_version is {version!r}; it must be an integer of at least 1.")
+            raise InvalidInputError(
+                f"format_version is {shown(version)}; it must be an integer of at least 1."
+            )
         if version > FORMAT_VERSION:
             raise InvalidInputError(
                 f"format_version is {version}, and this sabiyarn_edge reads up to {FORMAT_VERSION}. "
@@ -218,17 +232,27 @@ class ModelConfig:
         for name in ("dtype", "weights_file", "weights_hash", "graph_hash"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
-                raise InvalidInputError(f"{name} is {value!r}; it must be a text.")
+                raise InvalidInputError(f"{name} is {shown(value)}; it must be a text.")
         if self.kv_cache_dtype not in EXPORTED_KV_CACHE_DTYPES:
             raise InvalidInputError(
-                f"kv_cache_dtype is {self.kv_cache_dtype!r}; it must be one of {EXPORTED_KV_CACHE_DTYPES}."
+                f"kv_cache_dtype is {shown(self.kv_cache_dtype)}; it must be one of {EXPORTED_KV_CACHE_DTYPES}."
             )
         if (
             isinstance(self.weights_bytes, bool)
             or not isinstance(self.weights_bytes, int)
             or self.weights_bytes < 0
         ):
-            raise InvalidInputError(f"weights_bytes is {self.weights_bytes!r}; it must be a number of bytes.")
+            raise InvalidInputError(
+                f"weights_bytes is {shown(self.weights_bytes)}; it must be a number of bytes."
+            )
+        for name in ("vocab_size", "block_size"):
+            # At least 4 bits for each number of an embedding. What is computed for each id or position is bounded so.
+            size, width = getattr(self.gptjx, name), self.gptjx.n_embd
+            if size * width // 2 > max(self.weights_bytes, _INLINE_BYTES):
+                raise InvalidInputError(
+                    f"{name} is {size} and n_embd is {width}, but weights_bytes is {self.weights_bytes}: the weights "
+                    "cannot hold such a table. Copy the whole model folder again."
+                )
         for name in (self.weights_file, self.graph):
             # A folder may come from anywhere: its config must not make us open files outside it.
             if not _is_file_name(name):
@@ -247,7 +271,7 @@ class ModelConfig:
         """
         path = Path(folder) / self.graph
         try:
-            content = path.read_bytes()
+            content = read_regular_file(path, at_most=_LONGEST_GRAPH)
         except OSError as error:
             raise ModelFolderError(
                 f"cannot read {path}: {error.strerror or error}. Copy the model folder again, or export the "

@@ -39,7 +39,8 @@ def generate(
     callbacks = Callbacks.take_from(options)
     overflow = Overflow("slide").take_from(options)
     tokenizer = options.pop("tokenizer", None)
-    config = (generation_config or model.generation_config).updated(**options)
+    given = model.generation_config if generation_config is None else GenerationConfig.of(generation_config)
+    config = given.updated(**options)
     constraint = ConstraintCompiler(tokenizer, model.config.vocab_size).constraint_of(config)
     use_cache = model.config.use_kv_cache if use_cache is None else use_cache
     positions, slides = model.config.block_size, overflow.mode == "slide"

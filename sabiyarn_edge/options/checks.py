@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import math
 import operator
+import os
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 
 __all__ = [
     "Check",
@@ -24,6 +26,8 @@ __all__ = [
     "many",
     "number",
     "one_or_many",
+    "optional",
+    "path",
     "text",
     "texts",
 ]
@@ -36,7 +40,7 @@ LARGEST = 2**31 - 1
 
 
 def _refuse(name: str, value: Any, allowed: str, hint: str = "") -> InvalidInputError:
-    return InvalidInputError(f"{name} is {value!r}, but must be {allowed}.{' ' + hint if hint else ''}")
+    return InvalidInputError(f"{name} is {shown(value)}, but must be {allowed}.{' ' + hint if hint else ''}")
 
 
 def integer(*, at_least: int = 0, at_most: int = LARGEST, hint: str = "") -> Check:
@@ -74,9 +78,8 @@ def number(
     allowed = " ".join(["a finite number", " and ".join(bounds)]).strip()
 
     def check(name: str, value: Any) -> float:
-        good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
         if (
-            not good
+            not _is_finite(value)
             or (above is not None and not value > above)
             or (at_least is not None and not value >= at_least)
             or (below is not None and not value < below)
@@ -86,6 +89,13 @@ def number(
         return float(value)
 
     return check
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer or a fraction beyond all floats
+        return False
 
 
 def flag(name: str, value: Any) -> bool:
@@ -114,6 +124,23 @@ def text(name: str, value: Any) -> str:
     return value
 
 
+def path(name: str, value: Any) -> Path:
+    """Check for the name of a file or folder, a text or a pathlib.Path, that this system takes."""
+    try:
+        found = os.fspath(value)
+        good = isinstance(found, str) and bool(found) and b"\0" not in os.fsencode(found)
+    except (TypeError, UnicodeEncodeError):  # no path; half a surrogate pair
+        good = False
+    if not good:
+        raise _refuse(name, value, "a path: a text of at least one character, or a pathlib.Path")
+    return Path(found)
+
+
+def optional(check: Check) -> Check:
+    """Make a check for None, or for a value that passes `check`."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
 def many(check: Check, *, may_be_empty: bool = True) -> Check:
     """Make a check for a list (or tuple, set, array) of values that pass `check`.
 
@@ -121,7 +148,7 @@ def many(check: Check, *, may_be_empty: bool = True) -> Check:
     """
 
     def check_all(name: str, value: Any) -> tuple[Any, ...] | None:
-        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        if not _is_list(value):
             raise _refuse(name, value, "a list")
         items = tuple(check(f"{name}[{index}]", item) for index, item in enumerate(value))
         if not items and not may_be_empty:
@@ -136,8 +163,7 @@ def one_or_many(check: Check) -> Check:
     check_all = many(check)
 
     def check_either(name: str, value: Any) -> Any:
-        is_list = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
-        return check_all(name, value) if is_list else check(name, value)
+        return check_all(name, value) if _is_list(value) else check(name, value)
 
     return check_either
 
@@ -192,13 +218,22 @@ def _is_utf8(value: str) -> bool:
 def bias_of_sequences(name: str, value: Any) -> tuple[tuple[tuple[int, ...], float], ...] | None:
     """Check for {(id, ...): bias} or [[[id, ...], bias], ...]. The normal form is a tuple of ((id, ...), bias)."""
     pairs = value.items() if isinstance(value, Mapping) else value
-    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
+    if not _is_list(pairs):
         raise _refuse(name, value, "a dict {(id, ...): bias} or a list of [[id, ...], bias]")
     check_ids, check_bias = many(integer(), may_be_empty=False), number()
     biases = {}
     for pair in pairs:
-        if isinstance(pair, str | bytes) or not isinstance(pair, Iterable) or len(entry := tuple(pair)) != 2:
+        if not _is_list(pair) or len(entry := tuple(pair)) != 2:
             raise _refuse(f"an entry of {name}", pair, "[[id, ...], bias]")
         ids = check_ids(f"the ids of an entry of {name}", entry[0])
         biases[ids] = check_bias(f"the bias of {list(ids)} in {name}", entry[1])
     return tuple(biases.items()) or None
+
+
+def _is_list(value: Any) -> bool:
+    """Whether `value` holds others; an array of no dimension is a number."""
+    return (
+        isinstance(value, Iterable)
+        and not isinstance(value, str | bytes | Mapping)
+        and getattr(value, "ndim", 1) > 0
+    )

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from .fields import OptionFields
 
-__all__ = ["contradictions", "forbidding_options", "reasons_to_be_unused"]
+__all__ = ["SAMPLING_ONLY", "contradictions", "forbidding_options", "reasons_to_be_unused"]
 
-_SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _BEAMS_ONLY = ("length_penalty", "early_stopping")
 _FORBIDDING = (
     "no_repeat_ngram_size",
@@ -32,7 +32,7 @@ def contradictions(options: OptionFields) -> Iterator[str]:
 def reasons_to_be_unused(options: OptionFields) -> Iterator[tuple[str, str]]:
     """Yield (option, reason) for each option that changes nothing whatever its value is."""
     if not options.do_sample:
-        yield from ((name, "do_sample is False") for name in _SAMPLING_ONLY)
+        yield from ((name, "do_sample is False") for name in SAMPLING_ONLY)
     if options.num_beams == 1:
         yield from ((name, "num_beams is 1") for name in _BEAMS_ONLY)
     if options.max_new_tokens is not None:

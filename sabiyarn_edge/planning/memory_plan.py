@@ -31,6 +31,7 @@ __all__ = [
     "MemoryPlan",
     "check_room",
     "fit_to_limit",
+    "loading_error",
     "plan_memory",
     "ring_size",
     "window_slack",
@@ -248,6 +249,25 @@ def check_room(folder: Path, *, root: Path = Path("/")) -> None:
             "End other programs, add swap, or raise the limit. `sabiyarn-edge plan` tells more; memory_limit_mb "
             "(--memory-limit) puts a number of yours in place of this."
         )
+
+
+def loading_error(folder: Path, error: BaseException) -> OutOfMemoryError:
+    """What to raise if loading ran out of memory or of address space, with what it takes.
+
+    Args:
+        error: what came.
+    """
+    try:
+        plan = plan_memory(folder, max_length=2, prompt_length=1)
+        needed = (
+            f"that takes {plan.peak / MIB:.1f} MiB, and address space for {plan.weights_mapped / MIB:.1f} MiB of "
+            f"mapped weights ({error or 'none is left'})"
+        )
+    except MemoryError:
+        needed = "not even to read its config.json"
+    return OutOfMemoryError(
+        f"there is no memory to load {folder}: {needed}. End other programs, add swap, or raise the limit (ulimit -v)."
+    )
 
 
 def _advice(plan: MemoryPlan, limit_mib: float, fit: bool) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core import derived_seed
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 from ..options.generation_config import GenerationConfig
 from ..options.overflow import Overflow
 from ..text.tokenizer import Tokenizer
@@ -264,14 +264,14 @@ def _check_labels(task: Task, given: Sequence[str] | None) -> tuple[str, ...]:
     if task.labels:
         raise InvalidInputError(f"the task {task.name} has labels of its own: {', '.join(task.labels)}.")
     if isinstance(given, str):
-        raise InvalidInputError(f"labels is {given!r}; it must be a list of labels.")
+        raise InvalidInputError(f"labels is {shown(given)}; it must be a list of labels.")
     labels = tuple(given)
     for index, label in enumerate(labels):
         if not isinstance(label, str) or not label.strip():
-            raise InvalidInputError(f"labels[{index}] is {label!r}; it must be a text.")
+            raise InvalidInputError(f"labels[{index}] is {shown(label)}; it must be a text.")
         if label in labels[:index]:
             raise InvalidInputError(
-                f"labels[{index}] is {label!r}, which the list has already. Give it once."
+                f"labels[{index}] is {shown(label)}, which the list has already. Give it once."
             )
     if len(labels) < 2:
         raise InvalidInputError(f"{len(labels)} label is no choice. Give at least two.")

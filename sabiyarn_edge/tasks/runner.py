@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..errors import InvalidInputError
 from ..options.checks import flag
+from ..options.generation_config import check_options
+from ..system.caller_warning import warn_caller
 from ..text.tokenizer import check_characters
 from .planned_task import PlannedTask, TaskModel
 from .task import Task
@@ -102,7 +103,9 @@ class TaskRunner:
         if source is not None and task.sources:
             task.source(source)
         rows, is_batch = _rows(task, slots)
-        return PlannedTask(self._generator, task, rows, labels, options or {}, special_tokens), is_batch
+        options = {} if options is None else options
+        check_options("options", options)
+        return PlannedTask(self._generator, task, rows, labels, options, special_tokens), is_batch
 
     def _texts(self, planned: PlannedTask) -> list[str]:
         """What the model writes behind each prompt."""
@@ -111,11 +114,10 @@ class TaskRunner:
             texts.append(result.text or "")
             num_cut += result.finish_reasons[0] not in ("eos", "stop")
         if num_cut:
-            warnings.warn(
+            warn_caller(
                 f"{num_cut} of {len(texts)} answers of the task {planned.task.name} were cut: no end token within "
                 "max_new_tokens, max_time or the model's positions. Give shorter texts, or raise these options.",
                 CutAnswerWarning,
-                stacklevel=2,
             )
         return texts
 

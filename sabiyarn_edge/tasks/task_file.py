@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import InvalidInputError, ModelFolderError
+from ..errors import InvalidInputError, ModelFolderError, shown
 from ..options.generation_config import GenerationConfig
+from ..system.regular_file import read_regular_file
 from .json_lines import line_of
 from .names import find_name, fold
 from .task import ANSWERS, TEXT_SLOT, Language, Task
@@ -22,6 +23,8 @@ __all__ = ["TASKS_FILE", "TaskFile"]
 
 TASKS_FILE = "tasks.json"
 FORMAT_VERSION = 1
+_LONGEST_FILE = 16 * 2**20
+"""Bytes of a tasks.json; SabiYarn's has 5 KiB."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NO_SLOTS = ("labels", "model", "options", "self", "source", "special_tokens", "stream")
@@ -63,7 +66,7 @@ class TaskFile:
             InvalidInputError: it cannot be read, or something in it is not allowed; names the line.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8-sig")
+            text = read_regular_file(path, at_most=_LONGEST_FILE).decode("utf-8-sig")
         except OSError as error:
             raise InvalidInputError(f"cannot read {path}: {error.strerror or error}.") from error
         except UnicodeDecodeError as error:
@@ -121,7 +124,7 @@ class TaskFile:
         labelled = [task.name for task in self.tasks.values() if task.labels]
         if self.tasks and not labelled:
             raise InvalidInputError(
-                f"this model has no task with labels of its own, so {what} cannot be {name!r}; it has "
+                f"this model has no task with labels of its own, so {what} cannot be {shown(name)}; it has "
                 f"{', '.join(self.tasks)}."
             )
         return self.task(find_name(what, name, dict.fromkeys(labelled, ())) if labelled else name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError, ModelFolderError
+from ..system.regular_file import read_regular_file
 from .normalization import letter_normalizer
 from .parts import PartEncoder
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["TOKENIZER_FILE", "Tokenizer", "check_characters"]
 
 TOKENIZER_FILE = "tokenizer.json"
+_LONGEST_FILE = 256 * 2**20
+"""Bytes of a tokenizer.json. SabiYarn's has 3 MiB, the largest of well-known models 33."""
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _PREFIX = re.compile(rb'"continuing_subword_prefix"\s*:\s*"[^"]')
@@ -50,10 +53,15 @@ class Tokenizer:
         """
         import tokenizers  # here, since a model without a tokenizer needs no such library
 
-        if not Path(path).is_file():
-            raise ModelFolderError(f"there is no file {path}. Without a tokenizer, give ids instead of text.")
         try:
-            content = Path(path).read_bytes()
+            content = read_regular_file(path, at_most=_LONGEST_FILE)
+        except FileNotFoundError:
+            raise ModelFolderError(
+                f"there is no file {path}. Without a tokenizer, give ids instead of text."
+            ) from None
+        except OSError as error:
+            raise ModelFolderError(f"cannot read {path}: {error.strerror or error}.") from error
+        try:
             _check_merges(content)
             return cls(tokenizers.Tokenizer.from_buffer(content))
         except (KeyboardInterrupt, SystemExit):
@@ -212,10 +220,8 @@ def _check_merges(content: bytes) -> None:
     if not _PREFIX.search(content):
         return
     model = json.loads(content)["model"]
-    if "merges" not in model:  # WordPiece has the prefix and no merges
-        return
     cut = len(model["continuing_subword_prefix"].encode())
-    for merge in model["merges"]:
+    for merge in model.get("merges", ()):  # WordPiece has none, and cuts nothing
         token = (merge.split(" ") if isinstance(merge, str) else merge)[1]
         rest = token.encode()[cut:]
         if rest and rest[0] & 0xC0 == 0x80:  # inside a UTF-8 sequence

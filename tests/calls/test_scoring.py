@@ -124,7 +124,7 @@ def test_bad_texts_are_refused(exported: Exported) -> None:
         list(generator.score([[1] * 25]))
     with pytest.raises(InvalidInputError, match="empty"):
         list(generator.score([[1], []]))
-    with pytest.raises(InvalidInputError, match="given one string"):
+    with pytest.raises(InvalidInputError, match="given one, 'text'"):
         generator.score("text")
     with pytest.raises(InvalidInputError, match="is a int; it must be"):  # one text's ids, not a text each
         list(generator.score([1, 2, 3]))

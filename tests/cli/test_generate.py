@@ -322,10 +322,10 @@ def test_a_lack_of_memory_is_one_line(run, recorder):
         ([PROMPT, "--option", "logits_processor=x"], "logits_processor is a function"),
         ([PROMPT, "--option", "suppress_tokens=[320]"],
          "suppress_tokens holds 320, but the vocabulary has ids 0 to 319"),
-        ([PROMPT, "--kv-window", "1"], "kv_window is 1; it must be between 2 and the model's block_size 96"),
+        ([PROMPT, "--kv-window", "1"], "kv_window is 1, but must be an integer of at least 2"),
         ([PROMPT, "--num-sink-tokens", "-1"], "num_sink_tokens is -1"),
         ([PROMPT, "--threads", "0"], "num_threads is 0"),
-        (["ab\udcffcd"], "the prompt is not UTF-8"),
+        (["ab\udcffcd"], "is not UTF-8"),
         (["ab\ud800cd"], "half a surrogate pair"),
     ],
 )  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 
 from sabiyarn_edge.doctor.model import BASE, examine_model
 from sabiyarn_edge.doctor.system import System
+from sabiyarn_edge.generator import find_model
 from sabiyarn_edge.planning.memory_plan import plan_memory
 from tests.doctor.boards import board
 
@@ -91,3 +92,22 @@ def test_a_flipped_bit_of_a_weight_is_found(tmp_path: Path) -> None:
     assert found.status == "problem"
     assert "weights.bin is damaged" in found.text
     assert found.remedy == "Copy the model folder again."
+
+
+def test_a_model_without_a_tokenizer_is_a_warning(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(find_model("nano"), folder)
+    (folder / "tokenizer.json").unlink()
+    found = examine_model(System(), str(folder))
+    assert found.status == "warning"
+    assert "token ids only" in found.text
+
+
+@pytest.mark.parametrize("name", ["tasks.json", "tokenizer.json", "generation_config.json"])
+def test_a_broken_file_beside_the_graph_is_a_problem(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(find_model("nano"), folder)
+    (folder / name).write_text('{"tasks":', encoding="utf-8")
+    found = examine_model(System(), str(folder))
+    assert found.status == "problem"
+    assert name in found.text
