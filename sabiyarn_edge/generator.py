@@ -18,6 +18,7 @@ from .calls.choices import MAX_BRANCHES, ChoiceScoring
 from .calls.embedding import Embedding, check_pooling
 from .calls.holding import Holding
 from .calls.outcome import result_of
+from .calls.pending import Pending
 from .calls.pooling import Pooling
 from .calls.prompts import Prompts, read_prompt, read_prompts
 from .calls.request import Call, Settings
@@ -277,6 +278,11 @@ class EdgeGenerator:
         )
 
     @property
+    def folder(self) -> Path:
+        """The model folder."""
+        return self._engine.decoder.folder
+
+    @property
     def config(self) -> ModelConfig:
         """The model folder's config.json."""
         return self._engine.decoder.config
@@ -488,7 +494,7 @@ class EdgeGenerator:
         options: dict[str, Any],
     ) -> Iterator[GenerationResult]:
         """map() over (input, its options)."""
-        running: deque[tuple[Call, list[Generation], float]] = deque()
+        running: deque[Pending] = deque()
         refused: Exception | None = None
         try:
             while True:
@@ -496,23 +502,27 @@ class EdgeGenerator:
                     for given, config in itertools.islice(
                         inputs, 0 if refused else max_in_flight - len(running)
                     ):
-                        started = time.perf_counter()
-                        call = self._decide(given, config, dict(options))
-                        generations = _generations(call)
-                        self._engine.submit(generations)
-                        running.append((call, generations, started))
+                        pending = self._prepare(given, config, options)
+                        self._engine.submit(pending.works)
+                        running.append(pending)
                 except Exception as error:  # those before it are yielded first
                     refused = error
                 if not running:
                     if refused is not None:
                         raise refused
                     return
-                call, generations, started = running.popleft()
-                self._engine.wait(generations)
-                yield result_of(call, generations, self.tokenizer, started)
+                pending = running.popleft()
+                self._engine.wait(pending.works)
+                yield pending.result()
         finally:
-            for _, generations, _ in running:
-                self._engine.abandon(generations)
+            for pending in running:
+                self._engine.abandon(pending.works)
+
+    def _prepare(self, inputs: Any, config: GenerationConfig | None, options: Mapping[str, Any]) -> Pending:
+        """A checked call of generate whose works are not submitted yet."""
+        started = time.perf_counter()
+        call = self._decide(inputs, config, dict(options))
+        return Pending(call, _generations(call), self.tokenizer, started)
 
     def score(self, texts: Iterable[Any], **options: Any) -> Iterator[Score]:
         """Say how likely the model finds texts, one by one as they are asked for.
@@ -758,15 +768,22 @@ class EdgeGenerator:
         self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
     ) -> list[NDArray[np.float64]]:
         """The log-probability of each choice of each prompt; all are ids."""
+        works = self._choice_works(prompts, choices)
+        for together in _groups(works, [len(prompt) for prompt in prompts]):
+            self._engine.run(together)
+        return [work.log_probs for work in works]
+
+    def _choice_works(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
+    ) -> list[ChoiceScoring]:
+        """The works that score the choices of each prompt."""
         works = []
         for prompt, continuations in zip(prompts, choices, strict=True):
             longest, rows = max(map(len, continuations)), min(len(continuations), MAX_BRANCHES)
             needed = self._settings.choice_bytes(len(prompt), longest, rows)
             reuse = self._settings.reuse_prefix
             works.append(ChoiceScoring(prompt, continuations, reuse_prefix=reuse, needed_bytes=needed))
-        for together in _groups(works, [len(prompt) for prompt in prompts]):
-            self._engine.run(together)
-        return [work.log_probs for work in works]
+        return works
 
     def cancel(self) -> None:
         """End all calls that are running in other threads within a step of the model.

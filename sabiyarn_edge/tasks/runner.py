@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._core import derived_seed
 from ..errors import InvalidInputError
@@ -21,7 +22,7 @@ from .task import TEXT_SLOT, Task
 from .task_file import TaskFile
 from .units import split_units
 
-__all__ = ["CutAnswerWarning", "TaskRunner"]
+__all__ = ["CutAnswerWarning", "PreparedText", "TaskCall", "TaskRunner", "was_cut"]
 
 MAX_ROWS = 32
 """Rows that a task runs at once: prompts times beams."""
@@ -45,6 +46,14 @@ class _Piece:
     is_unit: bool
     words: tuple[Word, ...] = ()
     """With answer "tags"."""
+
+
+@dataclass(frozen=True)
+class PreparedText:
+    """One text of a task, before the model has run: its pieces, and a prompt for each unit."""
+
+    pieces: list[_Piece]
+    prompts: list[tuple[list[int], GenerationConfig]]
 
 
 class TaskGenerator(Protocol):
@@ -103,22 +112,30 @@ class TaskRunner:
         Raises:
             InvalidInputError: an argument is not allowed; nothing was computed.
         """
+        call = self.open(name, source=source, labels=labels, options=options, special_tokens=special_tokens)
+        rows, is_batch = _rows(call.task, slots)
+        answers = call.classify(rows) if call.task.answer == "label" else call.write(rows)
+        return answers if is_batch else answers[0]
+
+    def open(
+        self,
+        name: str,
+        *,
+        source: str | None = None,
+        labels: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        special_tokens: bool = False,
+    ) -> TaskCall:
+        """A task for texts that come one by one. Args, Raises: as `run`."""
         task = self._task_file.task(name)
         flag("special_tokens", special_tokens)
         if source is not None and task.sources:
             task.source(source)
-        rows, is_batch = _rows(task, slots)
-        call = _TaskCall(self._generator, task, options or {}, special_tokens)
-        answers: list[Any]
         if task.answer == "label":
-            answers = call.classify(rows, labels)
+            labels = _check_labels(task, labels)
         elif labels is not None:
             raise InvalidInputError(f"the task {task.name} takes no labels.")
-        elif task.answer == "tags":
-            answers = call.tag(rows)
-        else:
-            answers = call.write(rows)
-        return answers if is_batch else answers[0]
+        return TaskCall(self._generator, task, options or {}, labels or (), special_tokens)
 
 
 def _rows(task: Task, slots: Mapping[str, Any]) -> tuple[list[dict[str, str]], bool]:
@@ -159,162 +176,209 @@ def _checked(task: Task, slot: str, value: Any, what: str) -> str:
     return value
 
 
-class _TaskCall:
-    """One call of one task."""
+class TaskCall:
+    """One task with its options.
+
+    Args:
+        generator: a model with a tokenizer.
+        options: of GenerationConfig, on top of the task's.
+        labels: with answer "label": the labels to choose from.
+        special_tokens: read special tokens in what fills the slots as such.
+    """
 
     def __init__(
-        self, generator: TaskGenerator, task: Task, options: Mapping[str, Any], special_tokens: bool
+        self,
+        generator: TaskGenerator,
+        task: Task,
+        options: Mapping[str, Any],
+        labels: Sequence[str],
+        special_tokens: bool,
     ) -> None:
         if generator.tokenizer is None:
             raise InvalidInputError(
                 "tasks need a tokenizer, but the model folder has none. Put the model's tokenizer.json into it."
             )
-        self._generator, self._task = generator, task
+        self._generator, self.task, self._labels = generator, task, tuple(labels)
         self._tokenizer: Tokenizer = generator.tokenizer
         self._special_tokens = special_tokens
         base = generator.generation_config.updated(**task.options)
-        self._config = base.updated(**options)
+        self.config = base.updated(**options)
+        """The options of all its prompts."""
         self._length_is_given = "max_new_tokens" in options or "max_length" in options
-        if self._config.num_return_sequences > 1:
+        if self.config.num_return_sequences > 1:
             raise InvalidInputError(
-                f"num_return_sequences is {self._config.num_return_sequences}, but a task gives one answer for each "
+                f"num_return_sequences is {self.config.num_return_sequences}, but a task gives one answer for each "
                 "text. Leave it out."
             )
 
-    # --- answers
+    # --- texts one by one
 
-    def write(self, rows: Sequence[dict[str, str]]) -> list[str]:
-        """A text for each row."""
-        texts = []
-        for pieces, answers in self._answers(rows):
-            kept = (piece.text for piece in pieces if not piece.is_unit)
-            answered = iter(answers)
-            texts.append("".join(next(answered) if piece.is_unit else next(kept) for piece in pieces))
-        return texts
+    def row(self, slots: Mapping[str, Any]) -> dict[str, str]:
+        """What fills the template for one text, checked. Raises: InvalidInputError."""
+        return _rows(self.task, slots)[0][0]
 
-    def tag(self, rows: Sequence[dict[str, str]]) -> list[list[Entity]]:
-        """The entities of each row's text."""
-        found = []
-        for pieces, answers in self._answers(rows):
+    def prepare(self, row: Mapping[str, str], *, seed: int | None = None, index: int = 0) -> PreparedText:
+        """Cut a text into units and write a prompt for each.
+
+        Args:
+            row: what fills the template.
+            seed: of the text, where tokens are drawn; None: others each time.
+            index: of the text, for messages.
+
+        Raises:
+            InvalidInputError: the text is empty, or too long.
+        """
+        pieces = self._pieces(row)
+        units = [piece for piece in pieces if piece.is_unit]
+        return PreparedText(
+            pieces,
+            [
+                self._with_config(self._prompt({**row, **self._unit_slots(piece)}), place, index, seed)
+                for place, piece in enumerate(units)
+            ],
+        )
+
+    def answer(self, prepared: PreparedText, texts: Sequence[str]) -> str | list[Entity]:
+        """Join what the model gave for the units of a text.
+
+        Args:
+            texts: one for each prompt.
+        """
+        answers = texts if self.task.answer == "raw" else [text.strip() for text in texts]
+        pieces = prepared.pieces
+        if self.task.answer == "tags":
             entities: list[Entity] = []
             units = (piece for piece in pieces if piece.is_unit)
             for piece, answer in zip(units, answers, strict=True):
                 entities += read_entities(piece.text, piece.words, answer.split(), piece.start)
-            found.append(entities)
-        return found
+            return entities
+        kept = (piece.text for piece in pieces if not piece.is_unit)
+        answered = iter(answers)
+        return "".join(next(answered) if piece.is_unit else next(kept) for piece in pieces)
 
-    def classify(self, rows: Sequence[dict[str, str]], labels: Sequence[str] | None) -> list[Classification]:
-        """How likely each label is for each row.
+    def choices(self, row: Mapping[str, str]) -> tuple[list[int], list[list[int]]]:
+        """With answer "label": the prompt of a text, and the tokens of each label.
 
-        A label's log-probability is that of its tokens and of the end token behind them, so that a label with which
-        another one begins does not have that one's probability too.
+        A label ends with the end token, so that a label with which another one begins does not have that one's
+        probability too.
         """
-        labels = _check_labels(self._task, labels)
-        choices = [self._label_tokens(label) for label in labels]
-        prompts = []
-        for row in rows:
-            cut = self._shortened(row[TEXT_SLOT]) if TEXT_SLOT in row else {}
-            prompts.append(self._prompt({**row, **cut}))
-        found = []
-        for scores in self._generator._choice_log_probs(prompts, [choices] * len(prompts)):
-            likelihoods = np.exp(scores - scores.max())
-            shares = (likelihoods / likelihoods.sum()).tolist()
-            ranked = sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1])
-            found.append(Classification(dict(ranked)))
-        return found
+        cut = self._shortened(row[TEXT_SLOT]) if TEXT_SLOT in row else {}
+        return self._prompt({**row, **cut}), [self._label_tokens(label) for label in self._labels]
 
-    # --- inside
+    def classification(self, log_probs: NDArray[np.float64]) -> Classification:
+        """How likely each label is, from the log-probability of its tokens."""
+        likelihoods = np.exp(log_probs - log_probs.max())
+        shares = (likelihoods / likelihoods.sum()).tolist()
+        ranked = sorted(zip(self._labels, shares, strict=True), key=lambda pair: -pair[1])
+        return Classification(dict(ranked))
 
-    def _answers(self, rows: Sequence[dict[str, str]]) -> Iterator[tuple[list[_Piece], list[str]]]:
-        """The pieces of each row, with the answers of its units."""
-        cut = [self._pieces(row) for row in rows]
-        units = [[piece for piece in pieces if piece.is_unit] for pieces in cut]
-        prompts = [  # all at once: what is refused is refused before anything runs
-            self._with_config(self._prompt({**row, **self._unit_slots(piece)}), place, index, len(rows))
-            for index, row in enumerate(rows)
-            for place, piece in enumerate(units[index])
+    # --- several texts together
+
+    def write(self, rows: Sequence[dict[str, str]]) -> list[Any]:
+        """A text, or the entities, of each row."""
+        seeds = self._seeds(len(rows))
+        prepared = [  # all at once: what is refused is refused before anything runs
+            self.prepare(row, seed=seeds[index], index=index) for index, row in enumerate(rows)
         ]
+        prompts = [prompt for text in prepared for prompt in text.prompts]
         results = self._generator._map(iter(prompts), self._max_in_flight, {})
-        num_cut = 0
-        for pieces, own in zip(cut, units, strict=True):
-            texts = []
-            for result in itertools.islice(results, len(own)):
-                texts.append(result.text or "")
-                num_cut += result.finish_reasons[0] not in ("eos", "stop")
-            yield pieces, texts if self._task.answer == "raw" else [text.strip() for text in texts]
+        answers, num_cut = [], 0
+        for text in prepared:
+            given = list(itertools.islice(results, len(text.prompts)))
+            num_cut += sum(was_cut(result.finish_reasons[0]) for result in given)
+            answers.append(self.answer(text, [result.text or "" for result in given]))
         if num_cut:
             warnings.warn(
-                f"{num_cut} of {len(prompts)} answers of the task {self._task.name} were cut: no end token within "
+                f"{num_cut} of {len(prompts)} answers of the task {self.task.name} were cut: no end token within "
                 "max_new_tokens, max_time or the model's positions. Give shorter texts, or raise these options.",
                 CutAnswerWarning,
                 stacklevel=2,
             )
+        return answers
 
-    def _pieces(self, row: dict[str, str]) -> list[_Piece]:
+    def classify(self, rows: Sequence[dict[str, str]]) -> list[Classification]:
+        """How likely each label is for each row."""
+        asked = [self.choices(row) for row in rows]
+        scores = self._generator._choice_log_probs(
+            [prompt for prompt, _ in asked], [choices for _, choices in asked]
+        )
+        return [self.classification(log_probs) for log_probs in scores]
+
+    def _seeds(self, num_texts: int) -> list[int | None]:
+        """A seed for each text; None where none was given."""
+        seed = self.config.seed if self.config.do_sample else None
+        if seed is None:
+            return [None] * num_texts
+        if isinstance(seed, int):
+            return [derived_seed(seed, index) for index in range(num_texts)]
+        if len(seed) != num_texts:
+            raise InvalidInputError(
+                f"seed holds {len(seed)} seeds for {num_texts} texts. Give one seed, or one for each text."
+            )
+        return list(seed)
+
+    # --- inside
+
+    def _pieces(self, row: Mapping[str, str]) -> list[_Piece]:
         """The row's text, cut into units; without one, a single unit."""
-        if TEXT_SLOT not in self._task.text_slots:
+        if TEXT_SLOT not in self.task.text_slots:
             return [_Piece("", 0, True)]
-        if self._task.unit == "text" and self._task.answer != "tags":
+        if self.task.unit == "text" and self.task.answer != "tags":
             return [_Piece(row[TEXT_SLOT], 0, True)]
         pieces, start = [], 0
-        for text, is_unit in split_units(row[TEXT_SLOT], self._task.unit, lambda text: self._fits(row, text)):
-            words = tuple(split_words(text)) if is_unit and self._task.answer == "tags" else ()
+        for text, is_unit in split_units(row[TEXT_SLOT], self.task.unit, lambda text: self._fits(row, text)):
+            words = tuple(split_words(text)) if is_unit and self.task.answer == "tags" else ()
             pieces.append(_Piece(text, start, is_unit, words))
             start += len(text)
         return pieces
 
     def _unit_slots(self, piece: _Piece) -> dict[str, str]:
-        if TEXT_SLOT not in self._task.text_slots:
+        if TEXT_SLOT not in self.task.text_slots:
             return {}
-        if self._task.answer == "tags":
+        if self.task.answer == "tags":
             return {TEXT_SLOT: " ".join(word.text for word in piece.words)}
         return self._shortened(piece.text)
 
     def _shortened(self, text: str) -> dict[str, str]:
         """The slot "text", cut to max_words."""
-        words = text.split() if self._task.max_words is not None else []
-        short = self._task.max_words is not None and len(words) > self._task.max_words
-        return {TEXT_SLOT: " ".join(words[: self._task.max_words]) if short else text}
+        words = text.split() if self.task.max_words is not None else []
+        short = self.task.max_words is not None and len(words) > self.task.max_words
+        return {TEXT_SLOT: " ".join(words[: self.task.max_words]) if short else text}
 
-    def _fits(self, row: dict[str, str], text: str) -> bool:
+    def _fits(self, row: Mapping[str, str], text: str) -> bool:
         """Whether a unit leaves room for its answer: max_new_tokens, or half of the positions if that is less."""
         positions = self._generator.max_length
-        answer = min(self._config.max_new_tokens or positions // 2, positions // 2)
-        unit = _Piece(text, 0, True, tuple(split_words(text)) if self._task.answer == "tags" else ())
+        answer = min(self.config.max_new_tokens or positions // 2, positions // 2)
+        unit = _Piece(text, 0, True, tuple(split_words(text)) if self.task.answer == "tags" else ())
         if len(unit.words) * TAG_TOKENS > answer:
             return False
         return len(self._prompt({**row, **self._unit_slots(unit)})) + answer <= positions
 
-    def _prompt(self, row: dict[str, str]) -> list[int]:
-        for slot in self._task.text_slots:
+    def _prompt(self, row: Mapping[str, str]) -> list[int]:
+        for slot in self.task.text_slots:
             if not row[slot].strip():
                 raise InvalidInputError(f"{slot} is empty. Give at least a word.")
-        raw = self._task.answer == "raw"  # what follows a blank is not what follows the word before it
+        raw = self.task.answer == "raw"  # what follows a blank is not what follows the word before it
         values = {slot: text if raw else text.strip() for slot, text in row.items()}
-        trusted = self._task.template.slots if self._special_tokens else self._task.languages
-        return self._tokenizer.encode_parts(self._task.template.fill(values, trusted))
+        trusted = self.task.template.slots if self._special_tokens else self.task.languages
+        return self._tokenizer.encode_parts(self.task.template.fill(values, trusted))
 
     def _label_tokens(self, label: str) -> list[int]:
-        trusted = ("label",) if self._task.labels or self._special_tokens else ()
+        trusted = ("label",) if self.task.labels or self._special_tokens else ()
         ids = self._tokenizer.encode_parts(
-            self._task.label_template.fill({"label": label}, trusted), add_special_tokens=False
+            self.task.label_template.fill({"label": label}, trusted), add_special_tokens=False
         )
-        return [*ids, *self._config.eos_token_ids[:1]]
+        return [*ids, *self.config.eos_token_ids[:1]]
 
     def _with_config(
-        self, prompt: list[int], place: int, index: int, num_texts: int
+        self, prompt: list[int], place: int, index: int, seed: int | None
     ) -> tuple[list[int], GenerationConfig]:
         """A prompt and its options: a seed of its own, and no more new tokens than there is room for."""
-        config, changes = self._config, {}
-        if config.do_sample and config.seed is not None:
-            if not isinstance(config.seed, int) and len(config.seed) != num_texts:
-                raise InvalidInputError(
-                    f"seed holds {len(config.seed)} seeds for {num_texts} texts. Give one seed, or one for each text."
-                )
-            own = derived_seed(config.seed, index) if isinstance(config.seed, int) else config.seed[index]
-            changes["seed"] = derived_seed(own, place)
+        changes: dict[str, Any] = {}
+        if self.config.do_sample and seed is not None:
+            changes["seed"] = derived_seed(seed, place)
         room = self._generator.max_length - len(prompt)
-        wanted = config.max_new_tokens or 1
+        wanted = self.config.max_new_tokens or 1
         if self._generator.overflow.mode == "error" and room < (wanted if self._length_is_given else 1):
             raise InvalidInputError(
                 f"text {index} makes a prompt of {len(prompt)} tokens, and its answer needs {wanted}: more than the "
@@ -322,12 +386,17 @@ class _TaskCall:
             )
         if not self._length_is_given and self._generator.overflow.mode != "slide" and 0 < room < wanted:
             changes["max_new_tokens"] = room
-        return prompt, config.updated(**changes)
+        return prompt, self.config.updated(**changes)
 
     @property
     def _max_in_flight(self) -> int:
         most: int = self._generator._settings.max_batch_size or MAX_ROWS
-        return max(min(most, MAX_ROWS) // self._config.num_beams, 1)
+        return max(min(most, MAX_ROWS) // self.config.num_beams, 1)
+
+
+def was_cut(finish_reason: str) -> bool:
+    """Whether an answer ended where its length or its time did."""
+    return finish_reason not in ("eos", "stop")
 
 
 def _check_labels(task: Task, given: Sequence[str] | None) -> tuple[str, ...]:
