@@ -7,7 +7,7 @@ import itertools
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,9 +58,13 @@ BUNDLED_MODELS = Path(__file__).parent / "models"
 
 
 AnyWork = TypeVar("AnyWork", bound=Work)
+Result = TypeVar("Result")
 
 _TOGETHER_TOKENS = 1024
 """Tokens of texts that are embedded side by side: enough to fill runs, few enough to hold."""
+
+_SCORED_TOGETHER = 16
+"""Texts that are scored side by side."""
 
 
 class EdgeGenerator:
@@ -494,29 +498,39 @@ class EdgeGenerator:
         options: dict[str, Any],
     ) -> Iterator[GenerationResult]:
         """map() over (input, its options)."""
-        running: deque[Pending] = deque()
+        pending = (self._prepare(given, config, options) for given, config in inputs)
+        return self._in_order(((call.works, call.result) for call in pending), max_in_flight)
+
+    def _in_order(
+        self, calls: Iterator[tuple[Sequence[Work], Callable[[], Result]]], max_in_flight: int
+    ) -> Iterator[Result]:
+        """Run calls side by side, and yield what each gives in their order.
+
+        Args:
+            calls: (works, what gives the result once they have ended). What it raises is raised when those before have
+                been yielded.
+            max_in_flight: most calls that are taken before the result of the first of them was read.
+        """
+        running: deque[tuple[Sequence[Work], Callable[[], Result]]] = deque()
         refused: Exception | None = None
         try:
             while True:
                 try:
-                    for given, config in itertools.islice(
-                        inputs, 0 if refused else max_in_flight - len(running)
-                    ):
-                        pending = self._prepare(given, config, options)
-                        self._engine.submit(pending.works)
-                        running.append(pending)
+                    for call in itertools.islice(calls, 0 if refused else max_in_flight - len(running)):
+                        self._engine.submit(call[0])
+                        running.append(call)
                 except Exception as error:  # those before it are yielded first
                     refused = error
                 if not running:
                     if refused is not None:
                         raise refused
                     return
-                pending = running.popleft()
-                self._engine.wait(pending.works)
-                yield pending.result()
+                works, result = running.popleft()
+                self._engine.wait(works)
+                yield result()
         finally:
-            for pending in running:
-                self._engine.abandon(pending.works)
+            for works, _ in running:
+                self._engine.abandon(works)
 
     def _prepare(self, inputs: Any, config: GenerationConfig | None, options: Mapping[str, Any]) -> Pending:
         """A checked call of generate whose works are not submitted yet."""
@@ -524,20 +538,24 @@ class EdgeGenerator:
         call = self._decide(inputs, config, dict(options))
         return Pending(call, _generations(call), self.tokenizer, started)
 
-    def score(self, texts: Iterable[Any], **options: Any) -> Iterator[Score]:
-        """Say how likely the model finds texts, one by one as they are asked for.
+    def score(
+        self, texts: Iterable[Any], given: Iterable[Any] | None = None, **options: Any
+    ) -> Iterator[Score]:
+        """Say how likely the model finds texts, in their order as they are asked for.
 
         Args:
-            texts: strings, or token ids each; may be an endless iterator, as of the lines of a file.
+            texts: strings, or token ids each; may be an endless iterator, as of the lines of a file. A few are read
+                ahead, and run side by side.
+            given: for each text the text that it continues, which is not scored; None: none.
             options: overflow ("error" or "slide") and keep_tokens as in `from_pretrained`, for this call.
 
         Returns:
-            An iterator of Score: log_probs of all tokens but the first, and the perplexity. Memory does not grow
-            with the number of texts, and the logits of few positions are held at once.
+            An iterator of Score: log_probs of all tokens but the first, or of all that continue what is given, and the
+            perplexity. Memory does not grow with the number of texts, and the logits of few positions are held at once.
 
         Raises:
             InvalidInputError: a text is empty, or is longer than the positions (with overflow="slide" it may be); or
-                `texts` is a single one.
+                `texts` is a single one; or there are more or fewer of `given`.
             NumericalError: the model gave NaN.
         """
         overflow = self.overflow.take_from(options)
@@ -545,25 +563,38 @@ class EdgeGenerator:
             raise InvalidInputError(
                 f"score has no option {next(iter(options))}; it takes overflow and keep_tokens."
             )
-        if isinstance(texts, str):
-            raise InvalidInputError(
-                "score takes several texts, but was given one string. Put it in a list: [text]."
-            )
-        return self._scores(texts, overflow)
+        for name, value in (("score", texts), ("given", given)):
+            if isinstance(value, str):
+                raise InvalidInputError(
+                    f"{name} takes several texts, but was given one string. Put it in a list: [text]."
+                )
+        works = (self._scoring(text, source, overflow) for text, source in _pairs(texts, given))
+        return self._in_order((([work], lambda work=work: work.score) for work in works), _SCORED_TOGETHER)  # type: ignore[misc]
 
-    def _scores(self, texts: Iterable[Any], overflow: Overflow) -> Iterator[Score]:
+    def _scoring(
+        self,
+        text: Any,
+        given: Any,
+        overflow: Overflow,
+        listener: Callable[[NDArray[np.float32]], object] | None = None,
+    ) -> Scoring:
+        """The work that scores a text."""
         slides = overflow.mode == "slide"
         context = self._settings.sliding_context(overflow if slides else Overflow())
-        for text in texts:
-            ids = read_prompt(text, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size)
-            if not slides and len(ids) > context.positions:
-                raise InvalidInputError(
-                    f"the text has {len(ids)} tokens, but there are {context.positions} positions. Shorten it, or give "
-                    'overflow="slide".'
-                )
-            scoring = Scoring(ids, context, self._settings.scoring_bytes(len(ids)))
-            self._engine.run([scoring])
-            yield scoring.score
+        read = functools.partial(
+            read_prompt, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size
+        )
+        before = [] if given is None else read(given)
+        if given is not None and isinstance(text, str) and self.tokenizer is not None:
+            text = self.tokenizer.encode(text, add_special_tokens=False)
+        ids = [*before, *read(text)]
+        if not slides and len(ids) > context.positions:
+            raise InvalidInputError(
+                f"the text has {len(ids)} tokens, but there are {context.positions} positions. Shorten it, or give "
+                'overflow="slide".'
+            )
+        needed = self._settings.scoring_bytes(len(ids))
+        return Scoring(ids, context, num_given=len(before), needed_bytes=needed, listener=listener)
 
     def embed(
         self, inputs: Any, *, pooling: Pooling = "mean", normalize: bool = False
@@ -841,6 +872,19 @@ def _generations(call: Call) -> list[Generation]:
     for generation in generations:
         generation.group = id(call)
     return generations
+
+
+def _pairs(texts: Iterable[Any], given: Iterable[Any] | None) -> Iterator[tuple[Any, Any]]:
+    """Each text and what it continues."""
+    if given is None:
+        yield from ((text, None) for text in texts)
+        return
+    try:
+        yield from zip(texts, given, strict=True)
+    except InvalidInputError:  # a ValueError, of whoever reads them
+        raise
+    except ValueError as error:
+        raise InvalidInputError(f"there is not one of given for each text ({error}). Give as many.") from None
 
 
 def _vectors(prompts: Prompts, groups: Sequence[Sequence[Embedding]], normalize: bool) -> NDArray[np.float32]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
@@ -17,7 +16,7 @@ from .generate import (
     load,
 )
 from .parser import Parser
-from .progress import ProgressLine, duration
+from .progress import ProgressLine, Speed, duration
 from .terminal import PROGRAM, say
 
 if TYPE_CHECKING:
@@ -129,10 +128,12 @@ def run(arguments: argparse.Namespace) -> int:
     from ..jobs import run_batch
 
     line = ProgressLine(shown=not arguments.quiet)
-    speed = _Speed()
+    speed = Speed()
 
     def told(progress: Progress, done: int, total: int) -> None:
-        line.show(speed.text(progress), done, total)
+        speed.count(progress.records, progress.generated_tokens)
+        errors = f", {progress.errors} with errors" if progress.errors else ""
+        line.show(f"{progress.records} records{errors}; {speed.rates}", done, total)
 
     try:
         summary = run_batch(
@@ -178,29 +179,6 @@ def _slots(arguments: argparse.Namespace) -> dict[str, str]:
             raise InvalidInputError(f"the slot {name} is given twice. Leave out one of the two.")
         slots[name] = as_utf8(value)
     return slots
-
-
-class _Speed:
-    """How fast this run is, without what runs before it have done."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._before: tuple[int, int] | None = None
-        self.records = self._tokens = 0
-
-    def text(self, progress: Progress) -> str:
-        """What the progress line says."""
-        self.records, self._tokens = progress.records, progress.generated_tokens
-        self._before = self._before or (self.records, self._tokens)
-        errors = f", {progress.errors} with errors" if progress.errors else ""
-        return f"{progress.records} records{errors}; {self.rates}"
-
-    @property
-    def rates(self) -> str:
-        """Records and tokens in each second."""
-        seconds = time.perf_counter() - self._started
-        records, tokens = self._before or (0, 0)
-        return f"{(self.records - records) / seconds:.1f} lines/s, {(self._tokens - tokens) / seconds:.1f} tokens/s"
 
 
 def _merge(arguments: argparse.Namespace) -> int:

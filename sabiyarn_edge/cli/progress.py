@@ -1,11 +1,11 @@
-"""ProgressLine: how far a job over a file has come, on the terminal."""
+"""ProgressLine and Speed: how far a job over a file has come, on the terminal, and how fast."""
 
 from __future__ import annotations
 
 import sys
 import time
 
-__all__ = ["ProgressLine", "duration"]
+__all__ = ["ProgressLine", "Speed", "duration"]
 
 _EVERY_SECONDS = 0.2
 _WIDTH = 20
@@ -55,6 +55,27 @@ class ProgressLine:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
             self._is_there = False
+
+
+class Speed:
+    """How fast this run is, without what runs before it have done."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._before: tuple[int, int] | None = None
+        self.records = self.tokens = 0
+
+    def count(self, records: int, tokens: int) -> None:
+        """Say how many there are in all; the first call says how many there were before."""
+        self.records, self.tokens = records, tokens
+        self._before = self._before or (records, tokens)
+
+    @property
+    def rates(self) -> str:
+        """Lines and tokens in each second."""
+        seconds = time.perf_counter() - self._started
+        records, tokens = self._before or (0, 0)
+        return f"{(self.records - records) / seconds:.1f} lines/s, {(self.tokens - tokens) / seconds:.1f} tokens/s"
 
 
 def duration(seconds: float) -> str:
