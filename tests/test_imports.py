@@ -46,6 +46,7 @@ def run_python(code: str, **environment: str) -> str:
 ORDER = (
     {"__main__"},
     {"cli"},
+    {"evaluate"},
     {"jobs"},
     {"server", "bench", "doctor"},
     {"__init__"},

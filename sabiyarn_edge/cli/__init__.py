@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import InvalidInputError, SabiYarnError
-from . import batch, bench, doctor, embed, export, generate, info, plan, score, serve, tasks
+from . import batch, bench, doctor, embed, evaluate, export, generate, info, plan, score, serve, tasks
 from .parser import Parser, UsageError
 from .terminal import PROGRAM, discard_output, one_line, prepare_streams, say, warnings_as_lines
 
@@ -26,7 +26,7 @@ exit codes:
   130  interrupted (Ctrl-C)
 """
 
-COMMANDS = (generate, tasks, batch, score, embed, export, info, plan, serve, bench, doctor)
+COMMANDS = (generate, tasks, batch, score, embed, evaluate, export, info, plan, serve, bench, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

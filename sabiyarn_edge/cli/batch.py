@@ -22,7 +22,7 @@ from .terminal import PROGRAM, say
 if TYPE_CHECKING:
     from ..jobs.ledger import Progress
 
-__all__ = ["add_to", "run"]
+__all__ = ["add_task_options", "add_to", "labels_of", "run", "slots_of"]
 
 EPILOG = f"""\
 INPUT is plain text with a prompt, or a task's text, in each line; or JSONL (by its ending, or --format jsonl), each
@@ -68,14 +68,27 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def _add_lines(parser: Parser) -> None:
     group = parser.add_argument_group("lines")
+    add_task_options(group)
+    group.add_argument("--source", metavar="LANGUAGE", help="language of the texts (default: not checked)")
     group.add_argument(
-        "--task", metavar="NAME", help=f"task to run on each (see `{PROGRAM} tasks`); none: prompts"
+        "--special-tokens",
+        action="store_true",
+        help='read special tokens in texts as such; else "<yor>" is text',
+    )
+    group.add_argument("--format", choices=("lines", "jsonl"), help="of INPUT (default: by its ending)")
+    group.add_argument("--ids", action="store_true", help="records hold the generated token ids, too")
+
+
+def add_task_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options that say what is done with each line."""
+    group.add_argument(
+        "--task",
+        metavar="NAME",
+        help=f"task to run on each line (see `{PROGRAM} tasks`); none: lines are prompts",
     )
     group.add_argument(
         "--to", metavar="LANGUAGE", help="language to translate into: the same as --slot to=LANGUAGE"
     )
-    group.add_argument("--source", metavar="LANGUAGE", help="language of the texts (default: not checked)")
-    group.add_argument("--labels", metavar="LABELS", help="labels to choose from, with commas between them")
     group.add_argument(
         "--slot",
         action="append",
@@ -84,13 +97,7 @@ def _add_lines(parser: Parser) -> None:
         metavar="NAME=TEXT",
         help="what fills a slot of the task in every line; several times",
     )
-    group.add_argument(
-        "--special-tokens",
-        action="store_true",
-        help='read special tokens in texts as such; else "<yor>" is text',
-    )
-    group.add_argument("--format", choices=("lines", "jsonl"), help="of INPUT (default: by its ending)")
-    group.add_argument("--ids", action="store_true", help="records hold the generated token ids, too")
+    group.add_argument("--labels", metavar="LABELS", help="labels to choose from, with commas between them")
 
 
 def _add_job(parser: Parser) -> None:
@@ -140,11 +147,9 @@ def run(arguments: argparse.Namespace) -> int:
             generator,
             *arguments.files,
             task=arguments.task,
-            slots=_slots(arguments),
+            slots=slots_of(arguments),
             source=arguments.source,
-            labels=None
-            if arguments.labels is None
-            else [word.strip() for word in arguments.labels.split(",")],
+            labels=labels_of(arguments),
             special_tokens=arguments.special_tokens,
             options=options,
             format=arguments.format,
@@ -172,7 +177,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if summary.errors else 0
 
 
-def _slots(arguments: argparse.Namespace) -> dict[str, str]:
+def labels_of(arguments: argparse.Namespace) -> list[str] | None:
+    """What --labels gives."""
+    return None if arguments.labels is None else [label.strip() for label in arguments.labels.split(",")]
+
+
+def slots_of(arguments: argparse.Namespace) -> dict[str, str]:
+    """What --to and --slot give."""
     slots: dict[str, Any] = {}
     for name, value in [*arguments.slot, *([("to", arguments.to)] if arguments.to is not None else [])]:
         if name in slots:

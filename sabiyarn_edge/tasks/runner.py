@@ -256,14 +256,17 @@ class TaskCall:
         answered = iter(answers)
         return "".join(next(answered) if piece.is_unit else next(kept) for piece in pieces)
 
+    def whole_prompt(self, row: Mapping[str, str]) -> list[int]:
+        """The prompt of a text that is not cut into units. Raises: InvalidInputError."""
+        return self._prompt({**row, **(self._shortened(row[TEXT_SLOT]) if TEXT_SLOT in row else {})})
+
     def choices(self, row: Mapping[str, str]) -> tuple[list[int], list[list[int]]]:
         """With answer "label": the prompt of a text, and the tokens of each label.
 
         A label ends with the end token, so that a label with which another one begins does not have that one's
         probability too.
         """
-        cut = self._shortened(row[TEXT_SLOT]) if TEXT_SLOT in row else {}
-        return self._prompt({**row, **cut}), [self._label_tokens(label) for label in self._labels]
+        return self.whole_prompt(row), [self._label_tokens(label) for label in self._labels]
 
     def classification(self, log_probs: NDArray[np.float64]) -> Classification:
         """How likely each label is, from the log-probability of its tokens."""
