@@ -22,7 +22,7 @@ __all__ = ["Planned", "Record", "Work", "resume", "run_job"]
 
 CHECKPOINT_SECONDS = 5.0
 """At most so much work is done again after the process was killed, and one write to the disk in so much time."""
-CHECKPOINT_BYTES = 2**22
+CHECKPOINT_BYTES = 2**20
 """Of records that wait in memory for a checkpoint."""
 
 

@@ -20,7 +20,7 @@ __all__ = ["LEDGER_SUFFIX", "Ledger", "Progress", "differences"]
 LEDGER_SUFFIX = ".job"
 """Behind the output's name."""
 FORMAT_VERSION = 1
-_CACHE_KIB = 4096
+_CACHE_KIB = 2048
 
 
 @dataclass
