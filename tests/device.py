@@ -22,7 +22,7 @@ LACKING = frozenset(
     name
     for name in (
         *("torch", "onnx", "safetensors", "transformers", "sabiyarn_edge._core_testing"),
-        *("starlette", "uvicorn", "msgspec", "openai", "httpx", "prometheus_client"),
+        *("starlette", "uvicorn", "msgspec", "openai", "httpx", "prometheus_client", "sacrebleu"),
     )
     if importlib.util.find_spec(name) is None
 )
