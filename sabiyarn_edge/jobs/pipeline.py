@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from ..engine.engine import Engine
@@ -71,10 +72,11 @@ def in_order(units: Iterable[tuple[Unit | None, Tag]], window: Window) -> Iterat
         units: (unit, what it is for), read as the window allows. None: there is nothing to run.
     """
     source = iter(units)
+    ready: deque[tuple[Unit | None, Tag]] = deque()  # read, and waiting for room
     order: deque[tuple[Unit | None, Tag]] = deque()  # started, not yet yielded
     running: set[int] = set()  # id() of those in `order` that have not ended
     ended: queue.SimpleQueue[Unit] = queue.SimpleQueue()
-    upcoming: tuple[Unit | None, Tag] | None = None
+    exhausted = False
 
     def take(unit: Unit) -> None:
         window.end(unit.rows, unit.positions)
@@ -87,30 +89,26 @@ def in_order(units: Iterable[tuple[Unit | None, Tag]], window: Window) -> Iterat
 
     try:
         while True:
-            while len(order) < window.most_waiting:
-                upcoming = upcoming or next(source, None)
-                if upcoming is None:
-                    break
-                unit = upcoming[0]
+            while not ended.empty():
+                take(ended.get())
+            while ready and ((unit := ready[0][0]) is None or window.admits(unit.rows, unit.positions)):
                 if unit is not None:
-                    if not window.admits(unit.rows, unit.positions):
-                        break
                     start(unit)
-                order.append(upcoming)
-                upcoming = None
-                while not ended.empty():
-                    take(ended.get())
-                if id(order[0][0]) not in running:
-                    break  # yield it before the next one is read
-            if not order:
-                return
-            if id(order[0][0]) not in running:
+                order.append(ready.popleft())
+            if order and id(order[0][0]) not in running:
                 yield order.popleft()
-                continue
-            try:
-                take(ended.get(timeout=SIGNAL_SECONDS))  # Ctrl-C is noticed in between
-            except queue.Empty:
-                continue
+            elif not exhausted and len(order) + len(ready) < window.most_waiting:
+                # Read while others run, so that the next one starts as soon as there is room.
+                following = next(source, None)
+                if following is None:
+                    exhausted = True
+                else:
+                    ready.append(following)
+            elif order:
+                with suppress(queue.Empty):
+                    take(ended.get(timeout=SIGNAL_SECONDS))  # Ctrl-C is noticed in between
+            else:
+                return
     finally:
         for unit, _ in order:
             if unit is not None and id(unit) in running:

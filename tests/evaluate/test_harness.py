@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -63,40 +62,3 @@ def test_texts_until_a_string(model: SabiYarnLM, generator: EdgeGenerator) -> No
     options = {"until": ["zzz"], "max_gen_toks": 5, "do_sample": False, "temperature": 0.0}
     [text] = model.generate_until(asked("generate_until", ("ọmọ", options)))
     assert text == generator.generate("ọmọ", max_new_tokens=5, stop_strings=["zzz"]).text
-
-
-def test_a_task_runs_without_a_network(
-    model: SabiYarnLM, generator: EdgeGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("datasets", reason="the extra [harness] is not installed")
-    from lm_eval import simple_evaluate
-    from lm_eval.api.task import ConfigurableTask
-
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    documents = [
-        {"question": q, "choices": [" a", " b"], "answer": i % 2} for i, q in enumerate(["ọmọ", "ilé", "x"])
-    ]
-    file = tmp_path / "documents.jsonl"
-    file.write_text("\n".join(map(json.dumps, documents)), encoding="utf-8")
-    task = ConfigurableTask(
-        config={
-            "task": "tiny",
-            "dataset_path": "json",
-            "dataset_kwargs": {"data_files": str(file), "cache_dir": str(tmp_path)},
-            "test_split": "train",
-            "output_type": "multiple_choice",
-            "doc_to_text": "question",
-            "doc_to_choice": "choices",
-            "doc_to_target": "answer",
-            "target_delimiter": "",
-            "metric_list": [{"metric": "acc"}],
-        }
-    )
-    result = simple_evaluate(model, tasks=[task], bootstrap_iters=0)
-    right = 0
-    for document in documents:
-        given = [generator.tokenizer.encode(document["question"])] * 2
-        texts = [generator.tokenizer.encode(text, add_special_tokens=False) for text in document["choices"]]
-        one, other = (score.total for score in generator.score(texts, given))
-        right += int(other > one) == document["answer"]
-    assert result["results"]["tiny"]["acc,none"] == pytest.approx(right / 3)
