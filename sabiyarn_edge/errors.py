@@ -6,6 +6,7 @@ __all__ = [
     "CheckpointError",
     "ExportError",
     "InvalidInputError",
+    "JobError",
     "ModelFolderError",
     "NumericalError",
     "OutOfMemoryError",
@@ -47,6 +48,10 @@ class NumericalError(SabiYarnError):
 
 class SessionFileError(SabiYarnError):
     """A saved session cannot be written or read, or does not belong to this model."""
+
+
+class JobError(SabiYarnError):
+    """A job over a corpus cannot begin or go on: its output is another job's, is held by a process, or has no room."""
 
 
 def shown(value: object) -> str:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +17,7 @@ from .calls.choices import MAX_BRANCHES, ChoiceScoring
 from .calls.embedding import Embedding
 from .calls.holding import Holding
 from .calls.outcome import result_of
+from .calls.pending import Pending
 from .calls.pooling import POOLINGS, Pooling
 from .calls.prompts import Prompts, is_nothing, read_prompt, read_prompts
 from .calls.request import Call, Settings
@@ -63,9 +64,13 @@ BUNDLED_MODELS = Path(__file__).parent / "models"
 
 
 AnyWork = TypeVar("AnyWork", bound=Work)
+Result = TypeVar("Result")
 
 _TOGETHER_TOKENS = 1024
 """Tokens of texts that are embedded side by side: enough to fill runs, few enough to hold."""
+
+_SCORED_TOGETHER = 16
+"""Texts that are scored side by side."""
 
 
 class EdgeGenerator(ChatMethods):
@@ -309,6 +314,11 @@ class EdgeGenerator(ChatMethods):
         )
 
     @property
+    def folder(self) -> Path:
+        """The model folder."""
+        return self._engine.decoder.folder
+
+    @property
     def config(self) -> ModelConfig:
         """The model folder's config.json."""
         return self._engine.decoder.config
@@ -535,46 +545,64 @@ class EdgeGenerator(ChatMethods):
         options: dict[str, Any],
     ) -> Iterator[GenerationResult]:
         """map() over (input, its options)."""
-        running: deque[tuple[Call, list[Generation], float]] = deque()
+        pending = (self._prepare(given, config, options) for given, config in inputs)
+        return self._in_order(((call.works, call.result) for call in pending), max_in_flight)
+
+    def _in_order(
+        self, calls: Iterator[tuple[Sequence[Work], Callable[[], Result]]], max_in_flight: int
+    ) -> Iterator[Result]:
+        """Run calls side by side, and yield what each gives in their order.
+
+        Args:
+            calls: (works, what gives the result once they have ended). What it raises is raised when those before have
+                been yielded.
+            max_in_flight: most calls that are taken before the result of the first of them was read.
+        """
+        running: deque[tuple[Sequence[Work], Callable[[], Result]]] = deque()
         refused: Exception | None = None
         try:
             while True:
                 try:
-                    for given, config in itertools.islice(
-                        inputs, 0 if refused else max_in_flight - len(running)
-                    ):
-                        started = time.perf_counter()
-                        call = self._decide(given, config, dict(options))
-                        generations = _generations(call)
-                        self._engine.submit(generations)
-                        running.append((call, generations, started))
+                    for call in itertools.islice(calls, 0 if refused else max_in_flight - len(running)):
+                        self._engine.submit(call[0])
+                        running.append(call)
                 except Exception as error:  # those before it are yielded first
                     refused = error
                 if not running:
                     if refused is not None:
                         raise refused
                     return
-                call, generations, started = running.popleft()
-                self._engine.wait(generations)
-                yield result_of(call, generations, self.tokenizer, started)
+                works, result = running.popleft()
+                self._engine.wait(works)
+                yield result()
         finally:
-            for _, generations, _ in running:
-                self._engine.abandon(generations)
+            for works, _ in running:
+                self._engine.abandon(works)
 
-    def score(self, texts: Iterable[Any], **options: Any) -> Iterator[Score]:
-        """Say how likely the model finds texts, one by one as they are asked for.
+    def _prepare(self, inputs: Any, config: GenerationConfig | None, options: Mapping[str, Any]) -> Pending:
+        """A checked call of generate whose works are not submitted yet."""
+        started = time.perf_counter()
+        call = self._decide(inputs, config, dict(options))
+        return Pending(call, _generations(call), self.tokenizer, started)
+
+    def score(
+        self, texts: Iterable[Any], given: Iterable[Any] | None = None, **options: Any
+    ) -> Iterator[Score]:
+        """Say how likely the model finds texts, in their order as they are asked for.
 
         Args:
-            texts: strings, or token ids each; may be an endless iterator, as of the lines of a file.
+            texts: strings, or token ids each; may be an endless iterator, as of the lines of a file. A few are read
+                ahead, and run side by side.
+            given: for each text the text that it continues, which is not scored; None: none.
             options: overflow ("error" or "slide") and keep_tokens as in `from_pretrained`, for this call.
 
         Returns:
-            An iterator of Score: log_probs of all tokens but the first, and the perplexity. Memory does not grow
-            with the number of texts, and the logits of few positions are held at once.
+            An iterator of Score: log_probs of all tokens but the first, or of all that continue what is given, and the
+            perplexity. Memory does not grow with the number of texts, and the logits of few positions are held at once.
 
         Raises:
             InvalidInputError: a text is empty, or is longer than the positions (with overflow="slide" it may be); or
-                `texts` is a single one.
+                `texts` is a single one; or there are more or fewer of `given`.
             NumericalError: the model gave NaN.
         """
         overflow = self.overflow.take_from(options)
@@ -583,32 +611,47 @@ class EdgeGenerator(ChatMethods):
                 f"score has no option {next(iter(options))}; it takes overflow and keep_tokens."
             )
         _check_several(texts, "score", "texts")
-        return self._scores(texts, overflow)
+        if given is not None:
+            _check_several(given, "score", "given")
+        works = (self._scoring(text, source, overflow) for text, source in _pairs(texts, given))
+        return self._in_order((([work], lambda work=work: work.score) for work in works), _SCORED_TOGETHER)  # type: ignore[misc]
 
-    def _scores(self, texts: Iterable[Any], overflow: Overflow) -> Iterator[Score]:
-        for text in texts:
-            scoring = self._decide_score(text, overflow)
-            self._engine.run([scoring])
-            yield scoring.score
-
-    async def _ascore(self, texts: Sequence[Any], num_top: int, overflow: Overflow) -> list[Scoring]:
-        """As `score`, of several texts together and for asyncio; with the likeliest tokens in each place."""
-        from .calls.asynchronous import run_works
-
-        scorings = [self._decide_score(text, overflow, num_top) for text in texts]
-        await run_works(self._engine, scorings)
-        return scorings
-
-    def _decide_score(self, text: Any, overflow: Overflow, num_top: int = 0) -> Scoring:
+    def _scoring(
+        self,
+        text: Any,
+        given: Any,
+        overflow: Overflow,
+        *,
+        num_top: int = 0,
+        listener: Callable[[NDArray[np.float32]], object] | None = None,
+    ) -> Scoring:
+        """The work that scores a text."""
         slides = overflow.mode == "slide"
         context = self._settings.sliding_context(overflow if slides else Overflow())
-        ids = read_prompt(text, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size)
+        read = functools.partial(
+            read_prompt, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size
+        )
+        before = [] if given is None else read(given)
+        if given is not None and isinstance(text, str) and self.tokenizer is not None:
+            text = self.tokenizer.encode(text, add_special_tokens=False)
+        ids = [*before, *read(text)]
         if not slides and len(ids) > context.positions:
             raise InvalidInputError(
                 f"the text has {len(ids)} tokens, but there are {context.positions} positions. Shorten it, or give "
                 'overflow="slide".'
             )
-        return Scoring(ids, context, self._settings.scoring_bytes(len(ids)), num_top=num_top)
+        needed = self._settings.scoring_bytes(len(ids))
+        return Scoring(
+            ids, context, num_given=len(before), needed_bytes=needed, num_top=num_top, listener=listener
+        )
+
+    async def _ascore(self, texts: Sequence[Any], num_top: int, overflow: Overflow) -> list[Scoring]:
+        """As `score`, of several texts together and for asyncio; with the likeliest tokens in each place."""
+        from .calls.asynchronous import run_works
+
+        scorings = [self._scoring(text, None, overflow, num_top=num_top) for text in texts]
+        await run_works(self._engine, scorings)
+        return scorings
 
     def embed(
         self, inputs: Any, *, pooling: Pooling = "mean", normalize: bool = False
@@ -813,7 +856,7 @@ class EdgeGenerator(ChatMethods):
         self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
     ) -> list[NDArray[np.float64]]:
         """The log-probability of each choice of each prompt; all are ids."""
-        groups = self._decide_choices(prompts, choices)
+        groups = self._choice_groups(prompts, choices)
         for together in groups:
             self._engine.run(together)
         return [work.log_probs for works in groups for work in works]
@@ -824,22 +867,29 @@ class EdgeGenerator(ChatMethods):
         """As `_choice_log_probs`, for asyncio."""
         from .calls.asynchronous import run_works
 
-        groups = self._decide_choices(prompts, choices)
+        groups = self._choice_groups(prompts, choices)
         for together in groups:
             await run_works(self._engine, together)
         return [work.log_probs for works in groups for work in works]
 
-    def _decide_choices(
+    def _choice_groups(
         self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
     ) -> list[Sequence[ChoiceScoring]]:
-        """The scorings, in groups that run together."""
+        """The works that score the choices of each prompt, in groups that run together."""
+        works = self._choice_works(prompts, choices)
+        return list(_groups(works, [len(prompt) for prompt in prompts]))
+
+    def _choice_works(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
+    ) -> list[ChoiceScoring]:
+        """The works that score the choices of each prompt."""
         works = []
         for prompt, continuations in zip(prompts, choices, strict=True):
             longest, rows = max(map(len, continuations)), min(len(continuations), MAX_BRANCHES)
             needed = self._settings.choice_bytes(len(prompt), longest, rows)
             reuse = self._settings.reuse_prefix
             works.append(ChoiceScoring(prompt, continuations, reuse_prefix=reuse, needed_bytes=needed))
-        return list(_groups(works, [len(prompt) for prompt in prompts]))
+        return works
 
     def cancel(self) -> None:
         """End all calls that are running in other threads within a step of the model.
@@ -908,6 +958,19 @@ def _generations(call: Call) -> list[Generation]:
     for generation in generations:
         generation.group = id(call)
     return generations
+
+
+def _pairs(texts: Iterable[Any], given: Iterable[Any] | None) -> Iterator[tuple[Any, Any]]:
+    """Each text and what it continues."""
+    if given is None:
+        yield from ((text, None) for text in texts)
+        return
+    try:
+        yield from zip(texts, given, strict=True)
+    except InvalidInputError:  # a ValueError, of whoever reads them
+        raise
+    except ValueError as error:
+        raise InvalidInputError(f"there is not one of given for each text ({error}). Give as many.") from None
 
 
 def _vectors(prompts: Prompts, groups: Sequence[Sequence[Embedding]], normalize: bool) -> NDArray[np.float32]:

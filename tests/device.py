@@ -23,7 +23,7 @@ LACKING = frozenset(
     for name in (
         *("torch", "onnx", "safetensors", "transformers", "sabiyarn_edge._core_testing"),
         *("starlette", "uvicorn", "msgspec", "openai", "httpx", "prometheus_client"),
-        *("jinja2", "jsonschema", "llguidance"),
+        *("jinja2", "jsonschema", "llguidance", "sacrebleu"),
     )
     if importlib.util.find_spec(name) is None
 )

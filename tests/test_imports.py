@@ -46,7 +46,9 @@ def run_python(code: str, **environment: str) -> str:
 ORDER = (
     {"__main__"},
     {"cli"},
-    {"server", "jobs", "bench", "doctor"},
+    {"evaluate"},
+    {"jobs"},
+    {"server", "bench", "doctor"},
     {"__init__"},
     {"generator"},
     {"chat"},
@@ -130,8 +132,8 @@ def imported_modules(path: Path) -> tuple[set[str], set[str]]:
 
 
 def networks(module: str) -> set[str]:
-    """What could reach another machine among a module's imports; asyncio is one module's, for its event loop."""
-    allowed = {"calls.asynchronous": {"asyncio"}}.get(module, set())
+    """What could reach another machine among a module's imports; asyncio is two modules', for their event loops."""
+    allowed = {"asyncio"} if module in ("calls.asynchronous", "jobs.openai_batch") else set()
     if module.split(".")[0] == "server":  # answers other machines, when it is asked for
         allowed = NETWORK
     return NETWORK & imported_modules(MODULES[module])[1] - allowed

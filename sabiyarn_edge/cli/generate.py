@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from ..options.generation_config import GenerationConfig
     from ..text_session import Session
 
-__all__ = ["add_to", "as_utf8", "assignment", "read_text", "run"]
+__all__ = [
+    "add_decoding_options",
+    "add_loading_options",
+    "add_to",
+    "as_utf8",
+    "assignment",
+    "decoding_options",
+    "load",
+    "read_text",
+    "run",
+]
 
 DEFAULT_MODEL = "nano"
 
@@ -73,12 +83,17 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "--json", action="store_true", help="print one JSON object at the end instead of text"
     )
     parser.add_argument("--quiet", action="store_true", help="no speed line on standard error")
-    _add_decoding_options(parser)
-    _add_constraints(parser)
-    _add_loading_options(parser)
+    add_decoding_options(parser)
+    add_loading_options(parser).add_argument(
+        "--session",
+        type=Path,
+        metavar="FILE",
+        help="go on with the text in FILE, which PROMPT is added to, if there is one; save text, keys and values there",
+    )
 
 
-def _add_decoding_options(parser: Parser) -> None:
+def add_decoding_options(parser: Parser) -> None:
+    """Add the options that say how tokens are chosen and when texts end."""
     group = parser.add_argument_group("decoding")
     group.add_argument(
         "--do-sample", action="store_true", default=None, help="draw tokens instead of taking the best"
@@ -102,6 +117,7 @@ def _add_decoding_options(parser: Parser) -> None:
         metavar="NAME=VALUE",
         help="any other option of GenerationConfig, with a JSON value or plain text; several times",
     )
+    _add_constraints(parser)
 
 
 def _add_constraints(parser: Parser) -> None:
@@ -124,14 +140,9 @@ def _add_constraints(parser: Parser) -> None:
     )
 
 
-def _add_loading_options(parser: Parser) -> None:
+def add_loading_options(parser: Parser) -> argparse._ArgumentGroup:
+    """Add the options that say how a model is loaded. Returns: their group."""
     group = parser.add_argument_group("loading")
-    group.add_argument(
-        "--session",
-        type=Path,
-        metavar="FILE",
-        help="go on with the text in FILE, which PROMPT is added to, if there is one; save text, keys and values there",
-    )
     group.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
     group.add_argument(
         "--low-power", action="store_true", help="threads sleep while they wait: less energy, slower"
@@ -166,16 +177,14 @@ def _add_loading_options(parser: Parser) -> None:
         default=0,
         help="first tokens that neither of these drops (default 0)",
     )
+    return group
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Run the command."""
-    prompt = _read_ids(arguments.prompt) if arguments.ids else read_text(arguments.prompt)
-    options = _decoding_options(arguments)
-
+def load(arguments: argparse.Namespace) -> EdgeGenerator:
+    """Load the model as these options say."""
     from ..generator import EdgeGenerator
 
-    generator = EdgeGenerator.from_pretrained(
+    return EdgeGenerator.from_pretrained(
         arguments.model,
         num_threads=arguments.threads,
         kv_window=arguments.kv_window,
@@ -186,6 +195,13 @@ def run(arguments: argparse.Namespace) -> None:
         memory_limit_mb=arguments.memory_limit,
         fit=arguments.fit,
     )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    prompt = _read_ids(arguments.prompt) if arguments.ids else read_text(arguments.prompt)
+    options = decoding_options(arguments)
+    generator = load(arguments)
     config = generator.generation_config.updated(**options)
     source: EdgeGenerator | Session = generator
     if arguments.session is not None:
@@ -286,13 +302,11 @@ def _speed(result: GenerationResult) -> str:
 # --- arguments ---
 
 
-def _decoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Only what was given: the rest is the model folder's."""
+def decoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of GenerationConfig. Only what was given: the rest is the model folder's."""
     names = [
         "do_sample",
         "eos_token_id",
-        "json_object",
-        "regex",
         *(flag[2:].replace("-", "_") for flag, *_ in OPTIONS),
     ]
     options = {name: value for name in names if (value := getattr(arguments, name)) is not None}

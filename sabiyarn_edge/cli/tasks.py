@@ -210,10 +210,11 @@ def _grouped(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _print(answer: Any, arguments: argparse.Namespace, *, one_line: bool) -> None:
+    from ..jobs.records import answer_fields
     from ..tasks.answers import Classification
 
     if arguments.json:
-        text = json.dumps(_as_json(answer), ensure_ascii=False)
+        text = json.dumps(answer_fields(answer), ensure_ascii=False)
     elif isinstance(answer, str):
         text = " ".join(answer.splitlines()) if one_line else answer.removesuffix("\n")
     elif isinstance(answer, Classification):
@@ -224,16 +225,6 @@ def _print(answer: Any, arguments: argparse.Namespace, *, one_line: bool) -> Non
         text = ("\t" if one_line else "\n").join(columns)
     if text or one_line:
         print(text, flush=True)
-
-
-def _as_json(answer: Any) -> dict[str, Any]:
-    from ..tasks.answers import Classification
-
-    if isinstance(answer, str):
-        return {"text": answer}
-    if isinstance(answer, Classification):
-        return {"label": answer.label, "probabilities": answer.probabilities}
-    return {"entities": [vars(entity) for entity in answer]}
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -61,7 +61,11 @@ class TaskRun:
         self._cut = [False] * len(planned.prompts)
         self._opened: deque[AsyncTokenStream] = deque()
         self._next = 0  # prompt to open
-        rows = 1 if planned.choices else min(len(planned.prompts), planned.max_in_flight) * planned.num_beams
+        rows = (
+            1
+            if planned.choices
+            else min(len(planned.prompts), planned.call.max_in_flight) * planned.call.config.num_beams
+        )
         self._leave = model.admit(rows, metrics)
 
     def close(self) -> None:
@@ -79,14 +83,11 @@ class TaskRun:
             scores = await generator._achoice_log_probs(prompts, [planned.choices] * len(prompts))
             self._metrics.prompt_tokens[self._model.name] += self.usage.prompt
             return planned.classified(scores), ["stop"] * len(prompts)
-        room = asyncio.Semaphore(planned.max_in_flight)
+        room = asyncio.Semaphore(planned.call.max_in_flight)
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(self._run(index, room)) for index in range(len(planned.prompts))]
         texts = [task.result() for task in running]
-        answers: list[Any] = (
-            planned.tagged(texts) if planned.task.answer == "tags" else planned.written(texts)
-        )
-        return answers, self._reasons()
+        return planned.answers(texts), self._reasons()
 
     async def _run(self, index: int, room: asyncio.Semaphore) -> str:
         async with room:
@@ -97,7 +98,9 @@ class TaskRun:
     def open(self) -> None:
         """Begin the first streams, so that whatever is refused is refused now."""
         try:
-            while len(self._opened) < self._planned.max_in_flight and self._next < len(self._planned.prompts):
+            while len(self._opened) < self._planned.call.max_in_flight and self._next < len(
+                self._planned.prompts
+            ):
                 self._opened.append(self._model.generator.astream(*self._call(self._next)))
                 self._next += 1
         except BaseException:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from ..errors import InvalidInputError
 from ..options.checks import flag
 from ..options.generation_config import check_options
 from ..system.caller_warning import warn_caller
-from ..text.tokenizer import check_characters
-from .planned_task import PlannedTask, TaskModel
-from .task import Task
+from .planned_task import PlannedTask
+from .slots import read_slots
+from .task_call import TaskCall, TaskModel, was_cut
 from .task_file import TaskFile
 
 __all__ = ["CutAnswerWarning", "TaskRunner"]
@@ -67,8 +66,7 @@ class TaskRunner:
             scores = self._generator._choice_log_probs(prompts, [planned.choices] * len(prompts))
             answers = planned.classified(scores)
         else:
-            texts = self._texts(planned)
-            answers = planned.tagged(texts) if planned.task.answer == "tags" else planned.written(texts)
+            answers = planned.answers(self._texts(planned))
         return answers if is_batch else answers[0]
 
     def plan(
@@ -98,21 +96,34 @@ class TaskRunner:
         Raises:
             InvalidInputError: an argument is not allowed.
         """
+        call = self.open(name, source=source, labels=labels, options=options, special_tokens=special_tokens)
+        rows, is_batch = read_slots(call.task, slots)
+        return PlannedTask(call, rows), is_batch
+
+    def open(
+        self,
+        name: str,
+        *,
+        source: str | None = None,
+        labels: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        special_tokens: bool = False,
+    ) -> TaskCall:
+        """A task for texts that come one by one. Args, Raises: as `plan`."""
         task = self._task_file.task(name)
         flag("special_tokens", special_tokens)
         if source is not None and task.sources:
             task.source(source)
-        rows, is_batch = _rows(task, slots)
         options = {} if options is None else options
         check_options("options", options)
-        return PlannedTask(self._generator, task, rows, labels, options, special_tokens), is_batch
+        return TaskCall(self._generator, task, options, labels, special_tokens)
 
     def _texts(self, planned: PlannedTask) -> list[str]:
         """What the model writes behind each prompt."""
         texts, num_cut = [], 0
-        for result in self._generator._map(iter(planned.prompts), planned.max_in_flight, {}):
+        for result in self._generator._map(iter(planned.prompts), planned.call.max_in_flight, {}):
             texts.append(result.text or "")
-            num_cut += result.finish_reasons[0] not in ("eos", "stop")
+            num_cut += was_cut(result.finish_reasons[0])
         if num_cut:
             warn_caller(
                 f"{num_cut} of {len(texts)} answers of the task {planned.task.name} were cut: no end token within "
@@ -120,41 +131,3 @@ class TaskRunner:
                 CutAnswerWarning,
             )
         return texts
-
-
-def _rows(task: Task, slots: Mapping[str, Any]) -> tuple[list[dict[str, str]], bool]:
-    """The slots of each text, and whether there are several."""
-    for slot in slots:
-        if slot not in task.template.slots:
-            raise InvalidInputError(
-                f"the task {task.name} has no slot {slot}; it has {', '.join(task.template.slots)}."
-            )
-    missing = [slot for slot in task.template.slots if slot not in slots]
-    if missing:
-        raise InvalidInputError(f"the task {task.name} needs {' and '.join(missing)}. Give {missing[0]}=.")
-    lists = {slot: value for slot, value in slots.items() if isinstance(value, list | tuple)}
-    lengths = {slot: len(value) for slot, value in lists.items()}
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{slot} {length}" for slot, length in lengths.items())
-        raise InvalidInputError(f"the lists differ in length: {told}. Give lists of one length.")
-    count = next(iter(lengths.values()), 1)
-    rows = []
-    for index in range(count):
-        row = {}
-        for slot in task.template.slots:
-            value = lists[slot][index] if slot in lists else slots[slot]
-            what = f"{slot}[{index}]" if slot in lists else slot
-            row[slot] = _checked(task, slot, value, what)
-        rows.append(row)
-    return rows, bool(lists)
-
-
-def _checked(task: Task, slot: str, value: Any, what: str) -> str:
-    if slot in task.languages:
-        return task.language(slot, value)
-    if not isinstance(value, str):
-        raise InvalidInputError(
-            f"{what} is a {type(value).__name__}; it must be a string, or a list of strings."
-        )
-    check_characters(value)
-    return value

@@ -95,6 +95,11 @@ COMMANDS: dict[str, Callable[[Path], list[str | Path]]] = {
     "chat": lambda folder: [chat_model_in(folder), "--max-new-tokens", "5"],
     "score": lambda folder: [text_in(folder)],
     "embed": lambda folder: [text_in(folder)],
+    "batch": lambda folder: [text_in(folder), folder / "out.jsonl", "--max-new-tokens", "5"],
+    "evaluate": lambda folder: [
+        *("nano", "--source", text_in(folder), "--reference", text_in(folder)),
+        *("--max-new-tokens", "5", "--samples", "10"),
+    ],
     "info": lambda folder: ["nano"],
     "plan": lambda folder: ["nano"],
     "tasks": lambda folder: ["nano"],
