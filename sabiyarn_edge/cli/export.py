@@ -86,6 +86,12 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "--max-length", type=int, metavar="N", help="cut the position table to N positions (default: all)"
     )
     parser.add_argument(
+        "--experts",
+        metavar="LIST",
+        help="experts of a mixture that stay, as LAYER:EXPERT,EXPERT;*:EXPERT,... (* is every other layer: "
+        "'0:0,1;*:0,1,2'), or a JSON file; the others are removed (default: all stay)",
+    )
+    parser.add_argument(
         "--portable",
         action="store_true",
         help="also write OUT/portable, for other runtimes: the model in standard ONNX operators, with weights of its "
@@ -127,6 +133,7 @@ def run(arguments: argparse.Namespace) -> None:
         kv_cache_dtype=arguments.kv_cache_dtype,
         calibration=arguments.calibration,
         max_length=arguments.max_length,
+        experts=arguments.experts,
         portable=arguments.portable,
         tasks=arguments.tasks,
         force=arguments.force,

@@ -54,6 +54,7 @@ def export_model(
     calibration: str | Path | None = None,
     kv_cache_dtype: str = "float16",
     max_length: int | None = None,
+    experts: str | None = None,
     evaluate: str | Path | None = None,
     portable: bool = False,
     tasks: str | Path | None = None,
@@ -86,6 +87,9 @@ def export_model(
             float16's, at a small loss; each channel has a scale).
         max_length: cuts the position table to so many rows, for devices that never need block_size of them;
             prompt and output together cannot be longer. None: all.
+        experts: the experts of a mixture that stay, "LAYER:EXPERT,EXPERT;*:EXPERT,..." with * for every layer that is
+            not named, or the path of a JSON file {"LAYER": [EXPERT, ...]}. The others are removed, with the router's
+            rows for them. None: all stay.
         evaluate: a UTF-8 text on which the export is compared with the checkpoint in float32 (ExportReport.accuracy).
             None: 512 tokens that the model writes itself, unless verify is false.
         portable: write OUT/portable too, for other runtimes: the model in standard ONNX operators (opset 17), with
@@ -125,7 +129,7 @@ def export_model(
     check_target(out, local if local.is_dir() else None, force=force)
     stages = Progress(show=progress)
     with stages.stage("reading checkpoint", 1) as advance:
-        checkpoint = Checkpoint.load(source, max_length)
+        checkpoint = Checkpoint.load(source, max_length, experts)
         advance(1)
     config, folder = checkpoint.config, checkpoint.folder
     source_block_size, parameters = checkpoint.model.config.block_size, checkpoint.count_parameters()

@@ -21,6 +21,9 @@ _LAYER = re.compile(r"(?:transformer\.)?(?:h|past_key_values|present)\.(\d+)\.")
 """How names of nodes begin that belong to a layer: they are those of the parameters and of the cache."""
 
 
+_MATRICES = {"Linear": [(1, "")], "Embedding": [(1, "")], "RoutedMlp": [(2, "fc_"), (3, "proj_")]}
+"""Operator -> which inputs are matrices, and how the names of the attributes begin that say how they lie."""
+
 WEIGHT_TYPES = {"float32": 1, "float16": 10, "bfloat16": 16, "int8": 3, "int4": 22}
 """What the attribute weight_type of Linear and Embedding means: ONNX's numbers of element types."""
 
@@ -84,7 +87,8 @@ def nodes_per_layer(nodes: list[GraphNode]) -> list[int]:
 
 
 def stored_matrices(nodes: list[GraphNode]) -> list[StoredMatrix]:
-    """Each matrix that nodes read, by its parameter's name without "transformer." and ".weight".
+    """Each matrix, or bank of experts' matrices, that nodes read, by its parameter's name without "transformer." and
+    ".weight".
 
     Raises:
         KeyError: a node lacks an attribute, or its weights are of no type that is known.
@@ -92,9 +96,8 @@ def stored_matrices(nodes: list[GraphNode]) -> list[StoredMatrix]:
     names = {number: name for name, number in WEIGHT_TYPES.items()}
     found = {}
     for node in nodes:
-        if node.operator in ("Linear", "Embedding"):
-            name = node.inputs[1].removeprefix("transformer.").removesuffix(".weight")
-            found[name] = StoredMatrix(
-                name, names[node.integers["weight_type"]], node.integers.get("block_size")
-            )
+        for place, prefix in _MATRICES.get(node.operator, ()):
+            name = node.inputs[place].removeprefix("transformer.").removesuffix(".weight")
+            weight_type, block_size = f"{prefix}weight_type", f"{prefix}block_size"
+            found[name] = StoredMatrix(name, names[node.integers[weight_type]], node.integers.get(block_size))
     return list(found.values())

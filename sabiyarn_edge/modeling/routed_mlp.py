@@ -13,7 +13,7 @@ from ..model_folder.config import GPTJXConfig
 __all__ = ["RoutedMLP"]
 
 ROUTER_NOISE = 0.1
-"""Standard deviation of what training adds to the router's scores, so that every expert is tried: the authors' value."""
+"""Standard deviation of what training adds to the router's scores, so that every expert is tried; as the authors do."""
 
 
 class RoutedMLP(nn.Module):
