@@ -103,6 +103,12 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         help="tasks.json of the model: its tasks' templates, languages and labels (default: the checkpoint's own, or "
         "SabiYarn's as far as the vocabulary has their tags)",
     )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="ID|FOLDER",
+        help="model whose tokenizer the checkpoint uses, if it has none of its own, as a folder or hub id; its special "
+        "tokens and chat template come along",
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it is an earlier export")
     parser.add_argument("--no-verify", action="store_true", help="skip the comparison with torch")
     parser.add_argument("--quiet", action="store_true", help="no progress bars on standard error")
@@ -136,6 +142,7 @@ def run(arguments: argparse.Namespace) -> None:
         experts=arguments.experts,
         portable=arguments.portable,
         tasks=arguments.tasks,
+        tokenizer=arguments.tokenizer,
         force=arguments.force,
         verify=not arguments.no_verify,
         progress=not arguments.quiet,

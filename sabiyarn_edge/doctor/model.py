@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import SabiYarnError
 from ..model_folder.config import ModelConfig
+from ..model_folder.missing_parts import missing_parts
 from ..system.available_memory import AvailableMemory
 from .finding import Finding
 from .system import MIB, System
@@ -45,17 +46,21 @@ def examine_model(system: System, model: str) -> Finding:
         return Finding("model", "problem", str(error), "Copy or export the model again.")
     own, mapped = BASE + plan.peak, plan.weights_mapped
     available = AvailableMemory.read(system.root).here
+    lacking = missing_parts(folder)
     facts = {
         "folder": str(folder),
         "plan": plan.to_dict(),
         "own": own,
         "mapped": mapped,
         "available": available,
+        "missing": lacking,
     }
     text = (
         f"{folder}: {own / MIB:.0f} MiB of private memory for {positions} positions (Python and libraries included), "
         f"and {mapped / MIB:.0f} MiB of mapped weights"
     )
+    if lacking:
+        text += f"; it has no {', no '.join(lacking)}"
     if available is None:
         return Finding("model", "ok", text, facts=facts)
     text += f"; {available / MIB:.0f} MiB are available"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..model_folder.config import FORMAT_VERSION, GPTJXConfig, ModelConfig
-from ..modeling.hub import expanded
+from ..modeling.hub import expanded, locate_tokenizer
 from ..tasks.task_file import TaskFile
 from .accuracy import weight_errors
 from .decoder_graph import build_decoder
@@ -58,6 +58,7 @@ def export_model(
     evaluate: str | Path | None = None,
     portable: bool = False,
     tasks: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     force: bool = False,
     verify: bool = True,
     progress: bool = True,
@@ -96,6 +97,8 @@ def export_model(
             weights of its own (float16 if these are, else the checkpoint's in float32) and a README.
         tasks: a file in the form of tasks.json, which says what the model can be asked and how. None: the checkpoint's
             own tasks.json, or SabiYarn's tasks as far as the vocabulary has their tags.
+        tokenizer: folder or hub id of the model whose tokenizer the checkpoint uses: its tokenizer, the names of its
+            special tokens and its chat template come along. None: the checkpoint has its own.
         force: replace OUT if it is an earlier export.
         verify: compare the graph with the torch model of the same (rounded) weights, and fail if it differs by
             more than rounding inside the products.
@@ -129,7 +132,8 @@ def export_model(
     check_target(out, local if local.is_dir() else None, force=force)
     stages = Progress(show=progress)
     with stages.stage("reading checkpoint", 1) as advance:
-        checkpoint = Checkpoint.load(source, max_length, experts)
+        texts = None if tokenizer is None else locate_tokenizer(tokenizer)
+        checkpoint = Checkpoint.load(source, max_length, experts, texts)
         advance(1)
     config, folder = checkpoint.config, checkpoint.folder
     source_block_size, parameters = checkpoint.model.config.block_size, checkpoint.count_parameters()
@@ -156,9 +160,9 @@ def export_model(
     check_space(out, weight_bytes + portable_bytes + ROOM_FOR_SMALL_FILES)
 
     with target_folder(out) as partial:
-        notes = copy_tokenizer(folder, partial, config.vocab_size)
-        notes += write_generation_config(folder, partial, config.vocab_size)
-        notes += write_tasks(folder, partial, tasks)
+        notes = copy_tokenizer(texts or folder, partial, config.vocab_size)
+        notes += write_generation_config(folder, partial, config.vocab_size, texts)
+        notes += write_tasks(folder, partial, tasks, texts)
         notes += calibrated.notes(weight_options, config)
         model_config = _write_model(graph, partial, config, dtype, kv_cache_dtype, stages)
         model_config.save(partial)

@@ -46,6 +46,8 @@ class Checkpoint:
     model: GPTJXForCausalLM
     config: GPTJXConfig
     """Of the export: its block_size may be smaller than the model's."""
+    tokenizer: Path
+    """The folder with its tokenizer."""
 
     @property
     def dtype(self) -> str:
@@ -57,11 +59,18 @@ class Checkpoint:
         )
 
     @classmethod
-    def load(cls, source: str | Path, max_length: int | None, experts: str | None = None) -> Checkpoint:
+    def load(
+        cls,
+        source: str | Path,
+        max_length: int | None,
+        experts: str | None = None,
+        tokenizer: Path | None = None,
+    ) -> Checkpoint:
         """Read a checkpoint.
 
         Args:
             experts: those that stay of a mixture, as read_kept_experts() takes them; None: all.
+            tokenizer: the folder with the tokenizer; None: the checkpoint's own.
         """
         folder = locate_checkpoint(source)
         model = GPTJXForCausalLM.from_pretrained(
@@ -72,7 +81,7 @@ class Checkpoint:
             kept = read_kept_experts(experts, config)
             config = without_experts(config, kept)
             model.keep_experts(kept)
-        return cls(folder, model, exported_config(config, max_length))
+        return cls(folder, model, exported_config(config, max_length), tokenizer or folder)
 
     def views(self) -> dict[str, torch.Tensor]:
         """The model's own memory: each parameter by its name, and in place of a bank the matrix of each expert as a
@@ -124,7 +133,7 @@ class Checkpoint:
             progress: told the number of tokens as the model writes them; own.rows * own.length in all.
         """
         if text is not None:
-            ids = read_ids(text, self.folder, self.config.vocab_size)
+            ids = read_ids(text, self.tokenizer, self.config.vocab_size)
             return cut_to_rows(ids, min(PIECE_LENGTH, self.config.block_size))
         length = min(own.length, self.config.block_size)
         return [written_by(self.model, rows=own.rows, length=length, seed=own.seed, progress=progress)]
