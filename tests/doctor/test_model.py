@@ -9,6 +9,7 @@ import pytest
 
 from sabiyarn_edge.doctor.model import BASE, examine_model
 from sabiyarn_edge.doctor.system import System
+from sabiyarn_edge.generator import find_model
 from sabiyarn_edge.planning.memory_plan import plan_memory
 from tests.doctor.boards import board
 
@@ -50,6 +51,14 @@ def test_not_enough_to_load(tmp_path: Path) -> None:
     assert found.status == "problem"
     assert "fewer bits" in found.remedy
     assert "26 MiB are available" in found.text
+
+
+def test_what_a_folder_lacks(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(find_model("nano"), tmp_path / "model"))
+    (copy / "tokenizer.json").unlink()
+    found = examine_model(board(tmp_path / "board", {}), str(copy))
+    assert found.status == "ok"  # it takes ids
+    assert "it has no tokenizer (it takes and gives token ids only; export with --tokenizer" in found.text
 
 
 def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
