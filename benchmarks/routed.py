@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.arguments import count, out_file
 from benchmarks.output import put_out
 
-PROMPT_TOKENS, STEPS, BATCH = 256, 24, 8
+PROMPT_TOKENS, STEPS, BATCH = 256, 16, 8
 ROUTED, DENSE = "routed", "long"
 """Their shapes in models.py."""
 MODELS = ("dense", "routed", "all")

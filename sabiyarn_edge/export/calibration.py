@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..modeling import GPTJXForCausalLM
 from ..modeling.blocks import Attend
 from ..modeling.routed_mlp import RoutedMLP
+from .block_plan import stored_name
 from .block_quantization import round_to_nearest
 from .gptq import round_by_gptq
 from .quantized_weights import QuantizedWeights
@@ -26,9 +27,10 @@ from .weight_format import Matrix
 
 __all__ = ["LEAST_TOKENS", "calibrate"]
 
-LEAST_TOKENS = 1 / 8
-"""Of a matrix' width: with fewer tokens, GPTQ fits the weights to them and not to others. Measured on a trained model's
-MLP, error of products with other tokens beside that of rounding to nearest: GPTQ_TABLE."""
+LEAST_TOKENS = 2.5
+"""Times an expert's width: with fewer tokens, GPTQ fits the weights to them and not to others. Measured on the bundled
+model's mlp.c_proj: error of products with other tokens beside that of rounding to nearest is 1.60, 1.09, 0.81, 0.63 and
+0.58 times as large with 1, 2, 3, 6 and 12 times as many tokens as the matrix is wide."""
 
 
 @dataclass
@@ -85,7 +87,8 @@ def calibrate(
             originals = {matrix.name: views[matrix.name].clone() for matrix in own}
             for matrix in own:
                 seen, layout = inputs.pop(matrix.name), weights.layout(matrix)
-                if layout.bits < 8 and seen.tokens < LEAST_TOKENS * matrix.shape[1]:
+                of_expert = stored_name(matrix.name) != matrix.name
+                if layout.bits < 8 and of_expert and seen.tokens < LEAST_TOKENS * matrix.shape[1]:
                     too_few[matrix.name] = seen.tokens
                     weights.put(matrix, round_to_nearest(matrix.load(), layout))
                 elif layout.bits < 8:

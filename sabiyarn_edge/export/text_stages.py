@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..model_folder.config import GPTJXConfig, ModelConfig
+from ..modeling.tensor_files import first_ten
 from .accuracy import Accuracy, measure_accuracy
 from .calibration import calibrate
 from .kv_scales import KvScales, calibration_pieces, measure_scales
@@ -20,13 +21,16 @@ from .weight_formats import WeightOptions
 __all__ = ["Calibration", "run_calibration", "run_evaluation"]
 
 CALIBRATION_TOKENS = 16384
-"""Of a text that was given, the most that GPTQ looks at: a minute for SabiYarn-125M on two cores."""
+"""The most that GPTQ looks at: a minute for SabiYarn-125M on two cores. Of a mixture as many for each expert, if tokens
+are spread evenly."""
 
 TABLES = ("wte", "wpe")
 """Matrices outside the blocks."""
 
 OWN_TEXT = "the model's own text"
 OWN_CALIBRATION = OwnText(rows=32, length=128, seed=1)
+OWN_CALIBRATION_OF_EXPERTS = OwnText(rows=32, length=512, seed=1)
+"""Of a mixture: each expert sees a part of it."""
 OWN_EVALUATION = OwnText(rows=8, length=64, seed=2)
 
 
@@ -54,10 +58,10 @@ class Calibration:
                 "leave --calibration out for a text that the model writes."
             )
         if self.too_few:
-            listed = ", ".join(f"{name} ({tokens})" for name, tokens in self.too_few.items())
+            listed = ", ".join(first_ten([f"{name} ({tokens})" for name, tokens in self.too_few.items()]))
             found.append(
-                f"too few tokens of {self.text} were routed to some experts for gptq, so their matrices were rounded "
-                f"to nearest: {listed}. Give --calibration a longer text."
+                f"too few tokens of {self.text} were routed to some experts for gptq, so {len(self.too_few)} of their "
+                f"matrices were rounded to nearest: {listed}. Give --calibration a longer text."
             )
         return found
 
@@ -77,13 +81,16 @@ def run_calibration(
         weights: gets the blocks' matrices, rounded by GPTQ; None: not wanted.
         kv_cache: whether scales of an int8 cache are wanted.
     """
-    own = OWN_CALIBRATION
+    config = checkpoint.config
+    own = OWN_CALIBRATION_OF_EXPERTS if config.use_moe else OWN_CALIBRATION
     too_few: dict[str, int] = {}
     with stages.stage("reading text" if text else "writing text", own.rows * own.length, "token") as advance:
         texts = checkpoint.texts(text, own, advance)
     if weights is not None:
         assert isinstance(weights, QuantizedWeights)
-        rows = evenly_spaced(texts, CALIBRATION_TOKENS)
+        most = max(config.experts_of(layer) for layer in range(config.n_layer))
+        for_each = max(most // config.num_experts_per_tok, 1) if config.use_moe else 1
+        rows = evenly_spaced(texts, CALIBRATION_TOKENS * for_each)
         matrices = checkpoint.matrices()
         with stages.stage("rounding weights", len(matrices) - len(TABLES), "matrix") as advance:
             too_few = calibrate(
