@@ -6,6 +6,7 @@ Three models of random weights, in the same weight type and with a float16 KV ca
     all       the same file, but every expert computes every token
 
 Each has a process of its own. Their trials are interleaved (see children.py), and begin with another one each round.
+CPU seconds are those of the whole process: with --threads 1 they tell the work of a step on a busy machine too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ MODELS = ("dense", "routed", "all")
 RATIOS = {
     "decode time, routed / dense": ("decode_ms", "routed", "dense"),
     "decode time, all / routed": ("decode_ms", "all", "routed"),
+    "decode CPU time, routed / dense": ("decode_cpu_ms", "routed", "dense"),
+    "decode CPU time, all / routed": ("decode_cpu_ms", "all", "routed"),
     "prefill tokens/s, routed / dense": ("prefill_tokens_per_second", "routed", "dense"),
     "prefill tokens/s, routed / all": ("prefill_tokens_per_second", "routed", "all"),
 }
@@ -53,9 +57,13 @@ def serve(model: Path, threads: int) -> None:
     print(json.dumps({"threads": generator._engine.decoder.num_threads}), flush=True)
     for _ in sys.stdin:
         single, batch = generate(1, PROMPT_TOKENS), generate(BATCH, 16)
+        begun = time.process_time()
+        generate(1, 1)
+        busy = time.process_time() - begun
         answer = {
             "prefill_tokens_per_second": single.prefill_tokens_per_second,
             "decode_ms": 1e3 * single.decode_seconds / single.decode_tokens,
+            "decode_cpu_ms": 1e3 * busy / (STEPS + 1),
             "decode_tokens_per_second": single.decode_tokens_per_second,
             "batch_decode_tokens_per_second": batch.decode_tokens_per_second,
         }
