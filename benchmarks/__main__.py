@@ -11,6 +11,7 @@ BENCHMARKS = {
     "growth": "time and memory against the length of the text, up to 32768 tokens, and against the batch",
     "publish": "the tables of the README and the pictures, from the committed results",
     "threads": "how threads wait: time and CPU seconds per token, and CPU seconds while idle",
+    "routed": "a mixture of experts beside a dense model and beside computing all its experts",
     "overflow": "texts past the last position: sliding beside cropping at every token",
     "attention": "attention of one new token beside a plain read of the same keys and values",
     "kv_cache_accuracy": "perplexity and divergence with a KV cache of each type, beside its memory",

@@ -86,6 +86,12 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "--max-length", type=int, metavar="N", help="cut the position table to N positions (default: all)"
     )
     parser.add_argument(
+        "--experts",
+        metavar="LIST",
+        help="experts of a mixture that stay, as LAYER:EXPERT,EXPERT;*:EXPERT,... (* is every other layer: "
+        "'0:0,1;*:0,1,2'), or a JSON file; the others are removed (default: all stay)",
+    )
+    parser.add_argument(
         "--portable",
         action="store_true",
         help="also write OUT/portable, for other runtimes: the model in standard ONNX operators, with weights of its "
@@ -96,6 +102,12 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="FILE",
         help="tasks.json of the model: its tasks' templates, languages and labels (default: the checkpoint's own, or "
         "SabiYarn's as far as the vocabulary has their tags)",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="ID|FOLDER",
+        help="model whose tokenizer the checkpoint uses, if it has none of its own, as a folder or hub id; its special "
+        "tokens and chat template come along",
     )
     parser.add_argument("--force", action="store_true", help="replace OUT if it is an earlier export")
     parser.add_argument("--no-verify", action="store_true", help="skip the comparison with torch")
@@ -127,8 +139,10 @@ def run(arguments: argparse.Namespace) -> None:
         kv_cache_dtype=arguments.kv_cache_dtype,
         calibration=arguments.calibration,
         max_length=arguments.max_length,
+        experts=arguments.experts,
         portable=arguments.portable,
         tasks=arguments.tasks,
+        tokenizer=arguments.tokenizer,
         force=arguments.force,
         verify=not arguments.no_verify,
         progress=not arguments.quiet,

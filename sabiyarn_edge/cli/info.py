@@ -13,8 +13,9 @@ from typing import Any
 from .. import __version__
 from ..chat.template import ChatTemplate
 from ..errors import InvalidInputError, ModelFolderError
-from ..model_folder.config import PORTABLE_FOLDER, ModelConfig, read_json_object
+from ..model_folder.config import PORTABLE_FOLDER, GPTJXConfig, ModelConfig, read_json_object
 from ..model_folder.graph_nodes import GraphNode, nodes_per_layer, read_nodes, stored_matrices
+from ..model_folder.missing_parts import missing_parts
 from ..model_folder.weights_file import WeightsHeader
 from ..tasks.task_file import TaskFile
 from .parser import Parser
@@ -24,7 +25,7 @@ __all__ = ["add_to", "describe", "run"]
 
 MIB = 1024 * 1024
 MATRICES_OF_A_BLOCK = 4
-"""c_attn and c_proj of attention, c_fc and c_proj of the MLP."""
+"""c_attn and c_proj of attention, c_fc and c_proj of the MLP, or the two banks of a mixture."""
 NAMES_SHOWN = 14
 """Names of matrices that are listed for each way of storing them; --json has all."""
 
@@ -66,6 +67,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "shape": shape.to_dict(),
         "head_dim": shape.head_dim,
         "parameters": _parameters(folder),
+        "parameters_at_rest": shape.resting_parameters,
         "dtype": config.dtype,
         "weights": weights,
         "graph": {
@@ -83,6 +85,7 @@ def describe(folder: Path) -> dict[str, Any]:
         },
         "tasks": {name: task.describe() for name, task in TaskFile.load(folder).tasks.items()},
         "chat": ChatTemplate.find(folder) is not None,
+        "missing": missing_parts(folder),
         "providers": _providers(),
         "versions": {
             "sabiyarn_edge": __version__,
@@ -140,11 +143,14 @@ def _as_text(facts: dict[str, Any]) -> str:
     kv_sizes = [f"{facts['kv_bytes_per_token'] * n / MIB:.1f} MiB at {n}" for n in [*lengths, positions]]
     counted = facts["parameters"]
     parameters = "not counted (no export_report.json)" if counted is None else f"{counted:,}"
+    if counted is not None and facts["parameters_at_rest"]:
+        parameters += f", of which each token meets {counted - facts['parameters_at_rest']:,}"
     versions = dict(facts["versions"])
     rows = {
         "model": facts["folder"],
         "shape": f"{shape['n_layer']} layers, {shape['n_heads']} heads of {facts['head_dim']}, "
         f"width {shape['n_embd']}, {shape['vocab_size']} tokens, {positions} positions",
+        **_experts_row(shape),
         "parameters": f"{parameters}, stored as {facts['dtype']}",
         **{f"  {name}": value for name, value in map(_weights_row, facts["weights"])},
         "graph": _graph_row(facts["graph"]),
@@ -154,11 +160,24 @@ def _as_text(facts: dict[str, Any]) -> str:
         **{f"  {name}": f"{size / MIB:.3f} MiB" for name, size in files.items()},
         "tasks": ", ".join(facts["tasks"]) or "none (no tasks.json)",
         "chat": "by its template" if facts["chat"] else "none (no chat template)",
+        **({"missing": "; ".join(facts["missing"])} if facts["missing"] else {}),
         "providers": ", ".join(facts["providers"]),
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }
     width = max(map(len, rows)) + 2
     return "\n".join(f"{name:<{width}}{value}" for name, value in rows.items())
+
+
+def _experts_row(shape: dict[str, Any]) -> dict[str, str]:
+    """Of a mixture: how many experts the layers have, and how many of them a token meets."""
+    config = GPTJXConfig.from_dict(shape)
+    if not config.use_moe:
+        return {}
+    counts = Counter(config.experts_of(layer) for layer in range(config.n_layer))
+    layers = ", ".join(f"{count} in {layers} layers" for count, layers in sorted(counts.items()))
+    return {
+        "experts": f"{layers}; {config.num_experts_per_tok} of them for each token, width {config.mlp_width}"
+    }
 
 
 def _weights_row(way: dict[str, Any]) -> tuple[str, str]:

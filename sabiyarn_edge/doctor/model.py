@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import SabiYarnError
 from ..model_folder.config import ModelConfig
+from ..model_folder.missing_parts import missing_parts
 from ..system.available_memory import AvailableMemory
 from .finding import Finding
 from .system import MIB, System
@@ -53,19 +54,22 @@ def examine_model(system: System, model: str) -> Finding:
         return Finding("model", "problem", str(error), "Copy or export the model again.")
     own, mapped = BASE + plan.peak, plan.weights_mapped
     available = AvailableMemory.read(system.root).here
+    lacking = missing_parts(folder)
     facts = {
         "folder": str(folder),
         "plan": plan.to_dict(),
         "own": own,
         "mapped": mapped,
         "available": available,
+        "missing": lacking,
     }
     text = (
         f"{folder}: {own / MIB:.0f} MiB of private memory for {positions} positions (Python and libraries included), "
         f"and {mapped / MIB:.0f} MiB of mapped weights"
     )
+    if lacking:
+        text += f"; it has no {', no '.join(lacking)}"
     if not has_tokenizer and (available is None or own <= available):
-        text = f"{folder} has no {TOKENIZER_FILE}: it takes and gives token ids only"
         return Finding("model", "warning", text, "Put the checkpoint's tokenizer.json into it.", facts)
     if available is None:
         return Finding("model", "ok", text, facts=facts)

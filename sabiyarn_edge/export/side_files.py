@@ -22,6 +22,9 @@ __all__ = ["copy_chat_template", "copy_tokenizer", "write_generation_config", "w
 
 SPECIAL_TOKENS = ("bos", "eos", "pad")
 
+END_TOKENS = ("|end_of_text|", "</s>", "<|endoftext|>")
+"""How SabiYarn's vocabularies call the end token, the first that there is; asked when no file names one."""
+
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _SLOW_TOKENIZER = (*_SENTENCEPIECE, "vocab.json", "vocab.txt", "tokenizer_config.json")
 
@@ -48,7 +51,10 @@ def copy_tokenizer(source: Path, out: Path, vocab_size: int) -> list[str]:
     without = "The exported model takes and gives token ids only"
     found = [name for name in _SLOW_TOKENIZER if (source / name).is_file()]
     if not found:
-        return [f"{source} has no {TOKENIZER_FILE}. {without}, until you copy one into its folder."]
+        return [
+            f"{source} has no {TOKENIZER_FILE}. {without}, until you copy one into its folder. If the checkpoint uses "
+            "that of another model, export with --tokenizer ID|FOLDER."
+        ]
     return [
         f"{source} has {', '.join(found)} but no {TOKENIZER_FILE}, the one form that is read here. "
         f"{without}. To make one, run in Python: "
@@ -63,11 +69,16 @@ def copy_chat_template(source: Path, out: Path) -> None:
             shutil.copyfile(source / name, out / name)
 
 
-def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[str]:
+def write_generation_config(
+    source: Path, out: Path, vocab_size: int, tokenizer: Path | None = None
+) -> list[str]:
     """Write generation_config.json: the checkpoint's own, completed with the special token ids it leaves out.
 
     Ids are looked for in generation_config.json, then config.json, then, by the names of the tokens, in the
-    tokenizer's files.
+    tokenizer's files; an end token, in the end, by its usual names in the vocabulary.
+
+    Args:
+        tokenizer: folder of the tokenizer, if it is another one than `source`: its configs are asked too.
 
     Returns:
         What the user should know: files that could not be read, ids outside the vocabulary.
@@ -75,11 +86,13 @@ def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[st
     notes: list[str] = []
     own = _read_object(source / GENERATION_CONFIG_FILE, notes)
     config = _read_object(source / "config.json", notes)
-    named = _named_token_ids(source, notes)
+    others = [] if tokenizer is None else [GENERATION_CONFIG_FILE, "config.json"]
+    lent = [_read_object((tokenizer or source) / name, notes) for name in others]
+    named = _named_token_ids(tokenizer or source, notes)
     values = {key: value for key, value in own.items() if key != "transformers_version"}
     for token in SPECIAL_TOKENS:
         key = f"{token}_token_id"
-        candidates = [found.get(key) for found in (own, config, named)]
+        candidates = [found.get(key) for found in (own, config, *lent, named)]
         many = token == "eos"  # a model may have several end tokens, but only one of the others
         known = [value for value in candidates if is_token_id(value, vocab_size, many=many)]
         wrong = [value for value in candidates if value is not None and value not in known]
@@ -99,7 +112,7 @@ def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[st
     return notes
 
 
-def write_tasks(source: Path, out: Path, given: Path | None) -> list[str]:
+def write_tasks(source: Path, out: Path, given: Path | None, tokenizer: Path | None = None) -> list[str]:
     """Write tasks.json: the file that was given, the checkpoint's own, or the family's tasks whose tags there are.
 
     Returns:
@@ -114,8 +127,8 @@ def write_tasks(source: Path, out: Path, given: Path | None) -> list[str]:
         TaskFile.read(path)
         shutil.copyfile(path, out / TASKS_FILE)
         return []
-    tokenizer = _read_tokenizer(source)
-    values = family_tasks(lambda token: tokenizer is not None and tokenizer.token_to_id(token) is not None)
+    read = _read_tokenizer(tokenizer or source)
+    values = family_tasks(lambda token: read is not None and read.token_to_id(token) is not None)
     if values is None:
         return []
     (out / TASKS_FILE).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -126,9 +139,13 @@ def write_tasks(source: Path, out: Path, given: Path | None) -> list[str]:
 
 
 def _named_token_ids(source: Path, notes: list[str]) -> dict[str, int]:
-    """Ids of the special tokens that tokenizer_config.json or special_tokens_map.json name."""
+    """Ids of the special tokens that tokenizer_config.json or special_tokens_map.json name, or else END_TOKENS."""
     tokenizer = _read_tokenizer(source)
     found: dict[str, int] = {}
+    for end in reversed(END_TOKENS):
+        number = tokenizer.token_to_id(end) if tokenizer else None
+        if number is not None:
+            found["eos_token_id"] = number
     for file in (SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE):
         values = _read_object(source / file, notes)
         for token in SPECIAL_TOKENS:

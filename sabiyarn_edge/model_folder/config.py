@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,14 @@ _LONGEST_GRAPH = 256 * 2**20
 _INLINE_BYTES = 16 * 1024
 """Smaller tensors may stand in the graph."""
 
-_MAY_BE_NULL = ("dropout", "bias", "use_kv_cache", "kv_cache_dtype", "max_batch_size")
+_MAY_BE_NULL = (
+    *("dropout", "bias", "use_kv_cache", "kv_cache_dtype", "max_batch_size"),
+    *("use_moe", "moe_dim", "expert_per_layer"),
+)
 """Settings, as against sizes, which every config must state."""
+
+_OF_EXPERTS = ("use_moe", "num_experts", "num_experts_per_tok", "moe_dim", "expert_per_layer")
+"""Fields that mean nothing where use_moe is False."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +80,21 @@ class GPTJXConfig:
     """Type of the torch model's KV cache: "float32" or "float16". It computes in float32 either way."""
     max_batch_size: int = 1
     """Rows that the torch model's KV cache may hold."""
+    use_moe: bool = False
+    """True if the MLP of each block is a mixture of experts, to some of which each token is routed."""
+    num_experts: int = 4
+    """Experts of each layer that expert_per_layer does not name."""
+    num_experts_per_tok: int = 2
+    """Experts that compute each token, at most those of any layer."""
+    moe_dim: int | None = None
+    """Width of an expert's hidden layer; None: 4 * n_embd."""
+    expert_per_layer: Mapping[str, int] | None = field(default=None, hash=False)
+    """Index of a layer, as a text -> how many experts it has."""
 
     def __post_init__(self) -> None:
         for name in ("block_size", "vocab_size", "n_layer", "n_heads", "n_embd", "max_batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
-                raise InvalidInputError(
-                    f"{name} is {shown(value)}; it must be an integer of at least 1 and at most {_LARGEST}."
-                )
-        for name in ("bias", "use_kv_cache"):
+            _check_size(name, getattr(self, name))
+        for name in ("bias", "use_kv_cache", "use_moe"):
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise InvalidInputError(f"{name} is {shown(value)}; it must be true or false.")
@@ -97,11 +109,56 @@ class GPTJXConfig:
             raise InvalidInputError(
                 f"n_embd is {self.n_embd} and n_heads is {self.n_heads}: n_heads must divide n_embd."
             )
+        if self.use_moe:
+            self._check_experts()
+
+    def _check_experts(self) -> None:
+        for name in ("num_experts", "num_experts_per_tok"):
+            _check_size(name, getattr(self, name))
+        if self.moe_dim is not None:
+            _check_size("moe_dim", self.moe_dim)
+        named = {} if self.expert_per_layer is None else self.expert_per_layer
+        if not isinstance(named, Mapping):
+            raise InvalidInputError(
+                f'expert_per_layer is {named!r}; it must be an object of layers and numbers: {{"0": 2, "1": 3}}.'
+            )
+        layers = {str(layer) for layer in range(self.n_layer)}
+        for name, count in named.items():
+            if name not in layers:
+                raise InvalidInputError(
+                    f'expert_per_layer names the layer {name!r}; n_layer is {self.n_layer}, so layers are "0" to '
+                    f'"{self.n_layer - 1}".'
+                )
+            _check_size(f"expert_per_layer of layer {name}", count)
+        for layer in range(self.n_layer):
+            count = self.experts_of(layer)
+            if self.num_experts_per_tok > count:
+                raise InvalidInputError(
+                    f"num_experts_per_tok is {self.num_experts_per_tok}, but layer {layer} has {count} "
+                    f"expert{'s' * (count > 1)}: a token cannot have more than there are."
+                )
 
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.n_embd // self.n_heads
+
+    @property
+    def mlp_width(self) -> int:
+        """Width of the hidden layer of an MLP, or of an expert."""
+        return self.moe_dim if self.use_moe and self.moe_dim is not None else 4 * self.n_embd
+
+    def experts_of(self, layer: int) -> int:
+        """Experts of a layer; 0 where it has an MLP."""
+        if not self.use_moe:
+            return 0
+        return (self.expert_per_layer or {}).get(str(layer), self.num_experts)
+
+    @property
+    def resting_parameters(self) -> int:
+        """Numbers that a token does not meet: those of the experts that it is not routed to."""
+        resting = sum(max(self.experts_of(i) - self.num_experts_per_tok, 0) for i in range(self.n_layer))
+        return resting * 2 * self.n_embd * self.mlp_width
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GPTJXConfig:
@@ -124,6 +181,8 @@ class GPTJXConfig:
             )
         if isinstance(found.get("kv_cache_dtype"), str):
             found["kv_cache_dtype"] = found["kv_cache_dtype"].removeprefix("torch.")
+        if not found.get("use_moe"):
+            found = {name: value for name, value in found.items() if name not in _OF_EXPERTS[1:]}
         return cls(**found)
 
     @classmethod
@@ -137,8 +196,16 @@ class GPTJXConfig:
             raise InvalidInputError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return dataclasses.asdict(self)
+        """All fields that mean something, ready for JSON."""
+        left_out = () if self.use_moe else _OF_EXPERTS
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
+
+
+def _check_size(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
+        raise InvalidInputError(
+            f"{name} is {shown(value)}; it must be an integer of at least 1 and at most {_LARGEST}."
+        )
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:

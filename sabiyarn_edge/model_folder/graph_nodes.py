@@ -21,6 +21,9 @@ _LAYER = re.compile(r"(?:transformer\.)?(?:h|past_key_values|present)\.(\d{1,9})
 """How names of nodes begin that belong to a layer: they are those of the parameters and of the cache."""
 
 
+_MATRICES = {"Linear": [(1, "")], "Embedding": [(1, "")], "RoutedMlp": [(2, "fc_"), (3, "proj_")]}
+"""Operator -> which inputs are matrices, and how the names of the attributes begin that say how they lie."""
+
 WEIGHT_TYPES = {"float32": 1, "float16": 10, "bfloat16": 16, "int8": 3, "int4": 22}
 """What the attribute weight_type of Linear and Embedding means: ONNX's numbers of element types."""
 
@@ -90,7 +93,8 @@ def nodes_per_layer(nodes: list[GraphNode]) -> list[int]:
 
 
 def stored_matrices(nodes: list[GraphNode]) -> list[StoredMatrix]:
-    """Each matrix that nodes read, by its parameter's name without "transformer." and ".weight".
+    """Each matrix, or bank of experts' matrices, that nodes read, by its parameter's name without "transformer." and
+    ".weight".
 
     Raises:
         ValueError: a node lacks its weights or an attribute, or they are of no type that is known.
@@ -98,10 +102,10 @@ def stored_matrices(nodes: list[GraphNode]) -> list[StoredMatrix]:
     names = {number: name for name, number in WEIGHT_TYPES.items()}
     found = {}
     for node in nodes:
-        if node.operator in ("Linear", "Embedding"):
-            weight_type = names.get(node.integers.get("weight_type", 0))
-            if len(node.inputs) < 2 or weight_type is None:
+        for place, prefix in _MATRICES.get(node.operator, ()):
+            weight_type = names.get(node.integers.get(f"{prefix}weight_type", 0))
+            if len(node.inputs) <= place or weight_type is None:
                 raise ValueError(f"the node {node.name!r} has no weights of a known type")
-            name = node.inputs[1].removeprefix("transformer.").removesuffix(".weight")
-            found[name] = StoredMatrix(name, weight_type, node.integers.get("block_size"))
+            name = node.inputs[place].removeprefix("transformer.").removesuffix(".weight")
+            found[name] = StoredMatrix(name, weight_type, node.integers.get(f"{prefix}block_size"))
     return list(found.values())

@@ -406,8 +406,14 @@ class CallCosts:
         """One run of `tokens` new tokens. Attention keeps no scores: it is hidden states [tokens, 4 * n_embd] float32
         that count. onnxruntime's arena and the kernels' rounded copies hold 2.25 times as much, and 2.5 times as much
         where chunks of 256 tokens leave holes in the arena (widths of 256 to 1024 were measured).
+
+        RoutedMlp holds, for each of a token's experts, inputs and outputs [n_embd] and the hidden layer [mlp_width], in
+        float32 and in 8 bits; the arena then has no hidden states.
         """
-        return 4 * tokens * 4 * self._config.gptjx.n_embd * 5 // 2
+        shape = self._config.gptjx
+        hidden = 4 * 4 * shape.n_embd
+        routed = shape.num_experts_per_tok * (5 * shape.mlp_width + 8 * shape.n_embd) if shape.use_moe else 0
+        return tokens * (hidden * 5 // 2 + max(routed - hidden, 0))
 
 
 def window_slack(window: int, block_size: int) -> int:

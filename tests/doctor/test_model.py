@@ -53,6 +53,14 @@ def test_not_enough_to_load(tmp_path: Path) -> None:
     assert "26 MiB are available" in found.text
 
 
+def test_what_a_folder_lacks(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(find_model("nano"), tmp_path / "model"))
+    (copy / "tokenizer.json").unlink()
+    found = examine_model(board(tmp_path / "board", {}), str(copy))
+    assert found.status == "ok"  # it takes ids
+    assert "it has no tokenizer (it takes and gives token ids only; export with --tokenizer" in found.text
+
+
 def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
     assert examine_model(board(tmp_path, {}), "nano").status == "ok"
 

@@ -131,6 +131,29 @@ def test_ids_are_completed_from_the_next_source(source: Path, out: Path) -> None
     assert completed(source, out) == ({"eos_token_id": 2, "pad_token_id": 4}, [])
 
 
+def test_an_end_token_that_no_file_names_is_found_in_the_vocabulary(source: Path, out: Path) -> None:
+    save_tokenizer(source)
+    write(source, config={})
+    assert completed(source, out) == ({"eos_token_id": 90}, [])
+    write(source, config={}, tokenizer_config={"eos_token": "<pad>"})
+    assert completed(source, out) == ({"eos_token_id": 91}, [])  # a file's word counts more
+
+
+def test_another_models_tokenizer_lends_its_end_token(source: Path, out: Path, tmp_path: Path) -> None:
+    lender = tmp_path / "lender"
+    lender.mkdir()
+    save_tokenizer(lender)
+    write(source, config={"pad_token_id": 4})
+    assert write_generation_config(source, out, 100, lender) == []
+    assert json.loads((out / "generation_config.json").read_text()) == {"eos_token_id": 90, "pad_token_id": 4}
+    write(lender, generation_config={"eos_token_id": [2, 3]})
+    assert write_generation_config(source, out, 100, lender) == []
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == [2, 3]
+    write(source, generation_config={"eos_token_id": 7})  # the checkpoint's own comes first
+    assert write_generation_config(source, out, 100, lender) == []
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == 7
+
+
 @pytest.mark.parametrize("form", ["|end_of_text|", {"content": "|end_of_text|", "lstrip": False}])
 def test_ids_by_the_names_of_special_tokens(source: Path, out: Path, form: object) -> None:
     save_tokenizer(source)

@@ -323,12 +323,6 @@ def test_all_foreign_keys_are_named_at_once(tmp_path):
     assert "rope (True), n_kv_heads (1)" in load_error(folder)
 
 
-def test_a_mixture_of_experts_is_refused(tmp_path):
-    folder = make_tiny_checkpoint(tmp_path)
-    edit_config(folder, use_moe=True, num_experts=4)
-    assert "use_moe is true: this is a mixture of experts" in load_error(folder)
-
-
 # --- what is written ----------------------------------------------------------------------------------------
 
 
