@@ -612,7 +612,7 @@ class EdgeGenerator(ChatMethods):
             )
         _check_several(texts, "score", "texts")
         if given is not None:
-            _check_several(given, "score", "given")
+            _check_several(given, "given", "texts")
         works = (self._scoring(text, source, overflow) for text, source in _pairs(texts, given))
         return self._in_order((([work], lambda work=work: work.score) for work in works), _SCORED_TOGETHER)  # type: ignore[misc]
 

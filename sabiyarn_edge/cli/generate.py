@@ -305,8 +305,7 @@ def _speed(result: GenerationResult) -> str:
 def decoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of GenerationConfig. Only what was given: the rest is the model folder's."""
     names = [
-        "do_sample",
-        "eos_token_id",
+        *("do_sample", "eos_token_id", "json_object", "regex"),
         *(flag[2:].replace("-", "_") for flag, *_ in OPTIONS),
     ]
     options = {name: value for name in names if (value := getattr(arguments, name)) is not None}

@@ -77,6 +77,8 @@ class Source:
         if not isinstance(given, str | Path):
             self._file: BinaryIO = cast("BinaryIO", io.BufferedReader(_JsonLines(given)))
         elif str(given) == "-":
+            if sys.stdin is None:  # closed by the shell (<&-)
+                raise InvalidInputError("standard input is closed. Give a file, or texts through a pipe.")
             self.name, self._file = "standard input", sys.stdin.buffer
         else:
             self.name = str(given)

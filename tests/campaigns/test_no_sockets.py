@@ -100,6 +100,7 @@ COMMANDS: dict[str, Callable[[Path], list[str | Path]]] = {
         *("nano", "--source", text_in(folder), "--reference", text_in(folder)),
         *("--max-new-tokens", "5", "--samples", "10"),
     ],
+    "install": lambda folder: ["nano", folder / "installed"],
     "info": lambda folder: ["nano"],
     "plan": lambda folder: ["nano"],
     "tasks": lambda folder: ["nano"],

@@ -390,7 +390,7 @@ def test_a_truncated_file_is_named(run, model, name):
 
 
 def test_a_damaged_generation_config_is_named(run, model):
-    (model / "generation_config.json").write_text('{"top_p": 7}')
+    (model / "generation_config.json").write_text('{"do_sample": true, "top_p": 7}')
     ran = run("generate", "--model", model, PROMPT)
     assert ran.code == 1
     assert "generation_config.json: top_p is 7" in ran.error

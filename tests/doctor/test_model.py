@@ -57,7 +57,7 @@ def test_what_a_folder_lacks(tmp_path: Path) -> None:
     copy = Path(shutil.copytree(find_model("nano"), tmp_path / "model"))
     (copy / "tokenizer.json").unlink()
     found = examine_model(board(tmp_path / "board", {}), str(copy))
-    assert found.status == "ok"  # it takes ids
+    assert found.status == "warning"  # it takes ids
     assert "it has no tokenizer (it takes and gives token ids only; export with --tokenizer" in found.text
 
 
