@@ -358,7 +358,7 @@ def test_missing_and_damaged_files_are_named(model_copy: Path) -> None:
     damaged("decoder.onnx", None, r"cannot read .*decoder\.onnx: No such file")
     damaged("decoder.onnx", graph[: len(graph) // 2], r"decoder\.onnx is damaged")
     damaged("tokenizer.json", b"{}", r"tokenizer\.json is not a tokenizer")
-    damaged("generation_config.json", b'{"top_p": 7}', r"top_p is 7")
+    damaged("generation_config.json", b'{"do_sample": true, "top_p": 7}', r"top_p is 7")
     EdgeGenerator.from_pretrained(model_copy)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,8 +79,12 @@ def must_be_refused(name: str, value: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def generator() -> EdgeGenerator:
-    return EdgeGenerator.from_pretrained("nano", num_threads=1)
+def generator(tmp_path_factory: pytest.TempPathFactory) -> EdgeGenerator:
+    """nano, with a chat template."""
+    folder = tmp_path_factory.mktemp("chat") / "nano"
+    shutil.copytree(NANO, folder)
+    (folder / "chat_template.jinja").write_text("{{ messages[-1].content }}", encoding="utf-8")
+    return EdgeGenerator.from_pretrained(folder, num_threads=1)
 
 
 def take(result: Any) -> None:
@@ -93,6 +98,7 @@ def calls(generator: EdgeGenerator, tmp_path: Path) -> dict[Callable[..., Any], 
     """Every public function, with arguments that are right."""
     session = generator.session([5, 6])
     ids, texts = {"inputs": [5, 6]}, {"texts": "a"}
+    messages = {"messages": [{"role": "user", "content": "a"}]}
     return {
         EdgeGenerator.from_pretrained: {"path": NANO, "num_threads": 1},
         EdgeGenerator.plan: {"path": NANO},
@@ -112,6 +118,10 @@ def calls(generator: EdgeGenerator, tmp_path: Path) -> dict[Callable[..., Any], 
         generator.instruct: {"instructions": "a"},
         generator.answer: {"question": "a", "context": "a"},
         generator.classify: {**texts, "labels": ["a", "b"]},
+        generator.chat: {**messages, "max_new_tokens": 1},
+        generator.chat_stream: {**messages, "max_new_tokens": 1},
+        generator.chat_session: messages,
+        generator.load_chat: {"path": tmp_path / "nothing"},
         session.append: ids,
         session.generate: ids,
         session.stream: ids,
@@ -133,7 +143,7 @@ WITHOUT_ARGUMENTS = {
 }
 """Public methods that take none."""
 TESTED_ELSEWHERE = {
-    "agenerate", "astream", "aembed",  # the same checks as without the a, behind an event loop
+    *("agenerate", "astream", "aembed", "achat", "achat_stream"),  # as without the a
     "updated",  # below, with all options
     "extend", "hold",  # a session's stream calls them
     "from_json_file",

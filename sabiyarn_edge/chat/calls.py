@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import shown
 from .messages import parsed_arguments
 from .tools import Tool
 
@@ -90,7 +91,7 @@ def read_call(text: str, tools: Mapping[str, Tool]) -> ToolCall | InvalidCall:
         return InvalidCall(CALL.around(text), problem)
 
     if name not in tools:
-        return invalid(f"there is no tool {name!r}; the tools are {_names(list(tools))}")
+        return invalid(f"there is no tool {shown(name)}; the tools are {_names(list(tools))}")
     try:
         arguments = parsed_arguments(written)
     except ValueError as error:

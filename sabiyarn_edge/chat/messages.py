@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 from ..text.tokenizer import check_characters
 
 __all__ = ["Arguments", "Message", "parsed_arguments", "read_messages"]
@@ -73,7 +73,7 @@ def _read(given: Any, where: str, called: dict[str, str]) -> Message:
     role = fields.get("role")
     if not isinstance(role, str) or not role:
         raise InvalidInputError(
-            f'{where}.role is {role!r}; it must be a text: "system", "user", "assistant" or "tool".'
+            f'{where}.role is {shown(role)}; it must be a text: "system", "user", "assistant" or "tool".'
         )
     message: Message = {"role": _ROLES.get(role, role)}
     calls = fields.get("tool_calls") or ()
@@ -103,7 +103,7 @@ def _content(value: Any, where: str, *, may_lack: bool) -> str:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if not isinstance(part, Mapping) or kind != "text":
             raise InvalidInputError(
-                f"{where}.content[{index}] is of type {kind!r}; only text parts are read: "
+                f"{where}.content[{index}] is of type {shown(kind)}; only text parts are read: "
                 '{"type": "text", "text": "..."}.'
             )
         texts.append(_text(part.get("text"), f"{where}.content[{index}].text"))
@@ -172,7 +172,7 @@ def _name_of_result(message: Message, where: str, called: Mapping[str, str]) -> 
     if call_id not in called:
         known = ", ".join(called) or "there are none"
         raise InvalidInputError(
-            f"{where}.tool_call_id is {call_id!r}, but no message before it has such a call ({known})."
+            f"{where}.tool_call_id is {shown(call_id)}, but no message before it has such a call ({known})."
         )
     return called[call_id]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 from .schema import ArgumentSchema
 
 __all__ = ["Tool", "ToolChoice", "read_tool_choice", "read_tools", "tools_in_words"]
@@ -90,7 +90,7 @@ def _read(given: Any, where: str) -> Tool:
     name = function.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidInputError(
-            f"{where}.function.name is {name!r}; it must be 1 to 64 of the letters a-z, A-Z, digits, _ and -."
+            f"{where}.function.name is {shown(name)}; it must be 1 to 64 of the letters a-z, A-Z, digits, _ and -."
         )
     read: dict[str, Any] = {"name": name}
     for key, value in function.items():
@@ -112,7 +112,7 @@ def _object_schema(value: Mapping[str, Any], where: str) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"{where} is not JSON: {error}.") from None
     if schema and schema.get("type", "object") != "object":
-        raise InvalidInputError(f'{where}.type is {schema["type"]!r}; arguments are an "object".')
+        raise InvalidInputError(f'{where}.type is {shown(schema["type"])}; arguments are an "object".')
     return schema
 
 
@@ -127,11 +127,16 @@ def read_tool_choice(given: Any, tools: Sequence[Tool]) -> ToolChoice:
     Raises:
         InvalidInputError: it is something else, or there is no such tool.
     """
+    if given is not None and not isinstance(given, str | Mapping):
+        raise InvalidInputError(
+            f'tool_choice is {shown(given)}; it must be "none", "auto", "required" or the name of a tool: '
+            f"{', '.join(tool.name for tool in tools)}."
+        )
     if given is None or given == "auto":
         return ToolChoice("auto" if tools else "none")
     if given == "none":
         return ToolChoice("none")
-    name = given
+    name: Any = given
     if isinstance(given, Mapping):
         function = given.get("function")
         name = function.get("name") if isinstance(function, Mapping) else None
@@ -141,9 +146,10 @@ def read_tool_choice(given: Any, tools: Sequence[Tool]) -> ToolChoice:
     if isinstance(name, str) and name in names:
         return ToolChoice("required", name)
     if not names:
-        raise InvalidInputError(f"tool_choice is {given!r}, but there are no tools. Give tools.")
+        raise InvalidInputError(f"tool_choice is {shown(given)}, but there are no tools. Give tools.")
     raise InvalidInputError(
-        f'tool_choice is {given!r}; it must be "none", "auto", "required" or the name of a tool: {", ".join(names)}.'
+        f'tool_choice is {shown(given)}; it must be "none", "auto", "required" or the name of a tool: '
+        f"{', '.join(names)}."
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core import ChoiceAutomaton
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 from .vocabulary import ConstraintVocabulary
 
 __all__ = ["Choices"]
@@ -30,7 +30,7 @@ class Choices:
         )
         if unwritable := [text.decode() for text in self._automaton.unwritable]:
             raise InvalidInputError(
-                f"choices holds {unwritable[0]!r}, which the model's tokens cannot write. Leave it out."
+                f"choices holds {shown(unwritable[0])}, which the model's tokens cannot write. Leave it out."
             )
 
         self.writes_text = vocabulary.writes_text

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 from ..options.generation_config import GenerationConfig
 from ..text.tokenizer import Tokenizer
 from .choices import Choices
@@ -77,6 +77,6 @@ def _check_ends(config: GenerationConfig) -> None:
     for shorter, longer in itertools.pairwise(ordered):
         if longer.startswith(shorter) and longer != shorter:
             raise InvalidInputError(
-                f"choices holds {shorter!r}, with which {longer!r} begins, and there is no eos_token_id that could end "
-                "it there. Give an eos_token_id, or choices that do not begin with one another."
+                f"choices holds {shown(shorter)}, with which {shown(longer)} begins, and there is no eos_token_id "
+                "that could end it there. Give an eos_token_id, or choices that do not begin with one another."
             )

@@ -46,10 +46,16 @@ class Grammar:
                 'pip install "sabiyarn-edge[json]"'
             ) from error
         self.option = option
-        lark = _as_lark(option, value) + _ANY_TOKENS
-        failed, messages = LLMatcher.validate_grammar_with_warnings(lark, vocabulary.guidance)
+        try:
+            lark = _as_lark(option, value) + _ANY_TOKENS
+            failed, messages = LLMatcher.validate_grammar_with_warnings(lark, vocabulary.guidance)
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(
+                f"{option} holds half a surrogate pair at index {error.start}, which is no character."
+            ) from error
         if failed:
-            raise InvalidInputError(f"{option} cannot be used: {'; '.join(messages)}")
+            told = " ".join("; ".join(messages).replace(_ANY_TOKENS.strip(), "").split())
+            raise InvalidInputError(f"{option} cannot be used: {told}")
         self._start = LLMatcher(vocabulary.guidance, lark, log_level=0)
         self._not_first = _mask_of_others(vocabulary)
         self.writes_text = vocabulary.writes_text

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 from ..generator import EdgeGenerator
 from ..options.checks import integer
 from ..system.available_memory import AvailableMemory
@@ -121,7 +121,7 @@ def run_batch(
     )
     part: Shard = (1, 1) if shard is None else read_shard(shard)
     if format is not None and format not in FORMATS:
-        raise InvalidInputError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}.")
+        raise InvalidInputError(f"format is {shown(format)}; it must be one of {', '.join(FORMATS)}.")
     is_file = isinstance(input, str | Path)
     asking.expect(format or (format_of(str(input)) if is_file else "jsonl"))
     window = window_for(generator, rows)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError, JobError, SabiYarnError
+from ..errors import InvalidInputError, JobError, SabiYarnError, shown
 from ..generator import EdgeGenerator
 from .job import Planned, Record
 from .lines import Id, Request
@@ -164,9 +164,9 @@ def _checked(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
         if key not in _KEYS:
             raise InvalidInputError(f"{key} is no key of OpenAI's batch format; they are {', '.join(_KEYS)}.")
     if content.get("method", "POST") != "POST":
-        raise InvalidInputError(f"method is {content['method']!r}; it must be POST.")
+        raise InvalidInputError(f"method is {shown(content['method'])}; it must be POST.")
     if content.get("url") not in URLS:
-        raise InvalidInputError(f"url is {content.get('url')!r}; it must be one of {', '.join(URLS)}.")
+        raise InvalidInputError(f"url is {shown(content.get('url'))}; it must be one of {', '.join(URLS)}.")
     body = content["body"]
     if not isinstance(body, dict):
         raise InvalidInputError(f"body is a JSON {type(body).__name__}; it must be an object.")

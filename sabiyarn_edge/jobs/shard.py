@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 
 __all__ = ["Shard", "read_shard"]
 
@@ -21,5 +21,5 @@ def read_shard(text: str) -> Shard:
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     index, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= index <= count:
-        raise InvalidInputError(f"the shard is {text!r}; it must be like 3/8, the third of eight parts.")
+        raise InvalidInputError(f"the shard is {shown(text)}; it must be like 3/8, the third of eight parts.")
     return index, count

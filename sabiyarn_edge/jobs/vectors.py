@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calls.pooling import Pooling
-from ..errors import InvalidInputError, SabiYarnError
+from ..errors import InvalidInputError, SabiYarnError, shown
 from ..generator import EdgeGenerator
 from .batch import DEFAULT_ROWS, BatchSummary, identity_of, open_files, window_for
 from .job import Planned, Record, resume, run_job
@@ -61,7 +61,7 @@ def embed_file(
         InvalidInputError, JobError: as `run_batch`.
     """
     if dtype not in DTYPES:
-        raise InvalidInputError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
+        raise InvalidInputError(f"dtype is {shown(dtype)}; it must be one of {', '.join(DTYPES)}.")
     as_array = Path(output).suffix == ".npy"
     if dtype != "float32" and not as_array:
         raise InvalidInputError(f"dtype is {dtype}, but the output is JSON. Give one that ends with .npy.")

@@ -15,9 +15,6 @@ from sabiyarn_edge.cli import main
 from sabiyarn_edge.errors import InvalidInputError
 from sabiyarn_edge.evaluate import evaluate_models
 from tests.export.models import Exported
-from tests.tasks.conftest import tagged
-
-__all__ = ["tagged"]
 
 SOURCES = ["Gbogbo ènìyàn", "Ilé ni mo wà", "ọmọ"]
 REFERENCES = ["ẹ̀tọ́ àti iyì", "a bí ní òmìnira", "ilé"]

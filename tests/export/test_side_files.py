@@ -195,7 +195,7 @@ def test_a_damaged_file_is_left_out(source: Path, out: Path) -> None:
     write(source, config={"eos_token_id": 2}, generation_config="{")
     values, [note] = completed(source, out)
     assert values == {"eos_token_id": 2}
-    assert "generation_config.json could not be read" in note
+    assert "generation_config.json is not valid JSON" in note
 
 
 # --- tasks.json

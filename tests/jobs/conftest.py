@@ -11,9 +11,8 @@ import pytest
 
 from sabiyarn_edge import EdgeGenerator
 from tests.export.models import Exported
-from tests.tasks.conftest import tagged
 
-__all__ = ["records_of", "tagged"]
+__all__ = ["records_of"]
 
 
 @pytest.fixture(scope="session")

@@ -360,7 +360,7 @@ def test_generation_config_comes_and_goes_with_the_checkpoint(tmp_path):
     model.save_pretrained(tmp_path / "out")
     again = GPTJXForCausalLM.from_pretrained(tmp_path / "out")
     assert again.generation_config == model.generation_config
-    (folder / "generation_config.json").write_text('{"top_p": 7}')
+    (folder / "generation_config.json").write_text('{"do_sample": true, "top_p": 7}')
     assert "top_p is 7" in load_error(folder)
 
 

@@ -324,9 +324,9 @@ def test_keys_that_are_left_out_are_reported_together():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"top_p": 7}', r"generation_config\.json: top_p is 7"),
+        ('{"do_sample": true, "top_p": 7}', r"generation_config\.json: top_p is 7"),
         ('{"top_p": 0.', r"generation_config\.json is not valid JSON"),
-        ('{"temperature": NaN}', "temperature is nan"),
+        ('{"do_sample": true, "temperature": NaN}', "temperature is nan"),
         ("[1]", "holds a JSON list"),
         ("", "is not valid JSON"),
     ],

@@ -125,8 +125,8 @@ def test_what_is_refused(path, value, message):
 
 
 def test_the_line_at_fault_is_named():
-    text = '{"format_version": 1,\n "tasks": {\n  "a": {"template": "{text}",\n   "options": {\n    "top_k": -1}}}}'
-    with pytest.raises(InvalidInputError, match=r"^t, line 5: tasks\.a\.options\.top_k: top_k is -1"):
+    text = '{"format_version": 1,\n "tasks": {\n  "a": {"template": "{text}",\n   "options": {\n    "num_beams": -1}}}}'
+    with pytest.raises(InvalidInputError, match=r"^t, line 5: tasks\.a\.options\.num_beams: num_beams is -1"):
         TaskFile.parse(text, "t")
 
 
