@@ -11,7 +11,7 @@ __all__ = ["DEVICE", "RESULTS", "blocks", "load_results", "replaced", "where"]
 
 RESULTS = Path(__file__).parent / "results"
 DEVICE = "epyc"
-"""Whose results the README shows."""
+"""Whose results docs/benchmarks.md shows."""
 
 MIB = 2**20
 OURS = "sabiyarn_edge"
@@ -107,7 +107,7 @@ def _overview(result: Result) -> str:
         + _skipped(result)
         + "\n\nMedians of interleaved trials. Private memory is anonymous memory after 256 tokens, above the imports. "
         "Mapped\nweights come on top; they are shared and can be dropped.\n\n"
-        + _picture("engines", "benchmarks/results")
+        + _picture("engines", "../benchmarks/results")
     )
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..system.installation import install_command
 
 __all__ = ["expanded", "locate_checkpoint"]
 
@@ -53,7 +54,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
     except ImportError as error:
         raise CheckpointError(
             f"there is no folder {hub_id}, and reading it from the hub needs huggingface_hub. "
-            'Check the path, or run: pip install "sabiyarn-edge[export]"'
+            f"Check the path, or run: {install_command('export')}"
         ) from error
     try:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=SMALL_FILES))
