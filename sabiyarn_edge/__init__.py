@@ -82,13 +82,24 @@ _HOMES = {
     "sliding_window_mask": "calls.mask_patterns",
 }
 
+_NOT_COMPILED = (
+    f"{__path__[0]} has no compiled module _core for this Python: it is the source, which hides an installed package. "
+    "Run `pip install -e .` in the checkout, or start Python in another folder."
+)
+
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    try:
+        home = import_module(f".{_HOMES[name]}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}._core":
+            raise
+        raise ImportError(_NOT_COMPILED) from error
+    value = getattr(home, name)
     globals()[name] = value
     return value
 

@@ -206,7 +206,7 @@ class ChatMethods:
         model = self.chat_model
         names = GenerationConfig.__dataclass_fields__
         rest = {name: value for name, value in options.items() if name not in names}
-        config = (config or self.generation_config).updated(
+        config = (self.generation_config if config is None else GenerationConfig.of(config)).updated(
             **{name: value for name, value in options.items() if name in names}
         )
         if config.num_return_sequences > 1:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
+from ..system.installation import install_command
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -37,7 +38,7 @@ class ArgumentSchema:
         except ModuleNotFoundError:
             raise InvalidInputError(
                 "tools need jsonschema, which is not installed, to check the arguments of calls: "
-                'pip install "sabiyarn-edge[chat]".'
+                f"{install_command('chat')}."
             ) from None
         kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
         try:
@@ -108,7 +109,7 @@ def _matcher(pattern: str) -> LLMatcher:
     try:
         import llguidance
     except ModuleNotFoundError:
-        raise ValueError('patterns need llguidance: pip install "sabiyarn-edge[json]"') from None
+        raise ValueError(f"patterns need llguidance: {install_command('json')}") from None
     vocabulary = llguidance.LLTokenizer("byte")
     grammar = llguidance.grammar_from("json_schema", json.dumps({"type": "string", "pattern": pattern}))
     problem = llguidance.LLMatcher.validate_grammar(grammar, vocabulary)

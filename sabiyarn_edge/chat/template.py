@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import InvalidInputError, ModelFolderError
 from ..model_folder.config import read_json_object
+from ..system.installation import install_command
 from ..system.regular_file import read_regular_file
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class ChatTemplate:
         except ModuleNotFoundError:
             raise InvalidInputError(
                 "messages need the model's chat template, and that needs jinja2, which is not installed: "
-                'pip install "sabiyarn-edge[chat]".'
+                f"{install_command('chat')}."
             ) from None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import InvalidInputError
+from ..system.installation import install_command
 from .batch import add_task_options, labels_of, slots_of
 from .generate import add_decoding_options, decoding_options
 from .parser import Parser
@@ -20,7 +21,7 @@ __all__ = ["add_to", "run"]
 EPILOG = f"""\
 The files have a text in each line (for a task with labels, --reference a label). Values stand with their interval of
 95 % by paired bootstrap; * marks a difference from the first model with p < 0.05. Needs sacrebleu for texts:
-pip install "sabiyarn-edge[evaluate]"
+{install_command("evaluate")}
 
 examples:
   {PROGRAM} evaluate model-float32 model-int8 --task translate --to yor --source eng.txt --reference yor.txt

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from ..errors import ExportError
+from ..system.installation import install_command
 from .parser import Parser
 from .terminal import PROGRAM
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["add_to", "run"]
 
 EPILOG = f"""\
-Needs torch and onnx: pip install "sabiyarn-edge[export]"
+Needs torch and onnx: {install_command("export")}
 
 examples:
   {PROGRAM} export BeardedMonster/SabiYarn-125M sabiyarn-125m
@@ -125,7 +126,7 @@ def run(arguments: argparse.Namespace) -> None:
         if (error.name or "").startswith("sabiyarn_edge"):
             raise
         raise ExportError(
-            f'export needs the package {error.name}, which is not installed. Run: pip install "sabiyarn-edge[export]"'
+            f"export needs the package {error.name}, which is not installed. Run: {install_command('export')}"
         ) from error
 
     report = export_model(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInputError
+from ..system.installation import install_command
 from .vocabulary import ConstraintVocabulary
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Grammar:
         except ModuleNotFoundError as error:
             raise InvalidInputError(
                 f"{option} needs the package {error.name}, which is not installed. Run: "
-                'pip install "sabiyarn-edge[json]"'
+                f"{install_command('json')}"
             ) from error
         self.option = option
         try:

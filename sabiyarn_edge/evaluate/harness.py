@@ -16,6 +16,7 @@ from ..calls.scoring import Scoring
 from ..errors import InvalidInputError
 from ..generator import EdgeGenerator
 from ..options.overflow import Overflow
+from ..system.installation import install_command
 
 try:
     from lm_eval.api.instance import Instance
@@ -23,7 +24,7 @@ try:
     from lm_eval.api.registry import register_model
 except ModuleNotFoundError as error:
     raise InvalidInputError(
-        f'the harness is not installed ({error.name} is missing): pip install "sabiyarn-edge[harness]"'
+        f"the harness is not installed ({error.name} is missing): {install_command('harness')}"
     ) from error
 
 __all__ = ["SabiYarnLM"]

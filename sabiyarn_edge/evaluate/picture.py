@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInputError
+from ..system.installation import install_command
 
 __all__ = ["draw_report"]
 
@@ -23,7 +24,7 @@ def draw_report(report: Mapping[str, Any], path: str | Path) -> None:
     try:
         import matplotlib
     except ModuleNotFoundError:
-        raise InvalidInputError('a picture needs matplotlib: pip install "sabiyarn-edge[evaluate]"') from None
+        raise InvalidInputError(f"a picture needs matplotlib: {install_command('evaluate')}") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInputError
+from ..system.installation import install_command
 from .bootstrap import Estimate, estimates
 
 __all__ = ["Metric", "label_metrics", "perplexity_metric", "text_metrics"]
@@ -43,9 +44,7 @@ def text_metrics(
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
     except ModuleNotFoundError:
-        raise InvalidInputError(
-            'chrF++ and BLEU need sacrebleu: pip install "sabiyarn-edge[evaluate]"'
-        ) from None
+        raise InvalidInputError(f"chrF++ and BLEU need sacrebleu: {install_command('evaluate')}") from None
     found = [
         _sacrebleu_metric("chrF++", CHRF(word_order=2), answers, references, samples),
         _sacrebleu_metric("BLEU", BLEU(), answers, references, samples),

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import InvalidInputError, JobError, SabiYarnError, shown
 from ..generator import EdgeGenerator
+from ..system.installation import install_command
 from .job import Planned, Record
 from .lines import Id, Request
 from .records import encoded
@@ -27,7 +28,7 @@ try:
     from ..server.service import ServedModel, Service, Settings
 except ModuleNotFoundError as error:
     raise JobError(
-        f'OpenAI\'s batch format needs the server, and {error.name} is missing: pip install "sabiyarn-edge[serve]"'
+        f"OpenAI's batch format needs the server, and {error.name} is missing: {install_command('serve')}"
     ) from error
 
 __all__ = ["OpenAIRequests"]

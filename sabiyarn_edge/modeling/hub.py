@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..system.installation import install_command
 from ..text.tokenizer import TOKENIZER_FILE
 
 __all__ = ["expanded", "locate_checkpoint", "locate_tokenizer"]
@@ -77,7 +78,7 @@ def _download(hub_id: str, revision: str | None, *, weights: bool = True) -> Pat
     except ImportError as error:
         raise CheckpointError(
             f"there is no folder {hub_id}, and reading it from the hub needs huggingface_hub. "
-            'Check the path, or run: pip install "sabiyarn-edge[export]"'
+            f"Check the path, or run: {install_command('export')}"
         ) from error
     try:
         patterns = SMALL_FILES if weights else TEXT_FILES

@@ -98,5 +98,5 @@ def test_without_jinja2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template, "_sandbox", template._sandbox.__wrapped__)  # else it may be there already
     for name in ("jinja2", "jinja2.sandbox"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(InvalidInputError, match=r'pip install "sabiyarn-edge\[chat\]"'):
+    with pytest.raises(InvalidInputError, match=r'pip install "\.\[chat\]"'):
         ChatTemplate("a", {}).render(MESSAGES)

@@ -137,5 +137,5 @@ def test_choices() -> None:
 
 def test_without_jsonschema(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jsonschema", None)
-    with pytest.raises(InvalidInputError, match=r'pip install "sabiyarn-edge\[chat\]"'):
+    with pytest.raises(InvalidInputError, match=r'pip install "\.\[chat\]"'):
         read_tools([tool()])

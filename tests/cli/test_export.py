@@ -9,6 +9,7 @@ import types
 
 import pytest
 
+from sabiyarn_edge.system.installation import install_command
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
 from tests.tiny_tokenizer import tiny_tokenizer
 
@@ -177,7 +178,7 @@ def test_missing_packages_are_told_with_the_command_that_installs_them(
     ran = run("export", checkpoint, tmp_path / "out")
     assert ran.code == 1
     assert ran.error == (
-        'export needs the package onnx, which is not installed. Run: pip install "sabiyarn-edge[export]"'
+        f"export needs the package onnx, which is not installed. Run: {install_command('export')}"
     )
 
 
