@@ -10,6 +10,7 @@ from typing import Any
 
 from ..calls.decode_options import DEFAULT_MAX_NEW_TOKENS
 from ..errors import InvalidInputError
+from ..options.checks import flag
 from ..options.generation_config import GenerationConfig
 from ..text.parts import PartEncoder
 from ..text.tokenizer import Tokenizer
@@ -123,7 +124,7 @@ class ChatModel:
         messages = read_messages(messages)
         available = read_tools(tools)
         choice = read_tool_choice(tool_choice, available)
-        shield = _Shield(None if special_tokens else self.tokenizer.parts)
+        shield = _Shield(None if flag("special_tokens", special_tokens) else self.tokenizer.parts)
         try:
             composed = [composed_messages(shield.hidden(message), self.template) for message in messages]
             definitions = [shield.hidden(tool.definition) for tool in available]

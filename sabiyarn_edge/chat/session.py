@@ -67,9 +67,9 @@ class ChatSession:
     ) -> None:
         _ = generator.chat_model  # refuse a model without a template now
         self._generator, self._session = generator, session
+        if not isinstance(messages, Sequence) or messages:  # none yet is the beginning of a chat
+            read_messages(messages)
         self._messages = [dict(message) for message in messages]
-        if self._messages:
-            read_messages(self._messages)
         self._tools: tuple[Tool, ...] = read_tools(tools)
         self._special_tokens = flag("special_tokens", special_tokens)
         self._known = KnownText()

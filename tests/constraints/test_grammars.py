@@ -197,8 +197,6 @@ def test_an_empty_language_is_refused() -> None:
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "llguidance", None)
-    with pytest.raises(
-        InvalidInputError, match=r'regex needs the package llguidance.*"\.\[json\]"'
-    ):
+    with pytest.raises(InvalidInputError, match=r'regex needs the package llguidance.*"\.\[json\]"'):
         compiled(TOKENIZERS["byte-level"], regex="a")
     assert compiled(TOKENIZERS["byte-level"], choices=["a"])

@@ -158,6 +158,7 @@ def test_an_answer_is_stopped(page: Page, nano: EdgeGenerator) -> None:
     assert "Stopped after" in page("cost").text
     wait_until(lambda: page.server.metric("requests_waiting") == 0)
     page("write").click()
+    wait(lambda: page("stop").is_displayed())
     page("stop").click()
     page.finished()
     others.close()
