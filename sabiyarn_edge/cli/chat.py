@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,36 +176,43 @@ class Repl:
     def run(self) -> None:
         """Read lines to their end."""
         if self._is_terminal:
-            say("/help lists commands; Ctrl-D ends.")
-        for line in self._typed() if self._is_terminal else decoded_lines(sys.stdin.buffer):
-            line = line.strip()
-            if line == "/quit":
+            self._converse()
+            return
+        for line in decoded_lines(sys.stdin.buffer):
+            if not self._take(line):
                 return
-            if not line:
-                continue
-            try:
-                self._obey(line)
-            except SabiYarnError as error:
-                if not self._is_terminal:
-                    raise
-                say(f"error: {one_line(error)}")
-            except KeyboardInterrupt:
-                if not self._is_terminal:
-                    raise
-                say("stopped")
 
-    def _typed(self) -> Iterator[str]:
-        """What a person types, with editing and a history where Python has them."""
+    def _converse(self) -> None:
+        """Take what a person types, with editing and a history where Python has them. No Ctrl-C ends it."""
         with contextlib.suppress(ModuleNotFoundError):
             import readline  # noqa: F401 - input() uses it
+        say("/help lists commands; Ctrl-D ends.")
         while True:
+            line = None
             try:
-                yield as_utf8(input("> "))
-            except KeyboardInterrupt:  # drops what was typed so far
-                print()
+                line = as_utf8(input("> "))
+                if not self._take(line):
+                    return
             except EOFError:
                 print()
                 return
+            except SabiYarnError as error:
+                say(f"error: {one_line(error)}")
+            except KeyboardInterrupt:
+                with contextlib.suppress(KeyboardInterrupt):  # who hits it twice means the same
+                    if line is None:
+                        print()  # drops what was typed so far
+                    else:
+                        say("stopped")
+
+    def _take(self, line: str) -> bool:
+        """Do what a line asks for; returns whether to go on."""
+        line = line.strip()
+        if line == "/quit":
+            return False
+        if line:
+            self._obey(line)
+        return True
 
     def _obey(self, line: str) -> None:
         name, _, text = line.partition(" ")
