@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import re
 import shutil
 import socket
@@ -13,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import openai
 import pytest
 
 from tests.export.models import Exported
@@ -58,41 +56,6 @@ def answers(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def test_streams_are_passed_on_as_they_come(
-    serve: Callable[..., Server], tagged: Exported, tmp_path: Path
-) -> None:
-    """A stream gives one answer, and waits: what it gave must have come. There is one row, so requests take turns."""
-    path = tmp_path / "http.sock"
-    server = serve("--model", f"tagged={tagged.folder}", "--host", path, "--parallel", "1")
-    server.wait_until_ready()
-    with nginx(tmp_path, path) as url, httpx.Client(base_url=url, timeout=SECONDS) as client:
-
-        def waiting(count: int) -> bool:
-            text = client.get("/metrics").text
-            return f'sabiyarn_edge_requests_waiting{{model="tagged"}} {count}' in text
-
-        openai_client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=SECONDS)
-        first = openai_client.completions.create(
-            model="tagged", prompt="a", max_tokens=100_000, stream=True, extra_body={"overflow": "slide"}
-        )
-        next(iter(first))
-        options = {"num_beams": 1, "max_new_tokens": 5}
-        body = {"text": ["omo", "ile"], "options": options, "stream": True}
-        with client.stream("POST", "/v1/tasks/clean", json=body) as answer:
-            wait_until(lambda: waiting(1))
-            endless = {"prompt": "a", "max_tokens": 100_000, "stream": True, "overflow": "slide"}
-            with client.stream("POST", "/v1/completions", json=endless):
-                wait_until(lambda: waiting(2))
-                first.close()
-                for (
-                    line
-                ) in answer.iter_lines():  # up to the end of the first text; then it waits behind the other
-                    if line.startswith("data: ") and json.loads(line[len("data: ") :])["finish_reason"]:
-                        break
-                wait_until(lambda: waiting(1))
-        openai_client.close()
 
 
 def test_requests_and_the_page(serve: Callable[..., Server], tagged: Exported, tmp_path: Path) -> None:
