@@ -1,4 +1,4 @@
-"""What PyInstaller does not see: the operators' library, the bundled model, and modules that are imported late."""
+"""Names what PyInstaller does not see: the operators' library, the bundled model, modules that are imported late."""
 
 from PyInstaller.utils.hooks import collect_data_files, collect_submodules  # type: ignore[import-untyped]
 

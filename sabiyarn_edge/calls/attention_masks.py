@@ -62,7 +62,7 @@ class CallMasks:
         return [row[kept] for row, kept in zip(rows, self._real, strict=True)]
 
     def of_prompts(self, lengths: Sequence[int]) -> list[PromptMask] | None:
-        """What the tokens of each prompt may see; None: all are causal.
+        """Make one mask for each prompt; None: all are causal.
 
         Args:
             lengths: tokens of each prompt, without padding.

@@ -124,7 +124,7 @@ class Callbacks:
 def _called(
     option: str, function: Any, ids: NDArray[np.int64], scores: NDArray[np.float32] | None
 ) -> NDArray[Any]:
-    """What a caller's function gives, as an array. transformers' classes are given torch tensors."""
+    """Call a caller's function and make its result an array. transformers' classes are given torch tensors."""
     if takes_tensors(function):
         result = function(as_tensor(ids), None if scores is None else as_tensor(scores))
     else:

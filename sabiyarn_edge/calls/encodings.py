@@ -21,7 +21,7 @@ _TOKENIZER_OUTPUTS = (
     "special_tokens_mask",
     "token_type_ids",
 )
-"""What Hugging Face's tokenizers give beside input_ids and attention_mask; none of it is an input of GPTJX."""
+"""Keys that Hugging Face's tokenizers give beside input_ids and attention_mask; none of them is an input of GPTJX."""
 
 
 def take_encoding(inputs: Any, attention_mask: Any, options: dict[str, Any]) -> tuple[Any, Any]:

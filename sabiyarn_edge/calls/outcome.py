@@ -74,7 +74,7 @@ def _outputs(generation: Generation, returns: int) -> tuple[list[list[int]], lis
 
 
 def _complete(call: Call, generated: Sequence[Sequence[int]]) -> list[bool] | None:
-    """Whether each output satisfies the constraint, if there is one."""
+    """Check each output against the constraint, if there is one."""
     if call.constraint is None:
         return None
     return [is_satisfied(call.constraint, ids, call.config.eos_token_ids) for ids in generated]

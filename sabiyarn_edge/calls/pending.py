@@ -28,5 +28,5 @@ class Pending:
         self._call, self._tokenizer, self._started = call, tokenizer, started
 
     def result(self) -> GenerationResult:
-        """What the works gave, once all have ended without an error."""
+        """Return the works' results, once all have ended without an error."""
         return result_of(self._call, self.works, self._tokenizer, self._started)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError, SabiYarnError
-from .generate import DEFAULT_MODEL, as_utf8, assignment
+from .generate import DEFAULT_MODEL, add_any_option, add_loading_options, as_utf8, load
 from .parser import Parser
 from .terminal import PROGRAM, one_line, say
 from .text_lines import decoded_lines
@@ -67,44 +67,16 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         help="draw tokens, with this temperature (default: the best)",
     )
     group.add_argument("--seed", type=int, metavar="N", help="makes draws repeat, on any machine")
-    group.add_argument(
-        "--option",
-        action="append",
-        type=assignment,
-        default=[],
-        metavar="NAME=VALUE",
-        help="any other option of GenerationConfig, with a JSON value or plain text; several times",
-    )
-    group = parser.add_argument_group("loading")
-    group.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
-    group.add_argument(
-        "--low-power", action="store_true", help="threads sleep while they wait: less energy, slower"
-    )
-    group.add_argument(
-        "--kv-window", type=int, metavar="N", help="attend to the newest N tokens only, which bounds memory"
-    )
-    group.add_argument(
-        "--memory-limit",
-        type=float,
-        metavar="MIB",
-        help=f"refuse to load what takes more (see `{PROGRAM} plan`)",
-    )
+    add_any_option(group, "any other option of GenerationConfig")
+    add_loading_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     if arguments.system is not None and arguments.load is not None:
         raise InvalidInputError("--load goes on with a chat that has its system message: leave out --system.")
-    from ..generator import EdgeGenerator
-
     options = _options(arguments)
-    with EdgeGenerator.from_pretrained(
-        arguments.model,
-        num_threads=arguments.threads,
-        low_power=arguments.low_power,
-        kv_window=arguments.kv_window,
-        memory_limit_mb=arguments.memory_limit,
-    ) as generator:
+    with load(arguments) as generator:
         generator.generation_config.updated(**options)  # refuse a bad option now, not at the first message
         repl = Repl(generator, options, is_terminal=sys.stdin is not None and sys.stdin.isatty())
         if arguments.load is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..text_session import Session
 
 __all__ = [
+    "add_any_option",
     "add_decoding_options",
     "add_loading_options",
     "add_to",
@@ -109,15 +110,20 @@ def add_decoding_options(parser: Parser) -> None:
     group.add_argument(
         "--stop", action="append", metavar="TEXT", help="end before this text; may be given several times"
     )
+    add_any_option(group, "any other option of GenerationConfig")
+    _add_constraints(parser)
+
+
+def add_any_option(group: argparse._ActionsContainer, text: str) -> None:
+    """Add --option, which takes any option of GenerationConfig; `text` says which ones it is for."""
     group.add_argument(
         "--option",
         action="append",
         type=assignment,
         default=[],
         metavar="NAME=VALUE",
-        help="any other option of GenerationConfig, with a JSON value or plain text; several times",
+        help=f"{text}, with a JSON value or plain text; several times",
     )
-    _add_constraints(parser)
 
 
 def _add_constraints(parser: Parser) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
-from .generate import DEFAULT_MODEL, as_utf8, assignment, read_text
+from .generate import DEFAULT_MODEL, add_any_option, as_utf8, read_text
 from .parser import Parser
 from .terminal import PROGRAM
 from .text_lines import decoded_lines, opened
@@ -146,14 +146,7 @@ def _add_verb(commands: argparse._SubParsersAction[Parser], verb: Verb) -> None:
         help='read special tokens in the text as such; otherwise "<yor>" is text',
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
-    parser.add_argument(
-        "--option",
-        action="append",
-        type=assignment,
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of GenerationConfig in place of the task's, like num_beams=1; several times",
-    )
+    add_any_option(parser, "an option of GenerationConfig in place of the task's, like num_beams=1")
 
 
 def run_task(arguments: argparse.Namespace, *, verb: Verb) -> None:

@@ -105,11 +105,6 @@ class Decoder:
             kv_dtype=self.config.kv_cache_dtype,
         )
 
-    @property
-    def providers(self) -> list[str]:
-        """onnxruntime's execution providers in use."""
-        return list(self._session.get_providers())
-
     def _open(self) -> Any:
         """The graph in an onnxruntime session, checked against the folder's other files."""
         self.config.read_graph(self.folder)  # raises if it is not what was exported

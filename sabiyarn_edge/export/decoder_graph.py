@@ -112,6 +112,16 @@ class DecoderGraph:
     kv_scales: Sequence[KvScales] = ()
 
     def build(self) -> GraphBuilder:
+        x, table = self._blocks()
+        final = self._norm("transformer.ln_f").apply(self.graph, x, HIDDEN_STATES)
+        self.weight_format.tied_head(self.graph, final, table, "logits")
+        self.graph.output("logits", "float32", ["n", self.config.vocab_size])
+        # A value that every step computes anyway: it costs nothing where it is not asked for.
+        self.graph.output(HIDDEN_STATES, "float32", ["n", self.config.n_embd])
+        return self.graph
+
+    def _blocks(self) -> tuple[str, Matrix]:
+        """Begin the graph: from its inputs to what the last block gives, and the table of tokens."""
         self.graph = GraphBuilder()
         self._declare_inputs()
         table = self.parameters.matrix("transformer.wte.weight")
@@ -121,12 +131,7 @@ class DecoderGraph:
         x = self.graph.node("Add", [token, position], "embedded")
         for i in range(self.config.n_layer):
             x = self._block(i, x)
-        final = self._norm("transformer.ln_f").apply(self.graph, x, HIDDEN_STATES)
-        self.weight_format.tied_head(self.graph, final, table, "logits")
-        self.graph.output("logits", "float32", ["n", self.config.vocab_size])
-        # A value that every step computes anyway: it costs nothing where it is not asked for.
-        self.graph.output(HIDDEN_STATES, "float32", ["n", self.config.n_embd])
-        return self.graph
+        return x, table
 
     def _declare_inputs(self) -> None:
         graph = self.graph
