@@ -142,11 +142,14 @@ class Terminal:
         if select.select([self._own], [], [], seconds)[0]:
             self.shown += os.read(self._own, 4096)
 
-    def wait_for(self, text: str, behind: str = "") -> None:
-        end = time.monotonic() + 60
-        while not self.has(text, behind):
-            assert time.monotonic() < end, self.shown
+    def has_soon(self, text: str, behind: str = "", seconds: float = 60) -> bool:
+        end = time.monotonic() + seconds
+        while not self.has(text, behind) and time.monotonic() < end:
             self.read(0.1)
+        return self.has(text, behind)
+
+    def wait_for(self, text: str, behind: str = "") -> None:
+        assert self.has_soon(text, behind), self.shown
 
     def close(self) -> None:
         self.process.kill()
@@ -155,13 +158,15 @@ class Terminal:
 
 
 def test_ctrl_c_stops_an_answer_and_ctrl_d_the_program(chat_folder: Path) -> None:
-    terminal = Terminal(
-        str(chat_folder), "--threads", "1", "--max-new-tokens", "1900", "--option", "eos_token_id=none"
-    )
+    endless = ("--max-new-tokens", "100000000", "--overflow", "slide", "--option", "eos_token_id=none")
+    terminal = Terminal(str(chat_folder), "--threads", "1", *endless)
     try:
         terminal.wait_for("> ")
         terminal.type("a\n")
-        time.sleep(0.3)  # into the answer, or before it: it stops either way
+        terminal.wait_for("> a\r\n")
+        before = len(terminal.shown)
+        while len(terminal.shown) == before:
+            terminal.read(60)
         terminal.process.send_signal(signal.SIGINT)
         terminal.wait_for("stopped")
         terminal.type("/nothing\n")
@@ -169,14 +174,11 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_the_program(chat_folder: Path) -> Non
         terminal.wait_for("> ", behind="typed with //.")
         terminal.type("half a line")
         terminal.wait_for("half a line")
-        while not terminal.has(
-            "> ", behind="half a line"
-        ):  # Python's input() may miss one until a key is hit
-            terminal.process.send_signal(signal.SIGINT)  # drops it
-            terminal.read(0.3)
-        while not terminal.has(" of 2048 tokens"):  # a late one drops this line, too
-            terminal.type("/tokens\n")
-            terminal.read(1.0)
+        terminal.process.send_signal(signal.SIGINT)  # drops it
+        while not terminal.has_soon("> ", behind="half a line", seconds=5):
+            terminal.process.send_signal(signal.SIGINT)  # Python's input() may miss one that comes with a key
+        terminal.type("/tokens\n")
+        terminal.wait_for("> ", behind=" of 2048 tokens")  # before it, the terminal may swallow Ctrl-D
         terminal.type("\x04")
         assert terminal.process.wait(60) == 0
     finally:
