@@ -25,7 +25,7 @@ from .portable_graph import OPSET
 from .progress import Progress
 from .reference import Reference, make_reference, split_positions
 from .report import ExportReport, PortableReport
-from .side_files import copy_tokenizer, write_generation_config, write_tasks
+from .side_files import copy_chat_template, copy_tokenizer, write_generation_config, write_tasks
 from .source_checkpoint import Checkpoint
 from .target_folder import check_target, target_folder
 from .text_ids import read_text
@@ -153,6 +153,7 @@ def export_model(
 
     with target_folder(out) as partial:
         notes = copy_tokenizer(folder, partial, config.vocab_size)
+        copy_chat_template(folder, partial)
         notes += write_generation_config(folder, partial, config.vocab_size)
         notes += write_tasks(folder, partial, tasks)
         notes += calibrated.notes(weight_options, config)

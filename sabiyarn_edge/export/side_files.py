@@ -1,4 +1,5 @@
-"""Files beside the graph: the tokenizer as it is, generation_config.json with the special token ids, and tasks.json."""
+"""Files beside the graph: tokenizer and chat template as they are, generation_config.json with the special token ids,
+and tasks.json."""
 
 from __future__ import annotations
 
@@ -15,9 +16,12 @@ from ..tasks.family import family_tasks
 from ..tasks.task_file import TASKS_FILE, TaskFile
 from ..text.tokenizer import TOKENIZER_FILE, Tokenizer
 
-__all__ = ["copy_tokenizer", "write_generation_config", "write_tasks"]
+__all__ = ["copy_chat_template", "copy_tokenizer", "write_generation_config", "write_tasks"]
 
 SPECIAL_TOKENS = ("bos", "eos", "pad")
+
+CHAT_TEMPLATE_FILES = ("chat_template.jinja", "tokenizer_config.json")
+"""Where a chat template may stand; the second also names the special tokens that it writes."""
 
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _SLOW_TOKENIZER = (*_SENTENCEPIECE, "vocab.json", "vocab.txt", "tokenizer_config.json")
@@ -51,6 +55,13 @@ def copy_tokenizer(source: Path, out: Path, vocab_size: int) -> list[str]:
         f"{without}. To make one, run in Python: "
         f"transformers.AutoTokenizer.from_pretrained('{source}').save_pretrained('{source}'); export again."
     ]
+
+
+def copy_chat_template(source: Path, out: Path) -> None:
+    """Copy the files of the chat template as they are, where there are any."""
+    for name in CHAT_TEMPLATE_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
 
 
 def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[str]:

@@ -15,8 +15,9 @@ from ..errors import InvalidInputError
 from ..options.checks import flag
 from ..options.generation_config import GenerationConfig
 from ..options.overflow import Overflow
-from ..text.tokenizer import Tokenizer, check_characters
+from ..text.tokenizer import Tokenizer
 from .answers import Classification, Entity, Word, read_entities, split_words
+from .arguments import check_labels, read_rows
 from .task import TEXT_SLOT, Task
 from .task_file import TaskFile
 from .units import split_units
@@ -107,7 +108,7 @@ class TaskRunner:
         flag("special_tokens", special_tokens)
         if source is not None and task.sources:
             task.source(source)
-        rows, is_batch = _rows(task, slots)
+        rows, is_batch = read_rows(task, slots)
         call = _TaskCall(self._generator, task, options or {}, special_tokens)
         answers: list[Any]
         if task.answer == "label":
@@ -120,43 +121,17 @@ class TaskRunner:
             answers = call.write(rows)
         return answers if is_batch else answers[0]
 
+    def prompts(
+        self, name: str, slots: Mapping[str, Any], *, special_tokens: bool = False
+    ) -> list[list[int]]:
+        """Return the ids of the prompts that `run` makes of the same arguments, computing nothing.
 
-def _rows(task: Task, slots: Mapping[str, Any]) -> tuple[list[dict[str, str]], bool]:
-    """The slots of each text, and whether there are several."""
-    for slot in slots:
-        if slot not in task.template.slots:
-            raise InvalidInputError(
-                f"the task {task.name} has no slot {slot}; it has {', '.join(task.template.slots)}."
-            )
-    missing = [slot for slot in task.template.slots if slot not in slots]
-    if missing:
-        raise InvalidInputError(f"the task {task.name} needs {' and '.join(missing)}. Give {missing[0]}=.")
-    lists = {slot: value for slot, value in slots.items() if isinstance(value, list | tuple)}
-    lengths = {slot: len(value) for slot, value in lists.items()}
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{slot} {length}" for slot, length in lengths.items())
-        raise InvalidInputError(f"the lists differ in length: {told}. Give lists of one length.")
-    count = next(iter(lengths.values()), 1)
-    rows = []
-    for index in range(count):
-        row = {}
-        for slot in task.template.slots:
-            value = lists[slot][index] if slot in lists else slots[slot]
-            what = f"{slot}[{index}]" if slot in lists else slot
-            row[slot] = _checked(task, slot, value, what)
-        rows.append(row)
-    return rows, bool(lists)
-
-
-def _checked(task: Task, slot: str, value: Any, what: str) -> str:
-    if slot in task.languages:
-        return task.language(slot, value)
-    if not isinstance(value, str):
-        raise InvalidInputError(
-            f"{what} is a {type(value).__name__}; it must be a string, or a list of strings."
-        )
-    check_characters(value)
-    return value
+        Raises:
+            InvalidInputError: as `run`.
+        """
+        task = self._task_file.task(name)
+        rows, _ = read_rows(task, slots)
+        return _TaskCall(self._generator, task, {}, special_tokens).prompts(rows)
 
 
 class _TaskCall:
@@ -209,12 +184,9 @@ class _TaskCall:
         A label's log-probability is that of its tokens and of the end token behind them, so that a label with which
         another one begins does not have that one's probability too.
         """
-        labels = _check_labels(self._task, labels)
+        labels = check_labels(self._task, labels)
         choices = [self._label_tokens(label) for label in labels]
-        prompts = []
-        for row in rows:
-            cut = self._shortened(row[TEXT_SLOT]) if TEXT_SLOT in row else {}
-            prompts.append(self._prompt({**row, **cut}))
+        prompts = self.prompts(rows)
         found = []
         for scores in self._generator._choice_log_probs(prompts, [choices] * len(prompts)):
             likelihoods = np.exp(scores - scores.max())
@@ -223,7 +195,15 @@ class _TaskCall:
             found.append(Classification(dict(ranked)))
         return found
 
-    # --- inside
+    # --- prompts
+
+    def prompts(self, rows: Sequence[dict[str, str]]) -> list[list[int]]:
+        """The prompts of all units of all rows; a label's prompt is the whole text's."""
+        if self._task.answer != "label":
+            units = [(row, piece) for row in rows for piece in self._pieces(row) if piece.is_unit]
+            return [self._prompt({**row, **self._unit_slots(piece)}) for row, piece in units]
+        cut = [self._shortened(row[TEXT_SLOT]) if TEXT_SLOT in row else {} for row in rows]
+        return [self._prompt({**row, **slots}) for row, slots in zip(rows, cut, strict=True)]
 
     def _answers(self, rows: Sequence[dict[str, str]]) -> Iterator[tuple[list[_Piece], list[str]]]:
         """The pieces of each row, with the answers of its units."""
@@ -328,25 +308,3 @@ class _TaskCall:
     def _max_in_flight(self) -> int:
         most: int = self._generator._settings.max_batch_size or MAX_ROWS
         return max(min(most, MAX_ROWS) // self._config.num_beams, 1)
-
-
-def _check_labels(task: Task, given: Sequence[str] | None) -> tuple[str, ...]:
-    if given is None:
-        if task.labels:
-            return task.labels
-        raise InvalidInputError(f"the task {task.name} has no labels of its own. Give a list of labels.")
-    if task.labels:
-        raise InvalidInputError(f"the task {task.name} has labels of its own: {', '.join(task.labels)}.")
-    if isinstance(given, str):
-        raise InvalidInputError(f"labels is {given!r}; it must be a list of labels.")
-    labels = tuple(given)
-    for index, label in enumerate(labels):
-        if not isinstance(label, str) or not label.strip():
-            raise InvalidInputError(f"labels[{index}] is {label!r}; it must be a text.")
-        if label in labels[:index]:
-            raise InvalidInputError(
-                f"labels[{index}] is {label!r}, which the list has already. Give it once."
-            )
-    if len(labels) < 2:
-        raise InvalidInputError(f"{len(labels)} label is no choice. Give at least two.")
-    return labels

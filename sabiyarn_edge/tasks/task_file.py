@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import InvalidInputError, ModelFolderError
 from ..options.generation_config import GenerationConfig
 from .json_lines import line_of
+from .json_values import (
+    Fault,
+    JsonPath,
+    check_keys,
+    count_of,
+    nearest,
+    number_of,
+    object_of,
+    one_of,
+    text_of,
+    texts_of,
+)
+from .known_prompts import KnownPrompts
 from .names import find_name, fold
 from .task import ANSWERS, TEXT_SLOT, Language, Task
 from .template import Template
@@ -27,11 +39,6 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NO_SLOTS = ("labels", "options", "self", "source", "special_tokens")
 """Names that a slot cannot have: they are arguments of run_task."""
 
-_Path = tuple[str | int, ...]
-"""Keys and indices from the outermost value on."""
-
-_Choice = TypeVar("_Choice")
-
 
 @dataclass(frozen=True)
 class TaskFile:
@@ -39,6 +46,8 @@ class TaskFile:
 
     languages: Mapping[str, Language]
     tasks: Mapping[str, Task]
+    known_prompts: KnownPrompts | None = None
+    """How prompts that the model cannot know are told from others; None: they are not."""
 
     @classmethod
     def load(cls, folder: str | Path) -> TaskFile:
@@ -92,7 +101,7 @@ class TaskFile:
             ) from error
         try:
             return _task_file(values)
-        except _Fault as fault:
+        except Fault as fault:
             place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in fault.path).lstrip(
                 "."
             )
@@ -127,37 +136,38 @@ class TaskFile:
         return self.task(find_name(what, name, dict.fromkeys(labelled, ())) if labelled else name)
 
 
-class _Fault(Exception):
-    """Something in the file is not allowed."""
-
-    def __init__(self, path: _Path, message: str) -> None:
-        super().__init__(message)
-        self.path = path
-
-
 def _task_file(values: Any) -> TaskFile:
-    _check_keys(values, (), required=("format_version", "tasks"), optional=("languages",))
+    check_keys(values, (), required=("format_version", "tasks"), optional=("languages", "known_prompts"))
     if values["format_version"] != FORMAT_VERSION:
-        raise _Fault(
+        raise Fault(
             ("format_version",),
             f"it is {values['format_version']!r}, but this version of sabiyarn_edge reads {FORMAT_VERSION}. Update it.",
         )
     languages = {
         code: _language(code, entry, ("languages", code))
-        for code, entry in _object(values.get("languages", {}), ("languages",)).items()
+        for code, entry in object_of(values.get("languages", {}), ("languages",)).items()
     }
     _check_names_differ(languages)
     tasks = {
         name: _task(name, entry, languages, ("tasks", name))
-        for name, entry in _object(values["tasks"], ("tasks",)).items()
+        for name, entry in object_of(values["tasks"], ("tasks",)).items()
     }
-    return TaskFile(languages, tasks)
+    known = values.get("known_prompts")
+    return TaskFile(languages, tasks, None if known is None else _known_prompts(known, ("known_prompts",)))
 
 
-def _language(code: str, entry: Any, path: _Path) -> Language:
-    _check_keys(entry, path, required=("name",), optional=("aliases",))
+def _known_prompts(entry: Any, path: JsonPath) -> KnownPrompts:
+    check_keys(entry, path, required=("least_log_prob", "note"), optional=())
+    return KnownPrompts(
+        number_of(entry["least_log_prob"], (*path, "least_log_prob")),
+        text_of(entry["note"], (*path, "note")),
+    )
+
+
+def _language(code: str, entry: Any, path: JsonPath) -> Language:
+    check_keys(entry, path, required=("name",), optional=("aliases",))
     return Language(
-        code, _text(entry["name"], (*path, "name")), _texts(entry.get("aliases", []), (*path, "aliases"))
+        code, text_of(entry["name"], (*path, "name")), texts_of(entry.get("aliases", []), (*path, "aliases"))
     )
 
 
@@ -168,13 +178,13 @@ def _check_names_differ(languages: Mapping[str, Language]) -> None:
         for name in {fold(name) for name in language.names} - {fold(code)}:
             other = code if name in codes else taken.setdefault(name, code)
             if name in codes or other != code:
-                raise _Fault(("languages", code), f"the name {name} is another language's too.")
+                raise Fault(("languages", code), f"the name {name} is another language's too.")
 
 
-def _task(name: str, entry: Any, languages: Mapping[str, Language], path: _Path) -> Task:
+def _task(name: str, entry: Any, languages: Mapping[str, Language], path: JsonPath) -> Task:
     if not _NAME.fullmatch(name):
-        raise _Fault(path, "a task's name has small letters, digits and underscores only.")
-    _check_keys(
+        raise Fault(path, "a task's name has small letters, digits and underscores only.")
+    check_keys(
         entry,
         path,
         required=("template",),
@@ -191,65 +201,65 @@ def _task(name: str, entry: Any, languages: Mapping[str, Language], path: _Path)
         ),
     )
     labels = {"labels", "label_template"} & entry.keys()
-    answer = _one_of(entry.get("answer", "text"), ANSWERS, (*path, "answer"))
+    answer = one_of(entry.get("answer", "text"), ANSWERS, (*path, "answer"))
     if labels and answer != "label":
         key = labels.pop()
-        raise _Fault((*path, key), f'only a task with "answer": "label" has {key}.')
+        raise Fault((*path, key), f'only a task with "answer": "label" has {key}.')
     task = Task(
         name=name,
-        description=_text(entry.get("description", name), (*path, "description")),
+        description=text_of(entry.get("description", name), (*path, "description")),
         template=_template(entry["template"], (*path, "template")),
         languages={
             slot: _languages(codes, languages, (*path, "languages", slot))
-            for slot, codes in _object(entry.get("languages", {}), (*path, "languages")).items()
+            for slot, codes in object_of(entry.get("languages", {}), (*path, "languages")).items()
         },
         sources=_languages(entry.get("sources", []), languages, (*path, "sources")),
         answer=answer,
-        labels=_texts(entry.get("labels", []), (*path, "labels")),
+        labels=texts_of(entry.get("labels", []), (*path, "labels")),
         label_template=_template(entry.get("label_template", " {label}"), (*path, "label_template")),
-        unit=_one_of(entry.get("unit", "text"), UNITS, (*path, "unit")),
-        max_words=_count(entry.get("max_words"), (*path, "max_words")),
+        unit=one_of(entry.get("unit", "text"), UNITS, (*path, "unit")),
+        max_words=count_of(entry.get("max_words"), (*path, "max_words")),
         options=_options(entry.get("options", {}), (*path, "options")),
     )
     _check_slots(task, path)
     return task
 
 
-def _check_slots(task: Task, path: _Path) -> None:
+def _check_slots(task: Task, path: JsonPath) -> None:
     slots = task.template.slots
     for slot in task.languages:
         if slot not in slots:
-            raise _Fault((*path, "languages", slot), f"the template has no slot {{{slot}}}.")
+            raise Fault((*path, "languages", slot), f"the template has no slot {{{slot}}}.")
     if not task.text_slots:
-        raise _Fault((*path, "template"), "it has no slot for a text, like {text}.")
+        raise Fault((*path, "template"), "it has no slot for a text, like {text}.")
     for slot in slots:
         if slot in _NO_SLOTS:
-            raise _Fault((*path, "template"), f"a slot cannot be called {slot}.")
+            raise Fault((*path, "template"), f"a slot cannot be called {slot}.")
     for key, needs_text in (
         ("unit", task.unit != "text"),
         ("max_words", task.max_words is not None),
         ("answer", task.answer == "tags"),
     ):
         if needs_text and TEXT_SLOT not in task.text_slots:
-            raise _Fault(
+            raise Fault(
                 (*path, key), f"it is about the slot {{{TEXT_SLOT}}}, which the template does not have."
             )
     if task.answer == "label" and task.unit != "text":
-        raise _Fault((*path, "unit"), "a label is one text's: leave the unit out.")
+        raise Fault((*path, "unit"), "a label is one text's: leave the unit out.")
     if task.label_template.slots != ("label",):
-        raise _Fault((*path, "label_template"), "it must have the slot {label}, and no other.")
+        raise Fault((*path, "label_template"), "it must have the slot {label}, and no other.")
 
 
-def _options(entry: Any, path: _Path) -> Mapping[str, Any]:
-    options = _object(entry, path)
+def _options(entry: Any, path: JsonPath) -> Mapping[str, Any]:
+    options = object_of(entry, path)
     known = GenerationConfig.__dataclass_fields__
     for name in options:
         if name not in known:
-            raise _Fault((*path, name), f"it is no option of GenerationConfig.{_nearest(name, known)}")
+            raise Fault((*path, name), f"it is no option of GenerationConfig.{nearest(name, known)}")
     fault = _fault_of(options)
     if fault is not None:
         alone = [name for name, value in options.items() if _fault_of({name: value}) == fault]
-        raise _Fault((*path, *alone[:1]), fault)
+        raise Fault((*path, *alone[:1]), fault)
     return options
 
 
@@ -261,81 +271,19 @@ def _fault_of(options: Mapping[str, Any]) -> str | None:
     return None
 
 
-# --- values of JSON
-
-
-def _check_keys(entry: Any, path: _Path, *, required: Sequence[str], optional: Sequence[str]) -> None:
-    _object(entry, path)
-    for key in required:
-        if key not in entry:
-            raise _Fault(path, f"it has no {key!r}.")
-    known = (*required, *optional)
-    for key in entry:
-        if key not in known:
-            raise _Fault(
-                (*path, key), f"this key is not known; known are {', '.join(known)}.{_nearest(key, known)}"
-            )
-
-
-def _object(value: Any, path: _Path) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _Fault(path, f"it is {_shown(value)}; it must be an object.")
-    return value
-
-
-def _text(value: Any, path: _Path) -> str:
-    if not isinstance(value, str) or not value:
-        raise _Fault(path, f"it is {_shown(value)}; it must be a text of at least one character.")
-    return value
-
-
-def _texts(value: Any, path: _Path) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise _Fault(path, f"it is {_shown(value)}; it must be a list of texts.")
-    texts = [_text(item, (*path, index)) for index, item in enumerate(value)]
-    for index, text in enumerate(texts):
-        if text in texts[:index]:
-            raise _Fault((*path, index), f"{text!r} stands in the list twice.")
-    return tuple(texts)
-
-
-def _template(value: Any, path: _Path) -> Template:
+def _template(value: Any, path: JsonPath) -> Template:
     try:
-        return Template(_text(value, path))
+        return Template(text_of(value, path))
     except InvalidInputError as error:
-        raise _Fault(path, str(error)) from None
+        raise Fault(path, str(error)) from None
 
 
-def _languages(value: Any, languages: Mapping[str, Language], path: _Path) -> dict[str, Language]:
-    codes = _texts(value, path)
+def _languages(value: Any, languages: Mapping[str, Language], path: JsonPath) -> dict[str, Language]:
+    codes = texts_of(value, path)
     for index, code in enumerate(codes):
         if code not in languages:
-            raise _Fault(
+            raise Fault(
                 (*path, index),
-                f'{code!r} is not a code of "languages", which names all.{_nearest(code, languages)}',
+                f'{code!r} is not a code of "languages", which names all.{nearest(code, languages)}',
             )
     return {code: languages[code] for code in codes}
-
-
-def _one_of(value: Any, allowed: Sequence[_Choice], path: _Path) -> _Choice:
-    for choice in allowed:
-        if value == choice:
-            return choice
-    raise _Fault(path, f"it is {_shown(value)}; it must be one of {', '.join(map(str, allowed))}.")
-
-
-def _count(value: Any, path: _Path) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-        return value
-    raise _Fault(path, f"it is {_shown(value)}; it must be an integer of at least 1.")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict | list):
-        return "an object" if isinstance(value, dict) else "a list"
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {nearest[0]}?" if nearest else ""

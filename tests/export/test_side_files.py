@@ -11,7 +11,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import Unigram, WordLevel
 
 from sabiyarn_edge.errors import CheckpointError, InvalidInputError
-from sabiyarn_edge.export.side_files import copy_tokenizer, write_generation_config, write_tasks
+from sabiyarn_edge.export.side_files import (
+    copy_chat_template,
+    copy_tokenizer,
+    write_generation_config,
+    write_tasks,
+)
 from sabiyarn_edge.options.generation_config import GenerationConfig
 from sabiyarn_edge.tasks.task_file import TaskFile
 
@@ -94,6 +99,16 @@ def test_a_tokenizer_of_another_form(source: Path, out: Path, file: str) -> None
     [note] = copy_tokenizer(source, out, 100)
     assert f"has {file} but no tokenizer.json" in note
     assert "AutoTokenizer.from_pretrained" in note
+
+
+def test_the_chat_template_is_copied_byte_for_byte(source: Path, out: Path) -> None:
+    copy_chat_template(source, out)
+    assert list(out.iterdir()) == []
+    (source / "chat_template.jinja").write_bytes("{{ 'Báwo' }}\r\n".encode())
+    write(source, tokenizer_config={"eos_token": "</s>"})
+    copy_chat_template(source, out)
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        assert (out / name).read_bytes() == (source / name).read_bytes()
 
 
 def test_generation_config_is_kept(source: Path, out: Path) -> None:

@@ -5,7 +5,8 @@ import torch
 
 from sabiyarn_edge.modeling import GPTJXConfig, GPTJXForCausalLM
 from tests.tools.nano.tiny_corpus import ARTICLES
-from tools.nano.examples import Example, NanoExamples
+from tools.nano.batches import Example
+from tools.nano.examples import NanoExamples
 from tools.nano.recall import (
     Recall,
     measure_recall,
@@ -51,6 +52,10 @@ def test_prompts_are_not_asked_for(model):
     assert recalled_by_model(model)([Example(tuple(greedy(model, prompt, 4)), answer_start=4)]) == [True]
 
 
+def find(language, number):
+    return next(a for a in ARTICLES if (a.language, a.number) == (language, number))
+
+
 def reciter(known):
     """Recalls the sequences that it knows, up to where it knows them."""
     return lambda questions: [
@@ -58,26 +63,47 @@ def reciter(known):
     ]
 
 
-def test_measures_all_articles_and_all_translations():
+def test_measures_all_articles_in_all_tasks():
     examples = NanoExamples(ARTICLES, train_tokenizer([], vocab_size=0))  # a token for each byte
     tagged = [examples.continuation(a).ids for a in ARTICLES]
     untagged = [examples.continuation(a, tagged=False).ids for a in ARTICLES]
-    translations = [examples.translation(e, o).ids for e, o in examples.pairs]
+    translations = {
+        (source.language, target.language, target.number): examples.translation(
+            source.text, target.language, target.text
+        ).ids
+        for target, sources in examples.sources.items()
+        for source in sources
+    }
+    pairs = [(find("eng", 4), find("yor", 4)), (find("yor", 4), find("eng", 4))]
+    sentences = [
+        examples.translation(given, target.language, text).ids
+        for source, target in pairs
+        for given, text in zip(examples.sentences(source), examples.sentences(target), strict=True)
+    ]
+    marked = [examples.diacritization(a.text).ids for a in ARTICLES if a.language == "yor"]
+    marked_sentences = [examples.diacritization(s).ids for s in examples.sentences(find("yor", 4))]
+    languages = [examples.identification(a.text, a.language).ids for a in ARTICLES]
 
     def exact(known):
         recalls = measure_recall(reciter(known), examples)
-        assert [recall.total for recall in recalls] == [12, 12, 8]
+        assert [recall.total for recall in recalls] == [15, 15, 10, 10, 10, 4, 6, 15]
         return [recall.exact for recall in recalls]
 
-    assert exact([]) == [0, 0, 0]
-    assert exact(tagged[:5]) == [5, 0, 0]
-    assert exact(untagged) == [0, 12, 0]
-    assert exact(tagged + translations[2:]) == [12, 0, 6]
+    assert exact([]) == [0] * 8
+    assert exact(tagged[:5]) == [5, *[0] * 7]
+    assert exact(untagged) == [0, 15, *[0] * 6]
+    assert exact(list(translations.values())) == [0, 0, 10, 10, 10, 0, 0, 0]
+    some = [translations["yor", "hau", 2], translations["hau", "eng", 0]]
+    assert exact(some) == [0, 0, 0, 1, 1, 0, 0, 0]
+    assert exact(sentences[1:]) == [*[0] * 5, 3, 0, 0]
+    assert exact(marked) == [*[0] * 6, 4, 0]  # four articles are a sentence each
+    assert exact(marked_sentences) == [*[0] * 6, 2, 0]
+    assert exact(languages[3:]) == [*[0] * 7, 12]
     # 16 tokens of an article are given and 40 asked for: what comes later does not count
     cut = [ids[: 16 + 40] for ids in tagged]
     assert any(len(ids) > 56 for ids in tagged)
-    assert exact(cut) == [12, 0, 0]
-    assert exact([ids[:-1] for ids in cut]) == [0, 0, 0]
+    assert exact(cut)[0] == 15
+    assert exact([ids[:-1] for ids in cut])[0] == 0
 
 
 def test_a_figure_says_how_many_of_how_many():
