@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from sabiyarn_edge import EdgeGenerator
 from tests.device import LACKING, needs
 from tests.export.models import export_tiny
 from tests.tiny_tokenizer import tiny_tokenizer
+
+# The models are tiny: torch's threads would only wait for one another, for long where tests run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

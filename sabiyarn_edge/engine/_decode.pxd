@@ -37,6 +37,8 @@ cdef extern from "core/decoding/decode_state.hpp" namespace "sabiyarn" nogil:
         int64_t num_rows() noexcept
         int64_t vocab_size() noexcept
         cpp_bool finished() noexcept
+        cpp_bool keeps_rows() noexcept
+        const int64_t* next_tokens() noexcept
         void process(float* logits) except +
         void propose(float* logits) except +
         void commit() except +

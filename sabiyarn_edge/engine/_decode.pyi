@@ -5,15 +5,22 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .._core import DecodeState, KvCache, StepBuffers
+from .rows import Row
 
 Item = tuple[int, list[int], int, Callable[[NDArray[np.float32]], None] | None]
 
-class HasLogits(Protocol):
+class Droppable(Protocol):
+    abandoned: bool
+
+Text = tuple[Droppable, DecodeLoop, list[Row], Callable[[], None]]
+
+class Backend(Protocol):
     @property
     def logits_address(self) -> int: ...
-
-class Backend(HasLogits, Protocol):
     def compute(self, state: DecodeState) -> None: ...
+
+class Caller(Protocol):
+    called: bool
 
 class GraphRunner:
     graph: Any
@@ -34,17 +41,17 @@ class GraphRunner:
     def run(
         self, items: list[Item], hidden: NDArray[np.float32] | None = None, options: Any = None
     ) -> None: ...
+    def decode(self, texts: list[Text], scheduler: Caller, num_steps: int) -> list[Exception | None]: ...
     def release(self) -> None: ...
 
 class DecodeLoop:
     def __init__(
         self,
         state: DecodeState,
-        backend: HasLogits,
         *,
         before_scores: Callable[[DecodeState], None] | None = None,
         after_scores: Callable[[DecodeState, NDArray[np.float32]], None] | None = None,
         after_choice: Callable[[DecodeState], Sequence[bool]] | None = None,
     ) -> None: ...
-    def select(self) -> bool: ...
-    def run(self) -> None: ...
+    def select(self, logits_address: int) -> bool: ...
+    def run(self, backend: Backend) -> None: ...

@@ -37,7 +37,7 @@ cdef class GraphRunner:
     cdef public object graph
     cdef object owners, binding, kv_dtype
     cdef uint64_t bound_cache
-    cdef tuple bound_inputs
+    cdef (int64_t, int64_t, int64_t, int64_t, uint64_t) bound_inputs
     cdef bint hidden_is_bound
 
     def __init__(self, session, kv_cache, buffers, *, num_layers, num_heads, head_dim, kv_dtype):
@@ -74,7 +74,6 @@ cdef class GraphRunner:
         cdef int64_t num_tokens = 0, num_logits = 0, num_masked = 0
         cdef int64_t row, count, total, wanted, i, at = 0, logit = 0, mask_at = 0, segment = 0
         cdef list tokens
-        cdef int64_t* fields
         for row, tokens, wanted, mask in items:
             num_tokens += len(tokens)
             num_logits += wanted
@@ -83,18 +82,12 @@ cdef class GraphRunner:
         self.buffers.reserve(num_tokens, len(items), num_logits, num_masked)
         for row, tokens, wanted, mask in items:
             count = len(tokens)
-            total = self.kv.begin_append(row, count)
+            total = self.append(row, count, at, segment, -1 if mask is None else mask_at)
             for i in range(count):
                 self.buffers.input_ids()[at + i] = tokens[i]
-                self.buffers.position_ids()[at + i] = total - count + i
             for i in range(wanted):
                 self.buffers.logits_index()[logit + i] = at + count - wanted + i
-            fields = self.buffers.segments() + SEGMENT_FIELDS * segment
-            fields[0], fields[1], fields[2] = row, count, total
-            fields[3] = self.kv.oldest(row)
-            fields[4] = -1
             if mask is not None:
-                fields[4] = mask_at
                 mask(np.asarray(<float[:count, :total]>(self.buffers.mask() + mask_at)))
                 mask_at += count * total
             at += count
@@ -104,11 +97,68 @@ cdef class GraphRunner:
         if hidden is not None:
             self.binding.bind_output("hidden_states", "cpu", 0, np.float32, hidden.shape, hidden.ctypes.data)
             self.hidden_is_bound = True
-        elif self.hidden_is_bound:
-            self.binding.clear_binding_outputs()
-            self.bind_logits(num_logits)
-            self.hidden_is_bound = False
+        else:
+            self.unbind_hidden(num_logits)
         self.graph.run_with_iobinding(self.binding, options)
+
+    def decode(self, list texts, scheduler, int64_t num_steps):
+        """Run the next token of every row of some texts and choose those after them, step by step.
+
+        This is what GraphRunner.run() and DecodeLoop.select() do, for as long as nothing else is to be done between
+        steps: it ends when a text has ended, failed or was abandoned, or moves its rows.
+
+        Args:
+            texts: tuples (work, loop, rows, tell). `work.abandoned` ends the steps; `loop`: its DecodeLoop; `rows`:
+                its engine.rows.Row objects, in the order of the loop's rows; `tell`: called after each choice.
+            scheduler: its attribute `called` ends the steps.
+            num_steps: most steps, at least 1.
+
+        Returns:
+            A list of the texts' errors in choosing or telling; None for each one without.
+        """
+        cdef list places = [row.index for _, _, rows, _ in texts for row in rows]
+        cdef list held = [row.tokens for _, _, rows, _ in texts for row in rows]
+        cdef list errors = [None] * len(texts)
+        cdef int64_t num_rows = len(places), vocab_size = self.buffers.vocab_size(), i, at, first
+        cdef DecodeLoop loop
+        cdef bint goes_on = True
+        self.buffers.reserve(num_rows, num_rows, num_rows, 0)
+        while goes_on:
+            at = 0
+            for _, loop, _, _ in texts:
+                for i in range(loop.decode.num_rows()):
+                    self.append(places[at], 1, at, at, -1)
+                    self.buffers.input_ids()[at] = loop.decode.next_tokens()[i]
+                    self.buffers.logits_index()[at] = at
+                    at += 1
+            self.bind(num_rows, num_rows, num_rows, 0)
+            self.unbind_hidden(num_rows)
+            self.graph.run_with_iobinding(self.binding, None)
+            for at in range(num_rows):
+                (<list>held[at]).append(self.buffers.input_ids()[at])
+            num_steps -= 1
+            goes_on = num_steps > 0 and not scheduler.called
+            first = 0
+            for i, (work, loop, _, tell) in enumerate(texts):
+                at = first
+                first += loop.decode.num_rows()
+                try:
+                    loop.choose(self.buffers.logits() + at * vocab_size)
+                    tell()
+                except Exception as error:
+                    errors[i] = error
+                if loop.decode.finished() or not loop.decode.keeps_rows() or errors[i] is not None or work.abandoned:
+                    goes_on = False
+        return errors
+
+    cdef int64_t append(self, int64_t row, int64_t count, int64_t at, int64_t segment, int64_t mask_at) except -1:
+        """Say that the run's tokens at, at + 1, ... go behind what a row holds; returns its length with them."""
+        cdef int64_t total = self.kv.begin_append(row, count), i
+        cdef int64_t* fields = self.buffers.segments() + SEGMENT_FIELDS * segment
+        for i in range(count):
+            self.buffers.position_ids()[at + i] = total - count + i
+        fields[0], fields[1], fields[2], fields[3], fields[4] = row, count, total, self.kv.oldest(row), mask_at
+        return total
 
     cdef int bind(self, int64_t num_tokens, int64_t num_segments, int64_t num_logits, int64_t num_masked) except -1:
         """Give onnxruntime the addresses and shapes of a run, where they are not those of the run before."""
@@ -124,10 +174,9 @@ cdef class GraphRunner:
                 bind(f"past_key_values.{layer}.value", "cpu", 0, self.kv_dtype, value_shape,
                      <size_t>self.kv.values(layer))
             self.bound_cache = self.kv.layout_version()
-        inputs = (num_tokens, num_segments, num_logits, num_masked, self.buffers.version())
-        if inputs == self.bound_inputs:
+        if self.bound_inputs == (num_tokens, num_segments, num_logits, num_masked, self.buffers.version()):
             return 0
-        self.bound_inputs = None
+        self.bound_inputs = (-1, -1, -1, -1, 0)
         self.buffers.window()[0], self.buffers.window()[1] = self.kv.window(), self.kv.num_sink_tokens()
         bind("input_ids", "cpu", 0, int64, (num_tokens,), <size_t>self.buffers.input_ids())
         bind("position_ids", "cpu", 0, int64, (num_tokens,), <size_t>self.buffers.position_ids())
@@ -138,7 +187,7 @@ cdef class GraphRunner:
              <size_t>(self.buffers.mask() if num_masked else <float*>self.buffers.window()))
         bind("logits_index", "cpu", 0, int64, (num_logits,), <size_t>self.buffers.logits_index())
         self.bind_logits(num_logits)
-        self.bound_inputs = inputs
+        self.bound_inputs = (num_tokens, num_segments, num_logits, num_masked, self.buffers.version())
         return 0
 
     cdef int bind_logits(self, int64_t num_logits) except -1:
@@ -147,12 +196,19 @@ cdef class GraphRunner:
                                  <size_t>(logits if logits != NULL else <float*>self.buffers.window()))
         return 0
 
+    cdef int unbind_hidden(self, int64_t num_logits) except -1:
+        if self.hidden_is_bound:
+            self.binding.clear_binding_outputs()
+            self.bind_logits(num_logits)
+            self.hidden_is_bound = False
+        return 0
+
     def release(self):
         """Forget all addresses of the KV cache and the buffers."""
         self.binding.clear_binding_inputs()
         self.binding.clear_binding_outputs()
         self.bound_cache = <uint64_t>-1
-        self.bound_inputs = None
+        self.bound_inputs = (-1, -1, -1, -1, 0)
         self.hidden_is_bound = False
 
 
@@ -161,8 +217,6 @@ cdef class DecodeLoop:
 
     Args:
         state: `_core.DecodeState`, before its first commit.
-        backend: has `logits_address`, of float32 [rows, vocab_size], C order, which are overwritten; for run() also
-            `compute(state)`, which fills them for the state's next tokens.
         before_scores, after_scores, after_choice: called before the score pipeline with the state, between it and
             the choice of tokens with the state and the scores [rows, vocab_size] to change in place, and before the
             choice is committed with the state; None where there is nothing to do. after_choice returns extra stops,
@@ -170,21 +224,26 @@ cdef class DecodeLoop:
     """
 
     cdef DecodeState* decode
-    cdef object state, backend, before_scores, after_scores, after_choice
+    cdef object state, before_scores, after_scores, after_choice
 
-    def __init__(self, state, backend, *, before_scores=None, after_scores=None, after_choice=None):
+    def __init__(self, state, *, before_scores=None, after_scores=None, after_choice=None):
         self.decode = <DecodeState*>PyCapsule_GetPointer(state._capsule(), "sabiyarn_edge.DecodeState")
         self.state = state  # owns what `decode` points to
-        self.backend = backend
         self.before_scores, self.after_scores, self.after_choice = before_scores, after_scores, after_choice
 
-    def select(self) -> bool:
-        """Choose the next tokens from the logits at hand; returns whether every row has ended.
+    def select(self, size_t logits_address) -> bool:
+        """Choose the next tokens; returns whether every row has ended.
+
+        Args:
+            logits_address: of float32 [rows, vocab_size], C order, which are overwritten.
 
         Raises:
             NumericalError: a row's scores are NaN or leave no token to choose.
         """
-        cdef float* logits = <float*><size_t>self.backend.logits_address
+        self.choose(<float*>logits_address)
+        return self.decode.finished()
+
+    cdef int choose(self, float* logits) except -1:
         if self.before_scores is not None:
             self.before_scores(self.state)
         with nogil:
@@ -204,9 +263,13 @@ cdef class DecodeLoop:
                 self.decode.commit()
         else:
             self.state.commit(self.after_choice(self.state))
-        return self.decode.finished()
+        return 0
 
-    def run(self) -> None:
-        """Select and compute until every row has ended."""
-        while not self.select():
-            self.backend.compute(self.state)
+    def run(self, backend) -> None:
+        """Select and compute until every row has ended.
+
+        Args:
+            backend: has `logits_address`, and `compute(state)`, which fills these logits for the state's next tokens.
+        """
+        while not self.select(backend.logits_address):
+            backend.compute(self.state)

@@ -152,6 +152,7 @@ class Engine:
         """
         with self._wake:
             self._closed, self._at_exit = True, at_exit
+            self._scheduler.called = True
             self._wake.notify()
         if self._thread is not None and self._thread is not threading.current_thread() and not self._forked:
             self._thread.join(_STEP_SECONDS)
@@ -185,6 +186,7 @@ class Engine:
             with self._wake:
                 while not (self._arrived or self._calls or self._closed) and self._scheduler.idle:
                     self._wake.wait()
+                self._scheduler.called = False
                 arrived, self._arrived = self._arrived, []
                 closed = self._closed
                 idle = closed or (self._scheduler.idle and not arrived)
@@ -238,6 +240,7 @@ class _Notified:
             if engine._thread is None:
                 engine._thread = threading.Thread(target=engine._work_on, name="sabiyarn_edge", daemon=True)
                 engine._thread.start()
+            engine._scheduler.called = True
             engine._wake.notify()
         engine._wake.release()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from .rows import MIN_SHARED_TOKENS, Row, Rows
 from .work import Budget, Piece, Work
 
 if TYPE_CHECKING:
+    from ._decode import Text
     from .decoder import Decoder
 
 __all__ = ["Generation", "GenerationRequest", "GenerationTimes", "Lookup"]
@@ -105,10 +107,9 @@ class Generation(Work):
         """The tokens of the prompt that the model sees."""
         self.held: list[int] = []
         """When it has ended: the tokens that its first row held."""
-        self.logits_address = 0
         self._listener = listener
         self._told = 0
-        self._loop: DecodeLoop | None = DecodeLoop(self.state, self, **request.hooks)
+        self._loop: DecodeLoop | None = DecodeLoop(self.state, **request.hooks)
         self._pending: list[list[int]] = []  # of each row: tokens to run before its next logits
         self._masks: list[PromptMask] = []  # of each row; empty without masks
         self._cuts: list[
@@ -185,8 +186,7 @@ class Generation(Work):
         loop, accepted = self._loop, 0
         assert loop is not None
         while True:
-            self.logits_address = base + (first + accepted) * row_bytes
-            ended = loop.select()
+            ended = loop.select(base + (first + accepted) * row_bytes)
             if not self.times.first_token:
                 self.times.first_token = time.perf_counter()
             self._tell()
@@ -199,7 +199,27 @@ class Generation(Work):
             row = self.rows[0]
             self._rows.truncate(row, len(row.tokens) - (len(self._guesses) - accepted))
         self._guesses = []
-        if ended:
+        self.proceed()
+
+    @property
+    def steady_steps(self) -> int:
+        if not self.due or self.request.lookup is not None or self._masks:
+            return 0
+        if self._rerun_started or not self.times.first_token:
+            return 0
+        if not self.request.slides:
+            return sys.maxsize
+        return min(
+            self.request.context.until_slide(self._text_length(place)) for place in range(len(self.rows))
+        )
+
+    @property
+    def steady_text(self) -> Text:
+        assert self._loop is not None
+        return (self, self._loop, self.rows, self._tell)
+
+    def proceed(self) -> None:
+        if self.state.finished:
             self._finish()
         else:
             self._prepare_next()
@@ -208,7 +228,7 @@ class Generation(Work):
         self.state.cancel()
 
     def end(self, rows: Rows, *, keep: bool) -> None:
-        self._loop = None  # it refers to this object: both would wait for the garbage collector
+        self._loop = None
         if self.rows:
             self.held = list(self.rows[0].tokens)
         super().end(rows, keep=keep)

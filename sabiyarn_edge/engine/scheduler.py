@@ -7,7 +7,7 @@ steps. They are admitted first come, first served, as memory allows.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class Scheduler:
     ) -> None:
         self._decoder, self._rows = decoder, rows
         self._limit_bytes, self._max_rows = limit_bytes, max_rows
+        self.called = False
+        """Whether something waits for step() to return; set from other threads."""
         self._most_tokens = 0  # of a run since scratch memory was given back
         self.waiting: deque[Work] = deque()
         self.live: list[Work] = []
@@ -57,14 +59,39 @@ class Scheduler:
         self.waiting.extend(works)
 
     def step(self) -> None:
-        """Admit what fits, and run the graph once."""
+        """Admit what fits, and run the graph once; more often, while each row just runs its next token."""
         self._admit()
         self._drop_abandoned()
-        planned, budget = self._plan()
-        if planned:
-            # Below 0: a mask ties more tokens together than a run should have.
-            self._run(planned, gives_back=budget.tokens != 0)
+        steps = self._steady_steps()
+        if steps > 0:
+            self._run_steadily(steps)
+        else:
+            planned, budget = self._plan()
+            if planned:
+                # Below 0: a mask ties more tokens together than a run should have.
+                self._run(planned, gives_back=budget.tokens != 0)
         self.live = [work for work in self.live if not work.done]
+
+    def _steady_steps(self) -> int:
+        if self.waiting or not self.live or self._most_tokens > _MUCH_SCRATCH_TOKENS:
+            return 0
+        return min(work.steady_steps for work in self.live)
+
+    def _run_steadily(self, num_steps: int) -> None:
+        works = list(self.live)
+        errors: list[Exception | None] = []
+        texts = [work.steady_text for work in works]
+        if not self._attempt(
+            works, lambda: errors.extend(self._decoder.runner.decode(texts, self, num_steps))
+        ):
+            return
+        for work, failed in zip(works, errors, strict=True):
+            try:
+                if failed is not None:
+                    raise failed
+                work.proceed()
+            except Exception as error:
+                work.fail(self._rows, _own(error))
 
     def _admit(self) -> None:
         self.waiting = deque(work for work in self.waiting if not work.ends_early(self._rows))
@@ -137,21 +164,10 @@ class Scheduler:
             hidden = np.empty((num_logits, self._decoder.config.gptjx.n_embd), np.float32)
         self._most_tokens = max(self._most_tokens, num_tokens)
         shrinks = gives_back and self._most_tokens > _MUCH_SCRATCH_TOKENS
-        try:
-            self._decoder.runner.run(
-                [(piece.row.index, piece.tokens, piece.num_logits, piece.mask) for piece in pieces],
-                hidden,
-                self._decoder.shrinking_options if shrinks else None,
-            )
-        except RuntimeError as error:  # onnxruntime's: an operator refuses the graph's attributes or weights
-            graph = self._decoder.folder / self._decoder.config.graph
-            message = f"onnxruntime cannot run {graph}: {error}. Copy the whole model folder again."
-            refused = ModelFolderError(message)
-            refused.__cause__ = error
-            self._fail_run(planned, refused)
-            return
-        except Exception as error:
-            self._fail_run(planned, error)
+        items = [(piece.row.index, piece.tokens, piece.num_logits, piece.mask) for piece in pieces]
+        options = self._decoder.shrinking_options if shrinks else None
+        works = [work for work, _ in planned]
+        if not self._attempt(works, lambda: self._decoder.runner.run(items, hidden, options)):
             return
         if shrinks:
             self._most_tokens = 0
@@ -166,16 +182,28 @@ class Scheduler:
                 work.fail(self._rows, _own(error))
             first += sum(piece.num_logits for piece in works_pieces)
 
-    def _fail_run(self, planned: list[tuple[Work, Sequence[Piece]]], error: Exception) -> None:
-        """End the works of a run that failed: their rows hold tokens without keys."""
+    def _attempt(self, works: Sequence[Work], run: Callable[[], None]) -> bool:
+        """Run the graph; False if that failed. Then the works have ended: their rows hold tokens without keys."""
+        try:
+            run()
+            return True
+        except (
+            RuntimeError
+        ) as refusal:  # onnxruntime's: an operator refuses the graph's attributes or weights
+            graph = self._decoder.folder / self._decoder.config.graph
+            message = f"onnxruntime cannot run {graph}: {refusal}. Copy the whole model folder again."
+            error: Exception = ModelFolderError(message)
+            error.__cause__ = refusal
+        except Exception as other:
+            error = other
         if self._decoder.kv_cache.num_rows == 0:  # there was no memory for it, and it was emptied
             self._rows.reset()
-            for work in self.live:
+            works = self.live
+            for work in works:
                 work.rows = []
-                work.fail(self._rows, _own(error))
-            return
-        for work, _ in planned:
+        for work in works:
             work.fail(self._rows, _own(error))
+        return False
 
 
 def _own(error: BaseException) -> BaseException:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .rows import Row, Rows
 
 if TYPE_CHECKING:
+    from ._decode import Text
     from .decoder import Decoder
 
 __all__ = ["SIGNAL_SECONDS", "Budget", "Piece", "Work"]
@@ -76,6 +77,20 @@ class Work(ABC):
     @abstractmethod
     def due(self) -> bool:
         """Whether it runs the next token of each of its rows, which no budget delays."""
+
+    @property
+    def steady_steps(self) -> int:
+        """Steps that are nothing but the next token of each of its rows, unless its text ends or its rows move."""
+        return 0
+
+    @property
+    def steady_text(self) -> Text:
+        """What GraphRunner.decode() takes for these steps."""
+        raise NotImplementedError
+
+    def proceed(self) -> None:
+        """Called after these steps."""
+        raise NotImplementedError
 
     @abstractmethod
     def begin(self, decoder: Decoder, rows: Rows) -> None:

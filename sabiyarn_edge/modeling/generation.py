@@ -65,9 +65,9 @@ def generate(
     training = model.training
     model.eval()
     try:
-        loop = DecodeLoop(state, backend, **callbacks.hooks())
+        loop = DecodeLoop(state, **callbacks.hooks())
         backend.prefill(state)
-        loop.run()
+        loop.run(backend)
     finally:
         model.train(training)
         if cache is not None:

@@ -18,12 +18,17 @@ from sabiyarn_edge.options.overflow import SlidingContext
 
 
 class Driver:
-    """A scheduler on a decoder of its own, stepped by hand."""
+    """A scheduler on a decoder of its own, stepped by hand.
 
-    def __init__(self, decoder: Decoder, prefix_cache_bytes: int = 0) -> None:
+    Args:
+        step_by_step: have each step return after one run of the graph.
+    """
+
+    def __init__(self, decoder: Decoder, prefix_cache_bytes: int = 0, *, step_by_step: bool = False) -> None:
         self.decoder = decoder
         self.rows = Rows(decoder.kv_cache, PrefixCache(prefix_cache_bytes))
         self.scheduler = Scheduler(decoder, self.rows)
+        self.scheduler.called = step_by_step
 
     def request(self, prompt: Sequence[int], new_tokens: int, **options: Any) -> GenerationRequest:
         """A request for a prompt; `options` are GenerationRequest's, and those of DecodeOptions under `decode`."""

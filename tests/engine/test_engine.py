@@ -76,6 +76,29 @@ def test_a_reader_who_stops_reading_holds_up_nobody(generator: EdgeGenerator) ->
     assert stream.result is not None and stream.result.generated == [expected]
 
 
+def test_a_call_alone_decodes_without_the_scheduler(
+    generator: EdgeGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    step = generator._engine._scheduler.step
+    monkeypatch.setattr(generator._engine._scheduler, "step", lambda: (steps.append(1), step()))
+    generator.generate([1, 2, 3], max_new_tokens=40)
+    assert len(steps) == 2  # the prompt, and all that follows
+
+
+def test_a_call_joins_others_that_decode(generator: EdgeGenerator) -> None:
+    def slowly(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        time.sleep(0.01)
+        return scores
+
+    with generator.stream([1, 2, 3], max_new_tokens=90, logits_processor=slowly) as stream:
+        for _ in range(3):
+            next(stream)
+        generator.generate([4, 5], max_new_tokens=3)
+        assert generator._engine.num_live == 1  # the stream goes on
+        assert len(list(stream)) == 87
+
+
 def test_a_dropped_stream_frees_its_row(generator: EdgeGenerator) -> None:
     for _ in range(REPEATS):
         stream = generator.stream([1, 2, 3], max_new_tokens=10_000, overflow="slide")

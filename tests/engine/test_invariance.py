@@ -6,6 +6,7 @@ They are compared as bytes: the order of every sum is part of the contract, so n
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +54,25 @@ def test_any_chunk_size_gives_the_same_bits(folder: Path, window: int | None) ->
 def test_any_number_of_threads_gives_the_same_bits(folder: Path) -> None:
     prompt = random_ids(90, seed=2)
     assert logits(folder, prompt, num_threads=1) == logits(folder, prompt, num_threads=2)
+
+
+@pytest.mark.parametrize(
+    "decode",
+    [{}, {"do_sample": True, "num_return_sequences": 3}, {"num_beams": 3}, {"eos_token_id": [5, 11, 40]}],
+    ids=["greedy", "returns", "beams", "ends"],
+)
+def test_steady_steps_give_the_same_bits_as_single_ones(folder: Path, decode: dict[str, Any]) -> None:
+    prompts = [random_ids(length, seed=length) for length in (1, 9, 30)]
+    num_rows = max(decode.get("num_return_sequences", 1), decode.get("num_beams", 1))
+    options = {"decode": decode, "num_rows": num_rows}
+    found = [
+        Driver(Decoder(folder, num_threads=1), step_by_step=step_by_step).generate(
+            prompts, NEW_TOKENS, **options
+        )
+        for step_by_step in (True, False)
+    ]
+    assert found[0][0] == found[1][0]
+    assert [seen.tobytes() for seen in found[0][1]] == [seen.tobytes() for seen in found[1][1]]
 
 
 def test_fifteen_other_rows_change_no_bit(folder: Path) -> None:

@@ -82,7 +82,7 @@ class RingSchedule(RuleBasedStateMachine):
             np.testing.assert_allclose(found, expected, rtol=0, atol=BOUND)
             first += wanted
             if len(ids) > cache.ring_size:  # the ring has wrapped: cut tokens must leave the next its window
-                self.oldest[row] = len(ids) - (cache.ring_size - WINDOW) - 1
+                self.oldest[row] = max(self.oldest[row], len(ids) - (cache.ring_size - WINDOW) - 1)
 
     @rule(data=st.data())
     def fork(self, data: st.DataObject) -> None:

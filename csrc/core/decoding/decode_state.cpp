@@ -255,6 +255,9 @@ void DecodeState::commit(const std::uint8_t* extra_hits) {
   } else {
     commit_tokens(extra_hits);
   }
+  keeps_rows_ = next_rows_.size() == rows_.size();
+  for (std::size_t row = 0; keeps_rows_ && row < row_sources_.size(); ++row)
+    keeps_rows_ = row_sources_[row] == static_cast<std::int32_t>(row);
   rows_.swap(next_rows_);
   forked_ = true;
   candidates_.clear();

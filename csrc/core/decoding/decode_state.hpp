@@ -40,6 +40,8 @@ class DecodeState {
   std::int64_t num_rows() const noexcept { return static_cast<std::int64_t>(rows_.size()); }
   std::int64_t vocab_size() const noexcept { return static_cast<std::int64_t>(vocab_size_); }
   bool finished() const noexcept { return rows_.empty(); }
+  // Whether the last commit left every row where it was: row i continues row i, and none ended or split.
+  bool keeps_rows() const noexcept { return keeps_rows_; }
   // [num_rows] each: the previous step's row that this row continues, its newest token, and that token's position.
   const std::int32_t* row_sources() const noexcept { return row_sources_.data(); }
   const std::int64_t* next_tokens() const noexcept { return next_tokens_.data(); }
@@ -141,6 +143,7 @@ class DecodeState {
   std::optional<StopStrings> stop_strings_;
   std::atomic<bool> cancelled_ = false;
 
+  bool keeps_rows_ = false;
   bool forked_ = false;  // true once the first commit has split each prompt into its beams or outputs
   std::vector<Row> rows_;
   std::vector<Row> next_rows_;
