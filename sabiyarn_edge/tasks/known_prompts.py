@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["SCORED_TOKENS", "KnownPrompts"]
 
@@ -28,4 +30,4 @@ class KnownPrompts:
         Args:
             log_probs: [tokens - 1], of the prompt's tokens but the first; of a single token nothing can be said.
         """
-        return len(log_probs) == 0 or float(log_probs.mean(dtype=np.float64)) >= self.least_log_prob
+        return len(log_probs) == 0 or float(log_probs.mean(dtype="float64")) >= self.least_log_prob
