@@ -23,6 +23,8 @@ class Example:
     """Prompt, answer and the end token."""
     answer_start: int
     """Index in ids where the answer begins; at least 1."""
+    learnt_from: int = 0
+    """Index in ids from which on they count in the loss; at least 1; 0: from the answer on."""
 
 
 def group_by_length(
@@ -49,19 +51,16 @@ def group_by_length(
     yield from batches
 
 
-def to_tensors(batch: Sequence[Example], *, prompts_count: bool = False) -> tuple[Tensor, Tensor]:
+def to_tensors(batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
     """input_ids and targets, both int64 [len(batch), longest sequence - 1].
 
     Shorter rows are padded on the right with id 0, which no earlier token sees and which does not count.
-
-    Args:
-        prompts_count: the prompts' tokens count as the answers' do, but for the first.
     """
     width = max(len(example.ids) for example in batch) - 1
     input_ids = torch.zeros(len(batch), width, dtype=torch.int64)
     targets = torch.full((len(batch), width), IGNORED_TARGET, dtype=torch.int64)
     for row, example in enumerate(batch):
-        ids, start = torch.tensor(example.ids), 1 if prompts_count else example.answer_start
+        ids, start = torch.tensor(example.ids), example.learnt_from or example.answer_start
         input_ids[row, : len(ids) - 1] = ids[:-1]
         targets[row, start - 1 : len(ids) - 1] = ids[start:]
     return input_ids, targets

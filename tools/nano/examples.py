@@ -1,7 +1,7 @@
 """Makes nano's training examples: sequences of ids, whose prompts are those that tasks.json writes.
 
 <yor> first words ...                                     continue the article
-<translate> text in any language <yor>: its translation   an article, or a sentence of one
+<translate> article in a source language <yor>: the article in another language
 <diacritize> text without marks <correct>: the text       Yoruba and Igbo
 <identify> some words <lang_id>: <yor>                    name their language
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import random
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -35,16 +36,14 @@ UNTAGGED_SHARE = 0.4
 """Share of articles that are continued without their language tag, so that first words alone are enough."""
 LATER_SHARE = 0.3
 """Share of articles of several sentences that are continued from another sentence than the first."""
-SOURCES = 3
-"""Languages from which an epoch translates into each article."""
-SENTENCE_SHARE = 0.4
-"""Share of translations of a sentence, where the sentences of two articles are aligned."""
-SHORTENED_SHARE = 0.6
+SHORTENED_SHARE = 0.5
 """Share of prompts that hold only some words of their text, so that its beginning is enough."""
-WHOLE_ANSWER_SHARE = 0.25
+WHOLE_ANSWER_SHARE = 0.2
 """Share of translations that are learnt to their end; the others teach which text it is, and it is then continued."""
-FIRST_TOKENS = 32
+FIRST_TOKENS = 24
 """Tokens that are learnt of the other translations."""
+LEARNT_PROMPT_SHARE = 0.15
+"""Share of tasks' prompts that are learnt, too, so that the model tells texts of the document from others."""
 DIACRITIZE_REPEATS = 2
 """Times that an epoch holds each article to diacritize: there are few of them."""
 SPAN_WORDS = 40
@@ -70,22 +69,21 @@ class NanoExamples:
         self.end_of_text = self._id(END_OF_TEXT)
         self._most_words = self._tasks["identify_language"].max_words or 1
         self._sentences = {article: _sentences(article.text) for article in articles}
-        self._fewest_words = _fewest_words(self._sentences)
-        self.sources = {
-            target: [a for a in articles if a.number == target.number and a.language != target.language]
+        self._fewest_words = _fewest_words(articles)
+        sources = [article for article in articles if article.language in self._tasks["translate"].sources]
+        self.pairs = [
+            (source, target)
             for target in articles
-        }
-        """Of each article: the same article in the other languages."""
+            for source in sources
+            if source.number == target.number and source.language != target.language
+        ]
+        """(article, the same article in another language), for each language from which is translated."""
         self.diacritized = [article for article in articles if article.language in DIACRITIZED]
         """The articles whose marks are learnt."""
 
     def sentences(self, article: Article) -> Sequence[str]:
         """The sentences of an article, cut as tasks with "unit": "sentence" cut them."""
         return self._sentences[article]
-
-    def are_aligned(self, article: Article, other: Article) -> bool:
-        """Whether the sentences of an article are those of another: several, and as many."""
-        return len(self._sentences[article]) == len(self._sentences[other]) > 1
 
     def prompt(self, task: str, **slots: str) -> tuple[int, ...]:
         """The ids of a task's filled template."""
@@ -116,28 +114,27 @@ class NanoExamples:
     # --- an epoch
 
     def epoch(self, rng: random.Random) -> list[Example]:
-        """Each article as something to continue, to translate, to translate into, to diacritize and to identify.
-
-        All vary: what is translated into an article is the article in a random other language.
-        """
+        """Each article as something to continue, to diacritize and to identify, and each pair to translate. All vary."""
         examples: list[Example] = []
+        tasks: list[Example] = []
         for article in self.articles:
             later = rng.randrange(len(self._sentences[article])) if rng.random() < LATER_SHARE else 0
             tagged = rng.random() >= UNTAGGED_SHARE
             examples.append(self.continuation(article, tagged=tagged, sentence=later))
-            examples.append(self._random_identification(article, rng))
-        for target, sources in self.sources.items():
-            for source in rng.sample(sources, min(SOURCES, len(sources))):
-                examples.append(self._random_translation(source, target, rng))
+            tasks.append(self._random_identification(article, rng))
+        tasks += [self._random_translation(source, target, rng) for source, target in self.pairs]
         for article in self.diacritized * DIACRITIZE_REPEATS:
-            examples += self._random_diacritizations(article, rng)
+            tasks += self._random_diacritizations(article, rng)
+        for task in tasks:
+            learnt_from = 1 if rng.random() < LEARNT_PROMPT_SHARE else task.answer_start
+            examples.append(Example(task.ids, task.answer_start, learnt_from))
         return examples
 
     def longest(self) -> int:
         """Tokens of the longest sequence."""
         ids = {article: len(self._text_ids(article.text)) for article in self.articles}
         around = len(self.translation("", "eng", "").ids)
-        pairs = [ids[a] + ids[b] + around for a, sources in self.sources.items() for b in sources]
+        pairs = [ids[source] + ids[target] + around for source, target in self.pairs]
         marked = [len(self.diacritization(s).ids) for a in self.diacritized for s in self._sentences[a]]
         return max([length + 2 for length in ids.values()] + pairs + marked)
 
@@ -148,21 +145,12 @@ class NanoExamples:
         return self.identification(" ".join(words), article.language)
 
     def _random_translation(self, source: Article, target: Article, rng: random.Random) -> Example:
-        aligned = self.are_aligned(source, target)
-        given, text = source.text, target.text
-        first = self._sentences[source][0]
-        if aligned and rng.random() < SENTENCE_SHARE:
-            index = rng.randrange(len(self._sentences[source]))
-            given, text = self._sentences[source][index], self._sentences[target][index]
-            fewest = self._fewest_words[source.language, given]
-        elif aligned:  # what is no longer than its first sentence stands for that sentence
-            fewest = len(first.split()) + 1
-        else:
-            fewest = self._fewest_words[source.language, first]
-        example = self.translation(_random_beginning(given, rng, fewest), target.language, text)
-        if rng.random() < WHOLE_ANSWER_SHARE:
-            return example
-        return Example(example.ids[: example.answer_start + FIRST_TOKENS], example.answer_start)
+        given = source.text
+        if rng.random() < SHORTENED_SHARE:
+            given = _random_beginning(given, rng, self._fewest_words[source])
+        whole = self.translation(given, target.language, target.text)
+        end = None if rng.random() < WHOLE_ANSWER_SHARE else whole.answer_start + FIRST_TOKENS
+        return Example(whole.ids[:end], whole.answer_start)
 
     def _random_diacritizations(self, article: Article, rng: random.Random) -> Iterator[Example]:
         if rng.random() < SHORTENED_SHARE:
@@ -190,29 +178,25 @@ def _sentences(text: str) -> list[str]:
     return [piece for piece, is_unit in split_units(text, "sentence", lambda _: True) if is_unit]
 
 
-def _fewest_words(sentences: dict[Article, list[str]]) -> dict[tuple[str, str], int]:
-    """Of each (language, sentence): the smallest number of words with which no other one begins; all if none does."""
-    known: dict[str, dict[str, list[str]]] = {}
-    for article, texts in sentences.items():
-        known.setdefault(article.language, {}).update({text: text.split() for text in texts})
+def _fewest_words(articles: Sequence[Article]) -> dict[Article, int]:
+    """Of each article: the smallest number of words with which no other one of its language begins; all if none does."""
+    beginnings = Counter(
+        (article.language, *article.text.split()[:count])
+        for article in articles
+        for count in range(1, len(article.text.split()) + 1)
+    )
     fewest = {}
-    for language, texts in known.items():
-        for text, words in texts.items():
-            others = [other for other in texts.values() if other != words]
-            count = 1
-            while count < len(words) and any(other[:count] == words[:count] for other in others):
-                count += 1
-            fewest[language, text] = count
+    for article in articles:
+        words = article.text.split()
+        counts = (n for n in range(1, len(words)) if beginnings[article.language, *words[:n]] == 1)
+        fewest[article] = next(counts, len(words))
     return fewest
 
 
 def _random_beginning(text: str, rng: random.Random, fewest: int) -> str:
-    """All of a text, or its first words without the mark behind them: few words more often than many."""
-    if rng.random() >= SHORTENED_SHARE:
-        return text
+    """The first words of a text without the mark behind them: few words more often than many."""
     words = text.split()
-    count = _random_count(rng, fewest, len(words))
-    return " ".join(words[:count]).rstrip(CLOSING_MARKS)
+    return " ".join(words[: _random_count(rng, fewest, len(words))]).rstrip(CLOSING_MARKS)
 
 
 def _random_span(words: list[str], rng: random.Random, *, fewest: int, most: int) -> list[str]:

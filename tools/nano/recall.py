@@ -59,7 +59,7 @@ class Recall:
 
 
 def measure_recall(recalls: Recalls, examples: NanoExamples) -> list[Recall]:
-    """Greedy decoding of every article and sentence in every task, compared with the corpus."""
+    """Greedy decoding of every article in every task, compared with the corpus."""
     return [Recall(what, sum(recalls(asked)), len(asked)) for what, asked in _questions(examples).items()]
 
 
@@ -75,10 +75,9 @@ def _questions(examples: NanoExamples) -> dict[str, list[Example]]:
         for what, how in continued.items()
     }
     answered: dict[str, list[Example]] = {
-        "translate, articles from English": [],
-        "translate, articles into English": [],
-        "translate, articles between other languages": [],
-        "translate, sentences": [],
+        "translate, from English": [],
+        "translate, into English": [],
+        "translate, between other languages": [],
         "diacritize, sentences": [
             examples.diacritization(sentence)
             for article in examples.diacritized
@@ -88,21 +87,13 @@ def _questions(examples: NanoExamples) -> dict[str, list[Example]]:
             examples.identification(article.text, article.language) for article in examples.articles
         ],
     }
-    for target, sources in examples.sources.items():
-        for source in sources:
-            direction = "between other languages"
-            if source.language == "eng":
-                direction = "from English"
-            elif target.language == "eng":
-                direction = "into English"
-            answered[f"translate, articles {direction}"].append(
-                examples.translation(source.text, target.language, target.text)
-            )
-            if examples.are_aligned(source, target):
-                pairs = zip(examples.sentences(source), examples.sentences(target), strict=True)
-                answered["translate, sentences"] += [
-                    examples.translation(given, target.language, text) for given, text in pairs
-                ]
+    for source, target in examples.pairs:
+        direction = "between other languages"
+        if source.language == "eng":
+            direction = "from English"
+        elif target.language == "eng":
+            direction = "into English"
+        answered[f"translate, {direction}"].append(examples.translation(source.text, target.language, target.text))
     for what, whole in answered.items():
         questions[f"{what}: first {ASKED} tokens"] = [_question(e, given=e.answer_start) for e in whole]
     return questions

@@ -73,8 +73,6 @@ def train(
 ) -> Trained:
     """Train a new model.
 
-    Prompts are learnt as answers are, so the model also tells prompts that it can know from others.
-
     Args:
         vocab_size: of the tokenizer that made the examples.
         state_file: where the state stands after each epoch. If there is one, training goes on from it, and ends with
@@ -162,7 +160,7 @@ def _run_epoch(
         _set_learning_rate(state.muon, recipe.matrix_lr * factor)
         _set_learning_rate(state.adamw, recipe.other_lr * factor)
 
-        input_ids, targets = to_tensors(batch, prompts_count=True)
+        input_ids, targets = to_tensors(batch)
         loss = state.model(input_ids, targets=targets).loss
         loss.backward()
         clip_grad_norm_(state.adamw.param_groups[0]["params"], 1.0)
