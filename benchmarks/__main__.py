@@ -9,14 +9,17 @@ BENCHMARKS = {
     "engines": "this package beside llama.cpp, CTranslate2, onnxruntime-genai, transformers and plain onnxruntime",
     "memory": "the memory plan beside what is measured: weights, KV cache, scratch, peak",
     "growth": "time and memory against the length of the text, up to 32768 tokens, and against the batch",
-    "publish": "the tables of the README and the pictures, from the committed results",
+    "publish": "the tables of documents and the pictures, from the committed results",
     "threads": "how threads wait: time and CPU seconds per token, and CPU seconds while idle",
+    "routed": "a mixture of experts beside a dense model and beside computing all its experts",
     "overflow": "texts past the last position: sliding beside cropping at every token",
     "attention": "attention of one new token beside a plain read of the same keys and values",
     "kv_cache_accuracy": "perplexity and divergence with a KV cache of each type, beside its memory",
     "weight_accuracy": "perplexity and divergence with weights stored in each way, beside their size",
     "small_board": "a full-shape random SabiYarn-125M under a memory limit of 512 and 300 MiB (as root)",
     "serve_load": "many streams from one server beside one batch: throughput, first tokens, gaps, memory",
+    "constraints": "one step under a JSON schema, a regular expression, choices or a grammar, beside one without",
+    "batch": "batch jobs: throughput beside generate(), and memory and resuming against the length of the file",
     "selection": "one step of greedy, sampling and beam search at 52050 entries, beside NumPy and transformers",
 }
 MODULES = {"engines": "comparison"}

@@ -38,9 +38,14 @@ __all__ = [
 SHAPES: dict[str, dict[str, Any]] = {
     "full": {"block_size": 4096, "vocab_size": 52050, "n_layer": 12, "n_heads": 12, "n_embd": 768},
     "long": {"block_size": 32768, "vocab_size": 52050, "n_layer": 12, "n_heads": 12, "n_embd": 768},
+    "routed": {
+        **{"block_size": 32768, "vocab_size": 52050, "n_layer": 12, "n_heads": 12, "n_embd": 768},
+        **{"use_moe": True, "num_experts": 4, "num_experts_per_tok": 2, "expert_per_layer": {"0": 2, "1": 3}},
+    },
     "small": {"block_size": 1024, "vocab_size": 2048, "n_layer": 2, "n_heads": 4, "n_embd": 256},
 }
-"""SabiYarn-125M's shape with two numbers of positions, and a small shape to try a benchmark with."""
+"""SabiYarn-125M's shape with two numbers of positions, that of the mixture of experts SabiYarn_MoE-280M, and a small
+shape to try a benchmark with."""
 
 GPT2_BLOCK = {
     "attn_qkv": "attn.c_attn",

@@ -156,15 +156,7 @@ class _Graph(DecoderGraph):
     token_axis = 1
 
     def build(self) -> GraphBuilder:
-        self.graph = GraphBuilder()
-        self._declare_inputs()
-        table = self.parameters.matrix("transformer.wte.weight")
-        token = self.weight_format.embedding(self.graph, "input_ids", table, "wte")
-        positions = self.parameters.matrix("transformer.wpe.weight")
-        position = self.weight_format.embedding(self.graph, "position_ids", positions, "wpe")
-        x = self.graph.node("Add", [token, position], "embedded")
-        for i in range(self.config.n_layer):
-            x = self._block(i, x)
+        x, table = self._blocks()
         self.weight_format.tied_head(
             self.graph, self._norm("transformer.ln_f").apply(self.graph, x, "ln_f"), table, "logits"
         )

@@ -1,4 +1,4 @@
-"""Makes the tables of README.md and benchmarks/README.md, and the pictures, from the results that are committed.
+"""Makes the tables of documents and the pictures from the committed results.
 
 python -m benchmarks publish            tables and pictures
 python -m benchmarks publish --tables   tables alone, without matplotlib
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from benchmarks.tables import DEVICE, RESULTS, blocks, load_results, replaced
 
-PAGES = (Path(__file__).parents[1] / "README.md", Path(__file__).parent / "README.md")
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "README.md")
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ __all__ = ["DEVICE", "RESULTS", "blocks", "load_results", "replaced", "where"]
 
 RESULTS = Path(__file__).parent / "results"
 DEVICE = "epyc"
-"""Whose results the README shows."""
+"""Whose results docs/benchmarks.md shows."""
 
 MIB = 2**20
 OURS = "sabiyarn_edge"
@@ -44,6 +44,7 @@ def blocks(results: dict[str, Result]) -> dict[str, str]:
     found = {}
     if "engines" in results:
         found["engines"] = _overview(results["engines"])
+        found["engines-numbers"] = _numbers(results["engines"])
         found["engines-picture"] = _picture("engines", "results")
         found["engines-speed"] = _speed(results["engines"])
         found["engines-memory"] = _memory(results["engines"])
@@ -107,8 +108,19 @@ def _overview(result: Result) -> str:
         + _skipped(result)
         + "\n\nMedians of interleaved trials. Private memory is anonymous memory after 256 tokens, above the imports. "
         "Mapped\nweights come on top; they are shared and can be dropped.\n\n"
-        + _picture("engines", "benchmarks/results")
+        + _picture("engines", "../benchmarks/results")
     )
+
+
+def _numbers(result: Result) -> str:
+    ours, other = (result["engines"][name] for name in (f"{OURS} int8", "llama.cpp Q8_0"))
+    figures = {
+        "one token, after 128": [f"{_decode(engine, '128')} ms" for engine in (ours, other)],
+        "private memory after 256 tokens": [f"{_own_mib(engine):.0f} MiB" for engine in (ours, other)],
+        "loading": [f"{engine['load_seconds']['median']:.2f} s" for engine in (ours, other)],
+    }
+    rows = [[what, f"**{our}**", their] for what, (our, their) in figures.items()]
+    return "\n".join(_table(["", OURS, "llama.cpp"], rows))
 
 
 def _speed(result: Result) -> str:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from .calls.result import GenerationResult, Timings
     from .calls.scoring import Score
     from .calls.stream import TokenStream
+    from .chat.calls import InvalidCall, ToolCall
+    from .chat.result import ChatResult
+    from .chat.session import ChatSession
+    from .chat.stream import ChatStream
     from .errors import SabiYarnError
     from .generator import EdgeGenerator
     from .options.generation_config import GenerationConfig, OptionWarning
@@ -25,12 +29,16 @@ _telemetry.turn_off()  # works only before onnxruntime is first imported
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChatResult",
+    "ChatSession",
+    "ChatStream",
     "Classification",
     "CutAnswerWarning",
     "EdgeGenerator",
     "Entity",
     "GenerationConfig",
     "GenerationResult",
+    "InvalidCall",
     "MemoryFitWarning",
     "MemoryPlan",
     "OptionWarning",
@@ -40,6 +48,7 @@ __all__ = [
     "StreamedToken",
     "Timings",
     "TokenStream",
+    "ToolCall",
     "__version__",
     "document_mask",
     "prefix_mask",
@@ -48,12 +57,16 @@ __all__ = [
 
 # Loaded when first asked for: `import sabiyarn_edge` stays fast, and torch users need no onnxruntime.
 _HOMES = {
+    "ChatResult": "chat.result",
+    "ChatSession": "chat.session",
+    "ChatStream": "chat.stream",
     "Classification": "tasks.answers",
     "CutAnswerWarning": "tasks.runner",
     "EdgeGenerator": "generator",
     "Entity": "tasks.answers",
     "GenerationConfig": "options.generation_config",
     "GenerationResult": "calls.result",
+    "InvalidCall": "chat.calls",
     "MemoryFitWarning": "planning.memory_plan",
     "MemoryPlan": "planning.memory_plan",
     "OptionWarning": "options.generation_config",
@@ -63,10 +76,16 @@ _HOMES = {
     "StreamedToken": "text.streaming",
     "Timings": "calls.result",
     "TokenStream": "calls.stream",
+    "ToolCall": "chat.calls",
     "document_mask": "calls.mask_patterns",
     "prefix_mask": "calls.mask_patterns",
     "sliding_window_mask": "calls.mask_patterns",
 }
+
+_NOT_COMPILED = (
+    f"{__path__[0]} has no compiled module _core for this Python: it is the source, which hides an installed package. "
+    "Run `pip install -e .` in the checkout, or start Python in another folder."
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -74,7 +93,13 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    try:
+        home = import_module(f".{_HOMES[name]}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}._core":
+            raise
+        raise ImportError(_NOT_COMPILED) from error
+    value = getattr(home, name)
     globals()[name] = value
     return value
 

@@ -6,12 +6,16 @@ __all__ = [
     "CheckpointError",
     "ExportError",
     "InvalidInputError",
+    "JobError",
     "ModelFolderError",
     "NumericalError",
     "OutOfMemoryError",
     "SabiYarnError",
     "SessionFileError",
+    "shown",
 ]
+
+_SHOWN_CHARACTERS = 80
 
 
 class SabiYarnError(Exception):
@@ -27,7 +31,7 @@ class ModelFolderError(SabiYarnError):
 
 
 class OutOfMemoryError(SabiYarnError, MemoryError):
-    """The machine or the control group has not the memory that loading a model takes; nothing was loaded."""
+    """The machine, the control group or a limit has not the memory that loading a model or a call takes."""
 
 
 class CheckpointError(SabiYarnError):
@@ -44,3 +48,17 @@ class NumericalError(SabiYarnError):
 
 class SessionFileError(SabiYarnError):
     """A saved session cannot be written or read, or does not belong to this model."""
+
+
+class JobError(SabiYarnError):
+    """A job over a corpus cannot begin or go on: its output is another job's, is held by a process, or has no room."""
+
+
+def shown(value: object) -> str:
+    """What came, for a message: `repr` of one line and at most 80 characters, whatever the value."""
+    try:
+        text = hex(value) if isinstance(value, int) and value.bit_length() > 256 else repr(value)
+    except Exception:  # somebody else's class
+        text = f"<{type(value).__name__}>"
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,24 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .calls.choices import MAX_BRANCHES, ChoiceScoring
-from .calls.embedding import Embedding, check_pooling
+from .calls.embedding import Embedding
 from .calls.holding import Holding
 from .calls.outcome import result_of
-from .calls.pooling import Pooling
-from .calls.prompts import Prompts, read_prompt, read_prompts
+from .calls.pending import Pending
+from .calls.pooling import POOLINGS, Pooling
+from .calls.prompts import Prompts, is_nothing, read_prompt, read_prompts
 from .calls.request import Call, Settings
 from .calls.result import GenerationResult
 from .calls.scoring import Score, Scoring
 from .calls.stream import StreamedText, TokenBuffer, TokenStream
+from .chat.facade import ChatMethods
+from .constraints.compiler import ConstraintCompiler
 from .engine.decoder import Decoder
 from .engine.engine import Engine
 from .engine.generation import Generation
 from .engine.prefix_cache import PrefixPin
 from .engine.work import Work
-from .errors import InvalidInputError, ModelFolderError
+from .errors import InvalidInputError, ModelFolderError, OutOfMemoryError, shown
 from .model_folder.config import ModelConfig
-from .options.checks import flag, integer
+from .options.checks import choice, flag, integer
+from .options.checks import path as check_path
 from .options.generation_config import GenerationConfig
+from .options.loading import check_loading
 from .options.overflow import Overflow
 from .planning.memory_plan import (
     MAX_PREFILL_CHUNK,
@@ -41,8 +45,11 @@ from .planning.memory_plan import (
     MemoryPlan,
     check_room,
     fit_to_limit,
+    loading_error,
     plan_memory,
 )
+from .system.caller_warning import warn_caller
+from .system.memory_errors import ran_out_of_memory
 from .system.process_memory import map_large_blocks, process_memory
 from .tasks.task_file import TaskFile
 from .text.tokenizer import Tokenizer
@@ -57,12 +64,16 @@ BUNDLED_MODELS = Path(__file__).parent / "models"
 
 
 AnyWork = TypeVar("AnyWork", bound=Work)
+Result = TypeVar("Result")
 
 _TOGETHER_TOKENS = 1024
 """Tokens of texts that are embedded side by side: enough to fill runs, few enough to hold."""
 
+_SCORED_TOGETHER = 16
+"""Texts that are scored side by side."""
 
-class EdgeGenerator:
+
+class EdgeGenerator(ChatMethods):
     """Generates with one model, for any number of threads at once.
 
     Calls run side by side: each step of the model computes the next token of all of them. What a call gives does not
@@ -85,12 +96,10 @@ class EdgeGenerator:
     ) -> None:
         decoder = engine.decoder
         block_size = decoder.config.gptjx.block_size
-        if max_length is not None and not 2 <= max_length <= block_size:
+        if max_length is not None and max_length > block_size:
             raise InvalidInputError(
                 f"max_length is {max_length}; it must be between 2 and the model's block_size {block_size}."
             )
-        if max_batch_size is not None and max_batch_size < 1:
-            raise InvalidInputError(f"max_batch_size is {max_batch_size}; it must be at least 1, or None.")
         self._engine = engine
         self.tokenizer = tokenizer
         self.memory_limit_mb = memory_limit_mb
@@ -99,6 +108,7 @@ class EdgeGenerator:
             max_length=max_length or block_size,
             kv_window=decoder.window,
             tokenizer=tokenizer,
+            constraints=ConstraintCompiler(tokenizer, decoder.config.gptjx.vocab_size),
             generation_config=generation_config,
             overflow=Overflow(overflow, keep_tokens),
             reuse_prefix=reuse_prefix,
@@ -106,6 +116,7 @@ class EdgeGenerator:
             costs=decoder.costs,
             memory_limit=None if memory_limit_mb is None else int(memory_limit_mb * MIB),
             prefix_cache_bytes=engine.prefix_cache.limit_bytes,
+            reserved=engine.reserved,
         )
         self._arguments: dict[str, Any] | None = None  # of from_pretrained
         if self._settings.overflow.mode == "slide":
@@ -169,24 +180,53 @@ class EdgeGenerator:
             ModelFolderError: a file is missing or damaged, or files do not belong together.
             InvalidInputError: an argument is out of range, or memory_limit_mb is less than what the model needs;
                 nothing was loaded.
-            OutOfMemoryError: without memory_limit_mb: the machine or the control group has less than loading takes.
+            OutOfMemoryError: the machine, the control group or a limit of address space has less than loading takes;
+                without memory_limit_mb it is said before.
         """
-        arguments = {name: value for name, value in locals().items() if name != "cls"}
-        folder = find_model(path)
+        arguments = check_loading({name: value for name, value in locals().items() if name != "cls"})
+        arguments["path"] = find_model(path).absolute()
+        try:
+            generator = cls._load(**arguments)
+        except (MemoryError, ImportError) as error:  # a library that there is no address space for
+            if not ran_out_of_memory(error):
+                raise
+            raise _loading_error(arguments["path"], error) from error
+        generator._arguments = arguments
+        return generator
+
+    @classmethod
+    def _load(
+        cls,
+        path: Path,
+        *,
+        num_threads: int | None,
+        max_length: int | None,
+        max_batch_size: int | None,
+        kv_window: int | None,
+        num_sink_tokens: int,
+        low_power: bool,
+        overflow: str,
+        keep_tokens: int,
+        reuse_prefix: bool,
+        prefix_cache_mb: int,
+        memory_limit_mb: float | None,
+        fit: bool,
+    ) -> EdgeGenerator:
+        """from_pretrained() with checked arguments."""
         if fit and memory_limit_mb is None:
             raise InvalidInputError(
                 "fit was given without memory_limit_mb (--memory-limit): say how many MiB the process may take."
             )
         if max_length is not None and kv_window is None:
-            kv_window = _room_for(max_length, ModelConfig.load(folder).gptjx.block_size)
-        prefix_cache_bytes = _pool_bytes(prefix_cache_mb)
+            kv_window = _room_for(max_length, ModelConfig.load(path).gptjx.block_size)
+        prefix_cache_bytes = prefix_cache_mb * MIB
         chunk = MAX_PREFILL_CHUNK
         if memory_limit_mb is None:
-            check_room(folder)
+            check_room(path)
         else:
             map_large_blocks()
             plan, chosen = fit_to_limit(
-                folder,
+                path,
                 memory_limit_mb,
                 fit=fit,
                 max_length=max_length,
@@ -196,14 +236,13 @@ class EdgeGenerator:
             )
             if chosen:
                 chunk, kv_window = plan.prefill_chunk, plan.kv_window
-                warnings.warn(
+                warn_caller(
                     f"{'; '.join(chosen)}: the plan is {plan.peak_mib:.1f} MiB of {memory_limit_mb:g} allowed.",
                     MemoryFitWarning,
-                    stacklevel=2,
                 )
         open_decoder = functools.partial(
-            Decoder,
-            folder,
+            _open_decoder,
+            path,
             num_threads=num_threads,
             window=kv_window,
             num_sink_tokens=num_sink_tokens,
@@ -220,12 +259,12 @@ class EdgeGenerator:
             else int(memory_limit_mb * MIB) - decoder.costs.shared - prefix_cache_bytes,
             max_rows=max_batch_size,
         )
-        tokenizer_file = folder / "tokenizer.json"
-        tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None
-        generator = cls(
+        tokenizer_file = path / "tokenizer.json"
+        tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.exists() else None
+        return cls(
             engine,
             tokenizer,
-            GenerationConfig.load(folder),
+            GenerationConfig.load(path),
             max_length=max_length,
             max_batch_size=max_batch_size,
             overflow=overflow,
@@ -233,8 +272,6 @@ class EdgeGenerator:
             reuse_prefix=reuse_prefix,
             memory_limit_mb=memory_limit_mb,
         )
-        generator._arguments = {**arguments, "path": folder.absolute()}
-        return generator
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, a generator is its arguments: whoever unpickles it loads the model anew."""
@@ -273,8 +310,13 @@ class EdgeGenerator:
             batch=batch,
             beams=beams,
             kv_window=kv_window,
-            prefix_cache_bytes=_pool_bytes(prefix_cache_mb),
+            prefix_cache_bytes=integer()("prefix_cache_mb", prefix_cache_mb) * MIB,
         )
+
+    @property
+    def folder(self) -> Path:
+        """The model folder."""
+        return self._engine.decoder.folder
 
     @property
     def config(self) -> ModelConfig:
@@ -296,15 +338,15 @@ class EdgeGenerator:
         """What calls do where positions end, unless they say otherwise."""
         return self._settings.overflow
 
-    def generate(
-        self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any
-    ) -> GenerationResult:
+    def generate(self, inputs: Any = None, generation_config: Any = None, **options: Any) -> GenerationResult:
         """Generate a continuation of each prompt.
 
         Args:
-            inputs: a string, a list of strings, token ids (list, tuple or integer array [length]) or a list of
-                those; rows may differ in length. Strings need the model folder's tokenizer.json.
-            generation_config: options; None: the model folder's.
+            inputs: a string, a list of strings, token ids (list, tuple, integer array or tensor [length]) or a list of
+                those; rows may differ in length. Or a tensor [rows, length], or an encoding of Hugging Face's
+                tokenizers, which `**encoding` gives as well. Strings need the model folder's tokenizer.json.
+            generation_config: options: a GenerationConfig, a dict, or Hugging Face's GenerationConfig; None: the model
+                folder's.
             options: single options on top, by their names in GenerationConfig, and the callables logits_processor,
                 prefix_allowed_tokens_fn and stopping_criteria; also overflow, keep_tokens and reuse_prefix as in
                 `from_pretrained`, for this call; and the masks:
@@ -322,6 +364,7 @@ class EdgeGenerator:
         Raises:
             InvalidInputError: a prompt or an option is not allowed; nothing was computed.
             NumericalError: the scores of a row are NaN or leave no token to choose; the generator stays usable.
+            OutOfMemoryError: the system has no memory for keys, values or logits; the generator stays usable.
         """
         return self._generate(inputs, generation_config, options)
 
@@ -342,7 +385,13 @@ class EdgeGenerator:
         return result_of(call, generations, self.tokenizer, started)
 
     def _decide(self, inputs: Any, config: GenerationConfig | None, options: dict[str, Any]) -> Call:
-        return self._settings.decide(inputs, config, options)
+        try:
+            return self._settings.decide(inputs, config, options)
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"there is no memory for the prompts and their masks ({error or 'none is left'}). Give fewer or "
+                "shorter ones at once, or end other programs."
+            ) from error
 
     def session(self, inputs: str | Sequence[int] = "") -> Session:
         """Begin a text that grows turn by turn.
@@ -357,7 +406,7 @@ class EdgeGenerator:
             InvalidInputError: ids outside the vocabulary, or a string and no tokenizer.
         """
         session = Session(self, [], self._pin())
-        if len(inputs) > 0:
+        if not is_nothing(inputs):
             session.append(inputs)
         return session
 
@@ -372,13 +421,20 @@ class EdgeGenerator:
         """
         from .engine.session_file import load_session
 
-        tokens, held = self._engine.call(lambda: load_session(path, self._engine.decoder, self._engine.rows))
-        return Session(self, tokens, self._pin(held))
+        path = check_path("path", path)
+        try:
+            loaded = self._engine.call(lambda: load_session(path, self._engine.decoder, self._engine.rows))
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"there is no memory for the {path.stat().st_size / MIB:.1f} MiB of keys and values in {path}. End "
+                "other programs, or raise the limit."
+            ) from error
+        return Session(self, loaded.tokens, self._pin(loaded.cached), loaded.attachment)
 
     def _pin(self, tokens: Sequence[int] = ()) -> PrefixPin:
         return self._engine.prefix_cache.pin(tokens)
 
-    def _save_session(self, path: str | Path, tokens: Sequence[int], pin: PrefixPin) -> None:
+    def _save_session(self, path: Path, tokens: Sequence[int], pin: PrefixPin, attachment: str) -> None:
         from .engine.session_file import save_session
 
         slides = self.overflow.mode == "slide"
@@ -389,7 +445,7 @@ class EdgeGenerator:
             holding = Holding(seen, self._settings.holding_bytes(len(seen)))
             self._engine.run([holding])
             key_values, pin.tokens = holding.key_values, list(seen)
-        save_session(path, self._engine.decoder.config, tokens, seen, key_values)
+        save_session(path, self._engine.decoder.config, tokens, seen, key_values, attachment)
 
     def stream(
         self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any
@@ -479,6 +535,7 @@ class EdgeGenerator:
             InvalidInputError: an input or an option is not allowed; those before it were yielded.
         """
         at_most = integer(at_least=1)("max_in_flight", max_in_flight)
+        _check_several(inputs, "map", "inputs")
         return self._map(((given, generation_config) for given in inputs), at_most, options)
 
     def _map(
@@ -488,46 +545,64 @@ class EdgeGenerator:
         options: dict[str, Any],
     ) -> Iterator[GenerationResult]:
         """map() over (input, its options)."""
-        running: deque[tuple[Call, list[Generation], float]] = deque()
+        pending = (self._prepare(given, config, options) for given, config in inputs)
+        return self._in_order(((call.works, call.result) for call in pending), max_in_flight)
+
+    def _in_order(
+        self, calls: Iterator[tuple[Sequence[Work], Callable[[], Result]]], max_in_flight: int
+    ) -> Iterator[Result]:
+        """Run calls side by side, and yield what each gives in their order.
+
+        Args:
+            calls: (works, what gives the result once they have ended). What it raises is raised when those before have
+                been yielded.
+            max_in_flight: most calls that are taken before the result of the first of them was read.
+        """
+        running: deque[tuple[Sequence[Work], Callable[[], Result]]] = deque()
         refused: Exception | None = None
         try:
             while True:
                 try:
-                    for given, config in itertools.islice(
-                        inputs, 0 if refused else max_in_flight - len(running)
-                    ):
-                        started = time.perf_counter()
-                        call = self._decide(given, config, dict(options))
-                        generations = _generations(call)
-                        self._engine.submit(generations)
-                        running.append((call, generations, started))
+                    for call in itertools.islice(calls, 0 if refused else max_in_flight - len(running)):
+                        self._engine.submit(call[0])
+                        running.append(call)
                 except Exception as error:  # those before it are yielded first
                     refused = error
                 if not running:
                     if refused is not None:
                         raise refused
                     return
-                call, generations, started = running.popleft()
-                self._engine.wait(generations)
-                yield result_of(call, generations, self.tokenizer, started)
+                works, result = running.popleft()
+                self._engine.wait(works)
+                yield result()
         finally:
-            for _, generations, _ in running:
-                self._engine.abandon(generations)
+            for works, _ in running:
+                self._engine.abandon(works)
 
-    def score(self, texts: Iterable[Any], **options: Any) -> Iterator[Score]:
-        """Say how likely the model finds texts, one by one as they are asked for.
+    def _prepare(self, inputs: Any, config: GenerationConfig | None, options: Mapping[str, Any]) -> Pending:
+        """A checked call of generate whose works are not submitted yet."""
+        started = time.perf_counter()
+        call = self._decide(inputs, config, dict(options))
+        return Pending(call, _generations(call), self.tokenizer, started)
+
+    def score(
+        self, texts: Iterable[Any], given: Iterable[Any] | None = None, **options: Any
+    ) -> Iterator[Score]:
+        """Say how likely the model finds texts, in their order as they are asked for.
 
         Args:
-            texts: strings, or token ids each; may be an endless iterator, as of the lines of a file.
+            texts: strings, or token ids each; may be an endless iterator, as of the lines of a file. A few are read
+                ahead, and run side by side.
+            given: for each text the text that it continues, which is not scored; None: none.
             options: overflow ("error" or "slide") and keep_tokens as in `from_pretrained`, for this call.
 
         Returns:
-            An iterator of Score: log_probs of all tokens but the first, and the perplexity. Memory does not grow
-            with the number of texts, and the logits of few positions are held at once.
+            An iterator of Score: log_probs of all tokens but the first, or of all that continue what is given, and the
+            perplexity. Memory does not grow with the number of texts, and the logits of few positions are held at once.
 
         Raises:
             InvalidInputError: a text is empty, or is longer than the positions (with overflow="slide" it may be); or
-                `texts` is a single one.
+                `texts` is a single one; or there are more or fewer of `given`.
             NumericalError: the model gave NaN.
         """
         overflow = self.overflow.take_from(options)
@@ -535,25 +610,48 @@ class EdgeGenerator:
             raise InvalidInputError(
                 f"score has no option {next(iter(options))}; it takes overflow and keep_tokens."
             )
-        if isinstance(texts, str):
-            raise InvalidInputError(
-                "score takes several texts, but was given one string. Put it in a list: [text]."
-            )
-        return self._scores(texts, overflow)
+        _check_several(texts, "score", "texts")
+        if given is not None:
+            _check_several(given, "given", "texts")
+        works = (self._scoring(text, source, overflow) for text, source in _pairs(texts, given))
+        return self._in_order((([work], lambda work=work: work.score) for work in works), _SCORED_TOGETHER)  # type: ignore[misc]
 
-    def _scores(self, texts: Iterable[Any], overflow: Overflow) -> Iterator[Score]:
+    def _scoring(
+        self,
+        text: Any,
+        given: Any,
+        overflow: Overflow,
+        *,
+        num_top: int = 0,
+        listener: Callable[[NDArray[np.float32]], object] | None = None,
+    ) -> Scoring:
+        """The work that scores a text."""
         slides = overflow.mode == "slide"
         context = self._settings.sliding_context(overflow if slides else Overflow())
-        for text in texts:
-            ids = read_prompt(text, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size)
-            if not slides and len(ids) > context.positions:
-                raise InvalidInputError(
-                    f"the text has {len(ids)} tokens, but there are {context.positions} positions. Shorten it, or give "
-                    'overflow="slide".'
-                )
-            scoring = Scoring(ids, context, self._settings.scoring_bytes(len(ids)))
-            self._engine.run([scoring])
-            yield scoring.score
+        read = functools.partial(
+            read_prompt, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size
+        )
+        before = [] if given is None else read(given)
+        if given is not None and isinstance(text, str) and self.tokenizer is not None:
+            text = self.tokenizer.encode(text, add_special_tokens=False)
+        ids = [*before, *read(text)]
+        if not slides and len(ids) > context.positions:
+            raise InvalidInputError(
+                f"the text has {len(ids)} tokens, but there are {context.positions} positions. Shorten it, or give "
+                'overflow="slide".'
+            )
+        needed = self._settings.scoring_bytes(len(ids))
+        return Scoring(
+            ids, context, num_given=len(before), needed_bytes=needed, num_top=num_top, listener=listener
+        )
+
+    async def _ascore(self, texts: Sequence[Any], num_top: int, overflow: Overflow) -> list[Scoring]:
+        """As `score`, of several texts together and for asyncio; with the likeliest tokens in each place."""
+        from .calls.asynchronous import run_works
+
+        scorings = [self._scoring(text, None, overflow, num_top=num_top) for text in texts]
+        await run_works(self._engine, scorings)
+        return scorings
 
     def embed(
         self, inputs: Any, *, pooling: Pooling = "mean", normalize: bool = False
@@ -594,7 +692,7 @@ class EdgeGenerator:
         self, inputs: Any, pooling: Pooling, normalize: bool
     ) -> tuple[Prompts, list[Sequence[Embedding]]]:
         """The texts, and their works in groups that run together."""
-        check_pooling(pooling)
+        choice(*POOLINGS)("pooling", pooling)
         flag("normalize", normalize)
         prompts = read_prompts(
             inputs, tokenizer=self.tokenizer, vocab_size=self.config.gptjx.vocab_size, max_length=None
@@ -758,15 +856,40 @@ class EdgeGenerator:
         self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
     ) -> list[NDArray[np.float64]]:
         """The log-probability of each choice of each prompt; all are ids."""
+        groups = self._choice_groups(prompts, choices)
+        for together in groups:
+            self._engine.run(together)
+        return [work.log_probs for works in groups for work in works]
+
+    async def _achoice_log_probs(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
+    ) -> list[NDArray[np.float64]]:
+        """As `_choice_log_probs`, for asyncio."""
+        from .calls.asynchronous import run_works
+
+        groups = self._choice_groups(prompts, choices)
+        for together in groups:
+            await run_works(self._engine, together)
+        return [work.log_probs for works in groups for work in works]
+
+    def _choice_groups(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
+    ) -> list[Sequence[ChoiceScoring]]:
+        """The works that score the choices of each prompt, in groups that run together."""
+        works = self._choice_works(prompts, choices)
+        return list(_groups(works, [len(prompt) for prompt in prompts]))
+
+    def _choice_works(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]
+    ) -> list[ChoiceScoring]:
+        """The works that score the choices of each prompt."""
         works = []
         for prompt, continuations in zip(prompts, choices, strict=True):
             longest, rows = max(map(len, continuations)), min(len(continuations), MAX_BRANCHES)
             needed = self._settings.choice_bytes(len(prompt), longest, rows)
             reuse = self._settings.reuse_prefix
             works.append(ChoiceScoring(prompt, continuations, reuse_prefix=reuse, needed_bytes=needed))
-        for together in _groups(works, [len(prompt) for prompt in prompts]):
-            self._engine.run(together)
-        return [work.log_probs for work in works]
+        return works
 
     def cancel(self) -> None:
         """End all calls that are running in other threads within a step of the model.
@@ -815,6 +938,17 @@ class EdgeGenerator:
         self.close()
 
 
+def _open_decoder(path: Path, **options: Any) -> Decoder:
+    try:
+        return Decoder(path, **options)
+    except MemoryError as error:  # in a forked child too
+        raise _loading_error(path, error) from error
+
+
+def _loading_error(path: Path, error: BaseException) -> OutOfMemoryError:
+    return error if isinstance(error, OutOfMemoryError) else loading_error(path, error)
+
+
 def _load(arguments: dict[str, Any]) -> EdgeGenerator:
     return EdgeGenerator.from_pretrained(**arguments)
 
@@ -824,6 +958,19 @@ def _generations(call: Call) -> list[Generation]:
     for generation in generations:
         generation.group = id(call)
     return generations
+
+
+def _pairs(texts: Iterable[Any], given: Iterable[Any] | None) -> Iterator[tuple[Any, Any]]:
+    """Each text and what it continues."""
+    if given is None:
+        yield from ((text, None) for text in texts)
+        return
+    try:
+        yield from zip(texts, given, strict=True)
+    except InvalidInputError:  # a ValueError, of whoever reads them
+        raise
+    except ValueError as error:
+        raise InvalidInputError(f"there is not one of given for each text ({error}). Give as many.") from None
 
 
 def _vectors(prompts: Prompts, groups: Sequence[Sequence[Embedding]], normalize: bool) -> NDArray[np.float32]:
@@ -853,12 +1000,14 @@ def _room_for(max_length: int, block_size: int) -> int:
     return min(-(-max(max_length, 1) // _WHOLE_PAGES) * _WHOLE_PAGES, block_size)
 
 
-def _pool_bytes(prefix_cache_mb: int) -> int:
-    if isinstance(prefix_cache_mb, bool) or not isinstance(prefix_cache_mb, int) or prefix_cache_mb < 0:
+def _check_several(given: Any, function: str, name: str) -> None:
+    """Raise InvalidInputError for what is no list, iterator or the like of texts."""
+    if isinstance(given, str | bytes | Mapping):
         raise InvalidInputError(
-            f"prefix_cache_mb is {prefix_cache_mb!r}; it must be an integer of at least 0, in MiB."
+            f"{function} takes several {name}, but was given one, {shown(given)}. Put it in a list."
         )
-    return prefix_cache_mb * MIB
+    if not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
+        raise InvalidInputError(f"{name} is {shown(given)}, but must be a list, an iterator or the like.")
 
 
 def find_model(path: str | Path) -> Path:
@@ -867,7 +1016,7 @@ def find_model(path: str | Path) -> Path:
     Raises:
         ModelFolderError: it is neither.
     """
-    folder = Path(path)
+    folder = check_path("path", path)
     bundled = sorted(config.parent.name for config in BUNDLED_MODELS.glob("*/config.json"))
     # Some other folder of a bundled model's name, where the command happens to run, does not hide the model.
     if folder.is_dir() and (str(path) not in bundled or (folder / "config.json").is_file()):

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from .calls.prompts import read_prompt
+from .calls.prompts import is_nothing, read_prompt
 from .calls.result import GenerationResult
 from .calls.stream import TokenStream
 from .engine.prefix_cache import PrefixPin, common_prefix
-from .errors import InvalidInputError
 from .model_folder.config import ModelConfig
+from .options.checks import integer
+from .options.checks import path as check_path
 from .options.generation_config import GenerationConfig
 from .text.tokenizer import Tokenizer
 
@@ -36,7 +37,7 @@ class SessionGenerator(Protocol):
 
     def _pin(self, tokens: Sequence[int]) -> PrefixPin: ...
 
-    def _save_session(self, path: str | Path, tokens: Sequence[int], pin: PrefixPin) -> None: ...
+    def _save_session(self, path: Path, tokens: Sequence[int], pin: PrefixPin, attachment: str) -> None: ...
 
 
 class Session:
@@ -47,10 +48,14 @@ class Session:
     again, so results never depend on it. For one thread at a time.
     """
 
-    def __init__(self, generator: SessionGenerator, tokens: Sequence[int], pin: PrefixPin) -> None:
+    def __init__(
+        self, generator: SessionGenerator, tokens: Sequence[int], pin: PrefixPin, attachment: str = ""
+    ) -> None:
         self._generator = generator
         self._tokens = list(tokens)
         self._pin = pin
+        self.attachment = attachment
+        """What save() was given to keep beside the text, if the session was loaded from a file."""
 
     @property
     def tokens(self) -> list[int]:
@@ -130,35 +135,36 @@ class Session:
         Raises:
             InvalidInputError: the text is not that long.
         """
-        if (
-            isinstance(num_tokens, bool)
-            or not isinstance(num_tokens, int)
-            or not 0 <= num_tokens <= len(self._tokens)
-        ):
-            raise InvalidInputError(
-                f"the text has {len(self._tokens)} tokens and cannot be cut to {num_tokens!r}; give 0 to "
-                f"{len(self._tokens)}."
-            )
+        at_most = integer(at_most=len(self._tokens), hint="That is how many tokens the text has.")
+        num_tokens = at_most("num_tokens", num_tokens)
         del self._tokens[num_tokens:]
         self._pin.tokens = self._pin.tokens[: common_prefix(self._pin.tokens, self._tokens)]
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, attachment: str = "") -> None:
         """Write the text with its keys and values to a file: 36 KiB per token for SabiYarn-125M in float16.
 
         What is not yet computed of the text is computed first. Of a text that is longer than kv_window, or than the
         model's positions where the generator's overflow does not say what to drop, the tokens alone are saved. The file
         is written beside `path` and renamed, so that an older one stays until the new one is whole.
 
+        Args:
+            attachment: a text of the caller's to keep in the file: `attachment` of the session that is loaded from it.
+
         Raises:
             InvalidInputError: the text is empty, or the generator is in the middle of a stream.
             SessionFileError: the file cannot be written.
         """
-        self._generator._save_session(path, self._tokens, self._pin)
+        self._generator._save_session(check_path("path", path), self._tokens, self._pin, attachment)
 
     def _with(self, inputs: str | Sequence[int]) -> list[int]:
         """The text and `inputs`, which are checked."""
-        if len(inputs) == 0 and self._tokens:
+        if is_nothing(inputs) and self._tokens:
             return list(self._tokens)
         generator = self._generator
-        ids = read_prompt(inputs, tokenizer=generator.tokenizer, vocab_size=generator.config.gptjx.vocab_size)
+        ids = read_prompt(
+            inputs,
+            tokenizer=generator.tokenizer,
+            vocab_size=generator.config.gptjx.vocab_size,
+            begins=not self._tokens,
+        )
         return [*self._tokens, *ids]

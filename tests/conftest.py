@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from sabiyarn_edge import EdgeGenerator
+from sabiyarn_edge.tasks.family import family_tasks
+from tests.chat.family import family_folder
 from tests.device import LACKING, needs
-from tests.export.models import export_tiny
+from tests.export.models import Exported, export_tiny
+from tests.tasks.tags import tagged_tokenizer
 from tests.tiny_tokenizer import tiny_tokenizer
 
 # The models are tiny: torch's threads would only wait for one another, for long where tests run side by side.
@@ -73,6 +77,28 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     tokenizer.save(str(exported.folder / "tokenizer.json"))
     return exported.folder
+
+
+@pytest.fixture(scope="session")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """An exported tiny model with SabiYarn's tasks; tests must not change the folder."""
+    tokenizer = tagged_tokenizer()
+    exported = export_tiny(
+        tmp_path_factory.mktemp("tagged-model"),
+        {"vocab_size": tokenizer.get_vocab_size(), "block_size": 256},
+        kv_cache_dtype="float32",
+        verify=False,
+    )
+    tokenizer.save(str(exported.folder / "tokenizer.json"))
+    values = family_tasks(lambda token: tokenizer.token_to_id(token) is not None)
+    (exported.folder / "tasks.json").write_text(json.dumps(values), encoding="utf-8")
+    return exported
+
+
+@pytest.fixture(scope="session")
+def chat_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported tiny model with a chat template in the family's form; tests must not change the folder."""
+    return family_folder(tmp_path_factory.mktemp("chat-model"))
 
 
 @pytest.fixture(scope="module")

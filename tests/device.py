@@ -23,10 +23,11 @@ LACKING = frozenset(
     for name in (
         *("torch", "onnx", "safetensors", "transformers", "sabiyarn_edge._core_testing"),
         *("starlette", "uvicorn", "msgspec", "openai", "httpx", "prometheus_client"),
+        *("jinja2", "jsonschema", "llguidance", "sacrebleu"),
     )
     if importlib.util.find_spec(name) is None
 )
-"""Of what only exports, comparisons, the server and tests need: what is not installed here."""
+"""Of what only exports, comparisons, the server, grammars and tests need: what is not installed here."""
 
 EMULATED = "QEMU_CPU" in os.environ
 """Whether qemu runs this Python: its own memory, which grows with what it translates, is counted with Python's, and it

@@ -1,4 +1,5 @@
-"""A slow GPTJX in NumPy, straight from the formulas: the oracle for the torch model and for exported graphs.
+"""A slow GPTJX, dense or with experts, in NumPy, straight from the formulas: the oracle for the torch model and for
+exported graphs.
 
 It shares no code with the package. Every token attends in a plain loop over rows and heads; all arithmetic is
 float64 unless told otherwise.
@@ -35,6 +36,7 @@ class ReferenceGPTJX:
     Args:
         tensors: name -> array.
         n_layer, n_heads: as in the config.
+        num_experts_per_tok: experts of a token, in layers that have a router.
         dtype: the dtype of all arithmetic.
         kv_scales: [n_heads, head_dim] of each layer's keys and values: these are then rounded to integers times their
             scale, from -128 to 127, as an int8 cache does.
@@ -48,6 +50,7 @@ class ReferenceGPTJX:
         *,
         n_layer: int,
         n_heads: int,
+        num_experts_per_tok: int = 2,
         dtype: type[np.floating] = np.float64,
         kv_scales: Sequence[tuple[Array, Array]] | None = None,
         rounds_inputs: bool = False,
@@ -55,6 +58,7 @@ class ReferenceGPTJX:
         self._tensors = {name: np.asarray(value, dtype=dtype) for name, value in tensors.items()}
         self._n_layer = n_layer
         self._n_heads = n_heads
+        self._num_experts_per_tok = num_experts_per_tok
         self._dtype = dtype
         self._kv_scales = kv_scales
         self._rounds_inputs = rounds_inputs
@@ -87,8 +91,7 @@ class ReferenceGPTJX:
             name = f"transformer.h.{layer}"
             a = self._norm(f"{name}.ln_1", x)
             x = x + self._attention(f"{name}.attn", a, additive, kv_dtype) + self._norm(f"{name}.j", a)
-            b = self._norm(f"{name}.ln_2", x)
-            x = x + self._linear(f"{name}.mlp.c_proj", gelu(self._linear(f"{name}.mlp.c_fc", b)))
+            x = x + self._mlp(f"{name}.mlp", self._norm(f"{name}.ln_2", x))
         return self._input(self._norm("transformer.ln_f", x)) @ wte.T
 
     def greedy(self, ids: list[int], count: int) -> list[int]:
@@ -101,6 +104,29 @@ class ReferenceGPTJX:
 
     def _norm(self, name: str, x: Array) -> Array:
         return layer_norm(x, self._tensors[f"{name}.weight"], self._tensors.get(f"{name}.bias"))
+
+    def _mlp(self, name: str, b: Array) -> Array:
+        if f"{name}.gate.weight" not in self._tensors:
+            return self._linear(f"{name}.c_proj", gelu(self._linear(f"{name}.c_fc", b)))
+        # Every expert computes every token; what a token does not want counts 0.
+        scores = b @ self._tensors[f"{name}.gate.weight"].T
+        out = np.zeros_like(b)
+        for expert, weights in enumerate(self._weights_of_experts(scores).T):
+            hidden = gelu(self._input(b) @ self._tensors[f"{name}.fc_bank"][expert])
+            out += weights[:, None] * (self._input(hidden) @ self._tensors[f"{name}.proj_bank"][expert])
+        return out
+
+    def _weights_of_experts(self, scores: Array) -> Array:
+        """[T, experts]: softmax over the largest scores of each token, 0 for the others; ties to the lower index."""
+        weights = np.zeros_like(scores)
+        for token, row in enumerate(scores):
+            best = sorted(range(len(row)), key=lambda expert: (-row[expert], expert))[
+                : self._num_experts_per_tok
+            ]
+            chances = [math.exp(row[expert] - row[best[0]]) for expert in best]
+            for expert, chance in zip(best, chances, strict=True):
+                weights[token, expert] = chance / sum(chances)
+        return weights
 
     def _linear(self, name: str, x: Array) -> Array:
         out = self._input(x) @ self._tensors[f"{name}.weight"].T

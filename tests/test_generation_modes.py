@@ -62,18 +62,21 @@ def test_a_stream_of_beams_ends_with_the_result(generator: EdgeGenerator, option
 
 
 def test_what_all_beams_share_is_streamed_before_the_end(generator: EdgeGenerator) -> None:
-    rows_seen = []
+    read, in_time = threading.Event(), []
 
-    def count(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        rows_seen.append(ids.shape[1])
+    def wait_at_the_last_step(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        if ids.shape[1] == 2 + 11:
+            in_time.append(read.wait(10))
         return scores
 
     # A bias on one token makes all beams agree on a beginning.
     options = {"num_beams": 3, "max_new_tokens": 12, "sequence_bias": [[[9], 3.0]]}
     expected = generator.generate([1, 2], **options).generated[0]
-    with generator.stream([1, 2], logits_processor=count, **options) as stream:
+    with generator.stream([1, 2], logits_processor=wait_at_the_last_step, **options) as stream:
         assert next(stream).token_id == expected[0]
-        assert max(rows_seen) < 2 + 11  # the search was not yet at its last step
+        read.set()
+        assert [token.token_id for token in stream] == expected[1:]
+    assert in_time and all(in_time)
 
 
 # --- ends

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -37,6 +38,24 @@ def test_turns_are_computed_once(generator: EdgeGenerator, forgetful: EdgeGenera
         computed.append(result.timings.prefill_tokens - len(ids))
     assert computed == [40, 1, 1, 1]  # the last generated token had not been run yet
     assert session.text == generator.tokenizer.decode(whole)
+
+
+def test_a_begin_token_is_added_once(text_model: Path) -> None:
+    generator = EdgeGenerator.from_pretrained(text_model, num_threads=1)
+    assert generator.tokenizer is not None
+    backend = generator.tokenizer.backend
+    end = backend.token_to_id("|end_of_text|")
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="|end_of_text| $A", special_tokens=[("|end_of_text|", end)]
+    )
+    session = generator.session("ọmọ")
+    session.append(" ilé")
+    session.generate(" ńlá", max_new_tokens=3, suppress_tokens=[end])
+    session.append(" ọjọ́")
+    assert (session.tokens[0], session.tokens.count(end)) == (end, 1)
+    from_ids = generator.session([1, 2])
+    from_ids.append("ọmọ")
+    assert end not in from_ids.tokens
 
 
 def test_forks_that_take_turns_compute_only_what_is_theirs(
@@ -99,7 +118,7 @@ def test_a_text_is_cut_back(generator: EdgeGenerator, forgetful: EdgeGenerator) 
     expected = forgetful.generate([*result.sequences[0, :45].tolist(), 8], max_new_tokens=6)
     assert result.sequences.tolist() == expected.sequences.tolist()
     for wrong in (-1, 53, True, 2.5):
-        with pytest.raises(InvalidInputError, match=r"has 52 tokens and cannot be cut to .*; give 0 to 52"):
+        with pytest.raises(InvalidInputError, match=r"num_tokens is .*, but must be an integer from 0 to 52"):
             session.truncate(wrong)
 
 

@@ -100,6 +100,20 @@ void register_decode_state(py::module_& module) {
           py::arg("row"), "Return prompt and output of a row so far.")
       .def("set_allowed_tokens", &DecodeState::set_allowed_tokens, py::arg("row"), py::arg("allowed"),
            "Allow only these tokens in this step. Call it before process.")
+      .def_property_readonly(
+          "token_masks",
+          [](const py::object& self) {
+            auto& state = self.cast<DecodeState&>();
+            const std::span<std::uint32_t> masks = state.token_masks();
+            const auto words = static_cast<py::ssize_t>(state.mask_words());
+            const py::ssize_t rows = static_cast<py::ssize_t>(masks.size()) / words;
+            return py::array_t<std::uint32_t>({rows, words}, masks.data(), self);  // keeps the state alive
+          },
+          "What propose may choose, uint32 [most rows, words], one bit for each id, zeros at first. In force "
+          "once "
+          "asked for; then write the first num_rows rows before each propose.")
+      .def_property_readonly("no_token_left", &DecodeState::no_token_left,
+                             "True if the last propose raised because every token of a row was removed.")
       .def("candidates",
            [](const DecodeState& s) {
              std::vector<std::pair<std::int32_t, TokenId>> result;

@@ -5,6 +5,7 @@
 
 namespace sabiyarn::bindings {
 
+void register_choice_automaton(pybind11::module_& module);
 void register_decode_options(pybind11::module_& module);
 void register_decode_state(pybind11::module_& module);
 void register_kv_cache(pybind11::module_& module);

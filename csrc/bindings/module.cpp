@@ -3,6 +3,7 @@
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "Compiled core of sabiyarn_edge: KV cache, score pipeline, selection, step buffers.";
+  sabiyarn::bindings::register_choice_automaton(module);
   sabiyarn::bindings::register_decode_options(module);
   sabiyarn::bindings::register_decode_state(module);
   sabiyarn::bindings::register_kv_cache(module);

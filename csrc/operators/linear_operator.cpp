@@ -4,55 +4,17 @@
 #include <string>
 
 #include "core/kernels/linear.hpp"
+#include "core/kernels/linear_tasks.hpp"
+#include "operators/input_shapes.hpp"
 
 namespace sabiyarn {
 
 namespace {
 
-// What one thread takes at a time: enough to be read in one go, little enough that slow threads do not keep
-// others waiting.
-constexpr std::size_t kBytesPerTask = 64 << 10;
-// Rows that are normalized and rounded in one task: a few microseconds.
-constexpr std::int64_t kRowsPerTask = 4;
-// Float tiles that share what they read of many rows: a slice of them and of 256 rows fits into 512 KiB of cache.
-constexpr std::int64_t kTilesOfManyRows = 8;
-
-std::string text_of(const std::vector<std::int64_t>& shape) {
-  std::string result = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) result += (i > 0 ? ", " : "") + std::to_string(shape[i]);
-  return result + "]";
-}
-
-std::int64_t product(const std::vector<std::int64_t>& shape, std::size_t count) {
-  std::int64_t result = 1;
-  for (std::size_t i = 0; i < count; ++i) {
-    if (__builtin_mul_overflow(result, shape[i], &result)) {
-      throw std::invalid_argument("a tensor of shape " + text_of(shape) + " is too large");
-    }
-  }
-  return result;
-}
-
-void check_shape(const Input& input, const char* name, const std::vector<std::int64_t>& expected) {
-  if (input && input.shape != expected) {
-    throw std::invalid_argument(std::string(name) + " has shape " + text_of(input.shape) + "; it must be " +
-                                text_of(expected));
-  }
-}
-
-// An even number: products with floats take tiles in pairs.
-std::int64_t tiles_per_task(const TiledMatrix& weights, std::int64_t num_rows) {
-  const auto read_at_once = static_cast<std::int64_t>(kBytesPerTask / weights.tile_bytes());
-  const std::int64_t least = is_float(weights.type) ? (num_rows > 1 ? kTilesOfManyRows : 2) : 1;
-  return std::max(read_at_once + read_at_once % 2, least);
-}
-
 template <typename Task>
 void for_each_row(Context& context, std::int64_t num_rows, const Task& task) {
-  context.parallel_for((num_rows + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t group) {
-    const std::int64_t end = std::min((group + 1) * kRowsPerTask, num_rows);
-    for (std::int64_t row = group * kRowsPerTask; row < end; ++row) task(row);
-  });
+  sabiyarn::for_each_row([&](std::int64_t count, const auto& group) { context.parallel_for(count, group); },
+                         num_rows, task);
 }
 
 TiledMatrix described_by(const Attributes& attributes) {

@@ -2,6 +2,7 @@
 // options.
 #include "operators/attention_operator.hpp"
 #include "operators/linear_operator.hpp"
+#include "operators/routed_mlp_operator.hpp"
 
 namespace {
 
@@ -19,10 +20,12 @@ struct Domain {
     static const Operator<EmbeddingOperator> embedding;
     static const Operator<ResidualNormOperator> residual_norm;
     static const Operator<AttentionOperator> attention;
+    static const Operator<RoutedMlpOperator> routed_mlp;
     ort::Status* status = api.create_domain(kDomain, &handle);
     for (const ort::CustomOp* op :
          {static_cast<const ort::CustomOp*>(&linear), static_cast<const ort::CustomOp*>(&embedding),
-          static_cast<const ort::CustomOp*>(&residual_norm), static_cast<const ort::CustomOp*>(&attention)}) {
+          static_cast<const ort::CustomOp*>(&residual_norm), static_cast<const ort::CustomOp*>(&attention),
+          static_cast<const ort::CustomOp*>(&routed_mlp)}) {
       if (status == nullptr) status = api.add_operator(handle, op);
     }
     made = status == nullptr;

@@ -25,6 +25,8 @@ async def run_works(engine: Engine, works: Sequence[Work]) -> None:
     Raises:
         BaseException: the error of the first work that failed; the others are abandoned.
     """
+    if not works:
+        return
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     left = len(works)

@@ -32,11 +32,6 @@ class CallMasks:
         self._attn_mask, self._attention_mask = attn_mask, attention_mask
         self._real: NDArray[np.bool_] | None = None
 
-    @classmethod
-    def take_from(cls, options: dict[str, Any]) -> CallMasks:
-        """Remove attn_mask and attention_mask from `options`."""
-        return cls(options.pop("attn_mask", None), options.pop("attention_mask", None))
-
     def without_padding(self, inputs: Any) -> Any:
         """The prompts without the ids that attention_mask calls padding; without attention_mask as they are.
 
@@ -67,7 +62,7 @@ class CallMasks:
         return [row[kept] for row, kept in zip(rows, self._real, strict=True)]
 
     def of_prompts(self, lengths: Sequence[int]) -> list[PromptMask] | None:
-        """What the tokens of each prompt may see; None: all are causal.
+        """Make one mask for each prompt; None: all are causal.
 
         Args:
             lengths: tokens of each prompt, without padding.

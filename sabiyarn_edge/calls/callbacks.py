@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core import DecodeState
-from ..errors import InvalidInputError
+from ..constraints.constraint import Constraint
+from ..constraints.rows import ConstrainedRows
+from ..errors import InvalidInputError, shown
+from ..options.conflicts import forbidding_options
+from ..options.generation_config import GenerationConfig
+from .tensors import as_arrays, as_tensor, takes_tensors
 
 __all__ = ["Callbacks"]
 
@@ -25,7 +31,8 @@ class Callbacks:
     """Checked callables of one call. Rows are handed over one by one, without padding."""
 
     logits_processor: tuple[LogitsProcessor, ...] = ()
-    """f(input_ids [1, length], scores [1, vocab_size]) -> scores, after all other processors, before temperature."""
+    """f(input_ids [1, length], scores [1, vocab_size]) -> scores, after all other processors, before a constraint and
+    temperature."""
     prefix_allowed_tokens_fn: PrefixAllowedTokens | None = None
     """f(index of the prompt, input_ids [length]) -> the ids that may come next."""
     stopping_criteria: tuple[StoppingCriterion, ...] = ()
@@ -47,24 +54,35 @@ class Callbacks:
             stopping_criteria=_functions(options, "stopping_criteria"),
         )
 
-    def hooks(self, first_prompt: int = 0) -> dict[str, Any]:
-        """The hooks for a DecodeLoop; None for what the caller did not give, so that it costs nothing.
+    def hooks(
+        self, config: GenerationConfig, constraint: Constraint | None, first_prompt: int = 0
+    ) -> dict[str, Any]:
+        """Make the hooks for one DecodeLoop; None for what the caller did not give, so that it costs nothing.
 
         Args:
+            config: the call's options.
+            constraint: what the output may be.
             first_prompt: what the caller calls the state's first prompt.
         """
         allow = partial(self._allow, first_prompt) if self.prefix_allowed_tokens_fn else None
-        return {
+        hooks = {
             "before_scores": allow,
             "after_scores": self._process if self.logits_processor else None,
             "after_choice": self._judge if self.stopping_criteria else None,
         }
+        if constraint is None:
+            return hooks
+        forbidding = [
+            name for name in ("prefix_allowed_tokens_fn", "logits_processor") if getattr(self, name)
+        ]
+        others = [*forbidding_options(config), *forbidding]
+        return ConstrainedRows(constraint, config.eos_token_ids, others).hooks(hooks)
 
     def _allow(self, first_prompt: int, state: DecodeState) -> None:
         assert self.prefix_allowed_tokens_fn is not None
         for row in range(state.num_rows):
             allowed = self.prefix_allowed_tokens_fn(first_prompt + state.prompt_of(row), _history(state, row))
-            ids = [int(token) for token in allowed]
+            ids = _ids(allowed, row)
             outside = [token for token in ids if not 0 <= token < state.vocab_size]
             if not ids or outside:
                 raise InvalidInputError(
@@ -77,7 +95,7 @@ class Callbacks:
         for row in range(state.num_rows):
             for index, processor in enumerate(self.logits_processor):
                 given = scores[row : row + 1]
-                result = np.asarray(processor(_history(state, row)[None], given.copy()))
+                result = _called("logits_processor", processor, _history(state, row)[None], given.copy())
                 if result.shape != given.shape or result.dtype.kind != "f":
                     raise InvalidInputError(
                         f"logits_processor {index} ({_name(processor)}) gave {result.dtype} of shape {result.shape} "
@@ -94,15 +112,43 @@ class Callbacks:
         stops = []
         for row, token in state.candidates():
             ids = np.append(_history(state, row), np.int64(token))[None]
-            stops.append(any(bool(np.all(criterion(ids, None))) for criterion in self.stopping_criteria))
+            stops.append(
+                any(
+                    bool(np.all(_called("stopping_criteria", criterion, ids, None)))
+                    for criterion in self.stopping_criteria
+                )
+            )
         return stops
+
+
+def _called(
+    option: str, function: Any, ids: NDArray[np.int64], scores: NDArray[np.float32] | None
+) -> NDArray[Any]:
+    """Call a caller's function and make its result an array. transformers' classes are given torch tensors."""
+    if takes_tensors(function):
+        result = function(as_tensor(ids), None if scores is None else as_tensor(scores))
+    else:
+        result = function(ids, scores)
+    try:
+        return np.asarray(as_arrays(result))
+    except ValueError as error:  # lists of unequal length
+        raise InvalidInputError(f"{option} ({_name(function)}) gave what is no array: {error}.") from error
+
+
+def _ids(allowed: Any, row: int) -> list[int]:
+    try:
+        return [operator.index(token) for token in as_arrays(allowed)]
+    except TypeError:
+        raise InvalidInputError(
+            f"prefix_allowed_tokens_fn gave {shown(allowed)} for row {row}; it must give a list of ids."
+        ) from None
 
 
 def _functions(options: dict[str, Any], name: str) -> tuple[Any, ...]:
     given = options.pop(name, None)
     if given is None:
         return ()
-    functions = tuple(given) if isinstance(given, Sequence) else (given,)
+    functions = tuple(given) if isinstance(given, list | tuple) else (given,)
     return tuple(_callable(function, name) for function in functions)
 
 

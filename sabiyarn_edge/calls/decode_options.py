@@ -106,7 +106,9 @@ def decode_options(
             eta_cutoff=config.eta_cutoff,
             renormalize_logits=config.renormalize_logits,
             eos_token_id=config.eos_token_ids,
-            stop_strings=[text.encode() for text in config.stop_texts],
+            stop_strings=[tokenizer.normalized(text).encode() for text in config.stop_texts]
+            if tokenizer
+            else [],
             token_bytes=tokenizer.native_bytes(vocab_size) if tokenizer and config.stop_texts else None,
             max_time_s=config.max_time,
             seeds=list(seeds),

@@ -14,17 +14,10 @@ from numpy.typing import NDArray
 from ..engine.decoder import Decoder
 from ..engine.rows import Rows
 from ..engine.work import Budget, Piece, Work
-from ..errors import InvalidInputError, NumericalError
-from .pooling import POOLINGS, Pooling
+from ..errors import NumericalError
+from .pooling import Pooling
 
-__all__ = ["Embedding", "check_pooling"]
-
-
-def check_pooling(pooling: object) -> None:
-    """Raise InvalidInputError if it is none."""
-    if pooling not in POOLINGS:
-        allowed = " or ".join(map(repr, POOLINGS))
-        raise InvalidInputError(f"pooling is {pooling!r}; it must be {allowed}.")
+__all__ = ["Embedding"]
 
 
 class Embedding(Work):

@@ -9,10 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInputError
+from ..options.checks import integer
+from .tensors import as_arrays
 
 __all__ = ["document_mask", "prefix_mask", "sliding_window_mask"]
 
 Mask = NDArray[np.bool_]
+
+_length = integer(at_least=1, at_most=2**16)  # a mask of so many tokens has 4 GiB
 
 
 def document_mask(ids: Sequence[int] | NDArray[np.integer], separator_id: int) -> Mask:
@@ -27,12 +31,15 @@ def document_mask(ids: Sequence[int] | NDArray[np.integer], separator_id: int) -
 
     Source: packing without cross-contamination, Krell et al. 2021, arXiv:2107.02027.
     """
-    tokens = np.asarray(ids)
+    try:
+        tokens = np.asarray(as_arrays(ids))
+    except ValueError:  # rows of unequal length
+        tokens = np.empty(0, object)
     if tokens.ndim not in (1, 2) or tokens.shape[-1] == 0 or tokens.dtype.kind not in "iu":
         raise InvalidInputError(
             f"ids has shape {tokens.shape} and dtype {tokens.dtype}; it must be integers [T] or [B, T], not empty."
         )
-    ends = tokens == separator_id
+    ends = tokens == integer()("separator_id", separator_id)
     document = np.cumsum(ends, axis=-1) - ends  # separators before each token
     same = document[..., :, None] == document[..., None, :]
     return np.asarray(same & _causal(tokens.shape[-1]))
@@ -50,11 +57,8 @@ def prefix_mask(length: int, total: int | None = None) -> Mask:
 
     Source: prefix LM, Raffel et al. 2020 (T5), arXiv:1910.10683, section 3.2.
     """
-    total = length if total is None else total
-    if not 0 <= length <= total or total < 1:
-        raise InvalidInputError(
-            f"length is {length} and total is {total}; they must be 0 <= length <= total, and total at least 1."
-        )
+    total = _length("total", length if total is None else total)
+    length = integer(at_most=total)("length", length)
     mask = _causal(total)
     mask[:length, :length] = True
     return mask
@@ -81,13 +85,11 @@ def sliding_window_mask(
 
     Source: Longformer, Beltagy et al. 2020, arXiv:2004.05150; sinks: StreamingLLM, arXiv:2309.17453.
     """
-    if window < 1 or (total is not None and total < 1) or num_sink_tokens < 0:
-        raise InvalidInputError(
-            f"window is {window}, total {total} and num_sink_tokens {num_sink_tokens}; the first two must be at least "
-            "1, the last at least 0."
-        )
+    window = integer(at_least=1)("window", window)
+    num_sink_tokens = integer()("num_sink_tokens", num_sink_tokens)
     if total is None:
         return lambda length: sliding_window_mask(window, length, num_sink_tokens=num_sink_tokens)
+    total = _length("total", total)
     query, key = np.ogrid[:total, :total]
     return np.asarray((key <= query) & ((key > query - window) | (key < num_sink_tokens)))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..constraints.constraint import is_satisfied
 from ..engine.generation import Generation
 from ..options.generation_config import GenerationConfig
 from ..text.streaming import TextStream
@@ -50,6 +51,7 @@ def result_of(
         truncated_tokens=[call.prompts.truncated[row // returns] for row in range(len(sequences))],
         lengths=lengths,
         finish_reasons=reasons,
+        complete=_complete(call, generated),
         sequences_scores=_sequences_scores(call.config, generations),
         scores=_scores(call.config, generations),
         timings=_timings(generations, sum(map(len, generated)) - len(sequences), started),
@@ -59,7 +61,8 @@ def result_of(
 
 def text_stream(config: GenerationConfig, tokenizer: Tokenizer) -> TextStream:
     """Turns the tokens of one row into text, as the options want it."""
-    return TextStream(tokenizer, stop_strings=() if config.include_stop_string else config.stop_texts)
+    stops = () if config.include_stop_string else map(tokenizer.normalized, config.stop_texts)
+    return TextStream(tokenizer, stop_strings=tuple(stops))
 
 
 def _outputs(generation: Generation, returns: int) -> tuple[list[list[int]], list[str]]:
@@ -68,6 +71,13 @@ def _outputs(generation: Generation, returns: int) -> tuple[list[list[int]], lis
     if generation.interrupted:  # before the first token
         return [list(generation.request.prompt) for _ in range(returns)], [state.interruption()] * returns
     return state.sequences(), [reason or state.interruption() for reason in state.finish_reasons()]
+
+
+def _complete(call: Call, generated: Sequence[Sequence[int]]) -> list[bool] | None:
+    """Check each output against the constraint, if there is one."""
+    if call.constraint is None:
+        return None
+    return [is_satisfied(call.constraint, ids, call.config.eos_token_ids) for ids in generated]
 
 
 def _scores(config: GenerationConfig, generations: Sequence[Generation]) -> list[NDArray[np.float32]] | None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ..text.tokenizer import Tokenizer
+from .tensors import as_arrays
 
-__all__ = ["Prompts", "read_prompt", "read_prompts"]
+__all__ = ["Prompts", "is_nothing", "read_prompt", "read_prompts"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,12 @@ class Prompts:
 
 
 def read_prompts(
-    inputs: Any, *, tokenizer: Tokenizer | None, vocab_size: int, max_length: int | None
+    inputs: Any,
+    *,
+    tokenizer: Tokenizer | None,
+    vocab_size: int,
+    max_length: int | None,
+    begins: bool = True,
 ) -> Prompts:
     """Turn a string, a list of strings, ids or a list of ids into ids, and check them.
 
@@ -36,19 +42,24 @@ def read_prompts(
         tokenizer: the model's, or None if it has none.
         vocab_size: ids are 0 ... vocab_size - 1.
         max_length: most positions of prompt and output together; None: a prompt may be longer.
+        begins: whether a string begins a text, and gets the special tokens that the tokenizer puts around one.
 
     Raises:
         InvalidInputError: nothing given, a prompt is empty, holds ids outside the vocabulary, is too long, or is a
             string and there is no tokenizer.
     """
+    inputs = as_arrays(inputs)
     if isinstance(inputs, str):
-        prompts, is_batch = [_encode(inputs, tokenizer, "the prompt")], False
+        prompts, is_batch = [_encode(inputs, tokenizer, "the prompt", begins)], False
     elif _is_ids(inputs):
         prompts, is_batch = [_as_ids(inputs, "the prompt")], False
     elif _is_list(inputs):
         if len(inputs) == 0:
             raise InvalidInputError("the list of prompts is empty. Give at least one prompt.")
-        prompts, is_batch = [_read_one(item, tokenizer, f"prompt {i}") for i, item in enumerate(inputs)], True
+        prompts, is_batch = (
+            [_read_one(item, tokenizer, f"prompt {i}", begins) for i, item in enumerate(inputs)],
+            True,
+        )
     else:
         raise InvalidInputError(
             f"the prompt is a {type(inputs).__name__}; it must be a string, a list of strings, token ids or a list "
@@ -59,17 +70,24 @@ def read_prompts(
     return Prompts(prompts, [0] * len(prompts), is_batch)
 
 
-def read_prompt(inputs: Any, *, tokenizer: Tokenizer | None, vocab_size: int) -> list[int]:
+def read_prompt(
+    inputs: Any, *, tokenizer: Tokenizer | None, vocab_size: int, begins: bool = True
+) -> list[int]:
     """The ids of one string or one list of ids, of any length.
 
     Args, Raises: as `read_prompts`; several prompts are refused.
     """
-    prompts = read_prompts(inputs, tokenizer=tokenizer, vocab_size=vocab_size, max_length=None)
+    prompts = read_prompts(inputs, tokenizer=tokenizer, vocab_size=vocab_size, max_length=None, begins=begins)
     if prompts.is_batch:
         raise InvalidInputError(
             "one string or one list of ids at a time is taken here, not several. Give them one by one."
         )
     return prompts.ids[0]
+
+
+def is_nothing(inputs: Any) -> bool:
+    """Whether `inputs` is a text or a list without anything in it."""
+    return (isinstance(inputs, str) or _is_list(inputs)) and len(inputs) == 0
 
 
 def _is_list(value: Any) -> bool:
@@ -86,21 +104,21 @@ def _is_ids(value: Any) -> bool:
     return _is_list(value) and len(value) > 0 and isinstance(value[0], int | float | np.number)
 
 
-def _read_one(item: Any, tokenizer: Tokenizer | None, name: str) -> list[int]:
+def _read_one(item: Any, tokenizer: Tokenizer | None, name: str, begins: bool) -> list[int]:
     if isinstance(item, str):
-        return _encode(item, tokenizer, name)
+        return _encode(item, tokenizer, name, begins)
     if _is_ids(item) or (_is_list(item) and len(item) == 0):
         return _as_ids(item, name)
     raise InvalidInputError(f"{name} is a {type(item).__name__}; it must be a string or a list of token ids.")
 
 
-def _encode(text: str, tokenizer: Tokenizer | None, name: str) -> list[int]:
+def _encode(text: str, tokenizer: Tokenizer | None, name: str, begins: bool) -> list[int]:
     if tokenizer is None:
         raise InvalidInputError(
             f"{name} is a string, but the model folder has no tokenizer.json. Give token ids, or put the model's "
             "tokenizer.json into the folder."
         )
-    return tokenizer.encode(text)
+    return tokenizer.encode(text, add_special_tokens=begins)
 
 
 def _as_ids(value: Any, name: str) -> list[int]:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .._core import DecodeOptions
+from ..constraints.compiler import ConstraintCompiler
+from ..constraints.constraint import Constraint
 from ..engine.generation import GenerationRequest, Lookup
 from ..engine.prompt_mask import PromptMask
 from ..errors import InvalidInputError
@@ -21,7 +24,9 @@ from ..text.tokenizer import Tokenizer
 from .attention_masks import CallMasks
 from .callbacks import Callbacks
 from .decode_options import DEFAULT_MAX_NEW_TOKENS, decide_seeds, decode_options, max_new_tokens
+from .encodings import padding_mask, take_encoding
 from .prompts import Prompts, read_prompts
+from .tensors import as_arrays
 
 __all__ = ["DEFAULT_LOOKUP_NGRAM", "Call", "Settings"]
 
@@ -39,6 +44,8 @@ class Call:
     """One for each prompt."""
     seeds: list[int] | None
     """One for each prompt and returned sequence; None if nothing is drawn."""
+    constraint: Constraint | None
+    """What each output may be; None: anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,7 @@ class Settings:
     kv_window: int
     """Most positions that a token sees."""
     tokenizer: Tokenizer | None
+    constraints: ConstraintCompiler
     generation_config: GenerationConfig
     overflow: Overflow
     reuse_prefix: bool
@@ -61,6 +69,8 @@ class Settings:
     """Bytes that the process may take above `import onnxruntime`; None: no limit."""
     prefix_cache_bytes: int
     """The part of memory_limit that is kept for the prefix cache."""
+    reserved: dict[str, int]
+    """Bytes of tables that calls share once the first has asked for them, by what they serve."""
 
     def decide(self, inputs: Any, config: GenerationConfig | None, options: Mapping[str, Any]) -> Call:
         """Check a call of generate; `inputs`, `config` and `options` are as `EdgeGenerator.generate` takes them.
@@ -69,11 +79,17 @@ class Settings:
             InvalidInputError: a prompt or an option is not allowed.
         """
         given = dict(options)
+        if inputs is None:
+            inputs = given.pop("input_ids", None)
+        inputs, padding = take_encoding(inputs, given.pop("attention_mask", None), given)
+        inputs = as_arrays(inputs)
         callbacks = Callbacks.take_from(given)
         overflow = self.overflow.take_from(given)
         reuse_prefix = flag("reuse_prefix", given.pop("reuse_prefix", self.reuse_prefix))
-        call_masks = CallMasks.take_from(given)
-        config = (config or self.generation_config).updated(**given)
+        padding = padding_mask(as_arrays(padding), inputs)
+        call_masks = CallMasks(as_arrays(given.pop("attn_mask", None)), padding)
+        config = (self.generation_config if config is None else GenerationConfig.of(config)).updated(**given)
+        constraint = self._constraint(config)
         prompts = read_prompts(
             call_masks.without_padding(inputs),
             tokenizer=self.tokenizer,
@@ -123,11 +139,24 @@ class Settings:
                     mask=mask,
                     lookup=lookup,
                     reuse_prefix=reuse_prefix,
-                    hooks=callbacks.hooks(index),
+                    hooks=partial(callbacks.hooks, config, constraint, index),
                     needed_bytes=self._needed(config, prompt, total, context, lookup, mask, name),
                 )
             )
-        return Call(prompts, config, requests, seeds if config.do_sample else None)
+        return Call(prompts, config, requests, seeds if config.do_sample else None, constraint)
+
+    def _constraint(self, config: GenerationConfig) -> Constraint | None:
+        """What each output may be. Its tables stay, and are taken from the memory of later calls."""
+        if config.constraint is None:
+            return None
+        option, _ = config.constraint
+        tables = "choices" if option == "choices" else "grammars"
+        if tables not in self.reserved:
+            held = self._checked(
+                self.costs.constraints(option), f"{option} needs tables of the vocabulary", "Leave it out."
+            )
+            self.reserved[tables] = held
+        return self.constraints.constraint_of(config)
 
     def sliding_context(self, overflow: Overflow) -> SlidingContext:
         """Which tokens the model sees under a way of overflowing."""
@@ -230,7 +259,7 @@ class Settings:
     def _checked(self, needed: int, what: str, remedy: str) -> int:
         if self.memory_limit is None:
             return needed
-        total = needed + self.costs.shared + self.prefix_cache_bytes
+        total = needed + self.costs.shared + self.prefix_cache_bytes + sum(self.reserved.values())
         if total > self.memory_limit:
             raise InvalidInputError(
                 f"{what}: this call needs {total / MIB:.1f} MiB, but memory_limit_mb is {self.memory_limit / MIB:g}. "

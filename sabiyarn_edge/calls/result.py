@@ -62,6 +62,9 @@ class GenerationResult:
     """Tokens of each row without padding, prompt included."""
     finish_reasons: list[str]
     """Why each row ended: "eos", "stop", "length", "time" or "cancelled"."""
+    complete: list[bool] | None
+    """With json_schema, json_object, regex, choices or grammar: whether each row's text satisfies it. It does if the
+    reason is "eos" or "stop"; a row that ended for another reason was cut, unless this says otherwise. Else None."""
     sequences_scores: NDArray[np.float32] | None
     """[rows]: with beams, sum of log-probabilities / length ** length_penalty; else None."""
     scores: list[NDArray[np.float32]] | None

@@ -9,7 +9,22 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import InvalidInputError, SabiYarnError
-from . import bench, doctor, embed, export, generate, info, plan, score, serve, tasks
+from . import (
+    batch,
+    bench,
+    chat,
+    doctor,
+    embed,
+    evaluate,
+    export,
+    generate,
+    info,
+    install,
+    plan,
+    score,
+    serve,
+    tasks,
+)
 from .parser import Parser, UsageError
 from .terminal import PROGRAM, discard_output, one_line, prepare_streams, say, warnings_as_lines
 
@@ -20,12 +35,16 @@ EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 EPILOG = """\
 exit codes:
   0    done (also when the reader of the output went away)
-  1    the model, the checkpoint or the export failed; or the doctor found a problem
+  1    the model, the checkpoint, the export or the job failed; a line of a batch gave an error; or the doctor found a
+       problem
   2    wrong usage or input: nothing was computed
   130  interrupted (Ctrl-C)
 """
 
-COMMANDS = (generate, tasks, score, embed, export, info, plan, serve, bench, doctor)
+COMMANDS = (
+    *(generate, chat, tasks, batch, score, embed, evaluate),
+    *(export, install, info, plan, serve, bench, doctor),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

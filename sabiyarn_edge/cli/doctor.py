@@ -6,7 +6,7 @@ import argparse
 import json
 
 from .parser import Parser
-from .terminal import PROGRAM
+from .terminal import PROGRAM, printable
 
 __all__ = ["add_to", "run"]
 
@@ -43,9 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
     for finding in examine(System(), arguments.model):
         findings.append(finding)
         if not arguments.json:
-            print(f"{finding.status:<8} {finding.name}: {finding.text}", flush=True)
+            print(f"{finding.status:<8} {finding.name}: {printable(finding.text)}", flush=True)
             if finding.remedy:
-                print(f"{'':<8} -> {finding.remedy}", flush=True)
+                print(f"{'':<8} -> {printable(finding.remedy)}", flush=True)
     sound = all(finding.status != "problem" for finding in findings)
     if arguments.json:
         report = {"sound": sound, "findings": [finding.to_dict() for finding in findings]}

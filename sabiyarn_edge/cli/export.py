@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from ..errors import ExportError
+from ..system.installation import install_command
 from .parser import Parser
 from .terminal import PROGRAM
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["add_to", "run"]
 
 EPILOG = f"""\
-Needs torch and onnx: pip install "sabiyarn-edge[export]"
+Needs torch and onnx: {install_command("export")}
 
 examples:
   {PROGRAM} export BeardedMonster/SabiYarn-125M sabiyarn-125m
@@ -86,6 +87,12 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "--max-length", type=int, metavar="N", help="cut the position table to N positions (default: all)"
     )
     parser.add_argument(
+        "--experts",
+        metavar="LIST",
+        help="experts of a mixture that stay, as LAYER:EXPERT,EXPERT;*:EXPERT,... (* is every other layer: "
+        "'0:0,1;*:0,1,2'), or a JSON file; the others are removed (default: all stay)",
+    )
+    parser.add_argument(
         "--portable",
         action="store_true",
         help="also write OUT/portable, for other runtimes: the model in standard ONNX operators, with weights of its "
@@ -96,6 +103,12 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="FILE",
         help="tasks.json of the model: its tasks' templates, languages and labels (default: the checkpoint's own, or "
         "SabiYarn's as far as the vocabulary has their tags)",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="ID|FOLDER",
+        help="model whose tokenizer the checkpoint uses, if it has none of its own, as a folder or hub id; its special "
+        "tokens and chat template come along",
     )
     parser.add_argument("--force", action="store_true", help="replace OUT if it is an earlier export")
     parser.add_argument("--no-verify", action="store_true", help="skip the comparison with torch")
@@ -113,7 +126,7 @@ def run(arguments: argparse.Namespace) -> None:
         if (error.name or "").startswith("sabiyarn_edge"):
             raise
         raise ExportError(
-            f'export needs the package {error.name}, which is not installed. Run: pip install "sabiyarn-edge[export]"'
+            f"export needs the package {error.name}, which is not installed. Run: {install_command('export')}"
         ) from error
 
     report = export_model(
@@ -127,8 +140,10 @@ def run(arguments: argparse.Namespace) -> None:
         kv_cache_dtype=arguments.kv_cache_dtype,
         calibration=arguments.calibration,
         max_length=arguments.max_length,
+        experts=arguments.experts,
         portable=arguments.portable,
         tasks=arguments.tasks,
+        tokenizer=arguments.tokenizer,
         force=arguments.force,
         verify=not arguments.no_verify,
         progress=not arguments.quiet,

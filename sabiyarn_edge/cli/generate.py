@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, SessionFileError
 from .parser import Parser
 from .prompt_note import PromptNote
 from .terminal import PROGRAM
@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from ..options.generation_config import GenerationConfig
     from ..text_session import Session
 
-__all__ = ["add_to", "as_utf8", "assignment", "read_text", "run"]
+__all__ = [
+    "add_any_option",
+    "add_decoding_options",
+    "add_loading_options",
+    "add_to",
+    "as_utf8",
+    "assignment",
+    "decoding_options",
+    "load",
+    "read_text",
+    "run",
+]
 
 DEFAULT_MODEL = "nano"
 
@@ -74,11 +85,17 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "--json", action="store_true", help="print one JSON object at the end instead of text"
     )
     parser.add_argument("--quiet", action="store_true", help="no speed line on standard error")
-    _add_decoding_options(parser)
-    _add_loading_options(parser)
+    add_decoding_options(parser)
+    add_loading_options(parser).add_argument(
+        "--session",
+        type=Path,
+        metavar="FILE",
+        help="go on with the text in FILE, which PROMPT is added to, if there is one; save text, keys and values there",
+    )
 
 
-def _add_decoding_options(parser: Parser) -> None:
+def add_decoding_options(parser: Parser) -> None:
+    """Add the options that say how tokens are chosen and when texts end."""
     group = parser.add_argument_group("decoding")
     group.add_argument(
         "--do-sample", action="store_true", default=None, help="draw tokens instead of taking the best"
@@ -94,24 +111,45 @@ def _add_decoding_options(parser: Parser) -> None:
     group.add_argument(
         "--stop", action="append", metavar="TEXT", help="end before this text; may be given several times"
     )
+    add_any_option(group, "any other option of GenerationConfig")
+    _add_constraints(parser)
+
+
+def add_any_option(group: argparse._ActionsContainer, text: str) -> None:
+    """Add --option, which takes any option of GenerationConfig; `text` says which ones it is for."""
     group.add_argument(
         "--option",
         action="append",
         type=assignment,
         default=[],
         metavar="NAME=VALUE",
-        help="any other option of GenerationConfig, with a JSON value or plain text; several times",
+        help=f"{text}, with a JSON value or plain text; several times",
     )
 
 
-def _add_loading_options(parser: Parser) -> None:
-    group = parser.add_argument_group("loading")
+def _add_constraints(parser: Parser) -> None:
+    group = parser.add_argument_group("structured output (one of these)")
     group.add_argument(
-        "--session",
+        "--json-schema",
+        metavar="FILE|JSON",
+        help="the output is JSON that fits this schema, as text or in a file",
+    )
+    group.add_argument("--json-object", action="store_true", default=None, help="the output is a JSON object")
+    group.add_argument("--regex", metavar="REGEX", help="the whole output matches this regular expression")
+    group.add_argument(
+        "--choice", action="append", metavar="TEXT", help="the output is one of these; given several times"
+    )
+    group.add_argument(
+        "--grammar",
         type=Path,
         metavar="FILE",
-        help="go on with the text in FILE, which PROMPT is added to, if there is one; save text, keys and values there",
+        help="the output is what the Lark grammar in FILE derives from start",
     )
+
+
+def add_loading_options(parser: Parser) -> argparse._ArgumentGroup:
+    """Add the options that say how a model is loaded. Returns: their group."""
+    group = parser.add_argument_group("loading")
     group.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
     group.add_argument(
         "--low-power", action="store_true", help="threads sleep while they wait: less energy, slower"
@@ -146,16 +184,14 @@ def _add_loading_options(parser: Parser) -> None:
         default=0,
         help="first tokens that neither of these drops (default 0)",
     )
+    return group
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Run the command."""
-    prompt = _read_ids(arguments.prompt) if arguments.ids else read_text(arguments.prompt)
-    options = _decoding_options(arguments)
-
+def load(arguments: argparse.Namespace) -> EdgeGenerator:
+    """Load the model as these options say."""
     from ..generator import EdgeGenerator
 
-    generator = EdgeGenerator.from_pretrained(
+    return EdgeGenerator.from_pretrained(
         arguments.model,
         num_threads=arguments.threads,
         kv_window=arguments.kv_window,
@@ -166,6 +202,13 @@ def run(arguments: argparse.Namespace) -> None:
         memory_limit_mb=arguments.memory_limit,
         fit=arguments.fit,
     )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    prompt = _read_ids(arguments.prompt) if arguments.ids else read_text(arguments.prompt)
+    options = decoding_options(arguments)
+    generator = load(arguments)
     config = generator.generation_config.updated(**options)
     if arguments.session is None:
         PromptNote(generator).check(lambda: [_ids(generator, prompt)])
@@ -200,6 +243,8 @@ def _open_session(generator: EdgeGenerator, file: Path, config: GenerationConfig
             f"--session goes on with one text, but num_return_sequences is {config.num_return_sequences}. Leave one of "
             "the two out."
         )
+    if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):  # now, not when the text is there
+        raise SessionFileError(f"cannot write {file}: {file.parent} is no folder that can be written to.")
     return generator.load_session(file) if file.exists() else generator.session()
 
 
@@ -246,6 +291,7 @@ def _as_json(result: GenerationResult) -> dict[str, Any]:
         "generated": result.generated,
         "prompt_lengths": result.prompt_lengths,
         "finish_reasons": result.finish_reasons,
+        "complete": result.complete,
         "sequences_scores": None if result.sequences_scores is None else result.sequences_scores.tolist(),
         "scores": None if result.scores is None else [row.tolist() for row in result.scores],
         "timings": {
@@ -272,14 +318,25 @@ def _speed(result: GenerationResult) -> str:
 # --- arguments ---
 
 
-def _decoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Only what was given: the rest is the model folder's."""
-    names = ["do_sample", "eos_token_id", *(flag[2:].replace("-", "_") for flag, *_ in OPTIONS)]
+def decoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of GenerationConfig. Only what was given: the rest is the model folder's."""
+    names = [
+        *("do_sample", "eos_token_id", "json_object", "regex"),
+        *(flag[2:].replace("-", "_") for flag, *_ in OPTIONS),
+    ]
     options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if options.get("eos_token_id") == "none":
         options["eos_token_id"] = None
     if arguments.stop:
-        options["stop_strings"] = arguments.stop
+        options["stop_strings"] = [as_utf8(text) for text in arguments.stop]
+    if arguments.choice:
+        options["choices"] = [as_utf8(text) for text in arguments.choice]
+    if arguments.json_schema is not None:
+        is_text = arguments.json_schema.lstrip().startswith("{")
+        schema = arguments.json_schema
+        options["json_schema"] = as_utf8(schema) if is_text else _read(Path(schema))
+    if arguments.grammar is not None:
+        options["grammar"] = _read(arguments.grammar)
     for name, value in arguments.option:
         if name in options:
             raise InvalidInputError(f"{name} is given twice. Leave out one of the two.")
@@ -287,9 +344,16 @@ def _decoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{file} cannot be read: {error}. Give a file of UTF-8 text.") from error
+
+
 def assignment(text: str) -> tuple[str, Any]:
     """Read NAME=VALUE, whose value is JSON, a word of Python's, or plain text."""
-    name, equals, value = text.partition("=")
+    name, equals, value = as_utf8(text).partition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     if value.lower() in ("true", "false", "none"):  # as Python writes them
@@ -324,14 +388,17 @@ def read_text(argument: str) -> str:
 
 
 def as_utf8(argument: str) -> str:
-    """An argument that Python read in an ASCII locale holds its bytes as surrogates: read them as UTF-8."""
-    if argument.isascii() or not any("\udc80" <= char <= "\udcff" for char in argument):
+    """A text among the arguments. In an ASCII or Latin-1 locale Python took its bytes for other characters."""
+    has_bytes = any("\udc80" <= char <= "\udcff" for char in argument)
+    if argument.isascii() or not (has_bytes or sys.getfilesystemencoding() != "utf-8"):
         return argument
     try:
         return os.fsencode(argument).decode()
     except UnicodeError:
+        if not has_bytes:  # typed in a Latin-1 terminal
+            return argument
         raise InvalidInputError(
-            "the prompt is not UTF-8. Convert it, or give it in a UTF-8 terminal."
+            f"the text {argument!a} is not UTF-8. Convert it, or give it in a UTF-8 terminal."
         ) from None
 
 

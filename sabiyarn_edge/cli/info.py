@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import ModelFolderError
-from ..model_folder.config import PORTABLE_FOLDER, ModelConfig
+from ..chat.template import ChatTemplate
+from ..errors import InvalidInputError, ModelFolderError
+from ..model_folder.config import PORTABLE_FOLDER, GPTJXConfig, ModelConfig, read_json_object
 from ..model_folder.graph_nodes import GraphNode, nodes_per_layer, read_nodes, stored_matrices
+from ..model_folder.missing_parts import missing_parts
 from ..model_folder.weights_file import WeightsHeader
 from ..tasks.task_file import TaskFile
 from .parser import Parser
-from .tasks import describe as describe_task
+from .terminal import printable
 
 __all__ = ["add_to", "describe", "run"]
 
 MIB = 1024 * 1024
 MATRICES_OF_A_BLOCK = 4
-"""c_attn and c_proj of attention, c_fc and c_proj of the MLP."""
+"""c_attn and c_proj of attention, c_fc and c_proj of the MLP, or the two banks of a mixture."""
 NAMES_SHOWN = 14
 """Names of matrices that are listed for each way of storing them; --json has all."""
 
@@ -45,7 +47,9 @@ def run(arguments: argparse.Namespace) -> None:
     from ..generator import find_model
 
     facts = describe(find_model(arguments.model))
-    print(json.dumps(facts, ensure_ascii=False) if arguments.json else _as_text(facts))
+    print(
+        json.dumps(facts) if arguments.json else printable(_as_text(facts))
+    )  # JSON in ASCII: nothing drives a terminal
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -56,18 +60,19 @@ def describe(folder: Path) -> dict[str, Any]:
     """
     config = ModelConfig.load(folder)
     WeightsHeader.read(folder / config.weights_file)  # raises if it is truncated
-    nodes = _nodes(config, folder)
+    nodes, layers, weights = _graph(config, folder)
     shape = config.gptjx
     return {
         "folder": str(folder),
         "shape": shape.to_dict(),
         "head_dim": shape.head_dim,
         "parameters": _parameters(folder),
+        "parameters_at_rest": shape.resting_parameters,
         "dtype": config.dtype,
-        "weights": _weights(nodes),
+        "weights": weights,
         "graph": {
             "nodes": len(nodes),
-            "nodes_per_layer": nodes_per_layer(nodes),
+            "nodes_per_layer": layers,
             "operators": dict(Counter(node.operator for node in nodes).most_common()),
         },
         "kv_cache_dtype": config.kv_cache_dtype,
@@ -78,7 +83,9 @@ def describe(folder: Path) -> dict[str, Any]:
             for path in (*sorted(folder.iterdir()), *sorted(folder.glob(f"{PORTABLE_FOLDER}/*")))
             if path.is_file()
         },
-        "tasks": {name: describe_task(task) for name, task in TaskFile.load(folder).tasks.items()},
+        "tasks": {name: task.describe() for name, task in TaskFile.load(folder).tasks.items()},
+        "chat": ChatTemplate.find(folder) is not None,
+        "missing": missing_parts(folder),
         "providers": _providers(),
         "versions": {
             "sabiyarn_edge": __version__,
@@ -89,12 +96,16 @@ def describe(folder: Path) -> dict[str, Any]:
     }
 
 
-def _nodes(config: ModelConfig, folder: Path) -> list[GraphNode]:
-    """Return the nodes of the graph file. onnxruntime merges and drops some of them when it loads it."""
+def _graph(config: ModelConfig, folder: Path) -> tuple[list[GraphNode], list[int], list[dict[str, Any]]]:
+    """The nodes of the graph file, their number in each layer, and how matrices are stored.
+
+    onnxruntime merges and drops some nodes when it loads the file.
+    """
     content = config.read_graph(folder)
     try:
-        return read_nodes(content)
-    except (ValueError, KeyError) as error:
+        nodes = read_nodes(content)
+        return nodes, nodes_per_layer(nodes), _weights(nodes)
+    except ValueError as error:
         path = folder / config.graph
         raise ModelFolderError(f"{path} is damaged ({error}). Copy the model folder again.") from error
 
@@ -113,8 +124,8 @@ def _weights(nodes: list[GraphNode]) -> list[dict[str, Any]]:
 def _parameters(folder: Path) -> int | None:
     """Return the export's count of parameters: config.json does not tell which layer norms have a bias."""
     try:
-        counted = json.loads((folder / "export_report.json").read_text(encoding="utf-8"))["parameters"]
-    except (OSError, ValueError, KeyError, TypeError):
+        counted = read_json_object(folder / "export_report.json")["parameters"]
+    except (InvalidInputError, KeyError):
         return None  # the report is for people, and a model runs without it
     return counted if isinstance(counted, int) else None
 
@@ -132,11 +143,14 @@ def _as_text(facts: dict[str, Any]) -> str:
     kv_sizes = [f"{facts['kv_bytes_per_token'] * n / MIB:.1f} MiB at {n}" for n in [*lengths, positions]]
     counted = facts["parameters"]
     parameters = "not counted (no export_report.json)" if counted is None else f"{counted:,}"
+    if counted is not None and facts["parameters_at_rest"]:
+        parameters += f", of which each token meets {counted - facts['parameters_at_rest']:,}"
     versions = dict(facts["versions"])
     rows = {
         "model": facts["folder"],
         "shape": f"{shape['n_layer']} layers, {shape['n_heads']} heads of {facts['head_dim']}, "
         f"width {shape['n_embd']}, {shape['vocab_size']} tokens, {positions} positions",
+        **_experts_row(shape),
         "parameters": f"{parameters}, stored as {facts['dtype']}",
         **{f"  {name}": value for name, value in map(_weights_row, facts["weights"])},
         "graph": _graph_row(facts["graph"]),
@@ -145,11 +159,25 @@ def _as_text(facts: dict[str, Any]) -> str:
         "files": f"{sum(files.values()) / MIB:.2f} MiB",
         **{f"  {name}": f"{size / MIB:.3f} MiB" for name, size in files.items()},
         "tasks": ", ".join(facts["tasks"]) or "none (no tasks.json)",
+        "chat": "by its template" if facts["chat"] else "none (no chat template)",
+        **({"missing": "; ".join(facts["missing"])} if facts["missing"] else {}),
         "providers": ", ".join(facts["providers"]),
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }
     width = max(map(len, rows)) + 2
     return "\n".join(f"{name:<{width}}{value}" for name, value in rows.items())
+
+
+def _experts_row(shape: dict[str, Any]) -> dict[str, str]:
+    """Of a mixture: how many experts the layers have, and how many of them a token meets."""
+    config = GPTJXConfig.from_dict(shape)
+    if not config.use_moe:
+        return {}
+    counts = Counter(config.experts_of(layer) for layer in range(config.n_layer))
+    layers = ", ".join(f"{count} in {layers} layers" for count, layers in sorted(counts.items()))
+    return {
+        "experts": f"{layers}; {config.num_experts_per_tok} of them for each token, width {config.mlp_width}"
+    }
 
 
 def _weights_row(way: dict[str, Any]) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Notes on prompts that a model cannot know, where its tasks.json says how they are told."""
+"""The note on a prompt that the model cannot know, where its tasks.json draws the line."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["PromptNote"]
 
 
 class PromptNote:
-    """Says at most once that the model cannot know a prompt; a prompt is scored by its first tokens."""
+    """Says, at most once, that the model cannot know a prompt."""
 
     def __init__(self, generator: EdgeGenerator) -> None:
         self._generator = generator
         self._known = None if generator.tokenizer is None else _known_prompts(generator)
 
     def check(self, prompts: Callable[[], Sequence[Sequence[int]]]) -> None:
-        """Score prompts, and say it if the model cannot know one of them.
+        """Score the first tokens of prompts, up to one that the model cannot know.
 
         Args:
-            prompts: gives the prompts' ids; not called where nothing is to be said.
+            prompts: gives the prompts' ids; not called if the line is not drawn, or the note is out.
         """
         if self._known is None:
             return
@@ -39,9 +39,8 @@ class PromptNote:
             [score] = self._generator.score([scored])
             if not self._known.knows(score.log_probs):
                 say(
-                    f"note: {self._known.note}, and this prompt is none of it: the model expects its tokens with "
-                    f"log-probabilities of {score.log_probs.mean():.1f} on average, and its own text's with more than "
-                    f"{self._known.least_log_prob:.1f}"
+                    f"note: {self._known.note}, and this prompt is none of it: the mean log-probability of its tokens "
+                    f"is {score.log_probs.mean():.2f}, below {self._known.least_log_prob:.2f}"
                 )
                 self._known = None
                 return

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
 import stat
 import sys
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
+from ..errors import InvalidInputError
 from .parser import Parser
+from .progress import ProgressLine
 from .terminal import PROGRAM
-from .text_lines import add_arguments, lines_of, opened
+from .text_lines import add_arguments, decoded_lines, opened
 
 if TYPE_CHECKING:
     from ..calls.scoring import Score
@@ -22,11 +28,12 @@ __all__ = ["add_to", "run"]
 
 EPILOG = f"""\
 output: one line for each text, in columns with tabs between them
-  line number, tokens, log-probability of all but the first token, perplexity
+  line number, tokens, log-probability of all but the first token (with --given: of all), perplexity
 
 examples:
   {PROGRAM} score corpus.txt
   {PROGRAM} score --json --model FOLDER - < corpus.txt
+  {PROGRAM} score yoruba.txt --given prompts.txt
 """
 
 
@@ -40,6 +47,11 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     parser.set_defaults(run=run, parser=parser)
     add_arguments(parser)
+    parser.add_argument(
+        "--given",
+        metavar="SOURCE",
+        help="file whose line each line of FILE continues; that line is not scored",
+    )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object per text, with each token's number"
     )
@@ -56,25 +68,67 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     from ..generator import EdgeGenerator
 
-    with opened(arguments.file) as file:
+    with ExitStack() as stack:
+        file = stack.enter_context(opened(arguments.file))
+        given = None if arguments.given is None else stack.enter_context(opened(arguments.given))
         generator = EdgeGenerator.from_pretrained(
             arguments.model,
             num_threads=arguments.threads,
             overflow=arguments.overflow,
         )
-        progress = _Progress(_size(file), show=not arguments.quiet and sys.stderr.isatty())
-        numbers: list[int] = []  # of the line at hand
-        for score in generator.score(lines_of(file, numbers, progress.read)):
-            progress.hide()
-            print(
-                _as_json(numbers[-1], score) if arguments.json else _as_columns(numbers[-1], score),
-                flush=True,
-            )
-            progress.add(score)
-            numbers.clear()
-    progress.hide()
+        line, sums = ProgressLine(shown=not arguments.quiet), _Sums()
+        size, read = _size(file), _Read()
+        pairs = _texts(file, given, arguments.given, read)
+        if given is None:
+            scores = generator.score(text for text, _ in pairs)
+        else:
+            texts, sources = itertools.tee(pairs)
+            scores = generator.score((text for text, _ in texts), (source for _, source in sources))
+        for score in scores:
+            number, done = read.lines.popleft()
+            line.hide()
+            print(_as_json(number, score) if arguments.json else _as_columns(number, score), flush=True)
+            sums.add(score)
+            line.show(sums.text, done, size)
+        line.hide()
     if not arguments.quiet:
-        print(progress.summary(), file=sys.stderr)
+        print(f"[{sums.text}]", file=sys.stderr)
+
+
+class _Read:
+    """What is read ahead: (number, bytes of the file up to its end) of each line that is not scored yet."""
+
+    def __init__(self) -> None:
+        self.lines: deque[tuple[int, int]] = deque()
+        self.nbytes = 0
+
+    def count(self, nbytes: int) -> None:
+        """Count bytes of the file."""
+        self.nbytes += nbytes
+
+
+def _texts(
+    file: BinaryIO, given: BinaryIO | None, name: str | None, read: _Read
+) -> Iterator[tuple[str, str]]:
+    """(line, line that it continues) of the lines that are not empty.
+
+    Raises:
+        InvalidInputError: the two files differ in length.
+    """
+    texts = decoded_lines(file, read.count)
+    sources = itertools.repeat("") if given is None else decoded_lines(given)
+    for number in itertools.count(1):
+        text, source = next(texts, None), next(sources, None)
+        if text is None and (source is None or given is None):
+            return
+        if text is None or source is None:
+            more, fewer = ("FILE", name) if source is None else (name, "FILE")
+            raise InvalidInputError(
+                f"{more} has a line {number}, but {fewer} has not. Both must have a line for each text."
+            )
+        if text:
+            read.lines.append((number, read.nbytes))
+            yield text, source
 
 
 def _size(file: BinaryIO) -> int:
@@ -103,23 +157,13 @@ def _as_json(number: int, score: Score) -> str:
     )
 
 
-class _Progress:
-    """A progress line on the terminal, and the sums of its last state.
+class _Sums:
+    """The sums over the texts so far."""
 
-    Args:
-        total_bytes: size of the file, for the bar; 0: unknown, no bar.
-    """
-
-    def __init__(self, total_bytes: int, *, show: bool) -> None:
-        self._total_bytes, self._bytes_read = total_bytes, 0
-        self._show, self._shown_at, self._shown = show, 0.0, False
+    def __init__(self) -> None:
         self._started = time.perf_counter()
         self._texts = self._tokens = self._scored = 0
         self._total = 0.0
-
-    def read(self, nbytes: int) -> None:
-        """Count bytes of the file."""
-        self._bytes_read += nbytes
 
     def add(self, score: Score) -> None:
         """Count a text."""
@@ -127,30 +171,10 @@ class _Progress:
         self._tokens += len(score.token_ids)
         self._scored += len(score.log_probs)
         self._total += score.total
-        if self._show and time.perf_counter() - self._shown_at > 0.2:  # seconds
-            sys.stderr.write(self.bar() + self.summary())
-            sys.stderr.flush()
-            self._shown_at, self._shown = time.perf_counter(), True
 
-    def hide(self) -> None:
-        """Clear the line, before anything else is written."""
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self._shown = False
-
-    def bar(self) -> str:
-        """Return how much of the file is read: 20 signs and the percentage."""
-        if self._total_bytes == 0:
-            return ""
-        done = min(self._bytes_read / self._total_bytes, 1.0)
-        return f"|{'#' * int(20 * done):<20}| {100 * done:3.0f} % "
-
-    def summary(self) -> str:
-        """Return the sums over the texts so far."""
+    @property
+    def text(self) -> str:
+        """For the progress line and the summary."""
         perplexity = math.exp(-self._total / self._scored) if self._scored else math.nan
         speed = self._tokens / (time.perf_counter() - self._started)
-        return (
-            f"[{self._texts} texts; {self._tokens} tokens; perplexity {perplexity:.4f} over all; "
-            f"{speed:.1f} tokens/s]"
-        )
+        return f"{self._texts} texts; {self._tokens} tokens; perplexity {perplexity:.4f} over all; {speed:.1f} tokens/s"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
+from ..system.installation import install_command
 from .generate import DEFAULT_MODEL
 from .parser import Parser
 from .terminal import PROGRAM, say
@@ -185,7 +186,7 @@ def run(arguments: argparse.Namespace) -> None:
         from ..server.service import Service, Settings
     except ModuleNotFoundError as error:
         raise InvalidInputError(
-            f"the server needs {error.name}, which is not installed: pip install 'sabiyarn-edge[serve]'."
+            f"the server needs {error.name}, which is not installed. Run: {install_command('serve')}"
         ) from error
     if not keys and not arguments.allow_anonymous and not is_local(arguments.host):
         raise InvalidInputError(
@@ -275,7 +276,7 @@ def _load(
             raise InvalidInputError(
                 f"{folders[name]} has no tokenizer.json, and requests are texts. Put the model's into the folder."
             )
-        loaded[name] = ServedModel(name, generator, folders[name], settings)
+        loaded[name] = ServedModel(name, generator, settings)
     return loaded
 
 

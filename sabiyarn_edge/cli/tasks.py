@@ -6,17 +6,16 @@ import argparse
 import functools
 import itertools
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
-from .generate import DEFAULT_MODEL, as_utf8, assignment, read_text
+from .generate import DEFAULT_MODEL, add_any_option, as_utf8, read_text
 from .parser import Parser
 from .prompt_note import PromptNote
 from .terminal import PROGRAM
-from .text_lines import decoded_lines
+from .text_lines import decoded_lines, opened
 
 if TYPE_CHECKING:
     from ..generator import EdgeGenerator
@@ -148,14 +147,7 @@ def _add_verb(commands: argparse._SubParsersAction[Parser], verb: Verb) -> None:
         help='read special tokens in the text as such; otherwise "<yor>" is text',
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
-    parser.add_argument(
-        "--option",
-        action="append",
-        type=assignment,
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of GenerationConfig in place of the task's, like num_beams=1; several times",
-    )
+    add_any_option(parser, "an option of GenerationConfig in place of the task's, like num_beams=1")
 
 
 def run_task(arguments: argparse.Namespace, *, verb: Verb) -> None:
@@ -179,9 +171,8 @@ def run_task(arguments: argparse.Namespace, *, verb: Verb) -> None:
 
     def ask(given: str | list[str]) -> Any:
         slots = {**others, verb.main: given}
-        answer = runner.run(name, slots, **settings)
-        note.check(lambda: runner.prompts(name, slots, special_tokens=arguments.special_tokens))
-        return answer
+        note.check(lambda: [prompt for prompt, _ in runner.plan(name, slots, **settings)[0].prompts])
+        return runner.run(name, slots, **settings)
 
     if not arguments.lines:
         _print(ask(read_text(arguments.text)), arguments, one_line=False)
@@ -199,7 +190,7 @@ def run_task(arguments: argparse.Namespace, *, verb: Verb) -> None:
 def _classifier(generator: EdgeGenerator, labels: str) -> tuple[str, list[str] | None]:
     """The task, and the labels to give it."""
     if "," in labels:
-        return "classify", [label.strip() for label in labels.split(",")]
+        return "classify", [as_utf8(label.strip()) for label in labels.split(",")]
     return generator.tasks.classifier(labels, "--labels").name, None
 
 
@@ -207,7 +198,7 @@ def _lines(argument: str) -> Iterator[str]:
     if argument != "-":
         yield from as_utf8(argument).splitlines()
     else:
-        yield from decoded_lines(sys.stdin.buffer)
+        yield from decoded_lines(opened("-"))
 
 
 def _grouped(lines: Iterable[str]) -> Iterator[list[str]]:
@@ -217,10 +208,11 @@ def _grouped(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _print(answer: Any, arguments: argparse.Namespace, *, one_line: bool) -> None:
+    from ..jobs.records import answer_fields
     from ..tasks.answers import Classification
 
     if arguments.json:
-        text = json.dumps(_as_json(answer), ensure_ascii=False)
+        text = json.dumps(answer_fields(answer), ensure_ascii=False)
     elif isinstance(answer, str):
         text = " ".join(answer.splitlines()) if one_line else answer.removesuffix("\n")
     elif isinstance(answer, Classification):
@@ -233,16 +225,6 @@ def _print(answer: Any, arguments: argparse.Namespace, *, one_line: bool) -> Non
         print(text, flush=True)
 
 
-def _as_json(answer: Any) -> dict[str, Any]:
-    from ..tasks.answers import Classification
-
-    if isinstance(answer, str):
-        return {"text": answer}
-    if isinstance(answer, Classification):
-        return {"label": answer.label, "probabilities": answer.probabilities}
-    return {"entities": [vars(entity) for entity in answer]}
-
-
 def run(arguments: argparse.Namespace) -> None:
     """List the tasks."""
     from ..generator import find_model
@@ -251,30 +233,13 @@ def run(arguments: argparse.Namespace) -> None:
     folder = find_model(arguments.model)
     tasks = TaskFile.load(folder).tasks
     if arguments.json:
-        print(json.dumps({name: describe(task) for name, task in tasks.items()}, ensure_ascii=False))
+        print(json.dumps({name: task.describe() for name, task in tasks.items()}, ensure_ascii=False))
         return
     if not tasks:
         raise InvalidInputError(
             f"{folder} has no {TASKS_FILE}, so the model has no tasks. Write one: see docs/tasks.md."
         )
     print("\n".join(line for task in tasks.values() for line in _as_text(task)))
-
-
-def describe(task: Task) -> dict[str, Any]:
-    """Return facts about a task, ready for JSON."""
-    return {
-        "description": task.description,
-        "template": task.template.source,
-        "slots": list(task.template.slots),
-        "languages": {
-            slot: {code: language.name for code, language in languages.items()}
-            for slot, languages in task.languages.items()
-        },
-        "sources": {code: language.name for code, language in task.sources.items()},
-        "labels": list(task.labels),
-        "answer": task.answer,
-        "options": dict(task.options),
-    }
 
 
 def _as_text(task: Task) -> Iterator[str]:

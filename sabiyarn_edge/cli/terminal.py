@@ -5,13 +5,22 @@ from __future__ import annotations
 import io
 import os
 import sys
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["PROGRAM", "discard_output", "one_line", "prepare_streams", "say", "warnings_as_lines"]
+__all__ = [
+    "PROGRAM",
+    "discard_output",
+    "one_line",
+    "prepare_streams",
+    "printable",
+    "say",
+    "warnings_as_lines",
+]
 
 PROGRAM = "sabiyarn-edge"
 
@@ -32,8 +41,26 @@ def say(message: str) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's text without line breaks."""
-    return " ".join(str(error).split())
+    """Return an error's text without line breaks and control characters: it may quote a file from anywhere."""
+    return printable(" ".join(str(error).split()))
+
+
+def printable(text: str) -> str:
+    """Write control and format characters out (\\x1b, \\u202e): a terminal would act on them. Line breaks stay.
+
+    A zero width joiner, which some scripts need between letters, is one of them; names and messages do without.
+    """
+    return "".join(
+        char if char == "\n" or not unicodedata.category(char).startswith("C") else _escaped(char)
+        for char in text
+    )
+
+
+def _escaped(char: str) -> str:
+    number = ord(char)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def discard_output() -> None:
@@ -61,11 +88,11 @@ def warnings_as_lines() -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, UserWarning):
-            say(f"warning: {' '.join(str(message).split())}")
+            say(f"warning: {printable(' '.join(str(message).split()))}")
         else:
             show(message, category, filename, lineno, file, line)
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("always", category=UserWarning, module=r"sabiyarn_edge\.")
+        warnings.filterwarnings("always", category=UserWarning)
         warnings.showwarning = show_line
         yield

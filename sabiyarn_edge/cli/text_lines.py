@@ -11,7 +11,7 @@ from typing import BinaryIO
 from ..errors import InvalidInputError
 from .generate import DEFAULT_MODEL
 
-__all__ = ["add_arguments", "decoded_lines", "lines_of", "opened"]
+__all__ = ["add_arguments", "decoded_lines", "opened"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,25 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def opened(name: str) -> BinaryIO:
     """Open the file, or standard input if it is called "-"."""
     if name == "-":
+        if sys.stdin is None:  # closed by the shell (<&-)
+            raise InvalidInputError("standard input is closed. Give a file, or texts through a pipe.")
         return sys.stdin.buffer
     try:
         return Path(name).open("rb")
     except OSError as error:
         raise InvalidInputError(f"cannot read {name}: {error.strerror or error}.") from error
-
-
-def lines_of(
-    file: BinaryIO, numbers: list[int], read: Callable[[int], object] = lambda nbytes: None
-) -> Iterator[str]:
-    """Yield the lines that are not empty, and append the number of each to `numbers`.
-
-    Args:
-        read: called with the bytes of each line.
-    """
-    for number, text in enumerate(decoded_lines(file, read), start=1):
-        if text:
-            numbers.append(number)
-            yield text
 
 
 def decoded_lines(file: BinaryIO, read: Callable[[int], object] = lambda nbytes: None) -> Iterator[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..system import telemetry
+from ..system.installation import install_command
 from .finding import Finding
 from .system import System
 
@@ -83,7 +84,7 @@ def examine_software(system: System) -> list[Finding]:
 
 
 def examine_telemetry() -> Finding:
-    """Check that onnxruntime does not report to its maker, neither from here nor from other programs of this user."""
+    """Check that onnxruntime does not report to its maker from here, and say if other programs of this user do."""
     state, file = telemetry.state(), telemetry.device_id_file()
     facts = {"state": state, "device_id_file": str(file) if file else None}
     if state == "on":
@@ -94,14 +95,9 @@ def examine_telemetry() -> Finding:
             f"Unset {telemetry.VARIABLE}, or set it to 1.",
             facts,
         )
-    if file is not None:
-        return Finding(
-            "telemetry",
-            "warning",
-            f"off here, but another program of this user has let onnxruntime report: it made a device id, {file}",
-            f"Set {telemetry.VARIABLE}=1 for all programs (in /etc/environment), and delete {file.parent}.",
-            facts,
-        )
+    if file is not None:  # not this package's doing, nor its reader's to mend
+        text = f"off here; another program of this user has let onnxruntime report, as its device id {file} tells"
+        return Finding("telemetry", "ok", text, facts=facts)
     return Finding("telemetry", "ok", "off", facts=facts)
 
 
@@ -202,7 +198,7 @@ def _judge_generation(outcome: _Outcome) -> Finding:
             "generation", "problem", f"generating from the bundled model {outcome.died}", remedy, facts
         )
     if outcome.done is None:
-        remedy = "Install the package again: pip install --force-reinstall sabiyarn-edge"
+        remedy = f"Install the package again: {install_command('', '--force-reinstall')}"
         return Finding(
             "generation", "problem", f"the bundled model does not run ({outcome.error})", remedy, facts
         )
@@ -223,9 +219,8 @@ def _label(name: str) -> str:
 
 def _remedy(name: str, outcome: _Outcome) -> str:
     if name == "core":
-        return (
-            "Install the package again for this Python: pip install --force-reinstall --no-deps sabiyarn-edge"
-        )
+        command = install_command("", "--force-reinstall", "--no-deps")
+        return f"Install the package again for this Python: {command}"
     if outcome.missing == name:
         return f"pip install {name}"
     return f"pip install --force-reinstall {name}"
@@ -235,13 +230,15 @@ def _remedy_of_death(name: str, outcome: _Outcome) -> str:
     if "SIGILL" in outcome.died:
         lacks = "This CPU lacks an instruction that it was compiled for."
         if name == "core":
-            return f"{lacks} Compile it here: pip install --force-reinstall --no-deps --no-binary :all: sabiyarn-edge"
+            return f"{lacks} Compile it here, from a checkout: pip install --force-reinstall --no-deps ."
         version = f"=={TESTED_ONNXRUNTIME}" if name == "onnxruntime" else ""
         another = "the version that is tested on such CPUs" if version else "another version"
         return f"{lacks} Try {another}: pip install {name}{version}"
     if "SIGKILL" in outcome.died:
         return "The system ended it, most likely for want of memory: end other programs, or add swap."
-    return f"Install it again: pip install --force-reinstall {'sabiyarn-edge' if name == 'core' else name}"
+    if name == "core":
+        return f"Install it again: {install_command('', '--force-reinstall')}"
+    return f"Install it again: pip install --force-reinstall {name}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -42,3 +42,4 @@ cdef extern from "core/decoding/decode_state.hpp" namespace "sabiyarn" nogil:
         void process(float* logits) except +
         void propose(float* logits) except +
         void commit() except +
+        cpp_bool no_token_left() noexcept

@@ -221,15 +221,17 @@ cdef class DecodeLoop:
             the choice of tokens with the state and the scores [rows, vocab_size] to change in place, and before the
             choice is committed with the state; None where there is nothing to do. after_choice returns extra stops,
             one bool per candidate.
+        no_token_left: makes the error for a row of which all tokens were removed; None: a NumericalError.
     """
 
     cdef DecodeState* decode
-    cdef object state, before_scores, after_scores, after_choice
+    cdef object state, before_scores, after_scores, after_choice, no_token_left
 
-    def __init__(self, state, *, before_scores=None, after_scores=None, after_choice=None):
+    def __init__(self, state, *, before_scores=None, after_scores=None, after_choice=None, no_token_left=None):
         self.decode = <DecodeState*>PyCapsule_GetPointer(state._capsule(), "sabiyarn_edge.DecodeState")
         self.state = state  # owns what `decode` points to
         self.before_scores, self.after_scores, self.after_choice = before_scores, after_scores, after_choice
+        self.no_token_left = no_token_left
 
     def select(self, size_t logits_address) -> bool:
         """Choose the next tokens; returns whether every row has ended.
@@ -239,6 +241,7 @@ cdef class DecodeLoop:
 
         Raises:
             NumericalError: a row's scores are NaN or leave no token to choose.
+            Exception: the latter, as no_token_left makes it.
         """
         self.choose(<float*>logits_address)
         return self.decode.finished()
@@ -255,6 +258,8 @@ cdef class DecodeLoop:
             with nogil:
                 self.decode.propose(logits)
         except ValueError as error:  # the core's std::invalid_argument names the row
+            if self.no_token_left is not None and self.decode.no_token_left():
+                raise self.no_token_left() from error
             raise NumericalError(
                 f"{error}. The model's weights may be damaged, or the options forbid every token."
             ) from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from ..model_folder.weights_file import WeightsHeader
 from ..options.checks import integer
 from ..planning.memory_plan import MAX_PREFILL_CHUNK, CallCosts, window_slack
 from ..system.cpus import usable_cpus
+from ..system.memory_errors import ran_out_of_memory
 from ..system.process_memory import return_free_memory
 from ._decode import GraphRunner
 from .operators import register_operators
@@ -20,6 +23,7 @@ from .operators import register_operators
 __all__ = ["Decoder"]
 
 _DIFFERENCES_NAMED = 5
+_FATAL = 4  # onnxruntime's severity, above errors
 
 _Tensor = tuple[str, tuple[int | None, ...]]
 """onnxruntime's name of a type, and sizes; None: any."""
@@ -39,6 +43,7 @@ class Decoder:
     Raises:
         ModelFolderError: a file is missing, damaged, or does not belong to the others.
         InvalidInputError: an argument is out of range.
+        MemoryError: there is no memory or no address space for it.
     """
 
     def __init__(
@@ -100,11 +105,6 @@ class Decoder:
             kv_dtype=self.config.kv_cache_dtype,
         )
 
-    @property
-    def providers(self) -> list[str]:
-        """onnxruntime's execution providers in use."""
-        return list(self._session.get_providers())
-
     def _open(self) -> Any:
         """The graph in an onnxruntime session, checked against the folder's other files."""
         self.config.read_graph(self.folder)  # raises if it is not what was exported
@@ -115,6 +115,12 @@ class Decoder:
             raise ModelFolderError(
                 f"{weights} belongs to another model: its hash is {header.weights_hash[:12]}..., and config.json "
                 f"says {self.config.weights_hash[:12]}.... Copy the whole model folder again."
+            )
+        size = weights.stat().st_size
+        if size != self.config.weights_bytes:
+            raise ModelFolderError(
+                f"{weights} has {size} bytes, and config.json says {self.config.weights_bytes}. Copy the whole model "
+                "folder again."
             )
         session = self._load(graph)
         self._check(session, graph)
@@ -130,16 +136,21 @@ class Decoder:
         options.inter_op_num_threads = 1
         # Every prompt length has shapes of its own: a memory plan kept for each would grow without bound.
         options.enable_mem_pattern = False
+        # What onnxruntime refuses becomes an error of ours, with its words; its log would say it once more.
+        options.log_severity_level = _FATAL
         for name, value in _spinning(self.low_power).items():
             options.add_session_config_entry(name, value)
         try:
-            return onnxruntime.InferenceSession(
-                str(graph),
-                options,
-                providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # it prints, and tries the same provider again
-            )
+            with _in_utf8(graph) as name:
+                return onnxruntime.InferenceSession(
+                    name,
+                    options,
+                    providers=["CPUExecutionProvider"],
+                    enable_fallback=0,  # it prints, and tries the same provider again
+                )
         except Exception as error:  # onnxruntime's exceptions share no base class but this
+            if ran_out_of_memory(error):
+                raise MemoryError(_first_line(error)) from error
             raise ModelFolderError(f"onnxruntime cannot load {graph}: {_first_line(error)}") from error
 
     def _check(self, session: Any, graph: Path) -> None:
@@ -236,11 +247,27 @@ def _spinning(low_power: bool) -> dict[str, str]:
     return {"session.force_spinning_stop": "1"}
 
 
+@contextmanager
+def _in_utf8(path: Path) -> Iterator[str]:
+    """A file's name as onnxruntime takes it: UTF-8 in every locale, or where it is none by its folder's handle."""
+    try:
+        yield os.fsencode(path).decode()
+        return
+    except UnicodeDecodeError:
+        pass
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
 def _shrinking_run_options() -> Any:
     """Options under which onnxruntime gives back, after the run, what its arena grew for it."""
     import onnxruntime
 
     options = onnxruntime.RunOptions()
+    options.log_severity_level = _FATAL
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, OutOfMemoryError
 from ..system.process_memory import return_free_memory
 from .decoder import Decoder
 from .prefix_cache import PrefixCache
@@ -52,13 +52,15 @@ class Engine:
     ) -> None:
         self._open_decoder, self._limit_bytes, self._max_rows = open_decoder, limit_bytes, max_rows
         self.prefix_cache = PrefixCache(prefix_cache_bytes)
+        self.reserved: dict[str, int] = {}
+        """Bytes of the limit that tables of callers take, by what they serve."""
         self._start(decoder)
         _ENGINES.add(self)
 
     def _start(self, decoder: Decoder) -> None:
         self.decoder = decoder
         self.rows = Rows(self.decoder.kv_cache, self.prefix_cache)
-        self._scheduler = Scheduler(self.decoder, self.rows, self._limit_bytes, self._max_rows)
+        self._scheduler = Scheduler(self.decoder, self.rows, self._limit_bytes, self._max_rows, self.reserved)
         self._wake = threading.Condition(threading.Lock())
         self._arrived: list[Sequence[Work]] = []
         self._calls: list[_Call] = []
@@ -181,6 +183,19 @@ class Engine:
             )
         return _Notified(self)
 
+    def _started_thread(self) -> threading.Thread:
+        thread = threading.Thread(target=self._work_on, name="sabiyarn_edge", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system gives none
+            self._arrived.clear()
+            self._calls.clear()
+            raise OutOfMemoryError(
+                f"the system gives this process no further thread ({error}): a thread needs up to 8 MiB of address "
+                "space for its stack. End other programs, or raise the limit (ulimit -v, ulimit -u)."
+            ) from error
+        return thread
+
     def _work_on(self) -> None:
         while True:
             with self._wake:
@@ -236,13 +251,14 @@ class _Notified:
 
     def __exit__(self, kind: object, *_: object) -> None:
         engine = self._engine
-        if kind is None:
-            if engine._thread is None:
-                engine._thread = threading.Thread(target=engine._work_on, name="sabiyarn_edge", daemon=True)
-                engine._thread.start()
-            engine._scheduler.called = True
-            engine._wake.notify()
-        engine._wake.release()
+        try:
+            if kind is None:
+                if engine._thread is None:
+                    engine._thread = engine._started_thread()
+                engine._scheduler.called = True
+                engine._wake.notify()
+        finally:
+            engine._wake.release()
 
 
 class _Call:

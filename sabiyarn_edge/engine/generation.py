@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,8 +55,8 @@ class GenerationRequest:
     mask: PromptMask | None = None
     lookup: Lookup | None = None
     reuse_prefix: bool = True
-    hooks: dict[str, Any] = field(default_factory=dict)
-    """The caller's functions, as DecodeLoop takes them."""
+    hooks: Callable[[], dict[str, Any]] = dict
+    """Makes what DecodeLoop takes besides: the caller's functions, and what holds the rows to a constraint."""
     needed_bytes: int = 0
 
 
@@ -109,7 +109,7 @@ class Generation(Work):
         """When it has ended: the tokens that its first row held."""
         self._listener = listener
         self._told = 0
-        self._loop: DecodeLoop | None = DecodeLoop(self.state, **request.hooks)
+        self._loop: DecodeLoop | None = DecodeLoop(self.state, **request.hooks())
         self._pending: list[list[int]] = []  # of each row: tokens to run before its next logits
         self._masks: list[PromptMask] = []  # of each row; empty without masks
         self._cuts: list[

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import _core
 from ..errors import ModelFolderError
+from ..system.memory_errors import ran_out_of_memory
 
 __all__ = ["DOMAIN", "LIBRARY", "register_operators"]
 
@@ -26,10 +27,13 @@ def register_operators(options: Any) -> None:
 
     Raises:
         ModelFolderError: the library is not there, or onnxruntime cannot load it.
+        MemoryError: there is no memory or no address space for it.
     """
     try:
         options.register_custom_ops_library(str(LIBRARY))
     except Exception as error:  # onnxruntime's exceptions share no base class but this
+        if ran_out_of_memory(error):
+            raise MemoryError(str(error)) from error
         raise ModelFolderError(
             f"onnxruntime cannot load the operators in {LIBRARY}: {error}. Install sabiyarn-edge again."
         ) from error

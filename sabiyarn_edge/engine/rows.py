@@ -68,6 +68,8 @@ class Rows:
         self._live: list[Row] = []
         self._free: list[int] = []
         self._room: tuple[int, int] | None = None
+        self.num_resets = 0
+        """How often all rows were lost."""
 
     @property
     def live(self) -> Sequence[Row]:
@@ -80,6 +82,8 @@ class Rows:
 
     def take(self) -> Row:
         """An empty row."""
+        if self.kv_cache.num_rows == 0:
+            self.reset()
         self.drop_idle()
         if not self._free:
             first = self.kv_cache.num_rows
@@ -160,6 +164,7 @@ class Rows:
         Args:
             keep: make the first one the idle row, for a text that begins alike.
         """
+        rows = [row for row in rows if self.has(row)]
         for row in rows:
             self._live.remove(row)
         kept = rows[0] if keep and rows and rows[0].reusable and rows[0].tokens else None
@@ -212,8 +217,13 @@ class Rows:
         self.prefix_cache.clear()
 
     def reset(self) -> None:
-        """The KV cache was emptied: there are no rows."""
+        """The KV cache was emptied: there are no rows. Who still has one has lost it."""
         self._live, self._free, self.idle = [], [], None
+        self.num_resets += 1
+
+    def has(self, row: Row) -> bool:
+        """Whether a row is in use and there; where memory runs out, the KV cache is emptied."""
+        return self.kv_cache.num_rows > 0 and row in self._live
 
     def _shared(self, row: Row, tokens: Sequence[int]) -> int:
         """How many leading tokens a row holds of `tokens` and can be cut to."""

@@ -7,12 +7,13 @@ steps. They are admitted first come, first served, as memory allows.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ..errors import ModelFolderError, OutOfMemoryError
-from ..planning.memory_plan import LOGITS_BYTES
+from ..planning.memory_plan import LOGITS_BYTES, MIB
+from ..system.memory_errors import ran_out_of_memory
 from ..system.process_memory import return_free_memory
 from .decoder import Decoder
 from .generation import Generation
@@ -36,15 +37,23 @@ class Scheduler:
         rows: of its KV cache.
         limit_bytes: most that the works at hand may need together; None: no limit.
         max_rows: most rows that they may have together; None: no limit.
+        reserved: bytes of the limit that are taken for other things, by what they serve; may grow.
     """
 
     def __init__(
-        self, decoder: Decoder, rows: Rows, limit_bytes: int | None = None, max_rows: int | None = None
+        self,
+        decoder: Decoder,
+        rows: Rows,
+        limit_bytes: int | None = None,
+        max_rows: int | None = None,
+        reserved: Mapping[str, int] | None = None,
     ) -> None:
         self._decoder, self._rows = decoder, rows
         self._limit_bytes, self._max_rows = limit_bytes, max_rows
+        self._seen_resets = 0
         self.called = False
         """Whether something waits for step() to return; set from other threads."""
+        self._reserved = reserved if reserved is not None else {}
         self._most_tokens = 0  # of a run since scratch memory was given back
         self.waiting: deque[Work] = deque()
         self.live: list[Work] = []
@@ -60,6 +69,7 @@ class Scheduler:
 
     def step(self) -> None:
         """Admit what fits, and run the graph once; more often, while each row just runs its next token."""
+        self._fail_those_without_rows()
         self._admit()
         self._drop_abandoned()
         steps = self._steady_steps()
@@ -89,9 +99,10 @@ class Scheduler:
             try:
                 if failed is not None:
                     raise failed
-                work.proceed()
+                if not work.done:
+                    work.proceed()
             except Exception as error:
-                work.fail(self._rows, _own(error))
+                self._fail([work], error)
 
     def _admit(self) -> None:
         self.waiting = deque(work for work in self.waiting if not work.ends_early(self._rows))
@@ -106,7 +117,7 @@ class Scheduler:
                     work.follow(self.live[:-1])
                 work.begin(self._decoder, self._rows)
             except Exception as error:
-                work.fail(self._rows, _own(error))
+                self._fail([work], error)
 
     def _has_rows(self, work: Work) -> bool:
         if self._max_rows is None or not self.live:
@@ -128,7 +139,8 @@ class Scheduler:
 
     def _room(self, limit_bytes: int) -> int:
         """What the live works leave of the limit."""
-        return limit_bytes - sum(work.needed_bytes for work in self.live) - self._rows.surplus_bytes
+        taken = sum(work.needed_bytes for work in self.live) + sum(self._reserved.values())
+        return limit_bytes - taken - self._rows.surplus_bytes
 
     def _drop_abandoned(self) -> None:
         for work in self.live:
@@ -146,14 +158,16 @@ class Scheduler:
         )
         planned = []
         for work in self.live:
+            if work.done:
+                continue
             try:
                 pieces = work.plan(budget)
             except Exception as error:
-                work.fail(self._rows, _own(error))
+                self._fail([work], error)
                 continue
             if pieces:
                 planned.append((work, pieces))
-        return planned, budget
+        return [(work, pieces) for work, pieces in planned if not work.done], budget
 
     def _run(self, planned: list[tuple[Work, Sequence[Piece]]], *, gives_back: bool) -> None:
         pieces = [piece for _, works_pieces in planned for piece in works_pieces]
@@ -177,9 +191,10 @@ class Scheduler:
         first = 0
         for work, works_pieces in planned:
             try:
-                work.advance(first, hidden)
+                if not work.done:
+                    work.advance(first, hidden)
             except Exception as error:
-                work.fail(self._rows, _own(error))
+                self._fail([work], error)
             first += sum(piece.num_logits for piece in works_pieces)
 
     def _attempt(self, works: Sequence[Work], run: Callable[[], None]) -> bool:
@@ -187,30 +202,48 @@ class Scheduler:
         try:
             run()
             return True
-        except (
-            RuntimeError
-        ) as refusal:  # onnxruntime's: an operator refuses the graph's attributes or weights
-            graph = self._decoder.folder / self._decoder.config.graph
-            message = f"onnxruntime cannot run {graph}: {refusal}. Copy the whole model folder again."
-            error: Exception = ModelFolderError(message)
-            error.__cause__ = refusal
-        except Exception as other:
-            error = other
-        if self._decoder.kv_cache.num_rows == 0:  # there was no memory for it, and it was emptied
-            self._rows.reset()
-            works = self.live
-            for work in works:
-                work.rows = []
-        for work in works:
-            work.fail(self._rows, _own(error))
+        except Exception as found:
+            error = found
+            if isinstance(found, RuntimeError) and not ran_out_of_memory(found):
+                # onnxruntime's: an operator refuses the graph's attributes or weights
+                graph = self._decoder.folder / self._decoder.config.graph
+                error = ModelFolderError(
+                    f"onnxruntime cannot run {graph}: {found}. Copy the whole model folder again."
+                )
+                error.__cause__ = found
+        self._fail(works, error)
         return False
 
+    def _fail(self, works: Sequence[Work], error: Exception) -> None:
+        """End works by an error, and with them those that it took the rows from."""
+        told = self._out_of_memory(works, error) if ran_out_of_memory(error) else error
+        if self._decoder.kv_cache.num_rows == 0:  # there was no memory for a larger KV cache: it was emptied
+            self._rows.reset()
+        for work in works:
+            work.fail(self._rows, told)
+        self._fail_those_without_rows()
 
-def _own(error: BaseException) -> BaseException:
-    """The error as the caller gets it."""
-    if isinstance(error, MemoryError):
-        return OutOfMemoryError(
-            "there is no memory for this call's keys, values or logits. Give fewer or shorter prompts at once, load "
-            "with a smaller max_length or kv_window, or end other programs."
+    def _fail_those_without_rows(self) -> None:
+        if self._rows.num_resets == self._seen_resets:
+            return
+        self._seen_resets = self._rows.num_resets
+        for work in self.live:
+            if not work.done and not all(map(self._rows.has, work.rows)):
+                work.fail(self._rows, self._out_of_memory([work], MemoryError()))
+
+    def _out_of_memory(self, works: Sequence[Work], error: Exception) -> OutOfMemoryError:
+        costs = self._decoder.costs
+        needed = sum(
+            work.needed_bytes
+            or costs.kv_bytes(work.positions, work.positions, work.num_rows) + costs.logits(work.num_rows)
+            for work in works
         )
-    return error
+        others = len(self.live) - len(works)
+        beside = f", beside {others} others that are being run" if others > 0 else ""
+        found = OutOfMemoryError(
+            f"there is no memory for {len(works)} prompts, whose keys, values and logits take up to "
+            f"{needed / MIB:.1f} MiB{beside}. Give fewer or shorter prompts at once, load with a smaller max_length or "
+            "kv_window, or end other programs."
+        )
+        found.__cause__ = error
+        return found

@@ -15,6 +15,7 @@ set of weights, so a file is refused by every other model, another quantization 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from ..errors import InvalidInputError, SessionFileError
 from ..model_folder.config import ModelConfig
 from ..system.atomic_write import atomic_file
+from ..system.regular_file import check_regular_file
 from .decoder import Decoder
 from .rows import Rows
 
@@ -59,9 +61,11 @@ class SessionHeader:
     head_dim: int
     num_tokens: int
     num_cached: int
+    attachment: str = ""
+    """A text that the caller keeps beside."""
 
     @classmethod
-    def of(cls, config: ModelConfig, num_tokens: int, num_cached: int) -> SessionHeader:
+    def of(cls, config: ModelConfig, num_tokens: int, num_cached: int, attachment: str = "") -> SessionHeader:
         """The header of a text of so many tokens for this model."""
         shape = config.gptjx
         return cls(
@@ -74,6 +78,7 @@ class SessionHeader:
             head_dim=shape.head_dim,
             num_tokens=num_tokens,
             num_cached=num_cached,
+            attachment=attachment,
         )
 
     @property
@@ -101,6 +106,7 @@ def save_session(
     tokens: Sequence[int],
     cached: Sequence[int],
     key_values: NDArray[Any] | None,
+    attachment: str = "",
 ) -> None:
     """Write a text; an older file at `path` is replaced when the new one is whole.
 
@@ -109,6 +115,7 @@ def save_session(
         tokens: the text's, at least one.
         cached: those whose keys and values are given.
         key_values: [n_layer, 2, n_heads, len(cached), head_dim]; None: none are saved.
+        attachment: a text of the caller's.
 
     Raises:
         InvalidInputError: the text is empty.
@@ -122,7 +129,8 @@ def save_session(
     try:
         with atomic_file(path, mode=0o600) as file:
             digest = hashlib.sha256()
-            for part in _parts(config, tokens, cached if key_values is not None else (), key_values):
+            kept = cached if key_values is not None else ()
+            for part in _parts(config, tokens, kept, key_values, attachment):
                 digest.update(part)
                 file.write(part)
             file.write(digest.digest())
@@ -132,11 +140,18 @@ def save_session(
         ) from error
 
 
-def load_session(path: str | Path, decoder: Decoder, rows: Rows) -> tuple[list[int], list[int]]:
-    """Put a file's keys and values into a row, for the next prompt that begins with its tokens.
+@dataclass(frozen=True)
+class LoadedSession:
+    """What a file held, but for keys and values."""
 
-    Returns:
-        The text's tokens, and those that are held.
+    tokens: list[int]
+    cached: list[int]
+    """The tokens whose keys and values a row holds now."""
+    attachment: str
+
+
+def load_session(path: str | Path, decoder: Decoder, rows: Rows) -> LoadedSession:
+    """Put a file's keys and values into a row, for the next prompt that begins with its tokens.
 
     Raises:
         SessionFileError: the file is missing, damaged, of another model or of a newer version; nothing has changed.
@@ -144,8 +159,10 @@ def load_session(path: str | Path, decoder: Decoder, rows: Rows) -> tuple[list[i
     """
     path = Path(path)
     try:
-        content = np.memmap(path, np.uint8, "r") if path.stat().st_size > 0 else np.empty(0, np.uint8)
+        content = np.memmap(path, np.uint8, "r") if check_regular_file(path) > 0 else np.empty(0, np.uint8)
     except OSError as error:
+        if error.errno == errno.ENOMEM:  # no address space to map it
+            raise MemoryError(str(error)) from error
         raise SessionFileError(f"cannot read {path}: {error.strerror or error}.") from error
     header, start = _read_header(content, path)
     header = _check_model(header, decoder.config, path)
@@ -155,24 +172,41 @@ def load_session(path: str | Path, decoder: Decoder, rows: Rows) -> tuple[list[i
             f"{path} holds keys and values of {header.num_cached} tokens, but kv_window is {decoder.window}. Load the "
             "model with a larger kv_window."
         )
-    text_end = start + 4 * header.num_tokens
-    end = text_end + 4 * header.num_cached
-    tokens, cached = (content[a:b].view("<i4").tolist() for a, b in ((start, text_end), (text_end, end)))
+    end = start + 4 * (header.num_tokens + header.num_cached)
+    ids = content[start:end].view("<i4")
+    vocab_size = decoder.config.gptjx.vocab_size
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        outside = ids[(ids < 0) | (ids >= vocab_size)][0]
+        _refuse_damaged(
+            path, f"it holds the token id {outside}, and ids of this model are 0 to {vocab_size - 1}"
+        )
+    tokens, cached = ids[: header.num_tokens].tolist(), ids[header.num_tokens :].tolist()
     key_values = content[end:-_DIGEST_BYTES].view(_little_endian(header.kv_cache_dtype))
     if cached:
-        rows.reserve(len(cached))
-        row = rows.take()
-        decoder.kv_cache.write(row.index, key_values.reshape(header.key_values_shape))
-        row.tokens = [int(token) for token in cached]
+        row = None
+        try:
+            rows.reserve(len(cached))
+            row = rows.take()
+            decoder.kv_cache.write(row.index, key_values.reshape(header.key_values_shape))
+        except MemoryError:
+            if decoder.kv_cache.num_rows == 0:  # it was emptied for want of memory
+                rows.reset()
+            rows.end([row] if row else [], keep=False)
+            raise
+        row.tokens = list(cached)
         rows.end([row], keep=True)
-    return [int(token) for token in tokens], [int(token) for token in cached]
+    return LoadedSession(tokens, cached, header.attachment)
 
 
 def _parts(
-    config: ModelConfig, tokens: Sequence[int], cached: Sequence[int], key_values: NDArray[Any] | None
+    config: ModelConfig,
+    tokens: Sequence[int],
+    cached: Sequence[int],
+    key_values: NDArray[Any] | None,
+    attachment: str,
 ) -> Iterator[bytes]:
     """The file's content but for the digest, one layer's keys or values at a time."""
-    header = SessionHeader.of(config, len(tokens), len(cached))
+    header = SessionHeader.of(config, len(tokens), len(cached), attachment)
     yield header.to_bytes()
     yield np.asarray(tokens, "<i4").tobytes()
     yield np.asarray(cached, "<i4").tobytes()
@@ -205,8 +239,9 @@ def _read_header(content: NDArray[np.uint8], path: Path) -> tuple[SessionHeader,
             "sabiyarn_edge."
         )
     try:
+        names = [field.name for field in dataclasses.fields(SessionHeader)]
         header = SessionHeader(
-            **{field.name: fields[field.name] for field in dataclasses.fields(SessionHeader)}
+            **{name: fields[name] for name in names if name != "attachment" or name in fields}
         )
     except KeyError as error:
         _refuse_damaged(path, f"its header lacks {error}")
@@ -227,7 +262,9 @@ def _check_model(header: SessionHeader, config: ModelConfig, path: Path) -> Sess
         count = getattr(header, name)
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
             _refuse_damaged(path, f"{name} is {count!r}")
-    own = SessionHeader.of(config, header.num_tokens, header.num_cached)
+    if not isinstance(header.attachment, str):
+        _refuse_damaged(path, f"attachment is {header.attachment!r}")
+    own = SessionHeader.of(config, header.num_tokens, header.num_cached, header.attachment)
     if header.weights_hash != own.weights_hash:
         raise SessionFileError(
             f"{path} was saved with another model: its weights have the hash {str(header.weights_hash)[:12]}..., and "

@@ -1,6 +1,6 @@
 """From a torch checkpoint to a model folder that runs on devices.
 
-Needs torch and onnx: `pip install "sabiyarn-edge[export]"`. The device never imports this package.
+Needs torch and onnx: the extra `export`. The device never imports this package.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from ..errors import ExportError, InvalidInputError
 from ..model_folder.config import GPTJXConfig
 from .block_quantization import BLOCK_SIZES, BlockLayout, block_size_for
 
-__all__ = ["BlockPlan", "matrix_names"]
+__all__ = ["BlockPlan", "matrix_names", "stored_name"]
 
 TABLE = "wte"
 """The embedding, which is lm_head too."""
@@ -43,31 +43,46 @@ class BlockPlan:
                     f"keep_int8 names {rule!r}, which no matrix is called. Give lm_head, first, last, or a part "
                     f"of a name: {', '.join(sorted({_kind(name) for name in names}))}, h.0 to h.{config.n_layer - 1}."
                 )
-        width, usual = config.n_embd, block_size_for(config.n_embd)  # every other width is a multiple of it
-        if usual is None:
-            raise ExportError(
-                f"n_embd is {width}, but {self.name} stores weights in blocks of {BLOCK_SIZES[-1]} or more, "
-                "which must divide it. Export with --dtype keep, float32, float16 or bfloat16."
-            )
-        if self.block_size is not None and width % self.block_size:
-            raise ExportError(
-                f"n_embd is {width}, which is not a multiple of the {self.block_size} weights of a block. Give "
-                f"--block-size {usual}, or leave it out."
-            )
+        widths = {"n_embd": config.n_embd}  # every other width of a dense model is a multiple of it
+        if config.use_moe:
+            widths["moe_dim"] = config.mlp_width
+        for name, width in widths.items():
+            usual = block_size_for(width)
+            if usual is None:
+                raise ExportError(
+                    f"{name} is {width}, but {self.name} stores weights in blocks of {BLOCK_SIZES[-1]} or more, "
+                    "which must divide it. Export with --dtype keep, float32, float16 or bfloat16."
+                )
+            if self.block_size is not None and width % self.block_size:
+                raise ExportError(
+                    f"{name} is {width}, which is not a multiple of the {self.block_size} weights of a block. Give "
+                    f"--block-size {usual}, or leave it out."
+                )
 
     def layout(self, name: str, width: int, config: GPTJXConfig) -> BlockLayout:
         """Of the matrix called `name`, whose rows have `width` weights."""
         size = self.block_size or block_size_for(width)
         assert size is not None  # check() has seen to it
-        kept = any(_matches(rule, name, config) for rule in self.keep_int8)
+        kept = any(_matches(rule, stored_name(name), config) for rule in self.keep_int8)
         return BlockLayout(8 if kept else self.bits, size)
 
 
 def matrix_names(config: GPTJXConfig) -> list[str]:
     """Every matrix of the model."""
-    linear = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-    blocks = [f"transformer.h.{i}.{part}.weight" for i in range(config.n_layer) for part in linear]
+    blocks = []
+    for i in range(config.n_layer):
+        experts = range(config.experts_of(i))
+        mlp = [f"{bank}_bank.{expert}" for bank in ("fc", "proj") for expert in experts]
+        dense = [] if mlp else ["c_fc.weight", "c_proj.weight"]
+        parts = ["attn.c_attn.weight", "attn.c_proj.weight", *(f"mlp.{name}" for name in (*mlp, *dense))]
+        blocks += [f"transformer.h.{i}.{part}" for part in parts]
     return ["transformer.wte.weight", "transformer.wpe.weight", *blocks]
+
+
+def stored_name(matrix: str) -> str:
+    """The tensor that a matrix is stored in: the whole bank of an expert's matrix, or its own."""
+    bank = matrix.rpartition(".")[0]
+    return bank if bank.endswith("_bank") else matrix
 
 
 def _matches(rule: str, name: str, config: GPTJXConfig) -> bool:

@@ -20,6 +20,10 @@ csrc/operators/attention_operator.hpp says what the segments' numbers mean. Per 
     Linear                   h = gelu(c_fc(ln_2(x)))
     Linear                   x = x + c_proj(h)
 
+In a mixture of experts, one operator takes the place of the last two:
+
+    RoutedMlp                x = x + the chosen experts of ln_2(x)
+
 Every matrix, and the table of the embedding and the head, is stored as tiles of eight outputs.
 """
 
@@ -35,6 +39,7 @@ from .graph_builder import GraphBuilder
 from .kv_scales import KvScales
 from .norms import Norm
 from .tensors import Array, Tensor
+from .tiles import tiled_floats, tiled_floats_shape
 from .weight_format import Matrix, WeightFormat
 
 __all__ = ["DecoderGraph", "Parameters", "build_decoder"]
@@ -65,6 +70,12 @@ class Parameters:
 
     def vector(self, name: str) -> Tensor:
         return Tensor(name, "float32", self._shapes[name], lambda: self._read(name))
+
+    def gate(self, name: str) -> Tensor:
+        """A router's scores are float32 products whatever the weights are: [experts, width] as tiles."""
+        experts, width = self._shapes[name]
+        shape = tiled_floats_shape(experts, width, 4)
+        return Tensor(name, "uint8", shape, lambda: tiled_floats(self._read(name)))
 
     def optional_vector(self, name: str) -> Tensor | None:
         return self.vector(name) if name in self._shapes else None
@@ -101,6 +112,16 @@ class DecoderGraph:
     kv_scales: Sequence[KvScales] = ()
 
     def build(self) -> GraphBuilder:
+        x, table = self._blocks()
+        final = self._norm("transformer.ln_f").apply(self.graph, x, HIDDEN_STATES)
+        self.weight_format.tied_head(self.graph, final, table, "logits")
+        self.graph.output("logits", "float32", ["n", self.config.vocab_size])
+        # A value that every step computes anyway: it costs nothing where it is not asked for.
+        self.graph.output(HIDDEN_STATES, "float32", ["n", self.config.n_embd])
+        return self.graph
+
+    def _blocks(self) -> tuple[str, Matrix]:
+        """Begin the graph: from its inputs to what the last block gives, and the table of tokens."""
         self.graph = GraphBuilder()
         self._declare_inputs()
         table = self.parameters.matrix("transformer.wte.weight")
@@ -110,12 +131,7 @@ class DecoderGraph:
         x = self.graph.node("Add", [token, position], "embedded")
         for i in range(self.config.n_layer):
             x = self._block(i, x)
-        final = self._norm("transformer.ln_f").apply(self.graph, x, HIDDEN_STATES)
-        self.weight_format.tied_head(self.graph, final, table, "logits")
-        self.graph.output("logits", "float32", ["n", self.config.vocab_size])
-        # A value that every step computes anyway: it costs nothing where it is not asked for.
-        self.graph.output(HIDDEN_STATES, "float32", ["n", self.config.n_embd])
-        return self.graph
+        return x, table
 
     def _declare_inputs(self) -> None:
         graph = self.graph
@@ -146,7 +162,20 @@ class DecoderGraph:
             )
         r = self.weight_format.residual_norm(graph, x, ln_1, self._norm(f"{block}.j"), f"h.{i}.x_and_j")
         x = self._linear(f"{block}.attn.c_proj", attended, residual=r)
-        h = self._linear(f"{block}.mlp.c_fc", x, norm=self._norm(f"{block}.ln_2"), gelu=True)
+        ln_2, experts = self._norm(f"{block}.ln_2"), range(self.config.experts_of(i))
+        if experts:
+            return self.weight_format.routed_mlp(
+                graph,
+                x,
+                self.parameters.gate(f"{block}.mlp.gate.weight"),
+                [self.parameters.matrix(f"{block}.mlp.fc_bank.{expert}") for expert in experts],
+                [self.parameters.matrix(f"{block}.mlp.proj_bank.{expert}") for expert in experts],
+                f"h.{i}.mlp",
+                chosen=self.config.num_experts_per_tok,
+                norm=ln_2,
+                residual=x,
+            )
+        h = self._linear(f"{block}.mlp.c_fc", x, norm=ln_2, gelu=True)
         return self._linear(f"{block}.mlp.c_proj", h, residual=x)
 
     def _linear(

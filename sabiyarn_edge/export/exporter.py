@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..model_folder.config import FORMAT_VERSION, GPTJXConfig, ModelConfig
-from ..modeling.hub import expanded
+from ..modeling.hub import expanded, locate_tokenizer
 from ..tasks.task_file import TaskFile
 from .accuracy import weight_errors
 from .decoder_graph import build_decoder
@@ -54,9 +54,11 @@ def export_model(
     calibration: str | Path | None = None,
     kv_cache_dtype: str = "float16",
     max_length: int | None = None,
+    experts: str | None = None,
     evaluate: str | Path | None = None,
     portable: bool = False,
     tasks: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     force: bool = False,
     verify: bool = True,
     progress: bool = True,
@@ -86,12 +88,17 @@ def export_model(
             float16's, at a small loss; each channel has a scale).
         max_length: cuts the position table to so many rows, for devices that never need block_size of them;
             prompt and output together cannot be longer. None: all.
+        experts: the experts of a mixture that stay, "LAYER:EXPERT,EXPERT;*:EXPERT,..." with * for every layer that is
+            not named, or the path of a JSON file {"LAYER": [EXPERT, ...]}. The others are removed, with the router's
+            rows for them. None: all stay.
         evaluate: a UTF-8 text on which the export is compared with the checkpoint in float32 (ExportReport.accuracy).
             None: 512 tokens that the model writes itself, unless verify is false.
         portable: write OUT/portable too, for other runtimes: the model in standard ONNX operators (opset 17), with
             weights of its own (float16 if these are, else the checkpoint's in float32) and a README.
         tasks: a file in the form of tasks.json, which says what the model can be asked and how. None: the checkpoint's
             own tasks.json, or SabiYarn's tasks as far as the vocabulary has their tags.
+        tokenizer: folder or hub id of the model whose tokenizer the checkpoint uses: its tokenizer, the names of its
+            special tokens and its chat template come along. None: the checkpoint has its own.
         force: replace OUT if it is an earlier export.
         verify: compare the graph with the torch model of the same (rounded) weights, and fail if it differs by
             more than rounding inside the products.
@@ -125,7 +132,8 @@ def export_model(
     check_target(out, local if local.is_dir() else None, force=force)
     stages = Progress(show=progress)
     with stages.stage("reading checkpoint", 1) as advance:
-        checkpoint = Checkpoint.load(source, max_length)
+        texts = None if tokenizer is None else locate_tokenizer(tokenizer)
+        checkpoint = Checkpoint.load(source, max_length, experts, texts)
         advance(1)
     config, folder = checkpoint.config, checkpoint.folder
     source_block_size, parameters = checkpoint.model.config.block_size, checkpoint.count_parameters()
@@ -152,10 +160,10 @@ def export_model(
     check_space(out, weight_bytes + portable_bytes + ROOM_FOR_SMALL_FILES)
 
     with target_folder(out) as partial:
-        notes = copy_tokenizer(folder, partial, config.vocab_size)
-        copy_chat_template(folder, partial)
-        notes += write_generation_config(folder, partial, config.vocab_size)
-        notes += write_tasks(folder, partial, tasks)
+        notes = copy_tokenizer(texts or folder, partial, config.vocab_size)
+        copy_chat_template(texts or folder, partial)
+        notes += write_generation_config(folder, partial, config.vocab_size, texts)
+        notes += write_tasks(folder, partial, tasks, texts)
         notes += calibrated.notes(weight_options, config)
         model_config = _write_model(graph, partial, config, dtype, kv_cache_dtype, stages)
         model_config.save(partial)

@@ -13,7 +13,7 @@ from .weight_formats import WeightOptions, check_weight_options
 __all__ = ["check_options", "check_space", "exported_config"]
 
 HEAD_DIM_STEP = 8
-"""Floats of a vector: our CachedAttention reads keys and values eight at a time."""
+"""Floats of a vector: our operators read keys, values and weights eight at a time."""
 
 MIB = 1024 * 1024
 
@@ -53,6 +53,11 @@ def exported_config(config: GPTJXConfig, max_length: int | None) -> GPTJXConfig:
             f"this checkpoint's heads are {config.head_dim} wide (n_embd {config.n_embd} / n_heads "
             f"{config.n_heads}), and the operator CachedAttention needs a multiple of "
             f"{HEAD_DIM_STEP}. It can be run with sabiyarn_edge.modeling, but not exported."
+        )
+    if config.mlp_width % HEAD_DIM_STEP:
+        raise ExportError(
+            f"moe_dim is {config.mlp_width}, and the operator RoutedMlp needs a multiple of {HEAD_DIM_STEP}. The "
+            "checkpoint can be run with sabiyarn_edge.modeling, but not exported."
         )
     return config if max_length is None else dataclasses.replace(config, block_size=max_length)
 

@@ -79,8 +79,60 @@ class _PortableGraph:
         a = self._norm(f"{block}.ln_1", x)
         x = graph.node("Add", [x, self._attention(i, a, mask)], f"{block}.x_and_attn")
         x = graph.node("Add", [x, self._norm(f"{block}.j", a)], f"{block}.x_and_j")
-        h = self._gelu(self._linear(f"{block}.mlp.c_fc", self._norm(f"{block}.ln_2", x)))
+        b = self._norm(f"{block}.ln_2", x)
+        if self.config.use_moe:
+            return graph.node("Add", [x, self._experts(i, b)], f"{block}.x")
+        h = self._gelu(self._linear(f"{block}.mlp.c_fc", b))
         return graph.node("Add", [x, self._linear(f"{block}.mlp.c_proj", h)], f"{block}.x")
+
+    def _experts(self, i: int, b: str) -> str:
+        """Each expert computes the tokens that are routed to it, no others: [batch, sequence, n_embd].
+
+        TopK gives of equal scores the lower index first, as GPTJX does.
+        """
+        graph, name, count = self.graph, f"h.{i}.mlp", self.config.experts_of(i)
+        tokens = graph.node(
+            "Reshape", [b, graph.integers("rows", [-1, self.config.n_embd])], f"{name}.tokens"
+        )
+        # float32 whatever the matrices are: a rounded score may send a token elsewhere.
+        gate = self._stored(f"transformer.{name}.gate.weight", transposed=True, dtype="float32")
+        scores = graph.node("MatMul", [tokens, gate], f"{name}.scores")
+        chosen = [f"{name}.best_scores", f"{name}.best"]
+        k = graph.integers("experts_per_token", [self.config.num_experts_per_tok])
+        graph.node("TopK", [scores, k], f"{name}.choice", outputs=chosen, axis=-1)
+        weights = graph.node("Softmax", chosen[:1], f"{name}.best_weights", axis=-1)
+        weights = graph.node(
+            "ScatterElements", [self._zeros_like(scores), chosen[1], weights], f"{name}.weights", axis=-1
+        )
+        out = self._zeros_like(tokens)
+        for expert in range(count):
+            out = self._expert(name, expert, tokens, weights, out)
+        return graph.node("Reshape", [out, graph.node("Shape", [b], f"{name}.shape")], name)
+
+    def _expert(self, name: str, expert: int, tokens: str, weights: str, out: str) -> str:
+        """Add to `out` what one expert makes of the tokens in whose row of `weights` it is not 0."""
+        graph, part = self.graph, f"{name}.{expert}"
+        column = graph.node("Gather", [weights, self._index(expert)], f"{part}.weights", axis=1)  # [tokens]
+        nonzero = graph.node("NonZero", [column], f"{part}.nonzero")
+        which = graph.node("Transpose", [nonzero], f"{part}.which", perm=[1, 0])  # [n, 1]
+        rows = graph.node("GatherND", [tokens, which], f"{part}.tokens")  # [n, n_embd]
+        fc, proj = (
+            self._matrix(f"transformer.{name}.{bank}_bank.{expert}", transposed=True)
+            for bank in ("fc", "proj")
+        )
+        h = self._gelu(graph.node("MatMul", [rows, fc], f"{part}.fc"))
+        y = graph.node("MatMul", [h, proj], f"{part}.proj")
+        kept = graph.node("GatherND", [column, which], f"{part}.weights_of_its_own")
+        kept = graph.node("Unsqueeze", [kept, graph.integers("last_axis", [1])], f"{part}.weights_column")
+        y = graph.node("Mul", [y, kept], f"{part}.weighted")
+        return graph.node("ScatterND", [out, which, y], f"{part}.sum", reduction="add")
+
+    def _zeros_like(self, value: str) -> str:
+        shape = self.graph.node("Shape", [value], f"{value}.shape")
+        return self.graph.node("ConstantOfShape", [shape], f"{value}.zeros")  # float32, its default
+
+    def _index(self, number: int) -> str:
+        return self.graph.tensor(Tensor(f"index_{number}", "int64", (), lambda: np.array(number, np.int64)))
 
     def _attention(self, i: int, a: str, mask: str) -> str:
         """c_proj(softmax(q k^T / sqrt(head_dim) + mask) v): [batch, sequence, n_embd]."""
@@ -160,8 +212,8 @@ class _PortableGraph:
         stored = self._stored(name, transposed=transposed)
         return stored if self.dtype == "float32" else self.graph.cast(stored, "float32", f"{stored}.float32")
 
-    def _stored(self, name: str, *, transposed: bool) -> str:
-        matrix, dtype = self.parameters.matrix(name), self.dtype
+    def _stored(self, name: str, *, transposed: bool, dtype: str = "") -> str:
+        matrix, dtype = self.parameters.matrix(name), dtype or self.dtype
 
         def load() -> Array:
             values = matrix.load()

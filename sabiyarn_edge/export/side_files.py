@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, ModelFolderError
+from ..chat.template import SPECIAL_TOKENS_FILE, TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
+from ..errors import CheckpointError, InvalidInputError, ModelFolderError
+from ..model_folder.config import read_json_object
 from ..modeling.checkpoint import is_token_id
 from ..options.generation_config import GENERATION_CONFIG_FILE
 from ..tasks.family import family_tasks
@@ -20,8 +22,8 @@ __all__ = ["copy_chat_template", "copy_tokenizer", "write_generation_config", "w
 
 SPECIAL_TOKENS = ("bos", "eos", "pad")
 
-CHAT_TEMPLATE_FILES = ("chat_template.jinja", "tokenizer_config.json")
-"""Where a chat template may stand; the second also names the special tokens that it writes."""
+END_TOKENS = ("|end_of_text|", "</s>", "<|endoftext|>")
+"""How SabiYarn's vocabularies call the end token, the first that there is; asked when no file names one."""
 
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _SLOW_TOKENIZER = (*_SENTENCEPIECE, "vocab.json", "vocab.txt", "tokenizer_config.json")
@@ -49,7 +51,10 @@ def copy_tokenizer(source: Path, out: Path, vocab_size: int) -> list[str]:
     without = "The exported model takes and gives token ids only"
     found = [name for name in _SLOW_TOKENIZER if (source / name).is_file()]
     if not found:
-        return [f"{source} has no {TOKENIZER_FILE}. {without}, until you copy one into its folder."]
+        return [
+            f"{source} has no {TOKENIZER_FILE}. {without}, until you copy one into its folder. If the checkpoint uses "
+            "that of another model, export with --tokenizer ID|FOLDER."
+        ]
     return [
         f"{source} has {', '.join(found)} but no {TOKENIZER_FILE}, the one form that is read here. "
         f"{without}. To make one, run in Python: "
@@ -58,17 +63,22 @@ def copy_tokenizer(source: Path, out: Path, vocab_size: int) -> list[str]:
 
 
 def copy_chat_template(source: Path, out: Path) -> None:
-    """Copy the files of the chat template as they are, where there are any."""
-    for name in CHAT_TEMPLATE_FILES:
+    """Copy the checkpoint's chat template as it is, with the files that name the special tokens it uses."""
+    for name in (TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE):
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
 
 
-def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[str]:
+def write_generation_config(
+    source: Path, out: Path, vocab_size: int, tokenizer: Path | None = None
+) -> list[str]:
     """Write generation_config.json: the checkpoint's own, completed with the special token ids it leaves out.
 
     Ids are looked for in generation_config.json, then config.json, then, by the names of the tokens, in the
-    tokenizer's files.
+    tokenizer's files; an end token, in the end, by its usual names in the vocabulary.
+
+    Args:
+        tokenizer: folder of the tokenizer, if it is another one than `source`: its configs are asked too.
 
     Returns:
         What the user should know: files that could not be read, ids outside the vocabulary.
@@ -76,11 +86,13 @@ def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[st
     notes: list[str] = []
     own = _read_object(source / GENERATION_CONFIG_FILE, notes)
     config = _read_object(source / "config.json", notes)
-    named = _named_token_ids(source, notes)
+    others = [] if tokenizer is None else [GENERATION_CONFIG_FILE, "config.json"]
+    lent = [_read_object((tokenizer or source) / name, notes) for name in others]
+    named = _named_token_ids(tokenizer or source, notes)
     values = {key: value for key, value in own.items() if key != "transformers_version"}
     for token in SPECIAL_TOKENS:
         key = f"{token}_token_id"
-        candidates = [found.get(key) for found in (own, config, named)]
+        candidates = [found.get(key) for found in (own, config, *lent, named)]
         many = token == "eos"  # a model may have several end tokens, but only one of the others
         known = [value for value in candidates if is_token_id(value, vocab_size, many=many)]
         wrong = [value for value in candidates if value is not None and value not in known]
@@ -100,7 +112,7 @@ def write_generation_config(source: Path, out: Path, vocab_size: int) -> list[st
     return notes
 
 
-def write_tasks(source: Path, out: Path, given: Path | None) -> list[str]:
+def write_tasks(source: Path, out: Path, given: Path | None, tokenizer: Path | None = None) -> list[str]:
     """Write tasks.json: the file that was given, the checkpoint's own, or the family's tasks whose tags there are.
 
     Returns:
@@ -115,8 +127,8 @@ def write_tasks(source: Path, out: Path, given: Path | None) -> list[str]:
         TaskFile.read(path)
         shutil.copyfile(path, out / TASKS_FILE)
         return []
-    tokenizer = _read_tokenizer(source)
-    values = family_tasks(lambda token: tokenizer is not None and tokenizer.token_to_id(token) is not None)
+    read = _read_tokenizer(tokenizer or source)
+    values = family_tasks(lambda token: read is not None and read.token_to_id(token) is not None)
     if values is None:
         return []
     (out / TASKS_FILE).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -127,10 +139,14 @@ def write_tasks(source: Path, out: Path, given: Path | None) -> list[str]:
 
 
 def _named_token_ids(source: Path, notes: list[str]) -> dict[str, int]:
-    """Ids of the special tokens that tokenizer_config.json or special_tokens_map.json name."""
+    """Ids of the special tokens that tokenizer_config.json or special_tokens_map.json name, or else END_TOKENS."""
     tokenizer = _read_tokenizer(source)
     found: dict[str, int] = {}
-    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+    for end in reversed(END_TOKENS):
+        number = tokenizer.token_to_id(end) if tokenizer else None
+        if number is not None:
+            found["eos_token_id"] = number
+    for file in (SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE):
         values = _read_object(source / file, notes)
         for token in SPECIAL_TOKENS:
             content = values.get(f"{token}_token")
@@ -157,8 +173,7 @@ def _read_object(path: Path, notes: list[str]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        notes.append(f"{path} could not be read ({error}) and was left out.")
+        return read_json_object(path)
+    except InvalidInputError as error:
+        notes.append(f"{error} It was left out.")
         return {}
-    return values if isinstance(values, dict) else {}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..model_folder.config import GPTJXConfig, ModelConfig
+from ..modeling.tensor_files import first_ten
 from .accuracy import Accuracy, measure_accuracy
-from .calibration import LINEAR, calibrate
+from .calibration import calibrate
 from .kv_scales import KvScales, calibration_pieces, measure_scales
 from .progress import Progress
 from .quantized_weights import QuantizedWeights
@@ -20,10 +21,16 @@ from .weight_formats import WeightOptions
 __all__ = ["Calibration", "run_calibration", "run_evaluation"]
 
 CALIBRATION_TOKENS = 16384
-"""Of a text that was given, the most that GPTQ looks at: a minute for SabiYarn-125M on two cores."""
+"""The most that GPTQ looks at: a minute for SabiYarn-125M on two cores. Of a mixture as many for each expert, if tokens
+are spread evenly."""
+
+TABLES = ("wte", "wpe")
+"""Matrices outside the blocks."""
 
 OWN_TEXT = "the model's own text"
 OWN_CALIBRATION = OwnText(rows=32, length=128, seed=1)
+OWN_CALIBRATION_OF_EXPERTS = OwnText(rows=32, length=512, seed=1)
+"""Of a mixture: each expert sees a part of it."""
 OWN_EVALUATION = OwnText(rows=8, length=64, seed=2)
 
 
@@ -36,16 +43,27 @@ class Calibration:
     text: str | None = None
     """The file, or how else the text came about."""
     tokens: int = 0
+    too_few: dict[str, int] = field(default_factory=dict)
+    """Matrices that were rounded to nearest, since they saw so few tokens."""
 
     def notes(self, weight_options: WeightOptions, config: GPTJXConfig) -> list[str]:
         """What the user should know of the text."""
-        widest = 4 * config.n_embd  # inputs of mlp.c_proj: fewer tokens cannot tell how they go together
-        if not weight_options.calibrated or self.text in (None, OWN_TEXT) or self.tokens >= widest:
-            return []
-        return [
-            f"{self.text} has {self.tokens} tokens, too few for gptq: give some thousands (at least {widest}), or "
-            "leave --calibration out for a text that the model writes."
-        ]
+        widest = max(
+            config.mlp_width, config.n_embd
+        )  # inputs of mlp.c_proj: fewer tokens cannot tell how they go together
+        found = []
+        if weight_options.calibrated and self.text not in (None, OWN_TEXT) and self.tokens < widest:
+            found.append(
+                f"{self.text} has {self.tokens} tokens, too few for gptq: give some thousands (at least {widest}), or "
+                "leave --calibration out for a text that the model writes."
+            )
+        if self.too_few:
+            listed = ", ".join(first_ten([f"{name} ({tokens})" for name, tokens in self.too_few.items()]))
+            found.append(
+                f"too few tokens of {self.text} were routed to some experts for gptq, so {len(self.too_few)} of their "
+                f"matrices were rounded to nearest: {listed}. Give --calibration a longer text."
+            )
+        return found
 
 
 def run_calibration(
@@ -63,18 +81,24 @@ def run_calibration(
         weights: gets the blocks' matrices, rounded by GPTQ; None: not wanted.
         kv_cache: whether scales of an int8 cache are wanted.
     """
-    own = OWN_CALIBRATION
+    config = checkpoint.config
+    own = OWN_CALIBRATION_OF_EXPERTS if config.use_moe else OWN_CALIBRATION
+    too_few: dict[str, int] = {}
     with stages.stage("reading text" if text else "writing text", own.rows * own.length, "token") as advance:
         texts = checkpoint.texts(text, own, advance)
     if weights is not None:
         assert isinstance(weights, QuantizedWeights)
-        rows = evenly_spaced(texts, CALIBRATION_TOKENS)
-        matrices = len(LINEAR) * checkpoint.config.n_layer
-        with stages.stage("rounding weights", matrices, "matrix") as advance:
-            calibrate(checkpoint.model, checkpoint.parameters(), weights, rows, progress=advance)
+        most = max(config.experts_of(layer) for layer in range(config.n_layer))
+        for_each = max(most // config.num_experts_per_tok, 1) if config.use_moe else 1
+        rows = evenly_spaced(texts, CALIBRATION_TOKENS * for_each)
+        matrices = checkpoint.matrices()
+        with stages.stage("rounding weights", len(matrices) - len(TABLES), "matrix") as advance:
+            too_few = calibrate(
+                checkpoint.model, matrices, checkpoint.views(), weights, rows, progress=advance
+            )
     tokens = [int(token) for piece in texts for token in piece.flatten()]
     scales = _kv_scales(checkpoint, tokens, stages) if kv_cache else ()
-    return Calibration(scales, str(path) if path else OWN_TEXT, len(tokens))
+    return Calibration(scales, str(path) if path else OWN_TEXT, len(tokens), too_few)
 
 
 def _kv_scales(checkpoint: Checkpoint, tokens: Sequence[int], stages: Progress) -> Sequence[KvScales]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..engine.operators import DOMAIN
 from ..model_folder.graph_nodes import WEIGHT_TYPES
+from .block_plan import stored_name
 from .graph_builder import GraphBuilder
 from .norms import Norm
 from .tensors import Array, Tensor
@@ -27,7 +30,7 @@ class Matrix:
 
 
 class WeightFormat(ABC):
-    """Matrices as tiles, which our operators Linear and Embedding read as they lie in the file.
+    """Matrices as tiles, which our operators Linear, RoutedMlp and Embedding read as they lie in the file.
 
     A layer's norms, GELU and additions are parts of its products: each operator of its own costs a hand-over between
     threads, and reading and writing all activations once more. The embedding and the head read the same tiles.
@@ -52,6 +55,48 @@ class WeightFormat(ABC):
         inputs = [x, graph.tensor(self.tiles(weight)), "" if bias is None else graph.tensor(bias)]
         inputs += [residual or "", *(norm.parameters(graph) if norm is not None else ())]
         return graph.node("Linear", inputs, name, domain=DOMAIN, **self._attributes(weight), gelu=int(gelu))
+
+    def routed_mlp(
+        self,
+        graph: GraphBuilder,
+        x: str,
+        gate: Tensor,
+        fc: Sequence[Matrix],
+        proj: Sequence[Matrix],
+        name: str,
+        *,
+        chosen: int,
+        norm: Norm,
+        residual: str,
+    ) -> str:
+        """Emit residual + the weighted sum of the `chosen` best experts of norm(x): float32 [..., width].
+
+        Args:
+            gate: the router's weights, float32 in tiles.
+            fc, proj: of each expert, as a Linear has them.
+        """
+        inputs = [x, *map(graph.tensor, (gate, self._bank(fc), self._bank(proj))), residual]
+        hidden, width = fc[0].shape
+        attributes: dict[str, Any] = {
+            "K": width,
+            "H": hidden,
+            "experts": len(fc),
+            "experts_per_token": chosen,
+        }
+        for bank, matrices in (("fc", fc), ("proj", proj)):
+            for key in ("weight_type", "block_size"):
+                if key in (lies := self._attributes(matrices[0])):
+                    attributes[f"{bank}_{key}"] = lies[key]
+        return graph.node("RoutedMlp", [*inputs, *norm.parameters(graph)], name, domain=DOMAIN, **attributes)
+
+    def _bank(self, experts: Sequence[Matrix]) -> Tensor:
+        """The tiles of one expert after another: uint8 [experts, tiles, bytes]."""
+        tiles = [self.tiles(matrix) for matrix in experts]
+
+        def load() -> Array:
+            return np.stack([tensor.load() for tensor in tiles])
+
+        return Tensor(stored_name(experts[0].name), "uint8", (len(tiles), *tiles[0].shape), load)
 
     def residual_norm(self, graph: GraphBuilder, x: str, first: Norm, second: Norm, name: str) -> str:
         """Emit x + second(first(x)), float32 [..., width]."""

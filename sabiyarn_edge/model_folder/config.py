@@ -6,11 +6,12 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError, ModelFolderError
+from ..errors import InvalidInputError, ModelFolderError, shown
+from ..system.regular_file import read_regular_file
 
 __all__ = [
     "CONFIG_FILE",
@@ -32,8 +33,23 @@ _KV_VALUE_BYTES = {"float16": 2, "float32": 4, "int8": 1}
 EXPORTED_KV_CACHE_DTYPES = tuple(_KV_VALUE_BYTES)
 """KV cache types of exported graphs. int8 needs scales, which an export measures."""
 
-_MAY_BE_NULL = ("dropout", "bias", "use_kv_cache", "kv_cache_dtype", "max_batch_size")
+_LARGEST = 2**31 - 1
+"""Largest size: the core keeps ids and positions in 32 bits."""
+_LONGEST_JSON = 64 * 2**20
+"""Bytes of a JSON file; the longest known, indexes of shards, have a few MiB."""
+_LONGEST_GRAPH = 256 * 2**20
+"""Bytes of a graph. Its matrices stand in the weights' file: SabiYarn-125M's graph has 0.5 MiB."""
+_INLINE_BYTES = 16 * 1024
+"""Smaller tensors may stand in the graph."""
+
+_MAY_BE_NULL = (
+    *("dropout", "bias", "use_kv_cache", "kv_cache_dtype", "max_batch_size"),
+    *("use_moe", "moe_dim", "expert_per_layer"),
+)
 """Settings, as against sizes, which every config must state."""
+
+_OF_EXPERTS = ("use_moe", "num_experts", "num_experts_per_tok", "moe_dim", "expert_per_layer")
+"""Fields that mean nothing where use_moe is False."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,32 +80,85 @@ class GPTJXConfig:
     """Type of the torch model's KV cache: "float32" or "float16". It computes in float32 either way."""
     max_batch_size: int = 1
     """Rows that the torch model's KV cache may hold."""
+    use_moe: bool = False
+    """True if the MLP of each block is a mixture of experts, to some of which each token is routed."""
+    num_experts: int = 4
+    """Experts of each layer that expert_per_layer does not name."""
+    num_experts_per_tok: int = 2
+    """Experts that compute each token, at most those of any layer."""
+    moe_dim: int | None = None
+    """Width of an expert's hidden layer; None: 4 * n_embd."""
+    expert_per_layer: Mapping[str, int] | None = field(default=None, hash=False)
+    """Index of a layer, as a text -> how many experts it has."""
 
     def __post_init__(self) -> None:
         for name in ("block_size", "vocab_size", "n_layer", "n_heads", "n_embd", "max_batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidInputError(f"{name} is {value!r}; it must be an integer of at least 1.")
-        for name in ("bias", "use_kv_cache"):
+            _check_size(name, getattr(self, name))
+        for name in ("bias", "use_kv_cache", "use_moe"):
             value = getattr(self, name)
             if not isinstance(value, bool):
-                raise InvalidInputError(f"{name} is {value!r}; it must be true or false.")
+                raise InvalidInputError(f"{name} is {shown(value)}; it must be true or false.")
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float):
-            raise InvalidInputError(f"dropout is {self.dropout!r}; it must be a number in [0, 1).")
+            raise InvalidInputError(f"dropout is {shown(self.dropout)}; it must be a number in [0, 1).")
         if not 0.0 <= self.dropout < 1.0:
             raise InvalidInputError(f"dropout is {self.dropout}; it must be in [0, 1).")
         if self.kv_cache_dtype not in KV_CACHE_DTYPES:
             allowed = " or ".join(repr(name) for name in KV_CACHE_DTYPES)
-            raise InvalidInputError(f"kv_cache_dtype is {self.kv_cache_dtype!r}; it must be {allowed}.")
+            raise InvalidInputError(f"kv_cache_dtype is {shown(self.kv_cache_dtype)}; it must be {allowed}.")
         if self.n_embd % self.n_heads != 0:
             raise InvalidInputError(
                 f"n_embd is {self.n_embd} and n_heads is {self.n_heads}: n_heads must divide n_embd."
             )
+        if self.use_moe:
+            self._check_experts()
+
+    def _check_experts(self) -> None:
+        for name in ("num_experts", "num_experts_per_tok"):
+            _check_size(name, getattr(self, name))
+        if self.moe_dim is not None:
+            _check_size("moe_dim", self.moe_dim)
+        named = {} if self.expert_per_layer is None else self.expert_per_layer
+        if not isinstance(named, Mapping):
+            raise InvalidInputError(
+                f'expert_per_layer is {named!r}; it must be an object of layers and numbers: {{"0": 2, "1": 3}}.'
+            )
+        layers = {str(layer) for layer in range(self.n_layer)}
+        for name, count in named.items():
+            if name not in layers:
+                raise InvalidInputError(
+                    f'expert_per_layer names the layer {name!r}; n_layer is {self.n_layer}, so layers are "0" to '
+                    f'"{self.n_layer - 1}".'
+                )
+            _check_size(f"expert_per_layer of layer {name}", count)
+        for layer in range(self.n_layer):
+            count = self.experts_of(layer)
+            if self.num_experts_per_tok > count:
+                raise InvalidInputError(
+                    f"num_experts_per_tok is {self.num_experts_per_tok}, but layer {layer} has {count} "
+                    f"expert{'s' * (count > 1)}: a token cannot have more than there are."
+                )
 
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.n_embd // self.n_heads
+
+    @property
+    def mlp_width(self) -> int:
+        """Width of the hidden layer of an MLP, or of an expert."""
+        return self.moe_dim if self.use_moe and self.moe_dim is not None else 4 * self.n_embd
+
+    def experts_of(self, layer: int) -> int:
+        """Experts of a layer; 0 where it has an MLP."""
+        if not self.use_moe:
+            return 0
+        return (self.expert_per_layer or {}).get(str(layer), self.num_experts)
+
+    @property
+    def resting_parameters(self) -> int:
+        """Numbers that a token does not meet: those of the experts that it is not routed to."""
+        resting = sum(max(self.experts_of(i) - self.num_experts_per_tok, 0) for i in range(self.n_layer))
+        return resting * 2 * self.n_embd * self.mlp_width
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GPTJXConfig:
@@ -112,6 +181,8 @@ class GPTJXConfig:
             )
         if isinstance(found.get("kv_cache_dtype"), str):
             found["kv_cache_dtype"] = found["kv_cache_dtype"].removeprefix("torch.")
+        if not found.get("use_moe"):
+            found = {name: value for name, value in found.items() if name not in _OF_EXPERTS[1:]}
         return cls(**found)
 
     @classmethod
@@ -125,14 +196,22 @@ class GPTJXConfig:
             raise InvalidInputError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return dataclasses.asdict(self)
+        """All fields that mean something, ready for JSON."""
+        left_out = () if self.use_moe else _OF_EXPERTS
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
+
+
+def _check_size(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
+        raise InvalidInputError(
+            f"{name} is {shown(value)}; it must be an integer of at least 1 and at most {_LARGEST}."
+        )
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:
     """Read the JSON object in a UTF-8 file. Raises InvalidInputError, which names the file, if there is none."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        values = json.loads(read_regular_file(path, at_most=_LONGEST_JSON).decode("utf-8-sig"))
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; [[[[...
@@ -193,7 +272,9 @@ class ModelConfig:
             )
         version = ours.get("format_version")
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-            raise InvalidInputError(f"format_version is {version!r}; it must be an integer of at least 1.")
+            raise InvalidInputError(
+                f"format_version is {shown(version)}; it must be an integer of at least 1."
+            )
         if version > FORMAT_VERSION:
             raise InvalidInputError(
                 f"format_version is {version}, and this sabiyarn_edge reads up to {FORMAT_VERSION}. "
@@ -218,17 +299,27 @@ class ModelConfig:
         for name in ("dtype", "weights_file", "weights_hash", "graph_hash"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
-                raise InvalidInputError(f"{name} is {value!r}; it must be a text.")
+                raise InvalidInputError(f"{name} is {shown(value)}; it must be a text.")
         if self.kv_cache_dtype not in EXPORTED_KV_CACHE_DTYPES:
             raise InvalidInputError(
-                f"kv_cache_dtype is {self.kv_cache_dtype!r}; it must be one of {EXPORTED_KV_CACHE_DTYPES}."
+                f"kv_cache_dtype is {shown(self.kv_cache_dtype)}; it must be one of {EXPORTED_KV_CACHE_DTYPES}."
             )
         if (
             isinstance(self.weights_bytes, bool)
             or not isinstance(self.weights_bytes, int)
             or self.weights_bytes < 0
         ):
-            raise InvalidInputError(f"weights_bytes is {self.weights_bytes!r}; it must be a number of bytes.")
+            raise InvalidInputError(
+                f"weights_bytes is {shown(self.weights_bytes)}; it must be a number of bytes."
+            )
+        for name in ("vocab_size", "block_size"):
+            # At least 4 bits for each number of an embedding. What is computed for each id or position is bounded so.
+            size, width = getattr(self.gptjx, name), self.gptjx.n_embd
+            if size * width // 2 > max(self.weights_bytes, _INLINE_BYTES):
+                raise InvalidInputError(
+                    f"{name} is {size} and n_embd is {width}, but weights_bytes is {self.weights_bytes}: the weights "
+                    "cannot hold such a table. Copy the whole model folder again."
+                )
         for name in (self.weights_file, self.graph):
             # A folder may come from anywhere: its config must not make us open files outside it.
             if not _is_file_name(name):
@@ -247,7 +338,7 @@ class ModelConfig:
         """
         path = Path(folder) / self.graph
         try:
-            content = path.read_bytes()
+            content = read_regular_file(path, at_most=_LONGEST_GRAPH)
         except OSError as error:
             raise ModelFolderError(
                 f"cannot read {path}: {error.strerror or error}. Copy the model folder again, or export the "

@@ -17,9 +17,12 @@ __all__ = ["WEIGHT_TYPES", "GraphNode", "StoredMatrix", "nodes_per_layer", "read
 _GRAPH, _NODE, _INPUT, _OUTPUT, _NAME, _OP_TYPE, _ATTRIBUTE = 7, 1, 1, 2, 3, 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER = 1, 3
 
-_LAYER = re.compile(r"(?:transformer\.)?(?:h|past_key_values|present)\.(\d+)\.")
+_LAYER = re.compile(r"(?:transformer\.)?(?:h|past_key_values|present)\.(\d{1,9})\.")
 """How names of nodes begin that belong to a layer: they are those of the parameters and of the cache."""
 
+
+_MATRICES = {"Linear": [(1, "")], "Embedding": [(1, "")], "RoutedMlp": [(2, "fc_"), (3, "proj_")]}
+"""Operator -> which inputs are matrices, and how the names of the attributes begin that say how they lie."""
 
 WEIGHT_TYPES = {"float32": 1, "float16": 10, "bfloat16": 16, "int8": 3, "int4": 22}
 """What the attribute weight_type of Linear and Embedding means: ONNX's numbers of element types."""
@@ -77,24 +80,32 @@ def read_nodes(model: bytes) -> list[GraphNode]:
 
 
 def nodes_per_layer(nodes: list[GraphNode]) -> list[int]:
-    """Number of nodes of each layer; those of none are left out."""
+    """Number of nodes of each layer; those of none are left out.
+
+    Raises:
+        ValueError: a name says a layer beyond the number of nodes.
+    """
     counts = Counter(node.layer for node in nodes)
-    layers = [layer for layer in counts if layer is not None]
-    return [counts[layer] for layer in range(max(layers, default=-1) + 1)]
+    last = max((layer for layer in counts if layer is not None), default=-1)
+    if last >= len(nodes):
+        raise ValueError(f"a node is named for layer {last}, but there are {len(nodes)} nodes")
+    return [counts[layer] for layer in range(last + 1)]
 
 
 def stored_matrices(nodes: list[GraphNode]) -> list[StoredMatrix]:
-    """Each matrix that nodes read, by its parameter's name without "transformer." and ".weight".
+    """Each matrix, or bank of experts' matrices, that nodes read, by its parameter's name without "transformer." and
+    ".weight".
 
     Raises:
-        KeyError: a node lacks an attribute, or its weights are of no type that is known.
+        ValueError: a node lacks its weights or an attribute, or they are of no type that is known.
     """
     names = {number: name for name, number in WEIGHT_TYPES.items()}
     found = {}
     for node in nodes:
-        if node.operator in ("Linear", "Embedding"):
-            name = node.inputs[1].removeprefix("transformer.").removesuffix(".weight")
-            found[name] = StoredMatrix(
-                name, names[node.integers["weight_type"]], node.integers.get("block_size")
-            )
+        for place, prefix in _MATRICES.get(node.operator, ()):
+            weight_type = names.get(node.integers.get(f"{prefix}weight_type", 0))
+            if len(node.inputs) <= place or weight_type is None:
+                raise ValueError(f"the node {node.name!r} has no weights of a known type")
+            name = node.inputs[place].removeprefix("transformer.").removesuffix(".weight")
+            found[name] = StoredMatrix(name, weight_type, node.integers.get(f"{prefix}block_size"))
     return list(found.values())

@@ -1,4 +1,4 @@
-"""As much of protobuf's encoding as reading an ONNX file takes: the device has neither onnx nor protobuf.
+"""Reads protobuf's encoding, as far as the nodes of an ONNX file need it: a device has no onnx, which knows the fields.
 
 Source: https://protobuf.dev/programming-guides/encoding/
 """

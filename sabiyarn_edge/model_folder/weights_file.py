@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import ModelFolderError
+from ..system.regular_file import check_regular_file
 
 __all__ = ["ALIGNMENT", "MAGIC", "StoredTensor", "WeightsDigest", "WeightsHeader", "hash_weights_file"]
 
@@ -77,7 +78,7 @@ class WeightsHeader:
         """
         path = Path(path)
         try:
-            size = path.stat().st_size
+            size = check_regular_file(path)
             with path.open("rb") as file:
                 prefix = file.read(_PREFIX.size)
                 if len(prefix) < _PREFIX.size or not prefix.startswith(MAGIC):

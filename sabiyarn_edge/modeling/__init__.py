@@ -1,6 +1,6 @@
 """GPTJX in PyTorch: the reference that exports are checked against, and the model that training uses.
 
-Needs torch (and safetensors for files): `pip install "sabiyarn-edge[export]"`. The device never imports this
+Needs torch (and safetensors for files): the extra `export`. The device never imports this
 package.
 """
 

@@ -1,4 +1,4 @@
-"""Which config.json describes GPTJX, and which one a relative that computes something else.
+"""Which config.json describes GPTJX or GPTJXMoE, and which one a relative that computes something else.
 
 Whether the tensors fit is checked against the file. This finds what tensors cannot show: keys that change how a model
 computes. Such a key is refused by name unless its value says "off" or what GPTJX does anyway; all others are ignored.
@@ -24,14 +24,22 @@ _SUSPECTS = re.compile(
         # other attention
         | n_kv | kv_heads | key_value | gqa | mqa | multi_query | mla | latent | lora | linear_attn | linear_attention
         | diff | differential | qk | softcap | softcapping | logit_scale | scale_attn | head_dim
+        # other mixtures of experts
+        | moe | experts? | router_(type|bias|activation) | scoring_func | topk_method | capacity_factor | sparse_step
+        | dense_replace | n_group | topk_group
         # other blocks
-        | moe | experts? | shared? | sharing | parallel_(residual|attn|attention|block) | recurrent | mamba | ssm
+        | shared? | sharing | parallel_(residual|attn|attention|block) | recurrent | mamba | ssm
         | rms | rmsnorm | norm_(type|eps|epsilon) | swiglu | geglu | glu | gated_mlp | n_inner | intermediate_size
         | mlp_ratio | activation(?!_check) | hidden_act | act_fn
     )(_|$)""",
     re.VERBOSE,
 )
 """Words that name parts of other transformers, between underscores."""
+
+SUPPORTED = (
+    "Supported are learned positions, one key and value head for each query head, exact GELU, layer norms of epsilon "
+    "1e-5, a head tied to the embedding, and dense MLPs or experts that a router chooses by its k largest scores."
+)
 
 _SAME_NAMES = ("gelu", "absolute")
 """Values that name what GPTJX does: the exact GELU, learned absolute positions."""
@@ -47,11 +55,6 @@ def check_architecture(values: Mapping[str, Any], config: GPTJXConfig) -> None:
     Raises:
         InvalidInputError: names the keys.
     """
-    if values.get("use_moe"):
-        raise InvalidInputError(
-            "use_moe is true: this is a mixture of experts (GPTJXMoE), and only the dense GPTJX is read here. "
-            "Use a dense checkpoint, one without use_moe."
-        )
     known = config.to_dict().keys() | {"n_head"}
     same = {
         "n_kv_heads": config.n_heads,
@@ -75,11 +78,11 @@ def check_architecture(values: Mapping[str, Any], config: GPTJXConfig) -> None:
         and not (name in same and value == same[name])
         and not (isinstance(value, str) and value in _SAME_NAMES)
         # With use_moe false the experts' sizes stand in the file for nothing.
-        and not ("use_moe" in values and re.search("expert|moe", name))
+        and not ("use_moe" in values and not config.use_moe and re.search("expert|moe", name))
     ]
     if foreign:
         raise InvalidInputError(
-            f"it describes another architecture than GPTJX: {', '.join(foreign)}. A model with "
+            f"it describes another architecture than GPTJX: {', '.join(foreign)}. {SUPPORTED} A model with "
             f"{'this' if len(foreign) == 1 else 'these'} would be computed wrongly here. Remove the keys from the "
             "file only if the model was trained without them."
         )

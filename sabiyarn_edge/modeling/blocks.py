@@ -1,4 +1,4 @@
-"""The layers of GPTJX: attention, MLP and the block with its extra layer norm `j`."""
+"""The layers of GPTJX: attention, MLP and the block with its extra layer norm `j`, dense or routed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..model_folder.config import GPTJXConfig
 from .kv_cache import KvCache
+from .routed_mlp import RoutedMLP
 
 __all__ = ["MLP", "Attend", "Block", "SelfAttention", "make_layer_norm"]
 
@@ -17,7 +18,7 @@ LAYER_NORM_EPS = 1e-5
 
 @dataclass(frozen=True)
 class Attend:
-    """How the tokens of one forward pass see each other and the past; the same for all layers."""
+    """How the tokens of one forward pass see each other and the past, and what it gathers; the same for all layers."""
 
     mask: Tensor | None = None
     """bool (True = may attend) or additive float, broadcastable to [rows, 1, T, S]; None: see `causal`."""
@@ -25,6 +26,8 @@ class Attend:
     """Without a mask: True, a square causal pass; False, every token sees all S keys (one new token)."""
     cache: KvCache | None = None
     """Where keys and values are kept; None: nowhere."""
+    balance: list[Tensor] | None = None
+    """Gets the load-balancing term of each routed layer; None: it is not wanted."""
 
 
 def make_layer_norm(config: GPTJXConfig, *, bias: bool) -> nn.LayerNorm:
@@ -70,7 +73,8 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, balance: list[Tensor] | None = None) -> Tensor:
+        """Every token meets the same weights, so there is nothing to balance."""
         out: Tensor = self.dropout(self.c_proj(F.gelu(self.c_fc(x))))
         return out
 
@@ -84,10 +88,11 @@ class Block(nn.Module):
         self.j = make_layer_norm(config, bias=j_bias)
         self.attn = SelfAttention(config, layer)
         self.ln_2 = make_layer_norm(config, bias=config.bias)
-        self.mlp = MLP(config)
+        experts = config.experts_of(layer)
+        self.mlp = RoutedMLP(config, experts) if experts else MLP(config)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         a = self.ln_1(x)
         x = x + self.attn(a, attend) + self.j(a)
-        out: Tensor = x + self.mlp(self.ln_2(x))
+        out: Tensor = x + self.mlp(self.ln_2(x), attend.balance)
         return out

@@ -21,6 +21,7 @@ from .architecture import check_architecture, check_is_config
 from .buffers import canonical_name, is_buffer
 from .hub import locate_checkpoint
 from .network import GPTJXNetwork
+from .routed_tensors import check_gates, misfits_of_experts
 from .tensor_files import first_ten, read_tensors, write_files
 
 __all__ = ["is_token_id", "load_pretrained", "save_pretrained"]
@@ -58,6 +59,7 @@ def load_pretrained(
     with torch.device("meta"):  # no memory and no random numbers for weights that the file replaces
         model = model_class(config, j_bias=any(name.endswith(".j.bias") for name in tensors))
     _check_fit(tensors, model.state_dict(), config, folder)
+    check_gates(tensors, folder)
     parameters = {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}
     model.load_state_dict(parameters, assign=True)
     model.checkpoint_dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
@@ -71,15 +73,24 @@ def save_pretrained(model: GPTJXNetwork, folder: str | Path) -> None:
     """What GPTJXForCausalLM.save_pretrained() does; see there."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     del tensors[LM_HEAD]
+    tensors = _as_stored(tensors, model.checkpoint_dtypes)
+    routed = model.config.use_moe
     config = {
-        "architectures": ["GPTJXForCausalLM"],
-        "model_type": "gptjx",
+        "architectures": ["GPTJXMoEForCausalLM" if routed else "GPTJXForCausalLM"],
+        "model_type": "sabiyarn" if routed else "gptjx",
         "torch_dtype": str(tensors[WTE].dtype).removeprefix("torch."),
         "tie_word_embeddings": True,
         **model.config.to_dict(),
     }
     settings = {CONFIG_FILE: config, GENERATION_CONFIG_FILE: model.generation_config.to_dict()}
     write_files(Path(folder), settings, tensors)
+
+
+def _as_stored(tensors: dict[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
+    """In the types of the files that the model came from, if these hold every value as it is now."""
+    stored = {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in tensors.items()}
+    unchanged = all(torch.equal(stored[name].to(tensor.dtype), tensor) for name, tensor in tensors.items())
+    return stored if unchanged else tensors
 
 
 def _read_config(folder: Path) -> tuple[dict[str, Any], GPTJXConfig]:
@@ -149,6 +160,11 @@ def _check_fit(
     tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: GPTJXConfig, folder: Path
 ) -> None:
     """Raise one CheckpointError for all tensors that are missing, unexpected or wrong."""
+    of_experts = misfits_of_experts(tensors, config)
+    if of_experts:
+        raise CheckpointError(
+            f"the tensors in {folder} do not fit its {CONFIG_FILE}.\n  " + "\n  ".join(first_ten(of_experts))
+        )
     missing = [name for name in expected if name not in tensors]
     unexpected = [f"{name} {list(tensor.shape)}" for name, tensor in tensors.items() if name not in expected]
     wrong: list[str] = []

@@ -11,6 +11,7 @@ from ..calls.attention_masks import PromptMask
 from ..calls.callbacks import Callbacks
 from ..calls.decode_options import DEFAULT_MAX_NEW_TOKENS, decode_state
 from ..calls.prompts import Prompts, read_prompts
+from ..constraints.compiler import ConstraintCompiler
 from ..engine._decode import DecodeLoop
 from ..errors import InvalidInputError
 from ..options.generation_config import GenerationConfig
@@ -38,7 +39,9 @@ def generate(
     callbacks = Callbacks.take_from(options)
     overflow = Overflow("slide").take_from(options)
     tokenizer = options.pop("tokenizer", None)
-    config = (generation_config or model.generation_config).updated(**options)
+    given = model.generation_config if generation_config is None else GenerationConfig.of(generation_config)
+    config = given.updated(**options)
+    constraint = ConstraintCompiler(tokenizer, model.config.vocab_size).constraint_of(config)
     use_cache = model.config.use_kv_cache if use_cache is None else use_cache
     positions, slides = model.config.block_size, overflow.mode == "slide"
     prompts = read_prompts(
@@ -65,7 +68,7 @@ def generate(
     training = model.training
     model.eval()
     try:
-        loop = DecodeLoop(state, **callbacks.hooks())
+        loop = DecodeLoop(state, **callbacks.hooks(config, constraint))
         backend.prefill(state)
         loop.run(backend)
     finally:

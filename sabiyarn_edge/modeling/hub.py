@@ -6,13 +6,17 @@ import re
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..system.installation import install_command
+from ..text.tokenizer import TOKENIZER_FILE
 
-__all__ = ["expanded", "locate_checkpoint"]
+__all__ = ["expanded", "locate_checkpoint", "locate_tokenizer"]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """owner/name, as the hub names repositories."""
 
-SMALL_FILES = ["*.json", "*.safetensors"]
+TEXT_FILES = ["*.json", "*.jinja"]
+"""Configs, tokenizer and chat template."""
+SMALL_FILES = [*TEXT_FILES, "*.safetensors"]
 PICKLED_FILES = ["pytorch_model*.bin"]
 
 
@@ -47,17 +51,39 @@ def locate_checkpoint(source: str | Path, *, revision: str | None = None) -> Pat
     return _download(source, revision)
 
 
-def _download(hub_id: str, revision: str | None) -> Path:
+def locate_tokenizer(source: str | Path) -> Path:
+    """The local folder of another model, whose tokenizer a checkpoint uses; of a hub id without its weights.
+
+    Raises:
+        CheckpointError: neither a folder nor a hub id, the hub did not give it, or there is no tokenizer.json.
+    """
+    folder = expanded(source)
+    if not folder.is_dir():
+        if isinstance(source, Path) or not HUB_ID.fullmatch(source):
+            raise CheckpointError(
+                f"the tokenizer {source} is neither a folder nor a hub id. Give a folder with {TOKENIZER_FILE}, or a "
+                'hub id such as "owner/name".'
+            )
+        folder = _download(source, None, weights=False)
+    if not (folder / TOKENIZER_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} holds no {TOKENIZER_FILE}. Give the folder or the hub id of a model that has one."
+        )
+    return folder
+
+
+def _download(hub_id: str, revision: str | None, *, weights: bool = True) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise CheckpointError(
             f"there is no folder {hub_id}, and reading it from the hub needs huggingface_hub. "
-            'Check the path, or run: pip install "sabiyarn-edge[export]"'
+            f"Check the path, or run: {install_command('export')}"
         ) from error
     try:
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=SMALL_FILES))
-        if not any(folder.glob("*.safetensors")):
+        patterns = SMALL_FILES if weights else TEXT_FILES
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+        if weights and not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=PICKLED_FILES))
     except (OSError, ValueError) as error:  # all of huggingface_hub's own errors are one or the other
         reason = str(error).strip() or type(error).__name__

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from .._core import MaskCache
 from ..calls.attention_masks import check_every_token_sees, check_values, zeros_and_ones
+from ..calls.tensors import as_arrays
 from ..errors import InvalidInputError
 
-__all__ = ["CausalMasks", "as_arrays", "combine_with_padding", "read_attention_mask", "read_attn_mask"]
+__all__ = ["CausalMasks", "combine_with_padding", "read_attention_mask", "read_attn_mask"]
 
 
 class CausalMasks(MaskCache):
@@ -29,18 +30,6 @@ class CausalMasks(MaskCache):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CausalMasks, (self._largest,)
-
-
-def as_arrays(value: Any) -> Any:
-    """Tensors, also those in a list or from a function, as NumPy arrays (numbers where they have no dimension)."""
-    if isinstance(value, Tensor):
-        wide = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
-        return wide.cpu().numpy()[()]
-    if isinstance(value, list | tuple):
-        return [as_arrays(item) for item in value] if any(isinstance(v, Tensor) for v in value) else value
-    if callable(value):
-        return lambda length: as_arrays(value(length))
-    return value
 
 
 def read_attn_mask(

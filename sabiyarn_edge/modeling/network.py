@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +13,12 @@ from ..errors import InvalidInputError
 from ..model_folder.config import GPTJXConfig
 from ..options.generation_config import GenerationConfig
 from .blocks import Attend
+from .experts import without_experts
 from .inputs import IGNORE_INDEX, Span, check_targets, check_token_ids, token_positions
 from .kv_cache import KvCache
 from .masks import CausalMasks, combine_with_padding, read_attention_mask, read_attn_mask
 from .outputs import GPTJXOutput
+from .routed_mlp import RoutedMLP
 from .transformer import GPTJXTransformer, initialize_weights
 
 __all__ = ["GPTJXNetwork"]
@@ -103,7 +106,8 @@ class GPTJXNetwork(nn.Module):
         visible = self._visible_keys(attention_mask, cache, span, device)
         mask = self._mask(attn_mask, visible, span, device)
         positions = token_positions(position_ids, visible, span, self.config, device)
-        attend = Attend(mask=mask, causal=span.past == 0, cache=cache)
+        balance: list[Tensor] | None = [] if self.config.use_moe and self.training else None
+        attend = Attend(mask=mask, causal=span.past == 0, cache=cache, balance=balance)
         with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
             if cache is not None:
                 cache.reserve(count, device)
@@ -112,7 +116,11 @@ class GPTJXNetwork(nn.Module):
                 cache.advance([count] * rows)
                 cache.visible = visible
             logits: Tensor = self.lm_head(hidden[:, -logits_to_keep:])
-        return GPTJXOutput(logits=logits, loss=None if targets is None else _loss(logits, targets))
+        return GPTJXOutput(
+            logits=logits,
+            loss=None if targets is None else _loss(logits, targets),
+            load_balancing_loss=torch.stack(balance).mean() if balance else None,
+        )
 
     def _continue_cache(self, rows: int) -> KvCache:
         if not self.config.use_kv_cache:
@@ -183,6 +191,25 @@ class GPTJXNetwork(nn.Module):
             "kv_cache": self.kv_cache.nbytes,
             "causal_masks": self.causal_masks.nbytes,
         }
+
+    # --- experts ----------------------------------------------------------------------------------------
+
+    def keep_experts(self, kept: Mapping[int, Sequence[int]]) -> None:
+        """Remove experts of a mixture, with their rows of the gates; config.expert_per_layer follows.
+
+        Args:
+            kept: layer -> the experts that stay, by their indices so far; they are renumbered in this order. Layers
+                that are not named keep all.
+
+        Raises:
+            InvalidInputError: the model has no experts, there is no such layer or expert, one is named twice, or fewer
+                stay than num_experts_per_tok. The model is as it was.
+        """
+        self.config = without_experts(self.config, kept)
+        for layer, experts in kept.items():
+            mlp = self.transformer.h[layer].mlp
+            assert isinstance(mlp, RoutedMLP)
+            mlp.keep_experts(list(experts))
 
     # --- embeddings -------------------------------------------------------------------------------------
 

@@ -17,6 +17,9 @@ class GPTJXOutput:
     """[rows, T, vocab_size], or the last logits_to_keep of the T positions."""
     loss: Tensor | None = None
     """Mean cross-entropy in nats over the targets that count, a scalar; None without targets."""
+    load_balancing_loss: Tensor | None = None
+    """Of a mixture of experts in training mode: how unevenly tokens are routed, mean over the layers, a scalar of at
+    least about num_experts_per_tok. Add a small multiple of it to `loss`; 0.01 is usual. Else None."""
 
 
 @dataclass(frozen=True, kw_only=True)

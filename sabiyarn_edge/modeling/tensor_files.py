@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import CheckpointError, InvalidInputError
 from ..model_folder.config import read_json_object
 from ..system.atomic_write import atomic_files
+from ..system.installation import install_command
 
 __all__ = ["first_ten", "read_tensors", "write_files"]
 
@@ -90,7 +91,7 @@ def _read_safetensors(path: Path, skip: Skip) -> dict[str, Tensor]:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise CheckpointError(
-            f'reading {path} needs safetensors. Run: pip install "sabiyarn-edge[export]"'
+            f"reading {path} needs safetensors. Run: {install_command('export')}"
         ) from error
     try:
         with safe_open(path, framework="pt") as file:

@@ -42,6 +42,7 @@ def initialize_weights(model: nn.Module, config: GPTJXConfig) -> None:
             return
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
-        elif parameter.dim() == 2:
-            scale = 1 / math.sqrt(2 * config.n_layer) if name.endswith("c_proj.weight") else 1.0
+        elif parameter.dim() > 1:
+            into_residual = name.endswith(("c_proj.weight", "proj_bank"))
+            scale = 1 / math.sqrt(2 * config.n_layer) if into_residual else 1.0
             nn.init.normal_(parameter, std=0.02 * scale)

@@ -5,13 +5,16 @@ Numbers may be NumPy scalars; a bool is never a number, and NaN and infinities a
 
 from __future__ import annotations
 
+import json
 import math
 import operator
+import os
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 
 __all__ = [
     "Check",
@@ -19,10 +22,14 @@ __all__ = [
     "choice",
     "flag",
     "integer",
+    "json_schema",
     "many",
     "number",
     "one_or_many",
+    "optional",
+    "path",
     "text",
+    "texts",
 ]
 
 Check = Callable[[str, Any], Any]
@@ -33,7 +40,7 @@ LARGEST = 2**31 - 1
 
 
 def _refuse(name: str, value: Any, allowed: str, hint: str = "") -> InvalidInputError:
-    return InvalidInputError(f"{name} is {value!r}, but must be {allowed}.{' ' + hint if hint else ''}")
+    return InvalidInputError(f"{name} is {shown(value)}, but must be {allowed}.{' ' + hint if hint else ''}")
 
 
 def integer(*, at_least: int = 0, at_most: int = LARGEST, hint: str = "") -> Check:
@@ -71,9 +78,8 @@ def number(
     allowed = " ".join(["a finite number", " and ".join(bounds)]).strip()
 
     def check(name: str, value: Any) -> float:
-        good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
         if (
-            not good
+            not _is_finite(value)
             or (above is not None and not value > above)
             or (at_least is not None and not value >= at_least)
             or (below is not None and not value < below)
@@ -83,6 +89,13 @@ def number(
         return float(value)
 
     return check
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer or a fraction beyond all floats
+        return False
 
 
 def flag(name: str, value: Any) -> bool:
@@ -111,6 +124,23 @@ def text(name: str, value: Any) -> str:
     return value
 
 
+def path(name: str, value: Any) -> Path:
+    """Check for the name of a file or folder, a text or a pathlib.Path, that this system takes."""
+    try:
+        found = os.fspath(value)
+        good = isinstance(found, str) and bool(found) and b"\0" not in os.fsencode(found)
+    except (TypeError, UnicodeEncodeError):  # no path; half a surrogate pair
+        good = False
+    if not good:
+        raise _refuse(name, value, "a path: a text of at least one character, or a pathlib.Path")
+    return Path(found)
+
+
+def optional(check: Check) -> Check:
+    """Make a check for None, or for a value that passes `check`."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
 def many(check: Check, *, may_be_empty: bool = True) -> Check:
     """Make a check for a list (or tuple, set, array) of values that pass `check`.
 
@@ -118,7 +148,7 @@ def many(check: Check, *, may_be_empty: bool = True) -> Check:
     """
 
     def check_all(name: str, value: Any) -> tuple[Any, ...] | None:
-        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        if not _is_list(value):
             raise _refuse(name, value, "a list")
         items = tuple(check(f"{name}[{index}]", item) for index, item in enumerate(value))
         if not items and not may_be_empty:
@@ -133,22 +163,77 @@ def one_or_many(check: Check) -> Check:
     check_all = many(check)
 
     def check_either(name: str, value: Any) -> Any:
-        is_list = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
-        return check_all(name, value) if is_list else check(name, value)
+        return check_all(name, value) if _is_list(value) else check(name, value)
 
     return check_either
+
+
+MAX_TEXTS_BYTES = 100_000
+"""Most bytes of all texts together: an automaton of them takes about 100 bytes for each."""
+
+
+def texts(name: str, value: Any) -> tuple[str, ...]:
+    """Check for a list of different texts of at least one character each. The normal form is a tuple."""
+    items: tuple[str, ...] = many(text, may_be_empty=False)(name, value)
+    for item in items:
+        if not _is_utf8(item):
+            raise InvalidInputError(
+                f"{name} holds {item!a}, which has half a surrogate pair: no UTF-8 text has."
+            )
+        if items.count(item) > 1:
+            raise InvalidInputError(f"{name} holds {item!r} twice. Leave one out.")
+    total = sum(len(item.encode()) for item in items)
+    if total > MAX_TEXTS_BYTES:
+        raise InvalidInputError(f"{name} holds {total} bytes of text; at most {MAX_TEXTS_BYTES} are allowed.")
+    return items
+
+
+def json_schema(name: str, value: Any) -> str:
+    """Check for a JSON schema: a dict, True, or its JSON text. The normal form is the text."""
+    schema = value
+    if isinstance(value, str):
+        try:
+            schema = json.loads(value)
+        except ValueError as error:
+            raise InvalidInputError(f"{name} is not JSON: {error}.") from error
+    if not isinstance(schema, Mapping) and schema is not True:
+        raise _refuse(name, value, "a JSON schema: a dict, or its JSON text")
+    try:
+        made = json.dumps(schema, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{name} cannot be written as JSON: {error}.") from error
+    if not _is_utf8(made):
+        raise InvalidInputError(f"{name} holds half a surrogate pair: no UTF-8 text has.")
+    return made
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def bias_of_sequences(name: str, value: Any) -> tuple[tuple[tuple[int, ...], float], ...] | None:
     """Check for {(id, ...): bias} or [[[id, ...], bias], ...]. The normal form is a tuple of ((id, ...), bias)."""
     pairs = value.items() if isinstance(value, Mapping) else value
-    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
+    if not _is_list(pairs):
         raise _refuse(name, value, "a dict {(id, ...): bias} or a list of [[id, ...], bias]")
     check_ids, check_bias = many(integer(), may_be_empty=False), number()
     biases = {}
     for pair in pairs:
-        if isinstance(pair, str | bytes) or not isinstance(pair, Iterable) or len(entry := tuple(pair)) != 2:
+        if not _is_list(pair) or len(entry := tuple(pair)) != 2:
             raise _refuse(f"an entry of {name}", pair, "[[id, ...], bias]")
         ids = check_ids(f"the ids of an entry of {name}", entry[0])
         biases[ids] = check_bias(f"the bias of {list(ids)} in {name}", entry[1])
     return tuple(biases.items()) or None
+
+
+def _is_list(value: Any) -> bool:
+    """Whether `value` holds others; an array of no dimension is a number."""
+    return (
+        isinstance(value, Iterable)
+        and not isinstance(value, str | bytes | Mapping)
+        and getattr(value, "ndim", 1) > 0
+    )

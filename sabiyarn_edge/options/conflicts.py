@@ -6,10 +6,18 @@ from collections.abc import Iterator
 
 from .fields import OptionFields
 
-__all__ = ["contradictions", "reasons_to_be_unused"]
+__all__ = ["SAMPLING_ONLY", "contradictions", "forbidding_options", "reasons_to_be_unused"]
 
-_SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _BEAMS_ONLY = ("length_penalty", "early_stopping")
+_FORBIDDING = (
+    "no_repeat_ngram_size",
+    "bad_words_ids",
+    "min_length",
+    "min_new_tokens",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+)
 
 
 def contradictions(options: OptionFields) -> Iterator[str]:
@@ -18,12 +26,13 @@ def contradictions(options: OptionFields) -> Iterator[str]:
     yield from _of_prompt_lookup(options)
     yield from _of_lengths(options)
     yield from _of_forced_tokens(options)
+    yield from _of_constraints(options)
 
 
 def reasons_to_be_unused(options: OptionFields) -> Iterator[tuple[str, str]]:
     """Yield (option, reason) for each option that changes nothing whatever its value is."""
     if not options.do_sample:
-        yield from ((name, "do_sample is False") for name in _SAMPLING_ONLY)
+        yield from ((name, "do_sample is False") for name in SAMPLING_ONLY)
     if options.num_beams == 1:
         yield from ((name, "num_beams is 1") for name in _BEAMS_ONLY)
     if options.max_new_tokens is not None:
@@ -87,3 +96,21 @@ def _of_forced_tokens(options: OptionFields) -> Iterator[str]:
         if forced and set(forced) <= set(getattr(options, suppressing) or ()):
             ids = ", ".join(map(str, forced))
             yield f"{forcing} is {ids} but {suppressing} forbids it. Take it out of one of them."
+
+
+def _of_constraints(options: OptionFields) -> Iterator[str]:
+    """Find what would end or continue an output otherwise than its constraint says."""
+    given = [name for name, _ in options.constraints]
+    if len(given) > 1:
+        yield f"{' and '.join(given)} are given: an output is held to one of them only. Leave the others out."
+    for other in ("stop_strings", "forced_bos_token_id", "forced_eos_token_id") if given else ():
+        if getattr(options, other) is not None:
+            yield (
+                f"{given[0]} is given, and {other} is {getattr(options, other)!r}, which could break what "
+                f"{given[0]} promises. Leave out one of them."
+            )
+
+
+def forbidding_options(options: OptionFields) -> list[str]:
+    """Name the options at hand that can forbid tokens which a constraint needs."""
+    return [name for name in _FORBIDDING if getattr(options, name)]

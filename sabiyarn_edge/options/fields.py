@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from . import checks as check
 
-__all__ = ["OptionFields"]
+__all__ = ["CONSTRAINTS", "OptionFields"]
+
+CONSTRAINTS = ("json_schema", "json_object", "regex", "choices", "grammar")
+"""Options that say what the output may be."""
 
 MAX_BEAMS = 64
 MAX_RETURNS = 4096
@@ -82,6 +85,18 @@ class OptionFields:
     output_scores: bool = _option(False, check.flag)
     """Give the log-probability of each generated token in the result."""
 
+    # --- what the output may be: at most one of these; docs/structured_output.md ---
+    json_schema: str | Mapping[str, Any] | bool | None = _option(None, check.json_schema)
+    """The output is JSON that fits this schema: a dict, or its JSON text, as which it is kept."""
+    json_object: bool = _option(False, check.flag)
+    """The output is a JSON object."""
+    regex: str | None = _option(None, check.text)
+    """The whole output matches this regular expression, of Rust's regex syntax (no look-around)."""
+    choices: Sequence[str] | None = _option(None, check.texts)
+    """The output is one of these texts."""
+    grammar: str | None = _option(None, check.text)
+    """The output is what this Lark grammar derives from `start`, in llguidance's dialect."""
+
     # --- which tokens are likely: every mode ---
     sequence_bias: Mapping[tuple[int, ...], float] | Sequence[Any] | None = _option(
         None, check.bias_of_sequences
@@ -147,6 +162,16 @@ class OptionFields:
     def stop_texts(self) -> tuple[str, ...]:
         """The stop strings as a tuple, empty when there are none."""
         return _as_tuple(self.stop_strings)
+
+    @property
+    def constraint(self) -> tuple[str, Any] | None:
+        """The option that says what the output may be, and its value; None: it may be anything."""
+        return next(self.constraints, None)
+
+    @property
+    def constraints(self) -> Iterator[tuple[str, Any]]:
+        """All such options that are given: more than one in an invalid config only."""
+        return ((name, value) for name in CONSTRAINTS if (value := getattr(self, name)))
 
     @property
     def forced_eos_token_ids(self) -> tuple[int, ...]:

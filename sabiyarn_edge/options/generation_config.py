@@ -5,20 +5,21 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError, ModelFolderError
+from ..errors import InvalidInputError, ModelFolderError, shown
 from ..model_folder.config import read_json_object
 from ..system.atomic_write import atomic_file
-from .conflicts import contradictions, reasons_to_be_unused
+from ..system.caller_warning import warn_caller
+from .checks import path as check_path
+from .conflicts import SAMPLING_ONLY, contradictions, reasons_to_be_unused
 from .fields import OptionFields
 from .huggingface import NO_EFFECT, NOT_HERE
 
-__all__ = ["CALLABLE_OPTIONS", "GENERATION_CONFIG_FILE", "GenerationConfig", "OptionWarning"]
+__all__ = ["CALLABLE_OPTIONS", "GENERATION_CONFIG_FILE", "GenerationConfig", "OptionWarning", "check_options"]
 
 GENERATION_CONFIG_FILE = "generation_config.json"
 CALLABLE_OPTIONS = ("logits_processor", "prefix_allowed_tokens_fn", "stopping_criteria")
@@ -43,7 +44,7 @@ class GenerationConfig(OptionFields):
 
     def __post_init__(self) -> None:
         self._check()
-        self._warn_of_unused(_FIELDS, stacklevel=4)
+        self._warn_of_unused(_FIELDS)
 
     def validate(self) -> None:
         """Check all options again. An instance is always valid; this is here for Hugging Face's callers."""
@@ -61,7 +62,7 @@ class GenerationConfig(OptionFields):
         if not overrides:
             return self
         config = self._without_warning({**self._values(), **overrides})
-        config._warn_of_unused(overrides, stacklevel=3)
+        config._warn_of_unused(overrides)
         return config
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,21 +74,55 @@ class GenerationConfig(OptionFields):
         }
 
     @classmethod
+    def of(cls, given: Any) -> GenerationConfig:
+        """Options in the forms that people have them.
+
+        Args:
+            given: a GenerationConfig, a dict of options, or Hugging Face's GenerationConfig, of which what differs from
+                its defaults is taken.
+
+        Raises:
+            InvalidInputError: it is none of these, or an option in it is unknown or bad.
+        """
+        if isinstance(given, GenerationConfig):
+            return given
+        if isinstance(given, Mapping):
+            check_options("generation_config", given)
+            return cls().updated(**given)
+        difference = getattr(given, "to_diff_dict", None)
+        if callable(difference) and not isinstance(given, type):
+            return cls.from_dict(difference(), source="generation_config")
+        raise InvalidInputError(
+            f"generation_config is {shown(given)}, but must be a GenerationConfig or a dict of its options. Single "
+            "options go by their names: max_new_tokens=20."
+        )
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str = "the dict") -> GenerationConfig:
         """Read options as they stand in a generation_config.json, ours or Hugging Face's.
+
+        Such files hold a temperature of 0 for greedy decoding, and a padding id of -1 for none: a value that nothing
+        would read is not looked at.
 
         Warns:
             OptionWarning: names the keys that were left out because they are unknown or not implemented here.
                 Hugging Face's keys that cannot change the output (use_cache, ...) are dropped silently.
         """
+        check_options(source, values)
         left_out = [
             _why_left_out(name, value)
             for name, value in values.items()
             if name not in _FIELDS and name not in NO_EFFECT and not _is_neutral(name, value)
         ]
         if left_out:
-            warnings.warn(f"{source}: left out {', '.join(left_out)}.", OptionWarning, stacklevel=2)
-        return cls._without_warning({name: value for name, value in values.items() if name in _FIELDS})
+            warn_caller(f"{source}: left out {', '.join(left_out)}.", OptionWarning)
+        return cls._without_warning(
+            {
+                name: value
+                for name, value in values.items()
+                if name in _FIELDS and not _says_nothing(name, values)
+            }
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> GenerationConfig:
@@ -96,7 +131,7 @@ class GenerationConfig(OptionFields):
         Raises:
             ModelFolderError: the file is damaged or an option in it is bad.
         """
-        path = Path(folder) / GENERATION_CONFIG_FILE
+        path = check_path("folder", folder) / GENERATION_CONFIG_FILE
         if not path.exists():
             return cls()
         try:
@@ -106,9 +141,16 @@ class GenerationConfig(OptionFields):
             raise ModelFolderError(message) from error
 
     def save(self, folder: str | Path) -> None:
-        """Write folder/generation_config.json. The folder must exist."""
+        """Write folder/generation_config.json.
+
+        Raises:
+            InvalidInputError: there is no such folder.
+        """
+        folder = check_path("folder", folder)
+        if not folder.is_dir():
+            raise InvalidInputError(f"folder is {shown(str(folder))}, which does not exist or is no folder.")
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        with atomic_file(Path(folder) / GENERATION_CONFIG_FILE) as file:
+        with atomic_file(folder / GENERATION_CONFIG_FILE) as file:
             file.write(text.encode())
 
     def unused_options(self) -> dict[str, str]:
@@ -141,16 +183,25 @@ class GenerationConfig(OptionFields):
         for contradiction in contradictions(self):
             raise InvalidInputError(contradiction)
 
-    def _warn_of_unused(self, given: Iterable[str], *, stacklevel: int) -> None:
+    def _warn_of_unused(self, given: Iterable[str]) -> None:
         unused = self.unused_options()
         told = [f"{name} ({unused[name]})" for name in given if name in unused]
         if told:
-            warnings.warn(
-                f"these options change nothing: {', '.join(told)}.", OptionWarning, stacklevel=stacklevel
-            )
+            warn_caller(f"these options change nothing: {', '.join(told)}.", OptionWarning)
 
 
 _FIELDS = {field.name: field for field in dataclasses.fields(GenerationConfig)}
+
+
+def check_options(name: str, values: Any) -> None:
+    """Raise InvalidInputError for what is no dict of options by their names; the options are not looked at."""
+    if not isinstance(values, Mapping):
+        raise InvalidInputError(f"{name} is {shown(values)}, but must be a dict of options.")
+    for key in values:
+        if not isinstance(key, str):
+            raise InvalidInputError(
+                f"{name} has the key {shown(key)}; options have names like 'max_new_tokens'."
+            )
 
 
 def _nearest(name: str) -> str | None:
@@ -176,6 +227,23 @@ def _refuse_unknown(options: Iterable[str]) -> None:
             problems.append(f"unknown option {name}{f'; did you mean {nearest}?' if nearest else '.'}")
     if problems:
         raise InvalidInputError(" ".join(problems))
+
+
+_IDS_OF_TEXTS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def _says_nothing(name: str, values: Mapping[str, Any]) -> bool:
+    """Whether nobody would read a value that a GenerationConfig does not take."""
+    value = values[name]
+    if name in _IDS_OF_TEXTS:
+        return isinstance(value, int) and not isinstance(value, bool) and value == -1
+    if values.get("do_sample", False) is not False or name not in SAMPLING_ONLY or value is None:
+        return False
+    try:
+        _FIELDS[name].metadata["check"](name, value)
+    except InvalidInputError:
+        return isinstance(value, int | float)
+    return False
 
 
 def _is_neutral(name: str, value: Any) -> bool:

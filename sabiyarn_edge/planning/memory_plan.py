@@ -31,6 +31,7 @@ __all__ = [
     "MemoryPlan",
     "check_room",
     "fit_to_limit",
+    "loading_error",
     "plan_memory",
     "ring_size",
     "window_slack",
@@ -54,6 +55,14 @@ _FILTERS = 17  # weights, keys, order, marks; weights to draw with
 _POOL = 16  # candidates of one of several beams
 
 MIB = 2**20
+
+# What constraints take (sabiyarn_edge/constraints/), measured with 2048 and 52050 ids: llguidance's library 1 to 3 MiB,
+# a grammar 0.15 to 0.3 MiB, of which 16 are kept; its tables 551 bytes for each id, and 155 more while they are made.
+_GRAMMARS = 8 * MIB
+_GRAMMAR_TABLES = 720  # for each id
+_CHOICES = 10 * MIB  # automata of 16 lists of choices
+_CHOICE_TABLES = 40  # for each id: bytes and their order
+_CONSTRAINED_ROW = 64 * 1024  # its place in the grammar
 MIN_CAPACITY = 256  # positions: the KV cache's first allocation
 MIN_WINDOW = 64  # positions: fit_to_limit goes no lower
 
@@ -242,6 +251,25 @@ def check_room(folder: Path, *, root: Path = Path("/")) -> None:
         )
 
 
+def loading_error(folder: Path, error: BaseException) -> OutOfMemoryError:
+    """What to raise if loading ran out of memory or of address space, with what it takes.
+
+    Args:
+        error: what came.
+    """
+    try:
+        plan = plan_memory(folder, max_length=2, prompt_length=1)
+        needed = (
+            f"that takes {plan.peak / MIB:.1f} MiB, and address space for {plan.weights_mapped / MIB:.1f} MiB of "
+            f"mapped weights ({error or 'none is left'})"
+        )
+    except MemoryError:
+        needed = "not even to read its config.json"
+    return OutOfMemoryError(
+        f"there is no memory to load {folder}: {needed}. End other programs, add swap, or raise the limit (ulimit -v)."
+    )
+
+
 def _advice(plan: MemoryPlan, limit_mib: float, fit: bool) -> str:
     if plan.runtime > limit_mib * MIB:
         return f"Loading it alone takes {plan.runtime / MIB:.1f} MiB: allow that."
@@ -298,7 +326,15 @@ class CallCosts:
         per_id = _COUNTS + (_CANDIDATES if config.do_sample else 0)
         if config.do_sample and not config.top_k:
             per_id += _FILTERS + (_POOL * config.num_beams if config.num_beams > 1 else 0)
-        return per_id * self._config.gptjx.vocab_size
+        rows = max(config.num_beams, config.num_return_sequences) if config.constraint else 0
+        masks = rows * (self._config.gptjx.vocab_size // 8 + _CONSTRAINED_ROW)
+        return per_id * self._config.gptjx.vocab_size + masks
+
+    def constraints(self, option: str) -> int:
+        """What all calls with a constraint of this option share from the first one on."""
+        if option == "choices":
+            return _CHOICES + _CHOICE_TABLES * self._config.gptjx.vocab_size
+        return _GRAMMARS + _GRAMMAR_TABLES * self._config.gptjx.vocab_size
 
     def masks(
         self,
@@ -370,8 +406,14 @@ class CallCosts:
         """One run of `tokens` new tokens. Attention keeps no scores: it is hidden states [tokens, 4 * n_embd] float32
         that count. onnxruntime's arena and the kernels' rounded copies hold 2.25 times as much, and 2.5 times as much
         where chunks of 256 tokens leave holes in the arena (widths of 256 to 1024 were measured).
+
+        RoutedMlp holds, for each of a token's experts, inputs and outputs [n_embd] and the hidden layer [mlp_width], in
+        float32 and in 8 bits; the arena then has no hidden states.
         """
-        return 4 * tokens * 4 * self._config.gptjx.n_embd * 5 // 2
+        shape = self._config.gptjx
+        hidden = 4 * 4 * shape.n_embd
+        routed = shape.num_experts_per_tok * (5 * shape.mlp_width + 8 * shape.n_embd) if shape.use_moe else 0
+        return tokens * (hidden * 5 // 2 + max(routed - hidden, 0))
 
 
 def window_slack(window: int, block_size: int) -> int:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..chat.answer import ChatDelta
+from ..chat.prompt import ChatPrompt
+from ..chat.result import Answer as ReadAnswer
+from ..chat.result import ChatReader
+from ..options.generation_config import GenerationConfig
 from ..text.tokenizer import Tokenizer
-from .generating import Choice, Piece, Usage
+from .generating import Choice, Piece
 from .logprobs import TokenLogprobs, shown
 
-__all__ = ["Answer", "ChatAnswer", "CompletionAnswer"]
+__all__ = ["Answer", "ChatAnswer", "CompletionAnswer", "Echo"]
 
 _REASONS = {"eos": "stop", "stop": "stop"}
 """OpenAI's words for ours; all others mean that the text could go on: "length"."""
@@ -28,21 +35,21 @@ class Answer(Protocol):
     def opening(self, index: int) -> dict[str, Any] | None:
         """The chunk before a choice's first piece, if there is one."""
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        """One piece."""
+    def chunk(self, piece: Piece) -> dict[str, Any] | None:
+        """One piece; None if it adds nothing."""
 
     def last(self) -> dict[str, Any]:
         """The chunk without choices, for the usage."""
 
 
-def usage_fields(usage: Usage) -> dict[str, Any]:
-    """OpenAI's usage."""
-    return {
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.generated,
-        "total_tokens": usage.prompt + usage.generated,
-        "prompt_tokens_details": {"cached_tokens": min(usage.cached, usage.prompt)},
-    }
+@dataclass(frozen=True)
+class Echo:
+    """What stands before a choice."""
+
+    text: str = ""
+    """The prompt's; "" without echo."""
+    logprobs: Sequence[TokenLogprobs] = ()
+    """Of the prompt's tokens, where log-probabilities are wanted."""
 
 
 class CompletionAnswer:
@@ -50,28 +57,32 @@ class CompletionAnswer:
 
     Args:
         model: its name.
-        echoes: of each choice the text that stands before it; "" without echo.
+        echoes: of each choice.
     """
 
-    def __init__(self, model: str, tokenizer: Tokenizer, echoes: Sequence[str]) -> None:
+    def __init__(self, model: str, tokenizer: Tokenizer, echoes: Sequence[Echo]) -> None:
         self._head = _head("cmpl", "text_completion", model)
         self._tokenizer, self._echoes = tokenizer, echoes
-        self._offsets = [len(echo) for echo in echoes]
+        self._offsets = [0 if echo.logprobs else len(echo.text) for echo in echoes]
 
     def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        written = [
-            self._choice(
-                choice.index, self._echoes[choice.index] + choice.text, choice.reason, choice.logprobs
-            )
-            for choice in choices
-        ]
+        written = []
+        for choice in choices:
+            echo, logprobs = self._echoes[choice.index], choice.logprobs
+            if logprobs is not None:
+                logprobs = [*echo.logprobs, *logprobs]
+            written.append(self._choice(choice.index, echo.text + choice.text, choice.reason, logprobs))
         return {**self._head, "choices": written}
 
     def opening(self, index: int) -> dict[str, Any] | None:
         echo = self._echoes[index]
-        return {**self._head, "choices": [self._choice(index, echo, "", None)]} if echo else None
+        if not echo.text:
+            return None
+        return {**self._head, "choices": [self._choice(index, echo.text, "", echo.logprobs or None)]}
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
+    def chunk(self, piece: Piece) -> dict[str, Any] | None:
+        if not (piece.text or piece.reason or piece.logprobs):
+            return None
         return {
             **self._head,
             "choices": [self._choice(piece.index, piece.text, piece.reason, piece.logprobs)],
@@ -100,7 +111,9 @@ class CompletionAnswer:
             "tokens": texts,
             "token_logprobs": [_written(chosen.logprob) for chosen in logprobs],
             "top_logprobs": [
-                {shown(token, self._tokenizer)[0]: _written(logprob) for token, logprob in chosen.top}
+                None
+                if chosen.logprob is None
+                else {shown(token, self._tokenizer)[0]: _written(logprob) for token, logprob in chosen.top}
                 for chosen in logprobs
             ],
             "text_offset": offsets,
@@ -112,43 +125,71 @@ class ChatAnswer:
 
     Args:
         model: its name.
+        prompt: what is answered.
+        config: the options of the answers.
     """
 
-    def __init__(self, model: str, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: str, prompt: ChatPrompt, config: GenerationConfig) -> None:
         self._whole = _head("chatcmpl", "chat.completion", model)
+        if prompt.left_out_messages:
+            self._whole["left_out_messages"] = prompt.left_out_messages
         self._chunk = {**self._whole, "object": "chat.completion.chunk"}
-        self._tokenizer = tokenizer
+        self._tokenizer, self._prompt, self._config = prompt.tokenizer, prompt, config
+        self._readers: dict[int, ChatReader] = {}
+        self._num_calls: Counter[int] = Counter()
 
     def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        written = [
-            {
-                "index": choice.index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None},
-                "logprobs": self._logprobs(choice.logprobs),
-                "finish_reason": _reason(choice.reason),
-            }
-            for choice in choices
-        ]
-        return {**self._whole, "choices": written}
+        return {**self._whole, "choices": [self._choice(choice) for choice in choices]}
+
+    def _choice(self, choice: Choice) -> dict[str, Any]:
+        answer = ChatReader(self._prompt, self._config).read(choice.tokens, choice.reason)
+        message = _added(answer)
+        content = message.get("content") or (None if answer.tool_calls else "")
+        if answer.tool_calls:
+            message["tool_calls"] = [call.to_dict() for call in answer.tool_calls]
+        return {
+            "index": choice.index,
+            "message": {"role": "assistant", **message, "content": content, "refusal": None},
+            "logprobs": self._logprobs(choice.logprobs),
+            "finish_reason": "tool_calls" if answer.tool_calls else _reason(choice.reason),
+        }
 
     def opening(self, index: int) -> dict[str, Any] | None:
-        return self._of_delta(index, {"role": "assistant", "content": ""}, None, "")
+        self._readers[index] = ChatReader(self._prompt, self._config)
+        return self._of_delta(index, {"role": "assistant", "content": ""}, None, None)
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        delta = {"content": piece.text} if piece.text else {}
-        return self._of_delta(piece.index, delta, piece.logprobs, piece.reason)
+    def chunk(self, piece: Piece) -> dict[str, Any] | None:
+        reader, index = self._readers[piece.index], piece.index
+        added = reader.finish(piece.reason) if piece.token is None else reader.push(piece.token, piece.reason)
+        if not (added or piece.logprobs):
+            return None
+        delta = _added(added)
+        if added.tool_calls:
+            first = self._num_calls[index]
+            delta["tool_calls"] = [
+                {"index": at, **call.to_dict()} for at, call in enumerate(added.tool_calls, start=first)
+            ]
+            self._num_calls[index] += len(added.tool_calls)
+        reason = _reason(piece.reason)
+        if reason is not None and self._num_calls[index]:
+            reason = "tool_calls"
+        return self._of_delta(index, delta, piece.logprobs, reason)
 
     def last(self) -> dict[str, Any]:
         return {**self._chunk, "choices": []}
 
     def _of_delta(
-        self, index: int, delta: dict[str, str], logprobs: Sequence[TokenLogprobs] | None, reason: str
+        self,
+        index: int,
+        delta: dict[str, Any],
+        logprobs: Sequence[TokenLogprobs] | None,
+        reason: str | None,
     ) -> dict[str, Any]:
         choice = {
             "index": index,
             "delta": delta,
             "logprobs": self._logprobs(logprobs),
-            "finish_reason": _reason(reason),
+            "finish_reason": reason,
         }
         return {**self._chunk, "choices": [choice]}
 
@@ -164,9 +205,23 @@ class ChatAnswer:
         ]
         return {"content": content, "refusal": None}
 
-    def _token(self, token: int, logprob: float) -> dict[str, Any]:
+    def _token(self, token: int, logprob: float | None) -> dict[str, Any]:
         text, own = shown(token, self._tokenizer)
         return {"token": text, "logprob": _written(logprob), "bytes": list(own)}
+
+
+def _added(part: ChatDelta | ReadAnswer) -> dict[str, Any]:
+    """The fields of a message, or of its delta, but for calls; only those that hold something.
+
+    A call that cannot be made stays visible to every client, as content; why it is none stands beside.
+    """
+    fields: dict[str, Any] = {
+        "content": part.content + "".join(call.text for call in part.invalid_calls),
+        "reasoning": part.reasoning,
+        "task_plan": part.task_plan,
+        "invalid_tool_calls": [call.to_dict() for call in part.invalid_calls],
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def _head(prefix: str, kind: str, model: str) -> dict[str, Any]:
@@ -177,5 +232,5 @@ def _reason(reason: str) -> str | None:
     return _REASONS.get(reason, "length") if reason else None
 
 
-def _written(logprob: float) -> float:
-    return max(logprob, _LEAST_LOGPROB)
+def _written(logprob: float | None) -> float | None:
+    return None if logprob is None else max(logprob, _LEAST_LOGPROB)

@@ -19,11 +19,12 @@ from .service import Service
 __all__ = ["make_app"]
 
 
-def make_app(service: Service, lifespan: Lifespan[Starlette] | None = None) -> ASGIApp:
+def make_app(service: Service, lifespan: Lifespan[Starlette] | None = None, *, logs: bool = True) -> ASGIApp:
     """The application of a service.
 
     Args:
         lifespan: what to do before the first request and after the last.
+        logs: whether each request has a line in the log.
     """
     cors = [
         Middleware(
@@ -46,7 +47,8 @@ def make_app(service: Service, lifespan: Lifespan[Starlette] | None = None) -> A
         lifespan=lifespan,
     )
     app.state.service = service
-    return RequestLog(app, service)
+    app.router.redirect_slashes = False  # it would send clients to whatever host they name
+    return RequestLog(app, service) if logs else app
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from ..errors import InvalidInputError, SabiYarnError
+from ..errors import InvalidInputError
+from ..options.generation_config import GenerationConfig
 from ..text.tokenizer import Tokenizer
 from .access import record_of
-from .answers import Answer, ChatAnswer, CompletionAnswer, usage_fields
+from .answers import Answer, ChatAnswer, CompletionAnswer, Echo
 from .body import read_object
-from .errors import HttpError, error_fields, json_response
-from .event_stream import KEEP_ALIVE, EventStream, event, unless_gone
+from .errors import json_response
+from .event_stream import EventStream, error_event, event, unless_gone
 from .generating import Generating
-from .generation_fields import ChatFields, CompletionFields, Generate, decide_config, read_generation
+from .generation_fields import (
+    ChatFields,
+    CompletionFields,
+    Generate,
+    decide_config,
+    decide_lengths,
+    read_generation,
+)
+from .logprobs import TokenLogprobs, prompt_logprobs
 from .service import ServedModel, Service
 
 __all__ = ["chat_completions", "completions", "encoded", "service_of", "texts_or_ids", "tokenizer_of"]
@@ -46,14 +53,22 @@ async def completions(request: Request) -> Response | ASGIApp:
     model = service_of(request).model(fields.model)
     given = texts_or_ids("prompt", fields.prompt)
     prompts = await encoded(given, tokenizer_of(model))
-    if fields.echo and fields.logprobs is not None:
-        raise InvalidInputError("echo with logprobs is not supported: leave out one of them.")
     generating = _generating(request, model, generate, prompts, fields.logprobs)
     returns = generating.num_choices // len(prompts)
-    echoes = [""] * generating.num_choices
+    echoes = [Echo()] * generating.num_choices
     if fields.echo:
         texts = [item if isinstance(item, str) else tokenizer_of(model).decode(item) for item in given]
-        echoes = [text for text in texts for _ in range(returns)]
+        logprobs: list[list[TokenLogprobs]] = [[] for _ in prompts]
+        if fields.logprobs is not None:
+            overflow = model.generator.overflow.take_from(dict(generate.call_options))
+            scoring = model.generator._ascore(prompts, fields.logprobs, overflow)
+            try:
+                logprobs = [prompt_logprobs(one) for one in await unless_gone(request.receive, scoring)]
+            except BaseException:
+                generating.close()
+                raise
+        both = zip(texts, logprobs, strict=True)
+        echoes = [echo for echo in (Echo(*each) for each in both) for _ in range(returns)]
     return await _answer(
         request, generate, generating, CompletionAnswer(model.name, tokenizer_of(model), echoes)
     )
@@ -65,20 +80,21 @@ async def chat_completions(request: Request) -> Response | ASGIApp:
     fields = generate.fields
     assert isinstance(fields, ChatFields)
     model = service_of(request).model(fields.model)
-    if model.template is None:
-        raise InvalidInputError(
-            f"messages need a chat template, but the model {model.name} has none: neither chat_template.jinja nor a "
-            "chat_template in tokenizer_config.json is in its folder. Use /v1/completions with a prompt."
-        )
     if fields.top_logprobs is not None and not fields.logprobs:
         raise InvalidInputError(f"top_logprobs is {fields.top_logprobs} but logprobs is not true. Set it.")
-    messages = [message.as_dict() for message in fields.messages]
-    text = await asyncio.to_thread(model.template.render, messages)
-    # The template writes the special tokens that the model wants, so none is added.
-    ids = await asyncio.to_thread(tokenizer_of(model).encode, text, add_special_tokens=False)
+    asked, max_length = decide_lengths(generate, model.generator.generation_config)
+    prompt = await asyncio.to_thread(
+        model.generator.chat_model.prompt,
+        fields.messages,
+        tools=fields.tools,
+        tool_choice=fields.tool_choice,
+        new_tokens=asked,
+        max_length=max_length,
+        cuts=generate.call_options.get("overflow", model.generator.overflow.mode) == "error",
+    )
     num_top = (fields.top_logprobs or 0) if fields.logprobs else None
-    generating = _generating(request, model, generate, [ids], num_top)
-    return await _answer(request, generate, generating, ChatAnswer(model.name, tokenizer_of(model)))
+    generating = _generating(request, model, generate, [prompt.ids], num_top, prompt.constrained)
+    return await _answer(request, generate, generating, ChatAnswer(model.name, prompt, generating.config))
 
 
 def texts_or_ids(name: str, value: Any) -> list[str | list[int]]:
@@ -111,6 +127,7 @@ def _generating(
     generate: Generate,
     prompts: Sequence[list[int]],
     num_top: int | None,
+    constrained: Callable[[GenerationConfig], GenerationConfig] = lambda config: config,
 ) -> Generating:
     service = service_of(request)
     generator, fields, settings = model.generator, generate.fields, service.settings
@@ -133,7 +150,7 @@ def _generating(
     return Generating(
         model,
         prompts,
-        config,
+        constrained(config),
         generate.call_options,
         service.metrics,
         num_top=num_top,
@@ -150,7 +167,7 @@ async def _answer(
         finally:
             generating.close()
             _note(request, generating)
-        return json_response({**answer.whole(choices), "usage": usage_fields(generating.usage)})
+        return json_response({**answer.whole(choices), "usage": generating.usage.fields()})
     generating.open()
 
     def end() -> None:
@@ -170,33 +187,22 @@ async def _events(
     opened = set()
     try:
         async for piece in generating.pieces():
-            if piece is None:
-                yield KEEP_ALIVE
-                continue
             if piece.index not in opened:
                 opened.add(piece.index)
                 opening = answer.opening(piece.index)
                 if opening is not None:
                     yield event({**opening, **beside})
-            if piece.text or piece.reason or piece.logprobs:
-                yield event({**answer.chunk(piece), **beside})
+            chunk = answer.chunk(piece)
+            if chunk is not None:
+                yield event({**chunk, **beside})
     except Exception as error:
-        if not isinstance(error, SabiYarnError | HttpError):
-            traceback.print_exc(file=sys.stderr)
-        told = HttpError.of(error)
-        record_of(request.scope)["error"] = told.message
-        yield event(error_fields(told))
+        yield error_event(error, record_of(request.scope))
         return
     if with_usage:
-        yield event({**answer.last(), "usage": usage_fields(generating.usage)})
+        yield event({**answer.last(), "usage": generating.usage.fields()})
     yield b"data: [DONE]\n\n"
 
 
 def _note(request: Request, generating: Generating) -> None:
     """Put what a request took into its line of the log."""
-    usage, record = generating.usage, record_of(request.scope)
-    record.update(prompt=usage.prompt, cached=usage.cached, generated=usage.generated)
-    if usage.first_token_seconds is not None:
-        record["first_token"] = usage.first_token_seconds
-    if usage.reasons:
-        record["finish"] = ",".join(dict.fromkeys(usage.reasons))
+    generating.usage.note(record_of(request.scope))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -11,6 +12,8 @@ from ..errors import InvalidInputError, OutOfMemoryError, SabiYarnError
 from ..options.generation_config import GenerationConfig
 
 __all__ = ["HttpError", "error_fields", "error_response", "json_response"]
+
+_CHAT_FIELDS = ("messages", "tools", "tool_choice")
 
 RETRY_SECONDS = 1
 """When to ask again, as told to a client that was sent away for lack of room."""
@@ -51,10 +54,9 @@ class HttpError(Exception):
         if isinstance(error, HttpError):
             return error
         if isinstance(error, InvalidInputError):
-            first = str(error).partition(" ")[0]
-            return cls(
-                400, str(error), param=first if first in GenerationConfig.__dataclass_fields__ else None
-            )
+            first = re.split(r"[ .\[]", str(error), maxsplit=1)[0]
+            known = first in GenerationConfig.__dataclass_fields__ or first in _CHAT_FIELDS
+            return cls(400, str(error), param=first if known else None)
         if isinstance(error, OutOfMemoryError):
             return cls.later(503, str(error), code="out_of_memory")
         if isinstance(error, SabiYarnError):

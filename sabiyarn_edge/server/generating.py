@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..calls.decode_options import decide_seeds
 from ..calls.result import GenerationResult
 from ..errors import InvalidInputError
 from ..options.generation_config import GenerationConfig
-from .errors import HttpError
 from .logprobs import LogprobReader, TokenLogprobs
 from .metrics import Metrics
 from .service import ServedModel
+from .usage import Usage
 
 if TYPE_CHECKING:
     from ..calls.asynchronous import AsyncTokenStream
 
-__all__ = ["Choice", "Generating", "Piece", "Usage"]
-
-KEEP_ALIVE_SECONDS = 10.0
-"""Proxies give up after 30 to 60."""
+__all__ = ["Choice", "Generating", "Piece"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,7 @@ class Choice:
 
     index: int
     text: str
+    tokens: list[int]
     reason: str
     """As GenerationResult.finish_reasons."""
     logprobs: list[TokenLogprobs] | None
@@ -42,21 +40,11 @@ class Piece:
 
     index: int
     text: str
+    token: int | None
+    """None if the end came between two tokens."""
     reason: str
     """"" but at its end."""
     logprobs: list[TokenLogprobs] | None
-
-
-@dataclass
-class Usage:
-    """Tokens of a request."""
-
-    prompt: int
-    cached: int = 0
-    """Of the prompt's: those that were not computed anew."""
-    generated: int = 0
-    first_token_seconds: float | None = None
-    reasons: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -98,6 +86,7 @@ class Generating:
         streams: bool,
     ) -> None:
         self._model, self._metrics, self._options = model, metrics, call_options
+        self.config = config
         self._returns = returns = config.num_return_sequences
         self.usage = Usage(sum(map(len, prompts)))
         self.num_choices = len(prompts) * returns
@@ -145,8 +134,10 @@ class Generating:
             self._count(call, result)
             texts = _texts(result)
             found += [
-                Choice(call.first + i, text, reason, call.reader.tokens if call.reader else None)
-                for i, (text, reason) in enumerate(zip(texts, result.finish_reasons, strict=True))
+                Choice(call.first + i, text, tokens, reason, call.reader.tokens if call.reader else None)
+                for i, (text, tokens, reason) in enumerate(
+                    zip(texts, result.generated, result.finish_reasons, strict=True)
+                )
             ]
         self._metrics.generated_tokens[self._model.name] += self.usage.generated
         return found
@@ -168,8 +159,8 @@ class Generating:
             stream.close()
         self._leave()
 
-    async def pieces(self) -> AsyncIterator[Piece | None]:
-        """The pieces of all choices as they come; None where nothing came for a while.
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """The pieces of all choices as they come.
 
         Raises:
             Exception: what ended one of the choices.
@@ -182,12 +173,7 @@ class Generating:
         try:
             left = len(reading)
             while left:
-                try:
-                    async with asyncio.timeout(KEEP_ALIVE_SECONDS):
-                        piece = await arrived.get()
-                except TimeoutError:
-                    yield None
-                    continue
+                piece = await arrived.get()
                 if isinstance(piece, Exception):
                     raise piece
                 left -= bool(piece.reason)
@@ -208,45 +194,25 @@ class Generating:
                 self.usage.generated += 1
                 self._metrics.generated_tokens[self._model.name] += 1
                 logprobs = [call.reader.tokens[token.index]] if call.reader else None
+                piece = Piece(call.first, token.text, token.token_id, reason, logprobs)
                 if not reason:
-                    put(Piece(call.first, token.text, "", logprobs))
+                    put(piece)
                 else:
-                    last = Piece(call.first, token.text, reason, logprobs)
+                    last = piece
             assert stream.result is not None
             self._count(call, stream.result)
             if not reason:  # cancelled, or out of time, between two tokens
                 rest = _texts(stream.result)[0][shown:]
-                last = Piece(call.first, rest, stream.result.finish_reasons[0], None)
+                last = Piece(call.first, rest, None, stream.result.finish_reasons[0], None)
             put(last)
         except Exception as error:
             put(error)
 
     def _count(self, call: _Call, result: GenerationResult) -> None:
-        """Note what a call took.
-
-        Raises:
-            HttpError: its time was over before its first token.
-        """
-        timings, name = result.timings, self._model.name
-        generated = sum(map(len, result.generated))
-        if call.first % self._returns == 0:  # else the prompt of the choice before it
-            cached = timings.reused_tokens
-            self.usage.cached += cached
-            self._metrics.cached_tokens[name] += cached
-            self._metrics.prompt_tokens[name] += sum(map(len, call.prompts))
-        self.usage.reasons += result.finish_reasons
-        if not generated and "time" in result.finish_reasons:
-            raise HttpError.later(
-                503,
-                "the request's time was over before a row was free for it. Try again later.",
-                code="timeout",
-            )
-        self._metrics.first_token[name].observe(timings.time_to_first_token)
-        if timings.decode_tokens:
-            mean = timings.decode_seconds * len(result.lengths) / timings.decode_tokens
-            self._metrics.per_token[name].observe(mean, timings.decode_tokens)
-        if self.usage.first_token_seconds is None:
-            self.usage.first_token_seconds = timings.time_to_first_token
+        """Note what a call took. Raises: as Usage.count."""
+        # The prompt of a prompt's later choices is counted with its first.
+        prompt = sum(map(len, call.prompts)) if call.first % self._returns == 0 else None
+        self.usage.count(result, prompt, self._metrics, self._model.name)
 
 
 def _texts(result: GenerationResult) -> list[str]:

@@ -15,6 +15,7 @@ from ..errors import InvalidInputError
 from ..options.generation_config import GenerationConfig, OptionWarning
 from .body import to_fields
 from .errors import HttpError
+from .response_format import OTHER_CONSTRAINT_NAMES, ResponseFormat, add_response_format
 
 __all__ = [
     "ChatFields",
@@ -22,6 +23,7 @@ __all__ = [
     "GenerationFields",
     "StreamOptions",
     "decide_config",
+    "decide_lengths",
     "read_generation",
 ]
 
@@ -52,6 +54,7 @@ class GenerationFields(Struct, kw_only=True):
     stop: str | list[str] | None = None
     temperature: Temperature | None = None
     logit_bias: dict[str, Bias] | None = None
+    response_format: ResponseFormat | None = None
 
 
 class CompletionFields(GenerationFields, kw_only=True):
@@ -63,30 +66,13 @@ class CompletionFields(GenerationFields, kw_only=True):
     logprobs: TopLogprobs | None = None
 
 
-class TextPart(Struct, tag="text", forbid_unknown_fields=True):
-    """A part of a message; there are no other kinds here."""
-
-    text: str
-
-
-class Message(Struct, forbid_unknown_fields=True):
-    """One message of a chat."""
-
-    role: str
-    content: str | list[TextPart]
-    name: str | None = None
-
-    def as_dict(self) -> dict[str, str]:
-        """As templates expect it, with one text."""
-        content = self.content
-        text = content if isinstance(content, str) else "".join(part.text for part in content)
-        return {"role": self.role, "content": text, **({} if self.name is None else {"name": self.name})}
-
-
 class ChatFields(GenerationFields, kw_only=True):
     """The body of /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Meta(min_length=1)]
+    messages: Any
+    """As EdgeGenerator.chat takes them, which checks them; tools and tool_choice too."""
+    tools: Any = None
+    tool_choice: Any = None
     max_completion_tokens: NewTokens | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
@@ -99,19 +85,19 @@ _CHANGES_NOTHING: dict[str, tuple[Any, ...]] = {
     "metadata": ({},),
     "modalities": (["text"],),
     "parallel_tool_calls": (True, False),
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
 }
 """OpenAI's fields that are not supported -> their values that ask for nothing. Clients send these unasked."""
 _LABELS = ("user", "safety_identifier", "prompt_cache_key")
 """OpenAI's fields that name the caller, for services that bill or watch him."""
 _OTHER_NAMES = {"max_new_tokens": "max_tokens", "num_return_sequences": "n", "stop_strings": "stop"}
 """Options of GenerationConfig -> what OpenAI's API calls them. Either may be given."""
-_OF_ONE_ENDPOINT = ("prompt", "echo", "messages", "top_logprobs", "max_completion_tokens")
+_OF_ONE_ENDPOINT = (
+    *("prompt", "echo"),
+    *("messages", "top_logprobs", "max_completion_tokens", "tools", "tool_choice"),
+)
 _CALL_OPTIONS = ("overflow", "keep_tokens", "reuse_prefix")
 """Options of a call that no GenerationConfig holds."""
 
@@ -148,6 +134,13 @@ def read_generation(content: dict[str, Any], kind: type[CompletionFields] | type
             raise HttpError(
                 400, f"{name} and {other} are given, which mean the same. Leave one out.", param=name
             )
+        elif name in OTHER_CONSTRAINT_NAMES:
+            option = OTHER_CONSTRAINT_NAMES[name]
+            if content.get(option) is not None:
+                raise HttpError(
+                    400, f"{name} and {option} are given, which mean the same. Leave one out.", param=name
+                )
+            options[option] = value
         elif name in _CALL_OPTIONS:
             call_options[name] = value
         elif name in _OF_ONE_ENDPOINT or name == "output_scores":
@@ -195,9 +188,10 @@ def decide_config(
         options["stop_strings"] = fields.stop or None
     if fields.logit_bias:
         options["sequence_bias"] = _with_bias(options.get("sequence_bias"), fields.logit_bias)
-    new_tokens = _new_tokens(fields)
-    if new_tokens is not None:
-        options["max_new_tokens"] = new_tokens
+    add_response_format(options, fields.response_format)
+    asked = _new_tokens(fields)
+    if asked is not None:
+        options["max_new_tokens"] = asked
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OptionWarning)  # clients send options that change nothing
         config = defaults.updated(**options)
@@ -208,6 +202,23 @@ def decide_config(
 
 
 _DRAWING = ("top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+def decide_lengths(request: Generate, defaults: GenerationConfig) -> tuple[int | None, int | None]:
+    """max_new_tokens and max_length of a request.
+
+    Raises: as `decide_config`.
+    """
+    options = {
+        name: request.options[name] for name in ("max_new_tokens", "max_length") if name in request.options
+    }
+    asked = _new_tokens(request.fields)
+    if asked is not None:
+        options["max_new_tokens"] = asked
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptionWarning)
+        config = defaults.updated(**options)
+    return config.max_new_tokens, config.max_length
 
 
 def _new_tokens(fields: CompletionFields | ChatFields) -> int | None:

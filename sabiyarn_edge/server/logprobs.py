@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..calls.scoring import Scoring, best_tokens
 from ..text.tokenizer import Tokenizer
 
-__all__ = ["LogprobReader", "TokenLogprobs", "shown"]
+__all__ = ["LogprobReader", "TokenLogprobs", "prompt_logprobs", "shown"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class TokenLogprobs:
     before temperature and the filters of drawing (top_k, top_p, ...)."""
 
     token: int
-    logprob: float
+    logprob: float | None
+    """None for a prompt's first token, before which the model saw nothing."""
     top: list[tuple[int, float]]
     """The likeliest tokens, the best first; of equal ones the lower id."""
 
@@ -56,12 +58,19 @@ class LogprobReader:
     def _top(self) -> list[tuple[int, float]]:
         if self._num_top == 0:
             return []
-        logprobs = self._logprobs
-        count = min(self._num_top, len(logprobs))
-        least = np.partition(logprobs, len(logprobs) - count)[len(logprobs) - count]
-        ids = np.flatnonzero(logprobs >= least)
-        best = ids[np.argsort(-logprobs[ids], kind="stable")][:count]
-        return [(int(token), float(logprobs[token])) for token in best]
+        best = best_tokens(self._logprobs, self._num_top)
+        return [(token, float(self._logprobs[token])) for token in best]
+
+
+def prompt_logprobs(scoring: Scoring) -> list[TokenLogprobs]:
+    """What the model thought of a prompt's tokens; nothing changes their scores."""
+    first, *others = scoring.score.token_ids
+    tops = scoring.top or [[] for _ in others]
+    logprobs = scoring.score.log_probs.tolist()
+    return [
+        TokenLogprobs(first, None, []),
+        *(TokenLogprobs(*each) for each in zip(others, logprobs, tops, strict=True)),
+    ]
 
 
 def shown(token: int, tokenizer: Tokenizer) -> tuple[str, bytes]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import FrameType
@@ -14,6 +15,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
+from ..options.generation_config import OptionWarning
 from .app import make_app
 from .protocol import BoundedProtocol
 from .service import Service
@@ -63,6 +65,7 @@ def run_server(
         await loading
         service.close()
 
+    warnings.simplefilter("ignore", OptionWarning)  # clients send options that change nothing
     # Its own messages are for developers; whatever concerns users is said here.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     config = uvicorn.Config(

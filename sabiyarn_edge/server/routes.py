@@ -7,14 +7,16 @@ from starlette.routing import BaseRoute, Route
 
 from .access import Gate
 from .completions import chat_completions, completions
+from .page import page_routes
 from .service import Service
 from .status import health, metrics, model, models
+from .tasks import run_task, tasks
 from .texts import detokenize, embeddings, tokenize
 
 __all__ = ["routes"]
 
 OPEN = (("GET", "/health", health),)
-"""Answered to anybody, at any time."""
+"""Answered to anybody, at any time, as the page is."""
 
 GUARDED = (
     ("GET", "/metrics", metrics),
@@ -23,6 +25,8 @@ GUARDED = (
     ("POST", "/v1/completions", completions),
     ("POST", "/v1/chat/completions", chat_completions),
     ("POST", "/v1/embeddings", embeddings),
+    ("GET", "/v1/tasks", tasks),
+    ("POST", "/v1/tasks/{name}", run_task),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
 )
@@ -33,6 +37,7 @@ def routes(service: Service) -> list[BaseRoute]:
     """All routes."""
     gate = Middleware(Gate, service=service)
     return [
+        *page_routes(),
         *(Route(path, endpoint, methods=[method]) for method, path, endpoint in OPEN),
         *(Route(path, endpoint, methods=[method], middleware=[gate]) for method, path, endpoint in GUARDED),
     ]

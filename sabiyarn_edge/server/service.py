@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .chat_template import ChatTemplate
 from .errors import HttpError
 from .metrics import Metrics
 
@@ -44,13 +42,12 @@ class ServedModel:
     Args:
         name: what requests call it.
         generator: loaded with max_batch_size, so that rows beyond it wait.
-        folder: of the model, where its chat template is.
         settings: of the server.
     """
 
-    def __init__(self, name: str, generator: EdgeGenerator, folder: Path, settings: Settings) -> None:
+    def __init__(self, name: str, generator: EdgeGenerator, settings: Settings) -> None:
         self.name, self.generator, self._settings = name, generator, settings
-        self.template = ChatTemplate.find(folder)
+        _ = generator.tasks  # read now: a damaged tasks.json ends the server at its start, not a request
         self.created = int(time.time())
         self._rows = 0
 

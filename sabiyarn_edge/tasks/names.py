@@ -6,7 +6,7 @@ import difflib
 import unicodedata
 from collections.abc import Iterable, Mapping
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 
 __all__ = ["find_name", "fold"]
 
@@ -34,10 +34,12 @@ def find_name(what: str, given: object, known: Mapping[str, Iterable[str]]) -> s
             names.setdefault(fold(other), key)
     if isinstance(given, str) and fold(given) in names:
         return names[fold(given)]
-    shown = {key: _shown(key, others) for key, others in known.items()}
+    choices = {key: _shown(key, others) for key, others in known.items()}
     nearest = difflib.get_close_matches(fold(given), names, n=1) if isinstance(given, str) else []
-    advice = f" Did you mean {shown[names[nearest[0]]]}?" if nearest else ""
-    raise InvalidInputError(f"{what} is {given!r}; it must be one of {', '.join(shown.values())}.{advice}")
+    advice = f" Did you mean {choices[names[nearest[0]]]}?" if nearest else ""
+    raise InvalidInputError(
+        f"{what} is {shown(given)}; it must be one of {', '.join(choices.values())}.{advice}"
+    )
 
 
 def _shown(key: str, others: Iterable[str]) -> str:

@@ -61,6 +61,8 @@ class Task:
     """The slot "text" is cut to so many words. None: it is not."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of GenerationConfig."""
+    example: Mapping[str, str] = field(default_factory=dict)
+    """What fills the slots to try the task; empty: none is given."""
 
     @property
     def text_slots(self) -> tuple[str, ...]:
@@ -78,6 +80,24 @@ class Task:
     def source(self, given: object) -> str:
         """Return the code of the text's language. Raises: as `language`."""
         return _code("source", given, self.sources)
+
+    def describe(self) -> dict[str, Any]:
+        """Facts about the task, ready for JSON."""
+        return {
+            "description": self.description,
+            "template": self.template.source,
+            "slots": list(self.template.slots),
+            "languages": {slot: _names(languages) for slot, languages in self.languages.items()},
+            "sources": _names(self.sources),
+            "labels": list(self.labels),
+            "answer": self.answer,
+            "options": dict(self.options),
+            "example": dict(self.example),
+        }
+
+
+def _names(languages: Mapping[str, Language]) -> dict[str, str]:
+    return {code: language.name for code, language in languages.items()}
 
 
 def _code(what: str, given: object, languages: Mapping[str, Language]) -> str:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..errors import InvalidInputError, ModelFolderError
+from ..errors import InvalidInputError, ModelFolderError, shown
 from ..options.generation_config import GenerationConfig
+from ..system.regular_file import read_regular_file
 from .json_lines import line_of
-from .json_values import (
-    Fault,
-    JsonPath,
-    check_keys,
-    count_of,
-    nearest,
-    number_of,
-    object_of,
-    one_of,
-    text_of,
-    texts_of,
-)
 from .known_prompts import KnownPrompts
 from .names import find_name, fold
 from .task import ANSWERS, TEXT_SLOT, Language, Task
@@ -34,10 +25,17 @@ __all__ = ["TASKS_FILE", "TaskFile"]
 
 TASKS_FILE = "tasks.json"
 FORMAT_VERSION = 1
+_LONGEST_FILE = 16 * 2**20
+"""Bytes of a tasks.json; SabiYarn's has 5 KiB."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_NO_SLOTS = ("labels", "options", "self", "source", "special_tokens")
-"""Names that a slot cannot have: they are arguments of run_task."""
+_NO_SLOTS = ("labels", "model", "options", "self", "source", "special_tokens", "stream")
+"""Names that a slot cannot have: they are arguments of run_task, or fields of the server's /v1/tasks."""
+
+_Path = tuple[str | int, ...]
+"""Keys and indices from the outermost value on."""
+
+_Choice = TypeVar("_Choice")
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class TaskFile:
     languages: Mapping[str, Language]
     tasks: Mapping[str, Task]
     known_prompts: KnownPrompts | None = None
-    """How prompts that the model cannot know are told from others; None: they are not."""
+    """Tells prompts that the model can know from others; None: nothing does."""
 
     @classmethod
     def load(cls, folder: str | Path) -> TaskFile:
@@ -72,7 +70,7 @@ class TaskFile:
             InvalidInputError: it cannot be read, or something in it is not allowed; names the line.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8-sig")
+            text = read_regular_file(path, at_most=_LONGEST_FILE).decode("utf-8-sig")
         except OSError as error:
             raise InvalidInputError(f"cannot read {path}: {error.strerror or error}.") from error
         except UnicodeDecodeError as error:
@@ -101,7 +99,7 @@ class TaskFile:
             ) from error
         try:
             return _task_file(values)
-        except Fault as fault:
+        except _Fault as fault:
             place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in fault.path).lstrip(
                 "."
             )
@@ -130,44 +128,51 @@ class TaskFile:
         labelled = [task.name for task in self.tasks.values() if task.labels]
         if self.tasks and not labelled:
             raise InvalidInputError(
-                f"this model has no task with labels of its own, so {what} cannot be {name!r}; it has "
+                f"this model has no task with labels of its own, so {what} cannot be {shown(name)}; it has "
                 f"{', '.join(self.tasks)}."
             )
         return self.task(find_name(what, name, dict.fromkeys(labelled, ())) if labelled else name)
 
 
+class _Fault(Exception):
+    """Something in the file is not allowed."""
+
+    def __init__(self, path: _Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 def _task_file(values: Any) -> TaskFile:
-    check_keys(values, (), required=("format_version", "tasks"), optional=("languages", "known_prompts"))
+    _check_keys(values, (), required=("format_version", "tasks"), optional=("languages", "known_prompts"))
     if values["format_version"] != FORMAT_VERSION:
-        raise Fault(
+        raise _Fault(
             ("format_version",),
             f"it is {values['format_version']!r}, but this version of sabiyarn_edge reads {FORMAT_VERSION}. Update it.",
         )
     languages = {
         code: _language(code, entry, ("languages", code))
-        for code, entry in object_of(values.get("languages", {}), ("languages",)).items()
+        for code, entry in _object(values.get("languages", {}), ("languages",)).items()
     }
     _check_names_differ(languages)
     tasks = {
         name: _task(name, entry, languages, ("tasks", name))
-        for name, entry in object_of(values["tasks"], ("tasks",)).items()
+        for name, entry in _object(values["tasks"], ("tasks",)).items()
     }
     known = values.get("known_prompts")
     return TaskFile(languages, tasks, None if known is None else _known_prompts(known, ("known_prompts",)))
 
 
-def _known_prompts(entry: Any, path: JsonPath) -> KnownPrompts:
-    check_keys(entry, path, required=("least_log_prob", "note"), optional=())
+def _known_prompts(entry: Any, path: _Path) -> KnownPrompts:
+    _check_keys(entry, path, required=("least_log_prob", "note"), optional=())
     return KnownPrompts(
-        number_of(entry["least_log_prob"], (*path, "least_log_prob")),
-        text_of(entry["note"], (*path, "note")),
+        _number(entry["least_log_prob"], (*path, "least_log_prob")), _text(entry["note"], (*path, "note"))
     )
 
 
-def _language(code: str, entry: Any, path: JsonPath) -> Language:
-    check_keys(entry, path, required=("name",), optional=("aliases",))
+def _language(code: str, entry: Any, path: _Path) -> Language:
+    _check_keys(entry, path, required=("name",), optional=("aliases",))
     return Language(
-        code, text_of(entry["name"], (*path, "name")), texts_of(entry.get("aliases", []), (*path, "aliases"))
+        code, _text(entry["name"], (*path, "name")), _texts(entry.get("aliases", []), (*path, "aliases"))
     )
 
 
@@ -178,13 +183,13 @@ def _check_names_differ(languages: Mapping[str, Language]) -> None:
         for name in {fold(name) for name in language.names} - {fold(code)}:
             other = code if name in codes else taken.setdefault(name, code)
             if name in codes or other != code:
-                raise Fault(("languages", code), f"the name {name} is another language's too.")
+                raise _Fault(("languages", code), f"the name {name} is another language's too.")
 
 
-def _task(name: str, entry: Any, languages: Mapping[str, Language], path: JsonPath) -> Task:
+def _task(name: str, entry: Any, languages: Mapping[str, Language], path: _Path) -> Task:
     if not _NAME.fullmatch(name):
-        raise Fault(path, "a task's name has small letters, digits and underscores only.")
-    check_keys(
+        raise _Fault(path, "a task's name has small letters, digits and underscores only.")
+    _check_keys(
         entry,
         path,
         required=("template",),
@@ -198,68 +203,86 @@ def _task(name: str, entry: Any, languages: Mapping[str, Language], path: JsonPa
             "unit",
             "max_words",
             "options",
+            "example",
         ),
     )
     labels = {"labels", "label_template"} & entry.keys()
-    answer = one_of(entry.get("answer", "text"), ANSWERS, (*path, "answer"))
+    answer = _one_of(entry.get("answer", "text"), ANSWERS, (*path, "answer"))
     if labels and answer != "label":
         key = labels.pop()
-        raise Fault((*path, key), f'only a task with "answer": "label" has {key}.')
+        raise _Fault((*path, key), f'only a task with "answer": "label" has {key}.')
     task = Task(
         name=name,
-        description=text_of(entry.get("description", name), (*path, "description")),
+        description=_text(entry.get("description", name), (*path, "description")),
         template=_template(entry["template"], (*path, "template")),
         languages={
             slot: _languages(codes, languages, (*path, "languages", slot))
-            for slot, codes in object_of(entry.get("languages", {}), (*path, "languages")).items()
+            for slot, codes in _object(entry.get("languages", {}), (*path, "languages")).items()
         },
         sources=_languages(entry.get("sources", []), languages, (*path, "sources")),
         answer=answer,
-        labels=texts_of(entry.get("labels", []), (*path, "labels")),
+        labels=_texts(entry.get("labels", []), (*path, "labels")),
         label_template=_template(entry.get("label_template", " {label}"), (*path, "label_template")),
-        unit=one_of(entry.get("unit", "text"), UNITS, (*path, "unit")),
-        max_words=count_of(entry.get("max_words"), (*path, "max_words")),
+        unit=_one_of(entry.get("unit", "text"), UNITS, (*path, "unit")),
+        max_words=_count(entry.get("max_words"), (*path, "max_words")),
         options=_options(entry.get("options", {}), (*path, "options")),
+        example={
+            slot: _text(text, (*path, "example", slot))
+            for slot, text in _object(entry.get("example", {}), (*path, "example")).items()
+        },
     )
     _check_slots(task, path)
+    _check_example(task, (*path, "example"))
     return task
 
 
-def _check_slots(task: Task, path: JsonPath) -> None:
+def _check_slots(task: Task, path: _Path) -> None:
     slots = task.template.slots
     for slot in task.languages:
         if slot not in slots:
-            raise Fault((*path, "languages", slot), f"the template has no slot {{{slot}}}.")
+            raise _Fault((*path, "languages", slot), f"the template has no slot {{{slot}}}.")
     if not task.text_slots:
-        raise Fault((*path, "template"), "it has no slot for a text, like {text}.")
+        raise _Fault((*path, "template"), "it has no slot for a text, like {text}.")
     for slot in slots:
         if slot in _NO_SLOTS:
-            raise Fault((*path, "template"), f"a slot cannot be called {slot}.")
+            raise _Fault((*path, "template"), f"a slot cannot be called {slot}.")
     for key, needs_text in (
         ("unit", task.unit != "text"),
         ("max_words", task.max_words is not None),
         ("answer", task.answer == "tags"),
     ):
         if needs_text and TEXT_SLOT not in task.text_slots:
-            raise Fault(
+            raise _Fault(
                 (*path, key), f"it is about the slot {{{TEXT_SLOT}}}, which the template does not have."
             )
     if task.answer == "label" and task.unit != "text":
-        raise Fault((*path, "unit"), "a label is one text's: leave the unit out.")
+        raise _Fault((*path, "unit"), "a label is one text's: leave the unit out.")
     if task.label_template.slots != ("label",):
-        raise Fault((*path, "label_template"), "it must have the slot {label}, and no other.")
+        raise _Fault((*path, "label_template"), "it must have the slot {label}, and no other.")
 
 
-def _options(entry: Any, path: JsonPath) -> Mapping[str, Any]:
-    options = object_of(entry, path)
+def _check_example(task: Task, path: _Path) -> None:
+    slots = task.template.slots
+    for slot, text in task.example.items():
+        if slot not in slots:
+            raise _Fault((*path, slot), f"the template has no slot {{{slot}}}.")
+        if text not in task.languages.get(slot, (text,)):
+            raise _Fault((*path, slot), f"{text!r} is not a code of this slot's languages.")
+    missing = [slot for slot in slots if task.example and slot not in task.example]
+    if missing:
+        raise _Fault(path, f"it has no {missing[0]!r}, which the template has a slot for.")
+
+
+def _options(entry: Any, path: _Path) -> Mapping[str, Any]:
+    options = _object(entry, path)
     known = GenerationConfig.__dataclass_fields__
     for name in options:
         if name not in known:
-            raise Fault((*path, name), f"it is no option of GenerationConfig.{nearest(name, known)}")
+            raise _Fault((*path, name), f"it is no option of GenerationConfig.{_nearest(name, known)}")
     fault = _fault_of(options)
     if fault is not None:
         alone = [name for name, value in options.items() if _fault_of({name: value}) == fault]
-        raise Fault((*path, *alone[:1]), fault)
+        raise _Fault((*path, *alone[:1]), fault)
     return options
 
 
@@ -271,19 +294,87 @@ def _fault_of(options: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _template(value: Any, path: JsonPath) -> Template:
+# --- values of JSON
+
+
+def _check_keys(entry: Any, path: _Path, *, required: Sequence[str], optional: Sequence[str]) -> None:
+    _object(entry, path)
+    for key in required:
+        if key not in entry:
+            raise _Fault(path, f"it has no {key!r}.")
+    known = (*required, *optional)
+    for key in entry:
+        if key not in known:
+            raise _Fault(
+                (*path, key), f"this key is not known; known are {', '.join(known)}.{_nearest(key, known)}"
+            )
+
+
+def _object(value: Any, path: _Path) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _Fault(path, f"it is {_shown(value)}; it must be an object.")
+    return value
+
+
+def _text(value: Any, path: _Path) -> str:
+    if not isinstance(value, str) or not value:
+        raise _Fault(path, f"it is {_shown(value)}; it must be a text of at least one character.")
+    return value
+
+
+def _texts(value: Any, path: _Path) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _Fault(path, f"it is {_shown(value)}; it must be a list of texts.")
+    texts = [_text(item, (*path, index)) for index, item in enumerate(value)]
+    for index, text in enumerate(texts):
+        if text in texts[:index]:
+            raise _Fault((*path, index), f"{text!r} stands in the list twice.")
+    return tuple(texts)
+
+
+def _template(value: Any, path: _Path) -> Template:
     try:
-        return Template(text_of(value, path))
+        return Template(_text(value, path))
     except InvalidInputError as error:
-        raise Fault(path, str(error)) from None
+        raise _Fault(path, str(error)) from None
 
 
-def _languages(value: Any, languages: Mapping[str, Language], path: JsonPath) -> dict[str, Language]:
-    codes = texts_of(value, path)
+def _languages(value: Any, languages: Mapping[str, Language], path: _Path) -> dict[str, Language]:
+    codes = _texts(value, path)
     for index, code in enumerate(codes):
         if code not in languages:
-            raise Fault(
+            raise _Fault(
                 (*path, index),
-                f'{code!r} is not a code of "languages", which names all.{nearest(code, languages)}',
+                f'{code!r} is not a code of "languages", which names all.{_nearest(code, languages)}',
             )
     return {code: languages[code] for code in codes}
+
+
+def _one_of(value: Any, allowed: Sequence[_Choice], path: _Path) -> _Choice:
+    for choice in allowed:
+        if value == choice:
+            return choice
+    raise _Fault(path, f"it is {_shown(value)}; it must be one of {', '.join(map(str, allowed))}.")
+
+
+def _count(value: Any, path: _Path) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise _Fault(path, f"it is {_shown(value)}; it must be an integer of at least 1.")
+
+
+def _number(value: Any, path: _Path) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+        return float(value)
+    raise _Fault(path, f"it is {_shown(value)}; it must be a number.")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {nearest[0]}?" if nearest else ""

@@ -26,18 +26,21 @@ class IncrementalDecoder(Protocol):
 
 
 def incremental_decoder(
-    tokenizer: Tokenizer, *, prompt_ids: Sequence[int] = (), skip_special_tokens: bool = True
+    tokenizer: Tokenizer, *, prompt_ids: Sequence[int] = (), skipped_ids: frozenset[int] | None = None
 ) -> IncrementalDecoder:
     """Make the decoder that fits the tokenizer.
 
     Args:
         prompt_ids: ids before the first token. Their text is not given. Some tokenizers treat the beginning of a text
             specially (Metaspace drops a space there); these ids tell them that the text began earlier.
+        skipped_ids: ids that give no text; None: the special tokens.
     """
+    if skipped_ids is None:
+        skipped_ids = tokenizer.special_ids
     if tokenizer.is_byte_level:
-        return _ByteLevelDecoder(tokenizer, skip_special_tokens)
+        return _ByteLevelDecoder(tokenizer, skipped_ids)
     decoder = _WindowDecoder if _is_local(tokenizer) else _FullDecoder
-    return decoder(tokenizer, prompt_ids, skip_special_tokens)
+    return decoder(tokenizer, prompt_ids, skipped_ids)
 
 
 def _is_local(tokenizer: Tokenizer) -> bool:
@@ -55,9 +58,8 @@ def _is_local(tokenizer: Tokenizer) -> bool:
 class _ByteLevelDecoder:
     """Decodes byte-level BPE: tokens are bytes of UTF-8, and neighbours change nothing."""
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool) -> None:
-        self._tokenizer = tokenizer
-        self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+    def __init__(self, tokenizer: Tokenizer, skipped_ids: frozenset[int]) -> None:
+        self._tokenizer, self._skipped = tokenizer, skipped_ids
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:
@@ -67,9 +69,9 @@ class _ByteLevelDecoder:
         return self._utf8.decode(b"", final=True)
 
 
-def _is_decoded(tokenizer: Tokenizer, token_id: int, skip_special_tokens: bool) -> bool:
+def _is_decoded(tokenizer: Tokenizer, token_id: int, skipped_ids: frozenset[int]) -> bool:
     """Return False for tokens that are left out before decoding, so that they do not separate their neighbours."""
-    return not (skip_special_tokens and token_id in tokenizer.special_ids) and tokenizer.has_token(token_id)
+    return token_id not in skipped_ids and tokenizer.has_token(token_id)
 
 
 class _WindowDecoder:
@@ -77,19 +79,16 @@ class _WindowDecoder:
 
     _ENOUGH = 16  # tokens in the window at which a shorter one is tried
 
-    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], skip_special_tokens: bool) -> None:
-        self._tokenizer = tokenizer
-        self._skip_special_tokens = skip_special_tokens
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], skipped_ids: frozenset[int]) -> None:
+        self._tokenizer, self._skipped = tokenizer, skipped_ids
         self._limit = self._ENOUGH
-        self._window = [
-            token_id for token_id in prompt_ids if _is_decoded(tokenizer, token_id, skip_special_tokens)
-        ]
+        self._window = [token_id for token_id in prompt_ids if _is_decoded(tokenizer, token_id, skipped_ids)]
         # Characters of the window's text that have been given, or belong to the prompt.
         self._shown = len(self._decode(self._window))
         self._shorten()
 
     def push(self, token_id: int) -> str:
-        if not _is_decoded(self._tokenizer, token_id, self._skip_special_tokens):
+        if not _is_decoded(self._tokenizer, token_id, self._skipped):
             return ""
         self._window.append(token_id)
         # A run of byte tokens becomes text or U+FFFD as one, and only its end decides.
@@ -103,7 +102,7 @@ class _WindowDecoder:
         return new
 
     def _decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=self._skip_special_tokens)
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
 
     def _shorten(self) -> None:
         """Drop the window's older tokens if the rest decodes the same without them."""
@@ -125,14 +124,13 @@ class _FullDecoder:
     Exact as long as later tokens do not change earlier text. Once they do, the rest waits for the end.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], skip_special_tokens: bool) -> None:
-        self._tokenizer = tokenizer
-        self._skip_special_tokens = skip_special_tokens
-        self._ids = list(prompt_ids)
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], skipped_ids: frozenset[int]) -> None:
+        self._tokenizer, self._skipped = tokenizer, skipped_ids
+        self._ids = [token_id for token_id in prompt_ids if token_id not in skipped_ids]
         self._shown = self._decode()
 
     def push(self, token_id: int) -> str:
-        if not _is_decoded(self._tokenizer, token_id, self._skip_special_tokens):
+        if not _is_decoded(self._tokenizer, token_id, self._skipped):
             return ""
         self._ids.append(token_id)
         if self._tokenizer.byte_token(token_id) is not None:  # the run of bytes may not be over
@@ -150,4 +148,4 @@ class _FullDecoder:
         return text[len(self._shown) :]
 
     def _decode(self) -> str:
-        return self._tokenizer.decode(self._ids, skip_special_tokens=self._skip_special_tokens)
+        return self._tokenizer.decode(self._ids, skip_special_tokens=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .grapheme import GraphemeHold
@@ -38,6 +38,7 @@ class TextStream:
         stop_strings: held back until they can no longer complete, and cut off if they ended the generation.
             Leave them out to show them.
         skip_special_tokens: True if special tokens give no text.
+        shown_ids: special tokens that give their text even so.
     """
 
     def __init__(
@@ -47,10 +48,10 @@ class TextStream:
         prompt_ids: Sequence[int] = (),
         stop_strings: Sequence[str] = (),
         skip_special_tokens: bool = True,
+        shown_ids: Collection[int] = (),
     ) -> None:
-        self._decoder = incremental_decoder(
-            tokenizer, prompt_ids=prompt_ids, skip_special_tokens=skip_special_tokens
-        )
+        skipped = tokenizer.special_ids - frozenset(shown_ids) if skip_special_tokens else frozenset()
+        self._decoder = incremental_decoder(tokenizer, prompt_ids=prompt_ids, skipped_ids=skipped)
         self._stops = StopHold(stop_strings)
         self._letters = GraphemeHold()
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError, ModelFolderError
+from ..system.regular_file import read_regular_file
+from .normalization import letter_normalizer
+from .parts import PartEncoder
 
 if TYPE_CHECKING:
     import tokenizers
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["TOKENIZER_FILE", "Tokenizer", "check_characters"]
 
 TOKENIZER_FILE = "tokenizer.json"
+_LONGEST_FILE = 256 * 2**20
+"""Bytes of a tokenizer.json. SabiYarn's has 3 MiB, the largest of well-known models 33."""
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _PREFIX = re.compile(rb'"continuing_subword_prefix"\s*:\s*"[^"]')
@@ -48,10 +53,15 @@ class Tokenizer:
         """
         import tokenizers  # here, since a model without a tokenizer needs no such library
 
-        if not Path(path).is_file():
-            raise ModelFolderError(f"there is no file {path}. Without a tokenizer, give ids instead of text.")
         try:
-            content = Path(path).read_bytes()
+            content = read_regular_file(path, at_most=_LONGEST_FILE)
+        except FileNotFoundError:
+            raise ModelFolderError(
+                f"there is no file {path}. Without a tokenizer, give ids instead of text."
+            ) from None
+        except OSError as error:
+            raise ModelFolderError(f"cannot read {path}: {error.strerror or error}.") from error
+        try:
             _check_merges(content)
             return cls(tokenizers.Tokenizer.from_buffer(content))
         except (KeyboardInterrupt, SystemExit):
@@ -82,58 +92,34 @@ class Tokenizer:
     ) -> list[int]:
         """Return the ids of a text that is joined of a template's parts and of parts that a user gave.
 
-        The ids are those of the joined text, but a special token that stands in a user's part is read as text.
+        The ids are those of the joined text, but a control token that stands in a user's part is read as text.
 
         Args:
-            parts: (text, whether its special tokens are read as such).
+            parts: (text, whether its control tokens are read as such).
             add_special_tokens: put those around it that the tokenizer puts around a text.
 
         Raises:
             InvalidInputError: a part holds half a surrogate pair.
         """
-        joined = "".join(text for text, _ in parts)
-        check_characters(joined)
-        encoding = self.backend.encode(joined, add_special_tokens=add_special_tokens)
-        users = self._added_in_users_text(encoding, parts)
-        if not users:
-            return list(encoding.ids)
-        import tokenizers
-
-        pieces, end = [], 0
-        for first, last in [*users, (len(joined), len(joined))]:
-            pieces.append(self.backend.encode(joined[end:first], add_special_tokens=False))
-            pieces.append(self._without_added.encode(joined[first:last], add_special_tokens=False))
-            end = last
-        merged = tokenizers.Encoding.merge(pieces, growing_offsets=True)
-        return list(self.backend.post_process(merged, add_special_tokens=add_special_tokens).ids)
-
-    def _added_in_users_text(
-        self, encoding: tokenizers.Encoding, parts: Sequence[tuple[str, bool]]
-    ) -> list[tuple[int, int]]:
-        """Where in the joined text (first, end) an added token was read in what a user gave, white space aside."""
-        found = []
-        for token_id, (first, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if token_id not in self._added_ids or first == end:  # without characters: what surrounds a text
-                continue
-            begin = 0
-            for text, is_template in parts:
-                if not is_template and text[max(first - begin, 0) : max(end - begin, 0)].strip():
-                    found.append((first, end))
-                    break
-                begin += len(text)
-        return found
+        check_characters("".join(text for text, _ in parts))
+        return self.parts.encode(parts, add_special_tokens=add_special_tokens).ids
 
     @functools.cached_property
-    def _added_ids(self) -> frozenset[int]:
-        return frozenset(self.backend.get_added_tokens_decoder())
+    def parts(self) -> PartEncoder:
+        """What tells control tokens apart from the same characters typed by a user."""
+        return PartEncoder(self.backend)
+
+    def normalized(self, text: str) -> str:
+        """Return a text with the letters that the tokenizer makes of it, in NFC with SabiYarn's.
+
+        Prompts come out of the encoding so. A text that is looked for in the output is compared in this form.
+        """
+        normalizer = self._letter_normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text))
 
     @functools.cached_property
-    def _without_added(self) -> tokenizers.Tokenizer:
-        """The same tokenizer, to which the texts of added tokens are text."""
-        import tokenizers
-
-        settings = json.loads(self.backend.to_str())
-        return tokenizers.Tokenizer.from_str(json.dumps({**settings, "added_tokens": []}))
+    def _letter_normalizer(self) -> Any:
+        return letter_normalizer(self.backend)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Return the text of ids. Ids without a token are left out; bytes that are not UTF-8 become U+FFFD.
@@ -235,7 +221,7 @@ def _check_merges(content: bytes) -> None:
         return
     model = json.loads(content)["model"]
     cut = len(model["continuing_subword_prefix"].encode())
-    for merge in model["merges"]:
+    for merge in model.get("merges", ()):  # WordPiece has none, and cuts nothing
         token = (merge.split(" ") if isinstance(merge, str) else merge)[1]
         rest = token.encode()[cut:]
         if rest and rest[0] & 0xC0 == 0x80:  # inside a UTF-8 sequence

@@ -11,7 +11,7 @@ publish = pytest.importorskip("benchmarks.publish", reason="needs a checkout")
 tables = pytest.importorskip("benchmarks.tables", reason="needs a checkout")
 
 
-@pytest.mark.parametrize("page", publish.PAGES, ids=lambda page: str(page.parent.name))
+@pytest.mark.parametrize("page", publish.PAGES, ids=lambda page: str(page.relative_to(publish.ROOT)))
 def test_the_page_holds_what_the_results_say(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text == tables.replaced(text, tables.blocks(tables.load_results())), (
@@ -26,7 +26,7 @@ def test_every_table_is_published() -> None:
         assert f"<!-- {name}: end -->" in pages
 
 
-@pytest.mark.parametrize("page", publish.PAGES, ids=lambda page: str(page.parent.name))
+@pytest.mark.parametrize("page", publish.PAGES, ids=lambda page: str(page.relative_to(publish.ROOT)))
 def test_the_pictures_are_there_and_small(page: Path) -> None:
     for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         assert 1000 < (page.parent / name).stat().st_size < 300_000  # bytes

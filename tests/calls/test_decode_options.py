@@ -43,6 +43,7 @@ def test_every_option_reaches_the_core():
     not_the_cores = {
         "seed", "pad_token_id", "bos_token_id", "max_length",
         "prompt_lookup_num_tokens", "max_matching_ngram_size", "stop_strings", "include_stop_string",
+        "json_schema", "json_object", "regex", "choices", "grammar",
     }  # fmt: skip
     for field in dataclasses.fields(GenerationConfig):
         if field.name not in not_the_cores:

@@ -150,7 +150,7 @@ def test_embedding_many_texts_keeps_no_memory(exported: Exported, texts: list[li
         ([[1], []], {}, "prompt 1 is empty"),
         ([[1], [101]], {}, "prompt 1 has token id 101 at index 0"),
         ("text", {}, "no tokenizer.json"),
-        ([1], {"pooling": "max"}, "pooling is 'max'; it must be 'mean' or 'last'"),
+        ([1], {"pooling": "max"}, "pooling is 'max', but must be 'mean' or 'last'"),
         ([1], {"normalize": 1}, "normalize is 1"),
     ],
 )

@@ -112,12 +112,12 @@ def test_what_left_the_window_has_no_influence(model: GPTJXForCausalLM) -> None:
         (lambda: document_mask([], 1), r"ids has shape \(0,\)"),
         (lambda: document_mask([0.5], 1), "dtype float64"),
         (lambda: document_mask(3, 1), r"ids has shape \(\)"),
-        (lambda: prefix_mask(5, 4), "length is 5 and total is 4"),
+        (lambda: prefix_mask(5, 4), "length is 5, but must be an integer from 0 to 4"),
         (lambda: prefix_mask(-1, 4), "length is -1"),
-        (lambda: prefix_mask(0), "total at least 1"),
+        (lambda: prefix_mask(0), "total is 0, but must be an integer from 1"),
         (lambda: sliding_window_mask(0, 4), "window is 0"),
-        (lambda: sliding_window_mask(2, 0), "total 0"),
-        (lambda: sliding_window_mask(2, 4, num_sink_tokens=-1), "num_sink_tokens -1"),
+        (lambda: sliding_window_mask(2, 0), "total is 0"),
+        (lambda: sliding_window_mask(2, 4, num_sink_tokens=-1), "num_sink_tokens is -1"),
     ],
 )
 def test_impossible_patterns(make: Callable[[], np.ndarray], message: str) -> None:

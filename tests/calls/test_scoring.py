@@ -77,9 +77,9 @@ def test_log_probabilities_are_torchs(
         assert score.total == pytest.approx(expected.sum(), abs=BLOCK * BOUND)
         if len(ids) > 1:
             assert score.perplexity == pytest.approx(math.exp(-expected.mean()), rel=2 * BOUND)
-    # The logits of so many positions are held, and not of the whole text.
-    most = min(positions_at_once, BLOCK - 1)
-    assert generator.memory_usage()["step_buffers"] < most * row_bytes + 4096
+    # The logits of so many positions are held, and not of all texts.
+    most = min(positions_at_once, sum(len(ids) - 1 for ids in texts))
+    assert generator.memory_usage()["step_buffers"] < most * row_bytes + 4096 + 64 * len(texts)
 
 
 @pytest.mark.parametrize(("window", "keep"), [(None, 0), (None, 6), (10, 2)])
@@ -124,7 +124,7 @@ def test_bad_texts_are_refused(exported: Exported) -> None:
         list(generator.score([[1] * 25]))
     with pytest.raises(InvalidInputError, match="empty"):
         list(generator.score([[1], []]))
-    with pytest.raises(InvalidInputError, match="given one string"):
+    with pytest.raises(InvalidInputError, match="given one, 'text'"):
         generator.score("text")
     with pytest.raises(InvalidInputError, match="is a int; it must be"):  # one text's ids, not a text each
         list(generator.score([1, 2, 3]))
@@ -139,3 +139,25 @@ def test_nan_is_named(tmp_path: Path) -> None:
     poison_position(exported.folder, position=6)
     with pytest.raises(NumericalError, match="NaN for one of the tokens 0 to 9 of the text"):
         list(generator_of(exported).score([[1] * 10]))
+
+
+@pytest.mark.parametrize("overflow", ["error", "slide"])
+def test_a_text_that_continues_another_has_the_same_log_probabilities(text_model, overflow):
+    generator = EdgeGenerator.from_pretrained(text_model, num_threads=1, max_length=48)
+    rng = np.random.default_rng(3)
+    for length, num_given in ((48, 1), (48, 20), (48, 47), (130, 70), (130, 1), (200, 150)):
+        if overflow == "error" and length > 48:
+            continue
+        ids = rng.integers(0, 300, length).tolist()
+        [whole] = generator.score([ids], overflow=overflow)
+        [score] = generator.score([ids[num_given:]], [ids[:num_given]], overflow=overflow)
+        assert score.token_ids == ids[num_given:]
+        np.testing.assert_array_equal(score.log_probs, whole.log_probs[num_given - 1 :])
+
+
+def test_one_source_for_each_text(text_model):
+    generator = EdgeGenerator.from_pretrained(text_model, num_threads=1)
+    with pytest.raises(InvalidInputError, match="not one of given for each text"):
+        list(generator.score([[5], [6]], [[7]]))
+    with pytest.raises(InvalidInputError, match="given takes several texts"):
+        generator.score([[5]], "a")

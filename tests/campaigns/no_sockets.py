@@ -51,12 +51,18 @@ def run_without_sockets(
     *,
     but_local: bool = False,
     env: Mapping[str, str] | None = None,
+    given: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; its return code is KILLED if it opened a socket (any, or any `but_local` ones)."""
+    """Run a command to its end; its return code is KILLED if it opened a socket (any, or any `but_local` ones).
+
+    Args:
+        given: what its standard input holds.
+    """
     options = ["--but-local"] if but_local else []
     return subprocess.run(
         [sys.executable, __file__, *options, *map(os.fspath, command)],
         env=env,
+        input=given,
         capture_output=True,
         text=True,
         timeout=300,

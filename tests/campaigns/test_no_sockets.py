@@ -7,6 +7,7 @@ look for the device id that it makes at once; `python -m tests.campaigns.no_tele
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from pathlib import Path
 
 import pytest
 
+import sabiyarn_edge
 from sabiyarn_edge import cli
 from tests.campaigns.no_sockets import KILLED, run_without_sockets, why_unavailable
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
 
 COMMAND = [sys.executable, "-m", "sabiyarn_edge"]
 OPEN_SOCKET = "import socket; socket.socket()"
+MESSAGES = "<yor> Gbogbo\n/tokens\n"
 LIBRARY = """
 import pathlib, sys
 from sabiyarn_edge import EdgeGenerator, prefix_mask
@@ -89,8 +92,15 @@ def test_the_library_opens_no_socket(clean: dict[str, str], tmp_path: Path) -> N
 
 COMMANDS: dict[str, Callable[[Path], list[str | Path]]] = {
     "generate": lambda folder: ["--max-new-tokens", "5", "<yor> Gbogbo"],
+    "chat": lambda folder: [chat_model_in(folder), "--max-new-tokens", "5"],
     "score": lambda folder: [text_in(folder)],
     "embed": lambda folder: [text_in(folder)],
+    "batch": lambda folder: [text_in(folder), folder / "out.jsonl", "--max-new-tokens", "5"],
+    "evaluate": lambda folder: [
+        *("nano", "--source", text_in(folder), "--reference", text_in(folder)),
+        *("--max-new-tokens", "5", "--samples", "10"),
+    ],
+    "install": lambda folder: ["nano", folder / "installed"],
     "info": lambda folder: ["nano"],
     "plan": lambda folder: ["nano"],
     "tasks": lambda folder: ["nano"],
@@ -98,6 +108,13 @@ COMMANDS: dict[str, Callable[[Path], list[str | Path]]] = {
     "bench": lambda folder: ["nano", "--lengths", "8", "--steps", "2", "--rounds", "1", "--seconds", "1"],
     "export": lambda folder: [make_tiny_checkpoint(folder / "checkpoint"), folder / "model", "--quiet"],
 }
+
+
+def chat_model_in(folder: Path) -> Path:
+    """nano with a chat template that hands the last message over."""
+    model = Path(shutil.copytree(Path(sabiyarn_edge.__file__).parent / "models" / "nano", folder / "chat"))
+    (model / "chat_template.jinja").write_text("{{ messages[-1].content }}", encoding="utf-8")
+    return model
 
 
 def text_in(folder: Path) -> Path:
@@ -112,7 +129,9 @@ def test_no_command_opens_a_socket(name: str, clean: dict[str, str], tmp_path: P
         pytest.importorskip("torch")
     # Importing torch looks up the user's name.
     local = name == "export"
-    done = run_without_sockets([*COMMAND, name, *COMMANDS[name](tmp_path)], but_local=local, env=clean)
+    done = run_without_sockets(
+        [*COMMAND, name, *COMMANDS[name](tmp_path)], but_local=local, env=clean, given=MESSAGES
+    )
     assert done.returncode == 0, done.stderr
     assert device_ids(clean) == []
 

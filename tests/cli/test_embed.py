@@ -32,3 +32,13 @@ def test_gives_a_vector_for_each_line(run, text_model: Path, tmp_path: Path) -> 
 def test_a_file_that_is_not_there(run, text_model: Path) -> None:
     ran = run("embed", "--model", text_model, "missing.txt")
     assert (ran.code, ran.error) == (2, "cannot read missing.txt: No such file or directory.")
+
+
+def test_a_file_that_is_mapped(run, text_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("ọmọ\n\nilé\n", encoding="utf-8")
+    command = ("embed", tmp_path / "texts.txt", "--output", tmp_path / "v.npy", "--model", text_model)
+    ran = run(*command, "--dtype", "float16")
+    assert (ran.code, ran.err[:23]) == (0, "[3 lines, 0 with errors")
+    vectors = np.load(tmp_path / "v.npy", mmap_mode="r")
+    assert (vectors.dtype, np.isnan(vectors[1]).all()) == (np.float16, True)
+    assert "dtype was" in run(*command).error

@@ -9,6 +9,7 @@ import types
 
 import pytest
 
+from sabiyarn_edge.system.installation import install_command
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
 from tests.tiny_tokenizer import tiny_tokenizer
 
@@ -177,5 +178,32 @@ def test_missing_packages_are_told_with_the_command_that_installs_them(
     ran = run("export", checkpoint, tmp_path / "out")
     assert ran.code == 1
     assert ran.error == (
-        'export needs the package onnx, which is not installed. Run: pip install "sabiyarn-edge[export]"'
+        f"export needs the package onnx, which is not installed. Run: {install_command('export')}"
+    )
+
+
+def test_another_models_tokenizer(run, checkpoint, tmp_path):
+    """The checkpoint as it is published: without a tokenizer, whose model is named instead."""
+    published = tmp_path / "published"
+    shutil.copytree(checkpoint, published, ignore=shutil.ignore_patterns("tokenizer.json"))
+    out = tmp_path / "out"
+    ran = run("export", published, out, "--tokenizer", checkpoint, "--no-verify", "--quiet")
+    assert ran.code == 0
+    assert "has no tokenizer.json" not in ran.out
+    assert (out / "tokenizer.json").read_bytes() == (checkpoint / "tokenizer.json").read_bytes()
+    assert run("generate", "--model", out, "ab", "--max-new-tokens", "2").code == 0
+    ran = run("export", published, tmp_path / "other", "--tokenizer", published, "--quiet")
+    assert "holds no tokenizer.json. Give the folder or the hub id of a model that has one." in ran.error
+
+
+def test_experts_that_stay(run, tmp_path):
+    source = make_tiny_checkpoint(tmp_path / "checkpoint", use_moe=True)
+    out = tmp_path / "out"
+    assert run("export", source, out, "--experts", "0:0,3;*:0,1,2", "--no-verify", "--quiet").code == 0
+    config = json.loads((out / "config.json").read_text("utf-8"))
+    assert config["expert_per_layer"] == {"0": 2, "1": 3}
+    ran = run("export", source, tmp_path / "other", "--experts", "1:2", "--quiet")
+    assert (
+        "layer 1 is to keep 1 of its 4 experts (2), but each token is routed to num_experts_per_tok = 2"
+        in ran.error
     )

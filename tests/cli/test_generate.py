@@ -161,6 +161,8 @@ def test_text_ends_before_a_stop_string(run, text_model, generator):
 class Recorder:
     """Stands in for EdgeGenerator: keeps what it is called with and streams three pieces."""
 
+    tokenizer = None  # so there is no tasks.json that tells known prompts from others
+
     def __init__(self, config=None, fails=None):
         self.generation_config = config or GenerationConfig(eos_token_id=3)
         self.fails = fails
@@ -322,10 +324,10 @@ def test_a_lack_of_memory_is_one_line(run, recorder):
         ([PROMPT, "--option", "logits_processor=x"], "logits_processor is a function"),
         ([PROMPT, "--option", "suppress_tokens=[320]"],
          "suppress_tokens holds 320, but the vocabulary has ids 0 to 319"),
-        ([PROMPT, "--kv-window", "1"], "kv_window is 1; it must be between 2 and the model's block_size 96"),
+        ([PROMPT, "--kv-window", "1"], "kv_window is 1, but must be an integer of at least 2"),
         ([PROMPT, "--num-sink-tokens", "-1"], "num_sink_tokens is -1"),
         ([PROMPT, "--threads", "0"], "num_threads is 0"),
-        (["ab\udcffcd"], "the prompt is not UTF-8"),
+        (["ab\udcffcd"], "is not UTF-8"),
         (["ab\ud800cd"], "half a surrogate pair"),
     ],
 )  # fmt: skip
@@ -390,7 +392,7 @@ def test_a_truncated_file_is_named(run, model, name):
 
 
 def test_a_damaged_generation_config_is_named(run, model):
-    (model / "generation_config.json").write_text('{"top_p": 7}')
+    (model / "generation_config.json").write_text('{"do_sample": true, "top_p": 7}')
     ran = run("generate", "--model", model, PROMPT)
     assert ran.code == 1
     assert "generation_config.json: top_p is 7" in ran.error
@@ -456,3 +458,49 @@ def test_nan_in_the_models_scores_is_told(run, tmp_path):
     ran = run("generate", "--model", tmp_path / "model", "--ids", "5 6 7", "--quiet")
     assert ran.code == 1
     assert "row 0" in ran.error
+
+
+# --- structured output ---
+
+
+def test_one_of_some_choices(run, text_model, generator):
+    ran = run("generate", "--model", text_model, PROMPT, "--choice", "ọmọ", "--choice", "ilé", "--quiet")
+    assert ran.out == generator.generate(PROMPT, choices=["ọmọ", "ilé"]).text + "\n"
+
+
+def test_a_schema_is_text_or_a_file(run, text_model, tmp_path):
+    schema = '{"enum": ["ilé", 12]}'
+    file = tmp_path / "schema.json"
+    file.write_text(schema, encoding="utf-8")
+    outs = [
+        run("generate", "--model", text_model, PROMPT, "--json-schema", given, "--quiet").out
+        for given in (schema, file)
+    ]
+    assert outs[0] == outs[1]
+    assert json.loads(outs[0]) in ("ilé", 12)
+
+
+def test_other_forms_of_output(run, text_model, tmp_path):
+    grammar = tmp_path / "grammar.lark"
+    grammar.write_text('start: "ab" | "cd"', encoding="utf-8")
+    for arguments, pattern in [
+        (("--regex", "[0-9]{3}"), "[0-9]{3}"),
+        (("--grammar", grammar), "ab|cd"),
+        (("--json-object", "--max-new-tokens", "30"), r"\{.*"),
+    ]:
+        ran = run("generate", "--model", text_model, PROMPT, *arguments, "--json", "--quiet")
+        found = json.loads(ran.out)
+        assert re.fullmatch(pattern, found["texts"][0], re.DOTALL)
+        assert found["complete"] == [found["finish_reasons"] == ["stop"]]
+
+
+def test_bad_forms_of_output(run, text_model, tmp_path):
+    for arguments, message in [
+        (("--json-schema", tmp_path / "missing.json"), "missing.json cannot be read"),
+        (("--json-schema", '{"type": "strin"}'), "json_schema cannot be used"),
+        (("--grammar", tmp_path), "cannot be read"),
+        (("--regex", "a", "--choice", "b"), "regex and choices are given"),
+    ]:
+        ran = run("generate", "--model", text_model, PROMPT, *arguments)
+        assert ran.code == 2
+        assert message in ran.error

@@ -77,6 +77,27 @@ def test_how_matrices_are_stored_and_how_many_nodes_there_are(run, tmp_path):
     assert row in out
 
 
+def test_a_mixture_of_experts_and_what_its_folder_lacks(run, tmp_path):
+    shape = {"use_moe": True, "expert_per_layer": {"0": 3}, "n_embd": 32, "moe_dim": 64}
+    folder = export_tiny(tmp_path, shape, dtype="int8", weight_block_size=32, verify=False).folder
+    facts = json.loads(run("info", folder, "--json").out)
+    resting = (1 + 2) * 2 * 32 * 64  # one of three experts, and two of four
+    assert facts["parameters_at_rest"] == resting
+    [way] = facts["weights"]
+    assert {"h.0.mlp.fc_bank", "h.1.mlp.proj_bank"} < set(way["matrices"])
+    out = run("info", folder).out
+    assert "3 in 1 layers, 4 in 1 layers; 2 of them for each token, width 64" in out
+    assert f"of which each token meets {facts['parameters'] - resting:,}, stored as int8" in out
+    assert "10 matrices: h.0, h.1, wte, wpe" in out
+    assert [part.split(" (")[0] for part in facts["missing"]] == [
+        "tokenizer",
+        "end token",
+        "tasks",
+        "chat template",
+    ]
+    assert "export with --tokenizer ID|FOLDER" in out
+
+
 def test_a_damaged_graph_is_told(run, model):
     data = (model / "decoder.onnx").read_bytes()
     (model / "decoder.onnx").write_bytes(data[: len(data) // 2])

@@ -46,7 +46,7 @@ def test_a_prompt_below_the_line_is_noted(run, model, draw_line, mean):
     below = run(*arguments)
     [note, speed] = below.err.splitlines()
     assert note.startswith("sabiyarn-edge: note: it knows one text, and this prompt is none of it")
-    assert f"{mean(TEXT):.1f} on average" in note
+    assert note.endswith(f"is {mean(TEXT):.2f}, below {mean(TEXT) + 0.01:.2f}")
     assert speed.startswith("[")
     draw_line(mean(TEXT) - 0.01)
     above = run(*arguments)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from sabiyarn_edge import EdgeGenerator
-from sabiyarn_edge.cli import score
+from sabiyarn_edge.cli import progress
 
 
 @pytest.fixture
@@ -37,12 +37,37 @@ def test_a_terminal_shows_how_much_of_the_file_is_done(run, text_model, tmp_path
     path.write_text("word\n" * 10)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     clock = itertools.count()
-    monkeypatch.setattr(score, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     shown = run("score", path, "--model", text_model).err.split("\r\x1b[K")
-    assert len(shown) == 11  # the line after each text, and the last one
-    assert shown[0].startswith("|##                  |  10 % [1 texts; ")
-    assert shown[9].startswith("|####################| 100 % [10 texts; ")
-    assert shown[10].startswith("[10 texts; ")
+    assert len(shown) == 2 * 10 + 1  # a line after each text, cleared before the next, and the last one
+    assert shown[1].startswith("|##                  |  10 %, ? left [1 texts; ")
+    assert shown[-2].startswith("|####################| 100 %, 0:00 left [10 texts; ")
+    assert shown[-1].startswith("[10 texts; ")
+
+
+def test_only_what_continues_the_source_is_scored(run, text_model, tmp_path):
+    (tmp_path / "texts.txt").write_text(" ilé\n\nb\n", encoding="utf-8")
+    (tmp_path / "sources.txt").write_text("Gbogbo ènìyàn\nunused\na\n", encoding="utf-8")
+    ran = run(
+        "score", tmp_path / "texts.txt", "--given", tmp_path / "sources.txt", "--model", text_model, "--json"
+    )
+    generator = EdgeGenerator.from_pretrained(text_model)
+    records = list(map(json.loads, ran.out.splitlines()))
+    for record, (line, source, text) in zip(
+        records, [(1, "Gbogbo ènìyàn", " ilé"), (3, "a", "b")], strict=True
+    ):
+        before = generator.tokenizer.encode(source)
+        ids = generator.tokenizer.encode(text, add_special_tokens=False)
+        [whole] = generator.score([[*before, *ids]])
+        assert (record["line"], record["token_ids"]) == (line, ids)
+        assert record["log_probs"] == whole.log_probs[len(before) - 1 :].tolist()
+    (tmp_path / "sources.txt").write_text("one\n")
+    ran = run("score", tmp_path / "texts.txt", "--given", tmp_path / "sources.txt", "--model", text_model)
+    assert (ran.code, len(ran.out.splitlines())) == (2, 1)
+    assert "FILE has a line 2, but" in ran.err
+    (tmp_path / "sources.txt").write_text("one\ntwo\nthree\nfour\n")
+    ran = run("score", tmp_path / "texts.txt", "--given", tmp_path / "sources.txt", "--model", text_model)
+    assert "sources.txt has a line 4, but FILE has not" in ran.err
 
 
 def test_json_holds_every_token(run, text_model, corpus):

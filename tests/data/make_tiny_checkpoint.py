@@ -1,6 +1,6 @@
-"""Make tiny random GPTJX checkpoints, with every oddity that real ones have.
+"""Make tiny random GPTJX and GPTJXMoE checkpoints, with every oddity that real ones have.
 
-    python tests/data/make_tiny_checkpoint.py OUT [--layout sharded] [--trap compiled-prefix] ...
+    python tests/data/make_tiny_checkpoint.py OUT [--layout sharded] [--trap compiled-prefix] [--num-experts 4] ...
 
 Tensors come from a seeded NumPy generator, not from the package's own model, so that a test that loads them
 also checks names and shapes.
@@ -41,6 +41,24 @@ SHAPE: dict[str, Any] = {
     "bias": False,
 }
 
+EXPERTS: dict[str, Any] = {
+    "use_moe": False,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_dim": None,
+    "expert_per_layer": None,
+}
+"""Keys of a mixture of experts, and what they are unless a shape names them."""
+
+
+def experts_of(shape: dict[str, Any], layer: int) -> int:
+    """Experts of a layer; 0 where it is dense."""
+    if not shape.get("use_moe"):
+        return 0
+    return (shape.get("expert_per_layer") or {}).get(
+        str(layer), shape.get("num_experts", EXPERTS["num_experts"])
+    )
+
 
 def random_tensors(*, seed: int = 0, j_bias: bool = True, **shape: Any) -> dict[str, NDArray[np.float32]]:
     """All tensors of a random GPTJX by their full names.
@@ -50,7 +68,7 @@ def random_tensors(*, seed: int = 0, j_bias: bool = True, **shape: Any) -> dict[
     Args:
         seed: of the generator.
         j_bias: whether the layer norm j has a bias even when `bias` is False, as released checkpoints do.
-        shape: block_size, vocab_size, n_layer, n_heads, n_embd, bias; defaults in SHAPE.
+        shape: block_size, vocab_size, n_layer, n_heads, n_embd, bias; defaults in SHAPE. And the keys of EXPERTS.
     """
     shape = {**SHAPE, **shape}
     rng = np.random.default_rng(seed)
@@ -79,14 +97,35 @@ def random_tensors(*, seed: int = 0, j_bias: bool = True, **shape: Any) -> dict[
         add_norm(f"{block}.ln_2", with_bias=bias)
         add_linear(f"{block}.attn.c_attn", width, 3 * width)
         add_linear(f"{block}.attn.c_proj", width, width)
-        add_linear(f"{block}.mlp.c_fc", width, 4 * width)
-        add_linear(f"{block}.mlp.c_proj", 4 * width, width)
+        experts = experts_of(shape, layer)
+        hidden = (shape.get("moe_dim") if experts else None) or 4 * width
+        if experts:
+            add(f"{block}.mlp.gate.weight", experts, width, scale=0.5)
+            add(f"{block}.mlp.fc_bank", experts, width, hidden, scale=1.0 / width**0.5)
+            add(f"{block}.mlp.proj_bank", experts, hidden, width, scale=1.0 / hidden**0.5)
+        else:
+            add_linear(f"{block}.mlp.c_fc", width, hidden)
+            add_linear(f"{block}.mlp.c_proj", hidden, width)
     add_norm("transformer.ln_f", with_bias=bias, center=3.0)
     return tensors
 
 
+def tensor_shape(shape: dict[str, Any]) -> dict[str, Any]:
+    """Those keys that say which tensors there are."""
+    return {key: value for key, value in shape.items() if key in SHAPE or key in EXPERTS}
+
+
 def config_dict(**shape: Any) -> dict[str, Any]:
     """config.json as the authors of SabiYarn write it."""
+    routed: dict[str, Any] = {}
+    if shape.get("use_moe"):
+        routed = {
+            "architectures": ["GPTJXMoEForCausalLM"],
+            "auto_map": {"AutoModelForCausalLM": "modeling.GPTJXMoEForCausalLM"},
+            "model_type": "sabiyarn",
+            "tie_word_embeddings": True,
+            **EXPERTS,
+        }
     return {
         "architectures": ["GPTJXForCausalLM"],
         "model_type": "gptjx",
@@ -96,6 +135,7 @@ def config_dict(**shape: Any) -> dict[str, Any]:
         "max_batch_size": 1,
         "kv_cache_dtype": "float32",
         **SHAPE,
+        **routed,
         **shape,
     }
 
@@ -127,7 +167,7 @@ def make_tiny_checkpoint(
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = random_tensors(seed=seed, j_bias=j_bias, **{k: v for k, v in shape.items() if k in SHAPE})
+    arrays = random_tensors(seed=seed, j_bias=j_bias, **tensor_shape(shape))
     tensors = _spring_traps({name: torch.from_numpy(array) for name, array in arrays.items()}, traps)
     (folder / "config.json").write_text(json.dumps(config_dict(**shape), indent=2) + "\n", encoding="utf-8")
     if layout == "safetensors":
@@ -197,7 +237,15 @@ def main() -> None:
     parser.add_argument("--bias", action="store_true", help="bias in all linear layers and layer norms")
     for name in ("block_size", "vocab_size", "n_layer", "n_heads", "n_embd"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=SHAPE[name])
+    parser.add_argument("--num-experts", type=int, help="of each layer's mixture (default: dense layers)")
+    parser.add_argument("--num-experts-per-tok", type=int, default=EXPERTS["num_experts_per_tok"])
+    parser.add_argument("--moe-dim", type=int, help="width of an expert (default: 4 * n_embd)")
     options = vars(parser.parse_args())
+    if options["num_experts"] is None:
+        for name in ("num_experts", "num_experts_per_tok", "moe_dim"):
+            del options[name]
+    else:
+        options["use_moe"] = True
     out, traps, no_j_bias = options.pop("out"), options.pop("trap"), options.pop("no_j_bias")
     print(make_tiny_checkpoint(out, traps=traps, j_bias=not no_j_bias, **options))
 

@@ -39,7 +39,7 @@ class ToyForCausalLM(PreTrainedModel, GenerationMixin):
 
 def hf_generate(table: TableModel, prompts: Sequence[Sequence[int]], **options: Any) -> Any:
     """generate()'s output: sequences and, with beams, sequences_scores. Prompts must have one length."""
-    allowed = options.pop("prefix_allowed_tokens_fn", None)
+    functions = {name: options.pop(name, None) for name in ("prefix_allowed_tokens_fn", "stopping_criteria")}
     config = GenerationConfig(
         return_dict_in_generate=True, output_scores=True, use_cache=False, **{"pad_token_id": None, **options}
     )
@@ -49,7 +49,7 @@ def hf_generate(table: TableModel, prompts: Sequence[Sequence[int]], **options: 
             ids,
             attention_mask=torch.ones_like(ids),
             generation_config=config,
-            prefix_allowed_tokens_fn=allowed,
+            **functions,
         )
 
 

@@ -181,3 +181,43 @@ def test_logits_of_another_shape_are_refused(logits):
 def test_logits_of_another_type_are_refused():
     with pytest.raises(TypeError):
         _core.DecodeState(_core.DecodeOptions(max_new_tokens=4), VOCAB, PROMPTS).advance(np.zeros((3, VOCAB)))
+
+
+@pytest.mark.parametrize("vocab_size", [1, 31, 32, 33, 64, 97, 300])
+def test_token_masks_remove_all_others(vocab_size):
+    rng = np.random.default_rng(vocab_size)
+    state = _core.DecodeState(_core.DecodeOptions(max_new_tokens=20), vocab_size, [[0], [0]])
+    masks = state.token_masks
+    assert masks.shape == (2, vocab_size // 32 + 1)
+    assert not masks.any()
+    for density in (0.05, 0.5, 0.95, 1.0):
+        allowed = rng.random((2, vocab_size)) < density
+        allowed[:, rng.integers(vocab_size)] = True
+        words = np.zeros((2, masks.shape[1] * 32), bool)
+        words[:, :vocab_size] = allowed
+        words[:, vocab_size:] = rng.random() < 0.5  # bits behind the last id mean nothing
+        masks[:] = np.packbits(words, axis=1, bitorder="little").view(np.uint32)
+        given = rng.standard_normal((2, vocab_size)).astype(np.float32)
+        scores = given.copy()
+        state.process(scores)
+        state.propose(scores)
+        np.testing.assert_array_equal(scores, np.where(allowed, given, -np.inf))
+        assert state.candidates() == [(row, int(scores[row].argmax())) for row in range(2)]
+        state.commit()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"do_sample": True}, {"num_beams": 2}, {"num_beams": 2, "do_sample": True}]
+)
+def test_a_row_without_tokens_is_told_from_nan(options):
+    state = _core.DecodeState(_core.DecodeOptions(max_new_tokens=20, **options), 40, [[0]])
+    assert state.token_masks.shape[1] == 2  # zeros: nothing is allowed
+    with pytest.raises(ValueError, match="no token is left"):
+        state.propose(np.zeros((1, 40), np.float32))
+    assert state.no_token_left
+    state.token_masks[:] = 0xFFFFFFFF
+    with pytest.raises(ValueError, match="NaN"):
+        state.propose(np.full((1, 40), np.nan, np.float32))
+    assert not state.no_token_left
+    state.propose(np.zeros((1, 40), np.float32))
+    assert state.candidates()

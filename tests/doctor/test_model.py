@@ -9,6 +9,7 @@ import pytest
 
 from sabiyarn_edge.doctor.model import BASE, examine_model
 from sabiyarn_edge.doctor.system import System
+from sabiyarn_edge.generator import find_model
 from sabiyarn_edge.planning.memory_plan import plan_memory
 from tests.doctor.boards import board
 
@@ -52,6 +53,14 @@ def test_not_enough_to_load(tmp_path: Path) -> None:
     assert "26 MiB are available" in found.text
 
 
+def test_what_a_folder_lacks(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(find_model("nano"), tmp_path / "model"))
+    (copy / "tokenizer.json").unlink()
+    found = examine_model(board(tmp_path / "board", {}), str(copy))
+    assert found.status == "warning"  # it takes ids
+    assert "it has no tokenizer (it takes and gives token ids only; export with --tokenizer" in found.text
+
+
 def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
     assert examine_model(board(tmp_path, {}), "nano").status == "ok"
 
@@ -91,3 +100,22 @@ def test_a_flipped_bit_of_a_weight_is_found(tmp_path: Path) -> None:
     assert found.status == "problem"
     assert "weights.bin is damaged" in found.text
     assert found.remedy == "Copy the model folder again."
+
+
+def test_a_model_without_a_tokenizer_is_a_warning(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(find_model("nano"), folder)
+    (folder / "tokenizer.json").unlink()
+    found = examine_model(System(), str(folder))
+    assert found.status == "warning"
+    assert "token ids only" in found.text
+
+
+@pytest.mark.parametrize("name", ["tasks.json", "tokenizer.json", "generation_config.json"])
+def test_a_broken_file_beside_the_graph_is_a_problem(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(find_model("nano"), folder)
+    (folder / name).write_text('{"tasks":', encoding="utf-8")
+    found = examine_model(System(), str(folder))
+    assert found.status == "problem"
+    assert name in found.text

@@ -124,5 +124,8 @@ def test_telemetry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device_id.parent.mkdir(parents=True)
     device_id.touch()
     found = examine_telemetry()
-    assert found.status == "warning"
+    assert (found.status, found.remedy) == (
+        "ok",
+        "",
+    )  # nothing that this package does, or its user could mend
     assert str(device_id) in found.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class Driver:
                 self.request(
                     prompt,
                     new_tokens,
-                    hooks={"after_scores": lambda _, scores, own=own: own.append(scores[0].copy())},
+                    hooks=partial(dict, after_scores=lambda _, scores, own=own: own.append(scores[0].copy())),
                     **options,
                 )
             )

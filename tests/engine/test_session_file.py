@@ -248,7 +248,7 @@ def test_another_models_session_is_refused(model: Path, saved: Path, tmp_path: P
 
 def test_a_missing_file_and_a_folder_are_explained(model: Path, tmp_path: Path) -> None:
     refuse(model, tmp_path / "nowhere.session", r"cannot read .*nowhere\.session: No such file")
-    refuse(model, tmp_path, "cannot read .*: Is a directory")
+    refuse(model, tmp_path, "cannot read .*: it is a folder")
 
 
 def test_a_session_longer_than_the_window_is_refused(model: Path, saved: Path) -> None:

@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 
 from sabiyarn_edge.engine.operators import DOMAIN, register_operators
-from tests.data.make_tiny_checkpoint import SHAPE, make_tiny_checkpoint, random_tensors
+from tests.data.make_tiny_checkpoint import EXPERTS, SHAPE, make_tiny_checkpoint, random_tensors
 from tests.device import LACKING, kept_export
 from tests.reference_gptjx import Array, ReferenceGPTJX
 
@@ -30,9 +30,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "biases": {"bias": True, "n_heads": 3, "n_embd": 48, "vocab_size": 101},
     "wide-heads": {"n_heads": 2, "n_embd": 48, "vocab_size": 131, "n_layer": 1},
     "wide": {"n_heads": 8, "n_embd": 128, "vocab_size": 1009, "n_layer": 1},
+    "routed": {"use_moe": True, "expert_per_layer": {"0": 3}, "n_embd": 32, "moe_dim": 48},
 }
 """Shapes that differ in what an exporter can get wrong: head_dim is 8, 16 or 24, blocks of int8 hold 16 to
-128 weights, vocabularies are prime."""
+128 weights, vocabularies are prime, layers have an MLP or 3 or 4 experts."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Exported:
             self.oracle_tensors(),
             n_layer=self.shape["n_layer"],
             n_heads=self.shape["n_heads"],
+            num_experts_per_tok=self.shape.get("num_experts_per_tok", EXPERTS["num_experts_per_tok"]),
             kv_scales=self.kv_scales() if self.report.kv_cache_dtype == "int8" else None,
             rounds_inputs=self.report.dtype in ("int8", "int4"),
         )
@@ -80,10 +82,14 @@ class Exported:
             "int8": rounded_to_blocks,
             "int4": partial(rounded_to_blocks, bits=4),
         }
-        return {
-            name: store[self.dtype_of(name)](values) if values.ndim == 2 else values
-            for name, values in self.tensors.items()
-        }
+        found = {}
+        for name, values in self.tensors.items():
+            rounded = store[self.dtype_of(name)]
+            if values.ndim == 3:  # a bank, whose matrices are rounded as a Linear has them: [outputs, inputs]
+                found[name] = np.stack([rounded(matrix.T).T for matrix in values])
+            else:
+                found[name] = rounded(values) if values.ndim == 2 and "gate" not in name else values
+        return found
 
 
 def rounded_to_bfloat16(matrix: Array) -> Array:

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from sabiyarn_edge.export.block_plan import BlockPlan
-from sabiyarn_edge.export.calibration import LINEAR, calibrate
+from sabiyarn_edge.export.calibration import calibrate
 from sabiyarn_edge.export.gptq import round_by_gptq
 from sabiyarn_edge.export.quantized_weights import QuantizedWeights
 from sabiyarn_edge.export.source_checkpoint import Checkpoint
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
 
+LINEAR = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 SHAPE = {"n_embd": 32, "n_heads": 2, "n_layer": 3, "vocab_size": 97, "block_size": 40}
 
 
@@ -24,7 +25,9 @@ def calibrated(tmp_path: Path, texts: list[torch.Tensor]) -> tuple[Checkpoint, Q
         BlockPlan("int4", 4, keep_int8=("lm_head", "h.1")), checkpoint.config, "search"
     )
     steps: list[int] = []
-    calibrate(checkpoint.model, checkpoint.parameters(), weights, texts, progress=steps.append)
+    calibrate(
+        checkpoint.model, checkpoint.matrices(), checkpoint.views(), weights, texts, progress=steps.append
+    )
     return checkpoint, weights, steps
 
 

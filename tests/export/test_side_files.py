@@ -10,6 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram, WordLevel
 
+from sabiyarn_edge.chat.template import ChatTemplate
 from sabiyarn_edge.errors import CheckpointError, InvalidInputError
 from sabiyarn_edge.export.side_files import (
     copy_chat_template,
@@ -58,6 +59,20 @@ def test_tokenizer_is_copied_byte_for_byte(source: Path, out: Path) -> None:
     assert (out / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
 
 
+def test_the_chat_template_is_copied_with_its_tokens(source: Path, out: Path) -> None:
+    copy_chat_template(source, out)
+    assert list(out.iterdir()) == []
+    write(source, tokenizer_config={"bos_token": "<s>"}, special_tokens_map={"eos_token": "</s>"}, other={})
+    template = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+    (source / "chat_template.jinja").write_text(template)
+    copy_chat_template(source, out)
+    copied = ["chat_template.jinja", "special_tokens_map.json", "tokenizer_config.json"]
+    assert sorted(path.name for path in out.iterdir()) == copied
+    pytest.importorskip("jinja2")
+    found = ChatTemplate.find(out)
+    assert found is not None and found.render([{"role": "user", "content": "a"}]) == "<s>a</s>"
+
+
 def test_a_tokenizer_larger_than_the_model(source: Path, out: Path) -> None:
     save_tokenizer(source)
     [note] = copy_tokenizer(source, out, 91)
@@ -101,16 +116,6 @@ def test_a_tokenizer_of_another_form(source: Path, out: Path, file: str) -> None
     assert "AutoTokenizer.from_pretrained" in note
 
 
-def test_the_chat_template_is_copied_byte_for_byte(source: Path, out: Path) -> None:
-    copy_chat_template(source, out)
-    assert list(out.iterdir()) == []
-    (source / "chat_template.jinja").write_bytes("{{ 'Báwo' }}\r\n".encode())
-    write(source, tokenizer_config={"eos_token": "</s>"})
-    copy_chat_template(source, out)
-    for name in ("chat_template.jinja", "tokenizer_config.json"):
-        assert (out / name).read_bytes() == (source / name).read_bytes()
-
-
 def test_generation_config_is_kept(source: Path, out: Path) -> None:
     write(source, config={"eos_token_id": 3}, generation_config={"eos_token_id": [5, 6], "top_k": 40})
     assert completed(source, out) == ({"eos_token_id": [5, 6], "top_k": 40}, [])
@@ -124,6 +129,29 @@ def test_ids_of_config_json(source: Path, out: Path) -> None:
 def test_ids_are_completed_from_the_next_source(source: Path, out: Path) -> None:
     write(source, generation_config={"eos_token_id": 2, "pad_token_id": None}, config={"pad_token_id": 4})
     assert completed(source, out) == ({"eos_token_id": 2, "pad_token_id": 4}, [])
+
+
+def test_an_end_token_that_no_file_names_is_found_in_the_vocabulary(source: Path, out: Path) -> None:
+    save_tokenizer(source)
+    write(source, config={})
+    assert completed(source, out) == ({"eos_token_id": 90}, [])
+    write(source, config={}, tokenizer_config={"eos_token": "<pad>"})
+    assert completed(source, out) == ({"eos_token_id": 91}, [])  # a file's word counts more
+
+
+def test_another_models_tokenizer_lends_its_end_token(source: Path, out: Path, tmp_path: Path) -> None:
+    lender = tmp_path / "lender"
+    lender.mkdir()
+    save_tokenizer(lender)
+    write(source, config={"pad_token_id": 4})
+    assert write_generation_config(source, out, 100, lender) == []
+    assert json.loads((out / "generation_config.json").read_text()) == {"eos_token_id": 90, "pad_token_id": 4}
+    write(lender, generation_config={"eos_token_id": [2, 3]})
+    assert write_generation_config(source, out, 100, lender) == []
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == [2, 3]
+    write(source, generation_config={"eos_token_id": 7})  # the checkpoint's own comes first
+    assert write_generation_config(source, out, 100, lender) == []
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == 7
 
 
 @pytest.mark.parametrize("form", ["|end_of_text|", {"content": "|end_of_text|", "lstrip": False}])
@@ -167,7 +195,7 @@ def test_a_damaged_file_is_left_out(source: Path, out: Path) -> None:
     write(source, config={"eos_token_id": 2}, generation_config="{")
     values, [note] = completed(source, out)
     assert values == {"eos_token_id": 2}
-    assert "generation_config.json could not be read" in note
+    assert "generation_config.json is not valid JSON" in note
 
 
 # --- tasks.json

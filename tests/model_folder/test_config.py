@@ -109,7 +109,7 @@ def test_bad_files_are_named(tmp_path, content, message):
 
 def model_config(**values):
     graph_hash = hashlib.sha256(b"decoder").hexdigest()
-    others = {"graph_hash": graph_hash, "weights_bytes": 7, "weights_hash": "ab"}
+    others = {"graph_hash": graph_hash, "weights_bytes": 2**30, "weights_hash": "ab"}
     return ModelConfig(gptjx=GPTJXConfig(), **{**others, **values})
 
 

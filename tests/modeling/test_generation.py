@@ -372,7 +372,7 @@ def test_what_else_an_encoding_holds_is_named_and_left_out():
 
 
 def test_a_text_needs_a_tokenizer_only():
-    tokenizer = SimpleNamespace(encode=lambda text: [ord(letter) - 97 for letter in text])
+    tokenizer = SimpleNamespace(encode=lambda text, **_: [ord(letter) - 97 for letter in text])
     sequences = tiny_model().generate("fghi", tokenizer=tokenizer, max_new_tokens=6)
     assert sequences.tolist() == [tiny_oracle().greedy(IDS, 6)]
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from sabiyarn_edge.modeling import GPTJXConfig, GPTJXForCausalLM
-from tests.data.make_tiny_checkpoint import SHAPE, random_tensors
+from tests.data.make_tiny_checkpoint import EXPERTS, SHAPE, random_tensors, tensor_shape
 from tests.reference_gptjx import ReferenceGPTJX
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -19,6 +19,19 @@ SHAPES: dict[str, dict[str, Any]] = {
     "odd": {"n_heads": 3, "n_embd": 21, "n_layer": 3, "vocab_size": 53, "block_size": 50},
     "odd-bias": {"n_heads": 5, "n_embd": 35, "n_layer": 1, "vocab_size": 101, "bias": True},
     "one-head": {"n_heads": 1, "n_embd": 8, "vocab_size": 7, "block_size": 33},
+    "routed": {"use_moe": True},
+    "routed-odd": {
+        **{
+            "use_moe": True,
+            "n_layer": 3,
+            "n_heads": 3,
+            "n_embd": 21,
+            "moe_dim": 37,
+            "num_experts_per_tok": 3,
+        },
+        **{"num_experts": 5, "expert_per_layer": {"0": 3, "2": 8}, "bias": True},
+    },
+    "one-expert": {"use_moe": True, "num_experts": 1, "num_experts_per_tok": 1},
 }
 
 FLOAT32_BOUND = 5e-5
@@ -27,7 +40,7 @@ FLOAT32_BOUND = 5e-5
 
 def tiny_model(seed: int = 0, j_bias: bool = True, **settings: Any) -> GPTJXForCausalLM:
     """A model with random_tensors() as weights, in evaluation mode; `settings` are config values."""
-    shape = {**SHAPE, **{key: value for key, value in settings.items() if key in SHAPE}}
+    shape = {**SHAPE, **tensor_shape(settings)}
     tensors = random_tensors(seed=seed, j_bias=j_bias, **shape)
     config = GPTJXConfig.from_dict({**shape, **settings})
     model = GPTJXForCausalLM(config, j_bias=j_bias or config.bias)
@@ -39,9 +52,12 @@ def tiny_model(seed: int = 0, j_bias: bool = True, **settings: Any) -> GPTJXForC
 
 def tiny_oracle(seed: int = 0, j_bias: bool = True, **settings: Any) -> ReferenceGPTJX:
     """The oracle with the same weights as tiny_model()."""
-    shape = {**SHAPE, **{key: value for key, value in settings.items() if key in SHAPE}}
+    shape = {**SHAPE, **tensor_shape(settings)}
     tensors = random_tensors(seed=seed, j_bias=j_bias, **shape)
-    return ReferenceGPTJX(tensors, n_layer=shape["n_layer"], n_heads=shape["n_heads"])
+    chosen = {**EXPERTS, **shape}["num_experts_per_tok"]
+    return ReferenceGPTJX(
+        tensors, n_layer=shape["n_layer"], n_heads=shape["n_heads"], num_experts_per_tok=chosen
+    )
 
 
 def random_ids(model: GPTJXForCausalLM, *shape: int, seed: int = 1) -> torch.Tensor:

@@ -55,10 +55,17 @@ SAMPLING = {
     "eta_cutoff": 1e-3,
 }
 GREEDY = {"max_length": 50, "min_length": 3, "prompt_lookup_num_tokens": 8, "max_matching_ngram_size": 3}
+FORMS = [
+    {"json_schema": {"type": "object", "properties": {"ọ̀": {"enum": [1, None]}}}},
+    {"json_object": True},
+    {"regex": "[0-9]+"},
+    {"choices": ["ẹ̀ẹ́n", "rárá"]},
+    {"grammar": 'start: "a"'},
+]
 
 
-def test_the_two_samples_above_cover_every_option():
-    assert set(SAMPLING) | set(GREEDY) == set(NAMES)
+def test_the_samples_above_cover_every_option():
+    assert set().union(SAMPLING, GREEDY, *FORMS) == set(NAMES)
 
 
 # --- defaults ---
@@ -75,6 +82,7 @@ def test_defaults_are_hugging_faces_except_where_the_docstring_says_so():
     assert differing == {"max_length"}
     assert {name for name in NAMES if not hasattr(theirs, name)} == {
         "include_stop_string", "seed", "penalty_window", "frequency_penalty", "presence_penalty",
+        "json_schema", "json_object", "regex", "choices", "grammar",
     }  # fmt: skip
 
 
@@ -250,7 +258,11 @@ def test_hugging_faces_other_options_are_named_as_such():
 # --- files ---
 
 
-@pytest.mark.parametrize("options", [SAMPLING, GREEDY, {}], ids=["sampling", "greedy", "defaults"])
+@pytest.mark.parametrize(
+    "options",
+    [SAMPLING, GREEDY, {}, *FORMS],
+    ids=["sampling", "greedy", "defaults", *(next(iter(f)) for f in FORMS)],
+)
 def test_round_trip_through_a_folder(tmp_path, options):
     config = GenerationConfig(**options)
     config.save(tmp_path)
@@ -312,9 +324,9 @@ def test_keys_that_are_left_out_are_reported_together():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"top_p": 7}', r"generation_config\.json: top_p is 7"),
+        ('{"do_sample": true, "top_p": 7}', r"generation_config\.json: top_p is 7"),
         ('{"top_p": 0.', r"generation_config\.json is not valid JSON"),
-        ('{"temperature": NaN}', "temperature is nan"),
+        ('{"do_sample": true, "temperature": NaN}', "temperature is nan"),
         ("[1]", "holds a JSON list"),
         ("", "is not valid JSON"),
     ],

@@ -193,3 +193,16 @@ def test_a_plan_is_what_a_plain_call_takes(
     found = measure({"load": {}, "calls": [call], "together": False, "limited": False})
     plan = EdgeGenerator.plan(model, max_length=prompt + new, prompt_length=prompt, batch=batch, beams=beams)
     assert plan.peak_mib == pytest.approx(found["peak"], rel=PLAN_ERROR), (found, str(plan))
+
+
+def test_the_plan_of_a_mixture_of_experts(tmp_path: Path) -> None:
+    """Half of what its largest run takes are the hidden layers of each token's two experts."""
+    shape = {**SHAPE, "n_layer": 2, "vocab_size": 4000, "use_moe": True, "num_experts": 4}
+    folder = export_tiny(tmp_path, shape, dtype="int8", kv_cache_dtype="float16", verify=False).folder
+    rng = random.Random(SEED)
+    call = ["generate", [[[rng.randrange(4000) for _ in range(700)]]], {"max_new_tokens": 4}]
+    setting = {"load": {}, "calls": [call], "together": False, "limited": False}
+    command = [sys.executable, "-m", "tests.planning.measured_child", str(folder)]
+    done = subprocess.run(command, input=json.dumps(setting), check=True, capture_output=True, text=True)
+    plan = EdgeGenerator.plan(folder, max_length=704, prompt_length=700)
+    assert plan.peak_mib == pytest.approx(json.loads(done.stdout)["peak"], rel=PLAN_ERROR), str(plan)

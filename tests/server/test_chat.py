@@ -91,7 +91,7 @@ def test_logprobs(chat_server: Server, generator: EdgeGenerator, ids: list[int],
 
 
 def test_a_model_without_a_template_refuses(chat_server: Server) -> None:
-    with pytest.raises(openai.BadRequestError, match=r"plain has none: neither chat_template.jinja nor"):
+    with pytest.raises(openai.BadRequestError, match=r"the model \S+ has none: neither chat_template"):
         chat_server.client().chat.completions.create(model="plain", messages=MESSAGES)
 
 
@@ -99,15 +99,15 @@ def test_a_model_without_a_template_refuses(chat_server: Server) -> None:
     ("body", "message"),
     [
         ({}, "messages is missing"),
-        ({"messages": []}, "messages: expected `array` of length >= 1"),
-        ({"messages": "secret"}, "messages: expected `array"),
-        ({"messages": [{"role": "user"}]}, "missing required field `content`"),
-        ({"messages": [{"role": 1, "content": "a"}]}, r"messages\[0\].role: expected `str`"),
+        ({"messages": []}, "messages is empty"),
+        ({"messages": "secret"}, "messages is a str; it must be a list"),
+        ({"messages": [{"role": "user"}]}, r"messages\[0\].content is missing"),
+        ({"messages": [{"role": 1, "content": "a"}]}, r"messages\[0\].role is 1"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-            r"messages\[0\].content\[0\].type: invalid value 'image_url'",
+            r"messages\[0\].content\[0\] is of type 'image_url'",
         ),
-        ({"messages": [{"role": "user", "content": "a", "tool_calls": []}]}, "unknown field `tool_calls`"),
+        ({"messages": [{"role": "user", "content": "a", "audio": {"id": 1}}]}, "has the field audio"),
         ({"messages": MESSAGES, "prompt": "a"}, "prompt is not supported here"),
         ({"messages": MESSAGES, "echo": True}, "echo is not supported here"),
         ({"messages": MESSAGES, "logprobs": 3}, "logprobs is 3: expected `bool"),
@@ -118,10 +118,14 @@ def test_a_model_without_a_template_refuses(chat_server: Server) -> None:
         ),
         ({"messages": MESSAGES, "max_tokens": 3, "max_completion_tokens": 4}, "which mean the same"),
         (
-            {"messages": MESSAGES, "response_format": {"type": "json_object"}},
-            "response_format is not supported",
+            {"messages": MESSAGES, "response_format": {"type": "xml"}},
+            "response_format.type: invalid value 'xml'",
         ),
-        ({"messages": MESSAGES, "tools": [{"type": "function"}]}, "tools is not supported"),
+        ({"messages": MESSAGES, "tools": [{"type": "function"}]}, r"tools\[0\] must be like"),
+        (
+            {"messages": MESSAGES, "tool_choice": "required"},
+            "tool_choice is 'required', but there are no tools",
+        ),
     ],
 )
 def test_bad_requests(chat_server: Server, body: dict[str, Any], message: str) -> None:

@@ -70,7 +70,7 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"max_new_tokens": 150, "overflow": "slide", "keep_tokens": 2},
     ),
     "what-clients-send-unasked": (
-        {"max_tokens": 5, "user": "me", "extra_body": {"best_of": 1, "tools": [], "suffix": None}},
+        {"max_tokens": 5, "user": "me", "extra_body": {"best_of": 1, "suffix": None}},
         {"max_new_tokens": 5},
     ),
 }

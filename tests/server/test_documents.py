@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -41,6 +43,9 @@ def run(command: list[str]) -> str:
 @pytest.mark.parametrize("index", range(len(blocks("python"))))
 def test_python(nano: Server, index: int) -> None:
     code = blocks("python")[index].replace("http://127.0.0.1:8080", nano.url)
+    [module] = re.findall(r"^(?:import|from) (\w+)", code)
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"there is no {module} here: pip install {module}")
     assert run([sys.executable, "-c", code]).strip()
 
 
@@ -49,7 +54,13 @@ def test_curl(nano: Server, index: int) -> None:
     if shutil.which("curl") is None:
         pytest.skip("there is no curl here")
     answer = run(["bash", "-c", blocks("bash")[index].replace("http://127.0.0.1:8080", nano.url)])
-    assert '"finish_reason":"' in answer and '"error"' not in answer
+    assert '"object":"' in answer and '"error"' not in answer
+
+
+def test_the_answer_that_is_shown(nano: Server) -> None:
+    [shown] = map(json.loads, blocks("json"))
+    body = {"text": "Everyone has the right to life, liberty and security of person.", "to": "yor"}
+    assert shown.items() <= nano.post("/v1/tasks/translate", json=body).json().items()
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:

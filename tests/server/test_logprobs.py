@@ -98,3 +98,60 @@ def test_bytes_that_are_no_text(generator: EdgeGenerator) -> None:
     tokenizer = generator.tokenizer
     token = next(t for t in range(256) if tokenizer.token_bytes(t) == b"\xe1")
     assert shown(token, tokenizer) == ("bytes:\\xe1", b"\xe1")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_echoed_prompts_have_theirs(client: openai.OpenAI, generator: EdgeGenerator, stream: bool) -> None:
+    """The oracle are the model's logits behind each part of the prompt, which a callback sees."""
+    prompts = [PROMPT, "Gbogbo"]
+    answer = client.completions.create(
+        model="tiny", prompt=prompts, max_tokens=3, logprobs=4, echo=True, stream=stream, logit_bias={"65": 5}
+    )
+    found: dict[int, list[Any]] = {0: [], 1: []}
+    for chunk in answer if stream else [answer]:
+        for choice in chunk.choices:
+            found[choice.index] += [choice.logprobs] if choice.logprobs else []
+    for index, prompt in enumerate(prompts):
+        ids = generator.tokenizer.encode(prompt)
+        values = [value for part in found[index] for value in part.token_logprobs]
+        tops = [top for part in found[index] for top in part.top_logprobs]
+        tokens = [text for part in found[index] for text in part.tokens]
+        assert tokens[: len(ids)] == [shown(token, generator.tokenizer)[0] for token in ids]
+        assert len(tokens) == len(values) == len(tops) == len(ids) + 3
+        assert values[0] is None and tops[0] is None
+        for place in range(1, len(ids)):
+            row = logits_behind(generator, ids[:place])
+            expected = row - row.max() - np.log(np.exp(row - row.max()).sum())
+            np.testing.assert_allclose(values[place], expected[ids[place]], rtol=1e-5, atol=1e-6)  # float32
+            best = np.argsort(-expected, kind="stable")[:4]
+            assert list(tops[place]) == [shown(int(token), generator.tokenizer)[0] for token in best]
+            is_best = best[0] == ids[place]
+            assert (
+                values[place] == max(tops[place].values())
+            ) == is_best  # as evaluations ask for greedy answers
+        offsets = [offset for part in found[index] for offset in part.text_offset]
+        assert offsets == [0, *np.cumsum([len(text) for text in tokens])[:-1].tolist()]
+
+
+def logits_behind(generator: EdgeGenerator, ids: list[int]) -> np.ndarray:
+    seen: list[np.ndarray] = []
+
+    def keep(_: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        seen.append(scores[0].astype(np.float64))
+        return scores
+
+    generator.generate(ids, max_new_tokens=1, logits_processor=keep)
+    return seen[0]
+
+
+def test_evaluations_score_texts(client: openai.OpenAI, generator: EdgeGenerator) -> None:
+    """As lm-evaluation-harness asks: the sum over a text's tokens, less the one that is generated."""
+    ids = generator.tokenizer.encode("Gbogbo ènìyàn ni a bí")
+    answer = client.completions.create(
+        model="tiny", prompt=ids, max_tokens=1, logprobs=1, echo=True, temperature=0, seed=1
+    )
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None and logprobs.token_logprobs is not None
+    [score] = generator.score([ids])
+    assert sum(logprobs.token_logprobs[1:-1]) == pytest.approx(score.total, rel=1e-6)
+    assert logprobs.token_logprobs[1:-1] == score.log_probs.tolist()

@@ -7,8 +7,7 @@ import contextlib
 import json
 import random
 import socket
-import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -181,36 +180,32 @@ def test_time_is_bounded(serve: Callable[..., Server], text_model: Path) -> None
         client.completions.create(model="tiny", prompt="a", max_tokens=100_001)
 
 
-def test_comments_keep_a_quiet_stream_alive(monkeypatch: pytest.MonkeyPatch, text_model: Path) -> None:
+def test_comments_keep_a_quiet_stream_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process: nothing comes for longer than a test may last otherwise."""
-    from sabiyarn_edge.server import generating
-    from sabiyarn_edge.server.metrics import Metrics
-    from sabiyarn_edge.server.service import ServedModel, Settings
+    from sabiyarn_edge.server import event_stream
 
-    monkeypatch.setattr(generating, "KEEP_ALIVE_SECONDS", 0.02)
-    settings = Settings(parallel=1, max_queue=1, timeout=SECONDS)
+    monkeypatch.setattr(event_stream, "_KEEP_ALIVE_SECONDS", 0.02)
+    sent: list[bytes] = []
 
-    def slow(ids: Any, scores: Any) -> Any:
-        time.sleep(0.1)
-        return scores
+    async def events() -> AsyncIterator[bytes]:
+        yield event_stream.event("first")
+        await asyncio.sleep(0.5)
+        yield event_stream.event("second")
 
-    async def run(generator: EdgeGenerator) -> list[Any]:
-        work = generating.Generating(
-            ServedModel("tiny", generator, text_model, settings),
-            [[1, 2]],
-            generator.generation_config.updated(max_new_tokens=2),
-            {"logits_processor": slow},
-            Metrics(["tiny"]),
-            num_top=None,
-            streams=True,
-        )
-        work.open()
-        return [piece async for piece in work.pieces()]
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(SECONDS)
+        return {"type": "http.disconnect"}
 
-    with EdgeGenerator.from_pretrained(text_model, num_threads=1) as generator:
-        pieces = asyncio.run(run(generator))
-    assert pieces.count(None) >= 4
-    assert len([piece for piece in pieces if piece is not None]) == 2
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", b""))
+
+    ended: list[bool] = []
+    stream = event_stream.EventStream(events(), lambda: ended.append(True))
+    asyncio.run(stream({"type": "http", "state": {}}, receive, send))
+    assert ended == [True]
+    written = b"".join(sent)
+    assert written.startswith(b'data: "first"\n\n: ') and written.endswith(b'\n\ndata: "second"\n\n')
+    assert written.count(b": keep-alive\n\n") >= 4
 
 
 def opened(server: Server, body: dict[str, Any]) -> socket.socket:

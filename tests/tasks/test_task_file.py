@@ -21,6 +21,7 @@ GOOD = {
             "sources": ["eng"],
             "unit": "sentence",
             "options": {"num_beams": 5, "stop_strings": ["\n"]},
+            "example": {"text": "Good morning.", "to": "yor"},
         },
         "mood": {
             "description": "says how a text sounds",
@@ -42,6 +43,7 @@ def test_what_stands_in_it():
     assert translate.source("english") == "eng"
     assert (translate.answer, translate.unit, translate.description) == ("text", "sentence", "translate")
     assert dict(translate.options) == {"num_beams": 5, "stop_strings": ["\n"]}
+    assert dict(translate.example) == {"text": "Good morning.", "to": "yor"}
     assert (mood.answer, mood.labels, mood.max_words) == ("label", ("good", "bad"), 9)
     assert mood.label_template.source == " {label}"
 
@@ -94,6 +96,8 @@ TRANSLATE, MOOD = ("tasks", "translate"), ("tasks", "mood")
             'known_prompts.least_log_prob: it is "-3"; it must be a number',
         ),
         (("known_prompts",), {"least_log_prob": True, "note": "x"}, "it is true; it must be a number"),
+        (("known_prompts",), {"least_log_prob": -(10**400), "note": "x"}, "it must be a number"),
+        (("known_prompts",), {"least_log_prob": float("nan"), "note": "x"}, "it is NaN; it must be a number"),
         (("known_prompts",), {"least_log_prob": -3, "note": ""}, "known_prompts.note: it is \"\"; it must be a text"),
         (("tasks",), ..., "it has no 'tasks'"),
         (("tasks",), [], "tasks: it is a list; it must be an object"),
@@ -120,6 +124,10 @@ TRANSLATE, MOOD = ("tasks", "translate"), ("tasks", "mood")
         ((*TRANSLATE, "options"), {"num_beams": 0}, "options.num_beams: num_beams is 0, but must be"),
         ((*TRANSLATE, "options"), {"num_beams": 2, "num_return_sequences": 3}, "options: num_return_sequences is 3"),
         ((*TRANSLATE, "labels"), ["a"], 'only a task with "answer": "label" has labels'),
+        ((*TRANSLATE, "example"), {"text": "Bawo?"}, "example: it has no 'to', which the template has"),
+        ((*TRANSLATE, "example"), {"text": "", "to": "yor"}, "example.text: .* at least one character"),
+        ((*TRANSLATE, "example"), {"text": "a", "to": "yo"}, "example.to: 'yo' is not a code of this slot's languages"),
+        ((*TRANSLATE, "example"), {"word": "a"}, "example.word: the template has no slot {word}"),
         ((*TRANSLATE, "code"), "print()", "code: this key is not known"),
         ((*MOOD, "labels"), ["good", 3], "labels[1]: it is 3; it must be a text"),
         ((*MOOD, "label_template"), " good", "it must have the slot {label}, and no other"),
@@ -136,8 +144,8 @@ def test_what_is_refused(path, value, message):
 
 
 def test_the_line_at_fault_is_named():
-    text = '{"format_version": 1,\n "tasks": {\n  "a": {"template": "{text}",\n   "options": {\n    "top_k": -1}}}}'
-    with pytest.raises(InvalidInputError, match=r"^t, line 5: tasks\.a\.options\.top_k: top_k is -1"):
+    text = '{"format_version": 1,\n "tasks": {\n  "a": {"template": "{text}",\n   "options": {\n    "num_beams": -1}}}}'
+    with pytest.raises(InvalidInputError, match=r"^t, line 5: tasks\.a\.options\.num_beams: num_beams is -1"):
         TaskFile.parse(text, "t")
 
 

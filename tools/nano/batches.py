@@ -20,11 +20,11 @@ class Example:
     """One sequence: what is given, and what must follow."""
 
     ids: tuple[int, ...]
-    """Prompt, answer and the end token."""
+    """Prompt and answer; the end token too, unless the answer is cut."""
     answer_start: int
     """Index in ids where the answer begins; at least 1."""
     learnt_from: int = 0
-    """Index in ids from which on they count in the loss; at least 1; 0: from the answer on."""
+    """Index in ids of the first token that counts in the loss, at least 1; 0: the answer's first."""
 
 
 def group_by_length(

@@ -1,9 +1,9 @@
 """Makes nano's training examples: sequences of ids, whose prompts are those that tasks.json writes.
 
-<yor> first words ...                                     continue the article
-<translate> article in a source language <yor>: the article in another language
-<diacritize> text without marks <correct>: the text       Yoruba and Igbo
-<identify> some words <lang_id>: <yor>                    name their language
+<yor> first words ...                                  continue the article
+<translate> article <yor>: the article in Yoruba       from the languages that tasks.json names as sources
+<diacritize> text without marks <correct>: the text    Yoruba and Igbo
+<identify> some words <lang_id>: <yor>                 name their language
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class NanoExamples:
     # --- an epoch
 
     def epoch(self, rng: random.Random) -> list[Example]:
-        """Each article as something to continue, to diacritize and to identify, and each pair to translate. All vary."""
+        """Each article to continue, to diacritize and to identify, and each pair to translate. All vary."""
         examples: list[Example] = []
         tasks: list[Example] = []
         for article in self.articles:
@@ -179,7 +179,7 @@ def _sentences(text: str) -> list[str]:
 
 
 def _fewest_words(articles: Sequence[Article]) -> dict[Article, int]:
-    """Of each article: the smallest number of words with which no other one of its language begins; all if none does."""
+    """Of each article: the fewest words with which no other one of its language begins; all if there are none."""
     beginnings = Counter(
         (article.language, *article.text.split()[:count])
         for article in articles

@@ -93,7 +93,9 @@ def _questions(examples: NanoExamples) -> dict[str, list[Example]]:
             direction = "from English"
         elif target.language == "eng":
             direction = "into English"
-        answered[f"translate, {direction}"].append(examples.translation(source.text, target.language, target.text))
+        answered[f"translate, {direction}"].append(
+            examples.translation(source.text, target.language, target.text)
+        )
     for what, whole in answered.items():
         questions[f"{what}: first {ASKED} tokens"] = [_question(e, given=e.answer_start) for e in whole]
     return questions

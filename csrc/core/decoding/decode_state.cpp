@@ -151,12 +151,31 @@ void DecodeState::process(float* logits) {
   }
 }
 
+std::span<std::uint32_t> DecodeState::token_masks() {
+  if (token_masks_.empty()) token_masks_.resize(allowed_.size() * mask_words());
+  return token_masks_;
+}
+
+void DecodeState::apply_token_masks(float* logits) const {
+  if (token_masks_.empty()) return;
+  for (std::size_t row = 0; row < rows_.size(); ++row) {
+    keep_only(row_scores(logits, row), TokenMask(token_masks_).subspan(row * mask_words(), mask_words()));
+  }
+}
+
 void DecodeState::propose(float* logits) {
   candidates_.clear();
-  if (has_beams()) {
-    propose_beams(logits);
-  } else {
-    propose_tokens(logits);
+  no_token_left_ = false;
+  apply_token_masks(logits);
+  try {
+    if (has_beams()) {
+      propose_beams(logits);
+    } else {
+      propose_tokens(logits);
+    }
+  } catch (const NoTokenLeft&) {
+    no_token_left_ = true;
+    throw;
   }
 }
 

@@ -69,6 +69,12 @@ class DecodeState {
   }
   // Allows only these tokens in this step (prefix_allowed_tokens_fn). Call it before process.
   void set_allowed_tokens(std::size_t row, std::optional<std::vector<TokenId>> allowed);
+  // A row of mask_words() words for each row, zeros at first: what propose may choose, whatever the processors and the
+  // caller did to the scores. In force once this was called; then write the first num_rows() rows before each propose.
+  std::span<std::uint32_t> token_masks();
+  std::size_t mask_words() const noexcept { return vocab_size_ / kMaskBits + 1; }
+  // True if the last propose threw because every token of a row was removed, not because of NaN.
+  bool no_token_left() const noexcept { return no_token_left_; }
   // The choice of propose: with beams K candidates for each open prompt, else one for each open output.
   struct Candidate {
     std::int32_t row;  // the row that it extends
@@ -124,6 +130,7 @@ class DecodeState {
   const Hypothesis& hypothesis_of(const Row& row) const;
   const Hypothesis& hypothesis(std::size_t output) const;
 
+  void apply_token_masks(float* logits) const;
   void propose_tokens(float* logits);
   void propose_beams(float* logits);
   void commit_tokens(const std::uint8_t* extra_hits);
@@ -151,6 +158,8 @@ class DecodeState {
   std::vector<std::int64_t> next_tokens_;
   std::vector<std::int64_t> next_positions_;
   std::vector<std::optional<std::vector<TokenId>>> allowed_;
+  std::vector<std::uint32_t> token_masks_;  // empty until they are asked for
+  bool no_token_left_ = false;
 
   std::vector<Candidate> candidates_;
   std::vector<NewToken> last_tokens_;

@@ -16,8 +16,12 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::size_t kBlock = 4 * kLanes;  // four independent chains hide the latency of one
 
+std::string message(std::size_t row, const std::string& what) {
+  return "scores: row " + std::to_string(row) + " " + what;
+}
+
 [[noreturn]] void refuse(std::size_t row, const std::string& what) {
-  throw std::invalid_argument("scores: row " + std::to_string(row) + " " + what);
+  throw std::invalid_argument(message(row, what));
 }
 
 struct Extreme {
@@ -65,7 +69,7 @@ float checked_maximum(std::span<const float> scores, std::size_t row) {
 }
 
 void refuse_removed_row(std::size_t row) {
-  refuse(row, "is -inf for every token: no token is left to choose");
+  throw NoTokenLeft(message(row, "is -inf for every token: no token is left to choose"));
 }
 
 TokenId checked_argmax(std::span<const float> scores, std::size_t row) {

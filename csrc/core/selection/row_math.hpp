@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <span>
+#include <stdexcept>
 
 #include "core/decoding/token_history.hpp"
 
@@ -12,7 +13,13 @@ namespace sabiyarn {
 // "scores: row <row> ..." for NaN and for +inf: such a row has no probabilities.
 float checked_maximum(std::span<const float> scores, std::size_t row);
 
-// Throws std::invalid_argument "scores: row <row> is -inf for every token ...".
+// Nothing is wrong with a row's scores, but every token was removed.
+class NoTokenLeft : public std::invalid_argument {
+ public:
+  using std::invalid_argument::invalid_argument;
+};
+
+// Throws NoTokenLeft "scores: row <row> is -inf for every token ...".
 [[noreturn]] void refuse_removed_row(std::size_t row);
 
 // Returns the lowest id that has the largest score. Throws like checked_maximum and refuse_removed_row, but +inf can be

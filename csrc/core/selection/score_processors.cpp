@@ -1,12 +1,20 @@
 #include "core/selection/score_processors.hpp"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 namespace sabiyarn {
 namespace {
 
 constexpr float kRemoved = -std::numeric_limits<float>::infinity();
+
+// Each bit of a word. Vectors have no shift by an amount of each lane's own before AVX2.
+constexpr auto kBit = [] {
+  std::array<std::uint32_t, kMaskBits> bits{};
+  for (std::size_t i = 0; i < kMaskBits; ++i) bits[i] = std::uint32_t{1} << i;
+  return bits;
+}();
 
 std::size_t index(TokenId id) noexcept { return static_cast<std::size_t>(id); }
 
@@ -84,6 +92,18 @@ void keep_only(Scores scores, Ids allowed, IdCounts& scratch) {
     if (scratch[id] == 0) scores[id] = kRemoved;
   }
   for (const TokenId id : allowed) scratch[index(id)] = 0;
+}
+
+void keep_only(Scores scores, TokenMask allowed) {
+  for (std::size_t first = 0; first < scores.size(); first += kMaskBits) {
+    const std::uint32_t bits = allowed[first / kMaskBits];
+    const Scores part = scores.subspan(first, std::min(kMaskBits, scores.size() - first));
+    if (bits == 0) {
+      std::fill(part.begin(), part.end(), kRemoved);
+    } else if (bits != ~std::uint32_t{0}) {
+      for (std::size_t i = 0; i < part.size(); ++i) part[i] = (bits & kBit[i]) != 0 ? part[i] : kRemoved;
+    }
+  }
 }
 
 void force(Scores scores, Ids forced) {

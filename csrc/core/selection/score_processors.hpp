@@ -16,6 +16,10 @@ namespace sabiyarn {
 using Scores = std::span<float>;
 using Ids = std::span<const TokenId>;
 
+// One bit for each token id, the lowest bit of a word first: 1 allows it. Bits beyond the last id mean nothing.
+using TokenMask = std::span<const std::uint32_t>;
+constexpr std::size_t kMaskBits = 32;  // of a word
+
 // Scratch that counts occurrences of ids: one zero for each id before and after a call.
 using IdCounts = std::vector<std::uint32_t>;
 // Scratch that sums biases: one zero for each id before and after a call.
@@ -43,6 +47,9 @@ void ban(Scores scores, Ids banned);
 
 // Removes all other ids; the allowed ones keep their score. Each id must be in range.
 void keep_only(Scores scores, Ids allowed, IdCounts& scratch);
+
+// The same for a mask, which has a bit for each id.
+void keep_only(Scores scores, TokenMask allowed);
 
 // Removes all other ids; the forced ones get score 0.
 void force(Scores scores, Ids forced);

@@ -255,7 +255,7 @@ class GraphNodes(Target):
     """The nodes of an ONNX file, read without onnx."""
 
     module = graph_nodes
-    allowed = (ValueError, KeyError)
+    allowed = (ValueError,)
 
     def whole(self) -> bytes:
         return (NANO / "decoder.onnx").read_bytes()

@@ -37,7 +37,8 @@ def test_tensors_have_shifted_targets_for_the_answer_only():
     assert torch.equal(targets, torch.tensor([[-100, 7, 8], [4, -100, -100]]))
 
 
-def test_prompts_count_where_they_are_learnt_too():
-    input_ids, targets = to_tensors([Example((5, 6, 7, 8), 2), Example((9, 4), 1)], prompts_count=True)
-    assert torch.equal(input_ids, torch.tensor([[5, 6, 7], [9, 0, 0]]))
-    assert torch.equal(targets, torch.tensor([[6, 7, 8], [4, -100, -100]]))
+def test_a_prompt_counts_as_far_as_it_is_learnt():
+    batch = [Example((5, 6, 7, 8), answer_start=3, learnt_from=first) for first in (0, 1, 2, 3)]
+    _, targets = to_tensors(batch)
+    expected = [[-100, -100, 8], [6, 7, 8], [-100, 7, 8], [-100, -100, 8]]
+    assert torch.equal(targets, torch.tensor(expected))

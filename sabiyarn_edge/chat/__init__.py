@@ -1,0 +1,1 @@
+"""Messages in, answers out: templates, tools, histories and sessions. Needs the extra `chat`."""

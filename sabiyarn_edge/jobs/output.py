@@ -1,0 +1,106 @@
+"""Output: a file that grows by records, and can be taken back to where it was at a checkpoint."""
+
+from __future__ import annotations
+
+import os
+import sys
+import zlib
+from pathlib import Path
+from typing import IO
+
+from ..errors import InvalidInputError
+
+__all__ = ["Output"]
+
+_GZIP_LEVEL = 6
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's number for a gzip header, which has no time and no name in it
+
+
+class Output:
+    """Appends to a file ("-": standard output; an ending .gz: compressed, a member for each checkpoint).
+
+    Attributes:
+        name: for messages.
+        is_stream: whether it is standard output, which nothing is taken back from.
+        nbytes: of the file, at the last checkpoint.
+        crc: CRC-32 of what was written, before compression, at the last checkpoint.
+
+    Raises:
+        InvalidInputError: the file cannot be opened for writing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.name = "standard output" if str(path) == "-" else str(path)
+        self.is_stream = str(path) == "-"
+        self.nbytes = self.crc = 0
+        self._packs = Path(path).suffix == ".gz"
+        self._waiting: list[bytes] = []
+        self.waiting_bytes = 0
+        """Written since the last checkpoint."""
+        if self.is_stream:
+            self._file: IO[bytes] = sys.stdout.buffer
+            return
+        try:
+            mode = "r+b" if Path(path).exists() else "x+b"
+            # Without a buffer, which would write again what a full disk refused.
+            self._file = Path(path).open(mode, buffering=0)  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise InvalidInputError(f"cannot write {path}: {error.strerror or error}.") from error
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file as it is."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def rewind(self, nbytes: int, crc: int) -> None:
+        """Forget what was written after a checkpoint."""
+        self._forget_waiting()
+        self.nbytes, self.crc = nbytes, crc
+        if not self.is_stream:
+            self._file.truncate(nbytes)
+            self._file.seek(nbytes)
+
+    def write(self, data: bytes) -> None:
+        """Append. What is written to a file stays in memory until the next checkpoint."""
+        if self.is_stream:
+            self._file.write(data)
+            self._file.flush()
+        else:
+            self._waiting.append(data)
+            self.waiting_bytes += len(data)
+
+    def checkpoint(self) -> None:
+        """Have all that was written on the disk.
+
+        Raises:
+            OSError: the disk is full, or gone; rewind() to the last checkpoint then.
+        """
+        if self.is_stream or not self._waiting:
+            return
+        data = b"".join(self._waiting)
+        stored = data
+        if self._packs:
+            packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
+            stored = packer.compress(data) + packer.flush()
+        left = memoryview(stored)
+        while left:
+            left = left[self._file.write(left) :]
+        os.fsync(self._file.fileno())
+        self.nbytes += len(stored)
+        self.crc = zlib.crc32(data, self.crc)
+        self._forget_waiting()
+
+    def overwrite(self, data: bytes) -> None:
+        """Replace the file's first bytes."""
+        os.pwrite(self._file.fileno(), data, 0)
+        os.fsync(self._file.fileno())
+
+    def _forget_waiting(self) -> None:
+        self._waiting.clear()
+        self.waiting_bytes = 0
+
+    def close(self) -> None:
+        """Close the file; what was not checkpointed is not written."""
+        self._forget_waiting()
+        if not self.is_stream:
+            self._file.close()

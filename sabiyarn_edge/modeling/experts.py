@@ -1,0 +1,98 @@
+"""Which experts of a mixture stay: read from a text or a file, and checked against the model's config."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInputError
+from ..model_folder.config import GPTJXConfig, read_json_object
+
+__all__ = ["read_kept_experts", "without_experts"]
+
+OTHERS = "*"
+"""Stands for every layer that is not named."""
+
+_FORM = (
+    'Name layers and the experts that stay, as in "0:0,1;*:0,1,2" (* is every other layer), or give a JSON file: '
+    '{"0": [0, 1], "*": [0, 1, 2]}.'
+)
+
+
+def read_kept_experts(text: str, config: GPTJXConfig) -> dict[int, list[int]]:
+    """The experts that stay in each layer that is named.
+
+    Args:
+        text: "LAYER:EXPERT,EXPERT;LAYER:..." with * for all other layers, or the path of a JSON file.
+
+    Raises:
+        InvalidInputError: it has another form, or names no layer of the model.
+    """
+    named = _read_file(Path(text)) if text.endswith(".json") else _read_text(text)
+    kept: dict[int, list[int]] = {}
+    for layer, experts in named.items():
+        if layer == OTHERS:
+            continue
+        if not re.fullmatch(r"\d{1,9}", layer) or int(layer) >= config.n_layer:
+            raise InvalidInputError(f"{text} names the layer {layer!r}. {_layers(config)} {_FORM}")
+        kept[int(layer)] = experts
+    if OTHERS in named:
+        kept.update({layer: named[OTHERS] for layer in range(config.n_layer) if layer not in kept})
+    return dict(sorted(kept.items()))
+
+
+def without_experts(config: GPTJXConfig, kept: Mapping[int, Sequence[int]]) -> GPTJXConfig:
+    """The config of a model that keeps these experts only. Raises InvalidInputError if it cannot."""
+    if not config.use_moe:
+        raise InvalidInputError("experts are to be removed, but this model has none: use_moe is false.")
+    for layer, experts in kept.items():
+        if not 0 <= layer < config.n_layer:
+            raise InvalidInputError(f"experts of layer {layer} are to be removed. {_layers(config)}")
+        count, least = config.experts_of(layer), config.num_experts_per_tok
+        listed = ", ".join(map(str, experts)) or "none"
+        if any(not 0 <= expert < count for expert in experts):
+            raise InvalidInputError(
+                f"layer {layer} is to keep the experts {listed}, but it has 0 to {count - 1} ({count} experts)."
+            )
+        if len(set(experts)) < len(experts):
+            raise InvalidInputError(f"layer {layer} is to keep the experts {listed}: one is named twice.")
+        if len(experts) < least:
+            raise InvalidInputError(
+                f"layer {layer} is to keep {len(experts)} of its {count} experts ({listed}), but each token is routed "
+                f"to num_experts_per_tok = {least}. Keep at least {least}."
+            )
+    counts = {str(i): len(kept[i]) if i in kept else config.experts_of(i) for i in range(config.n_layer)}
+    return dataclasses.replace(config, expert_per_layer=counts)
+
+
+def _read_text(text: str) -> dict[str, list[int]]:
+    named: dict[str, list[int]] = {}
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        layer, colon, experts = part.partition(":")
+        layer = layer.strip()
+        numbers = [number.strip() for number in experts.split(",")]
+        if not colon or not all(re.fullmatch(r"\d{1,9}", number) for number in numbers):
+            raise InvalidInputError(f"experts: {part!r} cannot be read. {_FORM}")
+        if layer in named:
+            raise InvalidInputError(f"experts: {text!r} names the layer {layer} twice.")
+        named[layer] = [int(number) for number in numbers]
+    if not named:
+        raise InvalidInputError(f"experts: {text!r} names no layer. {_FORM}")
+    return named
+
+
+def _read_file(path: Path) -> dict[str, list[int]]:
+    values: dict[str, Any] = read_json_object(path)
+    for layer, experts in values.items():
+        if not isinstance(experts, list) or any(type(expert) is not int for expert in experts):
+            raise InvalidInputError(f"{path}: layer {layer} has {experts!r}. {_FORM}")
+    if not values:
+        raise InvalidInputError(f"{path} names no layer. {_FORM}")
+    return values
+
+
+def _layers(config: GPTJXConfig) -> str:
+    return f"n_layer is {config.n_layer}, so layers are 0 to {config.n_layer - 1}."

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sabiyarn_edge import EdgeGenerator
+from sabiyarn_edge.cli import main
+from sabiyarn_edge.generator import find_model
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(find_model("nano"), tmp_path / "new"))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_model_is_replaced_under_a_generator_that_runs_the_old_one(model: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "models" / "yor"
+    dest.parent.mkdir()
+    assert main(["install", str(model), str(dest)]) == 0
+    assert files(dest) == files(model)
+    generator = EdgeGenerator.from_pretrained(dest, num_threads=1)
+    expected = generator.generate([5, 6], max_new_tokens=3).generated
+    (model / "README.md").write_text("another", encoding="utf-8")
+    assert main(["install", str(model), str(dest)]) == 0
+    assert files(dest) == files(model)
+    generator.free_kv_cache()
+    assert (
+        generator.generate([5, 6], max_new_tokens=3).generated == expected
+    )  # its mapped weights are still there
+    assert [path.name for path in dest.parent.iterdir()] == ["yor"]
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "decoder.onnx", "config.json"])
+def test_a_damaged_model_replaces_nothing(
+    model: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dest = tmp_path / "dest"
+    assert main(["install", "nano", str(dest)]) == 0
+    before = files(dest)
+    content = bytearray((model / name).read_bytes())
+    content[-1] ^= 1
+    (model / name).write_bytes(content)
+    assert main(["install", str(model), str(dest)]) == 1
+    assert name in capsys.readouterr().err
+    assert files(dest) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"dest", "new"}
+
+
+def test_what_is_no_model_is_not_replaced(model: Path, tmp_path: Path) -> None:
+    for dest in (tmp_path / "texts", model, model / "inside", tmp_path):
+        if dest.name == "texts":
+            dest.mkdir()
+            (dest / "thesis.txt").touch()
+        assert main(["install", str(model), str(dest)]) == 2
+    assert (tmp_path / "texts" / "thesis.txt").exists()

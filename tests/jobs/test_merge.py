@@ -1,0 +1,83 @@
+"""Shards: together they are what one machine writes, and merging proves it."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sabiyarn_edge import EdgeGenerator
+from sabiyarn_edge.errors import InvalidInputError, JobError
+from sabiyarn_edge.jobs import merge_shards, run_batch
+
+LINES = ["\n" if i in (3, 4, 11) else f"ọmọ {i}\n" for i in range(20)]
+OPTIONS: dict[str, Any] = {"max_new_tokens": 2}
+
+
+@pytest.fixture
+def shards(generator: EdgeGenerator, tmp_path: Path) -> list[Path]:
+    (tmp_path / "in.txt").write_text("".join(LINES), encoding="utf-8")
+    run_batch(generator, tmp_path / "in.txt", tmp_path / "whole.jsonl", options=OPTIONS)
+    return [shard_of(generator, tmp_path, f"{index}/3") for index in (1, 2, 3)]
+
+
+def shard_of(generator: EdgeGenerator, folder: Path, shard: str) -> Path:
+    output = folder / f"part{shard[0]}of{shard[2]}.jsonl{'.gz' if shard[0] == '2' else ''}"
+    run_batch(generator, folder / "in.txt", output, options=OPTIONS, shard=shard)
+    return output
+
+
+def test_merged_shards_are_what_one_machine_writes(shards: list[Path], tmp_path: Path) -> None:
+    expected = (tmp_path / "whole.jsonl").read_bytes()
+    assert merge_shards(shards[::-1], tmp_path / "all.jsonl") == 17
+    assert (tmp_path / "all.jsonl").read_bytes() == expected
+    merge_shards(shards, tmp_path / "all.jsonl.gz")
+    assert gzip.decompress((tmp_path / "all.jsonl.gz").read_bytes()) == expected
+    with pytest.raises(JobError, match="is there already"):
+        merge_shards(shards, tmp_path / "all.jsonl")
+
+
+def test_what_is_no_whole_is_refused(shards: list[Path], generator: EdgeGenerator, tmp_path: Path) -> None:
+    target = tmp_path / "all.jsonl"
+
+    def refused(parts: list[Path], message: str, error: type[Exception] = JobError) -> None:
+        with pytest.raises(error, match=message):
+            merge_shards(parts, target)
+        assert not target.exists()
+
+    one, two, three = shards
+    refused([one, three], "of 3 shards 2/3 is missing")
+    refused([one, two, three, _copy(three)], "are both shard 3/3")
+    refused([one, two, tmp_path / "nothing"], "no such file", InvalidInputError)
+    refused([one, two, shard_of(generator, tmp_path, "1/4")], "one of 4 parts")
+    (tmp_path / "more.txt").write_text("".join(LINES) + "more\n", encoding="utf-8")
+    run_batch(generator, tmp_path / "more.txt", tmp_path / "o.jsonl", options=OPTIONS, shard="3/3")
+    refused([one, two, tmp_path / "o.jsonl"], "were made of different inputs")
+    run_batch(
+        generator, tmp_path / "in.txt", tmp_path / "p.jsonl", options={"max_new_tokens": 3}, shard="3/3"
+    )
+    refused([one, two, tmp_path / "p.jsonl"], "options.max_new_tokens was 2 and is 3")
+    content = three.read_bytes()
+    three.write_bytes(content.replace(b"prompt", b"PROMPT", 1))
+    refused(shards, "is not what its job has written")
+    three.write_bytes(content)
+    two.write_bytes(two.read_bytes()[:-9])
+    refused(shards, "is damaged")
+    Path(f"{one}.job").unlink()
+    refused(shards, "has no ledger beside it")
+
+
+def _copy(part: Path) -> Path:
+    copy = part.with_name("copy.jsonl")
+    shutil.copy(part, copy)
+    shutil.copy(f"{part}.job", f"{copy}.job")
+    return copy
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", "1/0", "-1/2"])
+def test_what_is_no_shard(generator: EdgeGenerator, tmp_path: Path, shard: str) -> None:
+    with pytest.raises(InvalidInputError, match="it must be like 3/8"):
+        run_batch(generator, ["a"], tmp_path / "out.jsonl", shard=shard)

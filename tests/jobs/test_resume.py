@@ -1,0 +1,177 @@
+"""Interrupted jobs: every record once, and the bytes of an uninterrupted run."""
+
+from __future__ import annotations
+
+import gzip
+import resource
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sabiyarn_edge import EdgeGenerator
+from sabiyarn_edge.errors import JobError
+from sabiyarn_edge.jobs import job, run_batch
+from sabiyarn_edge.jobs.ledger import Progress
+from tests.jobs.conftest import records_of
+
+LINES = [{"id": f"line {i}", "prompt": "ọmọ"[: 1 + i % 3] * (1 + i % 5)} for i in range(40)]
+OPTIONS: dict[str, Any] = {"max_new_tokens": 4, "do_sample": True, "seed": 9}
+
+
+class Stop(Exception):
+    """Ends a job from outside."""
+
+
+def stop_after(records: int) -> Any:
+    def told(progress: Progress, done: int, total: int) -> None:
+        if progress.records == records:
+            raise Stop
+
+    return told
+
+
+@pytest.fixture
+def expected(generator: EdgeGenerator, tmp_path: Path) -> bytes:
+    run_batch(generator, LINES, tmp_path / "expected.jsonl", options=OPTIONS)
+    return (tmp_path / "expected.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "out.jsonl.gz"])
+def test_goes_on_after_an_interruption(
+    generator: EdgeGenerator, tmp_path: Path, expected: bytes, output: str
+) -> None:
+    for records in (1, 17, 39):
+        with pytest.raises(Stop):
+            run_batch(generator, LINES, tmp_path / output, options=OPTIONS, told=stop_after(records))
+    summary = run_batch(generator, LINES, tmp_path / output, options=OPTIONS)
+    assert (summary.records, summary.resumed_records) == (40, 39)
+    stored = (tmp_path / output).read_bytes()
+    assert (gzip.decompress(stored) if output.endswith(".gz") else stored) == expected
+    assert run_batch(generator, LINES, tmp_path / output, options=OPTIONS).resumed_records == 40
+    assert (tmp_path / output).read_bytes() == stored
+
+
+def test_what_stands_behind_the_checkpoint_is_computed_again(
+    generator: EdgeGenerator, tmp_path: Path, expected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.jsonl"
+    monkeypatch.setattr(job, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(Stop):
+        run_batch(generator, LINES, output, options=OPTIONS, told=stop_after(20))
+    with output.open("ab") as file:
+        file.write(b'{"id": "line 21", "te\0\0\0\0')  # as a power cut may leave it
+    run_batch(generator, LINES, output, options=OPTIONS)
+    assert output.read_bytes() == expected
+
+
+def test_without_a_seed_the_ids_alone_decide(generator: EdgeGenerator, tmp_path: Path) -> None:
+    options = {"max_new_tokens": 4, "do_sample": True}
+    for name in ("one", "other"):
+        run_batch(generator, LINES, tmp_path / f"{name}.jsonl", options=options)
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "other.jsonl").read_bytes()
+    records = records_of(tmp_path / "one.jsonl")
+    assert len({record["seed"] for record in records}) == len(LINES)
+    for record, line in zip(records, LINES, strict=True):
+        assert (
+            record["text"] == generator.generate(line["prompt"], **{**options, "seed": record["seed"]}).text
+        )
+
+
+def test_duplicates_are_known_after_an_interruption(generator: EdgeGenerator, tmp_path: Path) -> None:
+    lines = [*LINES[:5], LINES[1], *LINES[5:8]]
+    with pytest.raises(Stop):
+        run_batch(generator, lines, tmp_path / "out.jsonl", options=OPTIONS, told=stop_after(3))
+    assert run_batch(generator, lines, tmp_path / "out.jsonl", options=OPTIONS).errors == 1
+    assert "is line 2's already" in records_of(tmp_path / "out.jsonl")[5]["error"]["message"]
+
+
+def test_an_input_that_grew_is_continued(generator: EdgeGenerator, tmp_path: Path, expected: bytes) -> None:
+    run_batch(generator, LINES[:30], tmp_path / "out.jsonl", options=OPTIONS)
+    run_batch(generator, LINES, tmp_path / "out.jsonl", options=OPTIONS)
+    assert (tmp_path / "out.jsonl").read_bytes() == expected
+
+
+def test_another_job_is_refused_with_the_difference(
+    generator: EdgeGenerator, tasked: EdgeGenerator, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    run_batch(generator, LINES, output, options=OPTIONS)
+    before = output.read_bytes()
+
+    def refused(
+        *, by: EdgeGenerator = generator, lines: Any = LINES, options: Any = OPTIONS, **more: Any
+    ) -> str:
+        with pytest.raises(JobError) as caught:
+            run_batch(by, lines, output, options=options, **more)
+        assert output.read_bytes() == before
+        return str(caught.value)
+
+    assert "options.max_new_tokens was 4 and is 5" in refused(options={**OPTIONS, "max_new_tokens": 5})
+    assert "seed was 9 and is 8" in refused(options={**OPTIONS, "seed": 8})
+    assert "model.weights was" in refused(by=tasked)
+    assert 'shard was "1/1" and is "2/3"' in refused(shard="2/3")
+    assert "ids was false and is true" in refused(ids=True)
+    changed = [*LINES[:7], {"id": "line 7", "prompt": "other"}, *LINES[8:]]
+    assert "its first 40 lines differ" in refused(lines=changed)
+    assert "its first 40 lines differ" in refused(lines=LINES[:30])
+    run_batch(generator, LINES[:3], output, options=OPTIONS, overwrite=True)
+    assert len(records_of(output)) == 3
+    output.write_bytes(output.read_bytes()[:10])
+    before = output.read_bytes()
+    assert "out.jsonl has 10 bytes" in refused(lines=LINES[:3])
+
+
+def test_what_no_job_has_written_is_left_alone(generator: EdgeGenerator, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    output.write_text("precious")
+    with pytest.raises(JobError, match="no job has written it"):
+        run_batch(generator, LINES, output)
+    assert output.read_text() == "precious"
+    (tmp_path / "new.jsonl.job").write_text("precious" * 100)
+    with pytest.raises(JobError, match="not a job's ledger"):
+        run_batch(generator, LINES, tmp_path / "new.jsonl")
+
+
+def test_one_process_at_a_time(generator: EdgeGenerator, tmp_path: Path) -> None:
+    holder = sqlite3.connect(tmp_path / "out.jsonl.job")
+    try:
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(JobError, match="another process is at work on"):
+            run_batch(generator, LINES, tmp_path / "out.jsonl")
+    finally:
+        holder.close()
+
+
+@contextmanager
+def no_file_larger_than(nbytes: int) -> Iterator[None]:
+    """What a full disk does: writes beyond it fail with OSError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_stops_cleanly(
+    generator: EdgeGenerator, tmp_path: Path, expected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.jsonl"
+    monkeypatch.setattr(job, "CHECKPOINT_BYTES", 500)
+    lines = [*LINES, *({"id": f"more {i}", "prompt": "ọmọ"} for i in range(260))]
+    # The ledger of so few lines stays smaller.
+    with no_file_larger_than(2**15), pytest.raises(JobError, match=r"records are safe in .* Make room"):
+        run_batch(generator, lines, output, options=OPTIONS)
+    safe = records_of(output)
+    assert 40 < len(safe) < 300
+    summary = run_batch(generator, lines, output, options=OPTIONS)
+    assert (summary.records, summary.resumed_records) == (300, len(safe))
+    assert output.read_bytes().startswith(expected)
+    assert [record["id"] for record in records_of(output)] == [line["id"] for line in lines]
