@@ -91,8 +91,6 @@ def measure_activation_errors(
         size = weights.block_size(matrix)
         if size is not None and matrix.name != POSITIONS:
             sums[matrix.name] = _Sums(views[matrix.name], (size, min(size, SMALL_BLOCK)))
-    if not sums:
-        return {}
     watchers = {name: found.add for name, found in sums.items()}
     if HEAD in watchers:
         watchers["lm_head.weight"] = watchers.pop(HEAD)  # the module that multiplies with it

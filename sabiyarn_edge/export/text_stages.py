@@ -146,10 +146,12 @@ def run_evaluation(
     model = checkpoint.model
     with stages.stage("measuring accuracy", sum(piece.shape[1] for piece in texts), "token") as advance:
         accuracy = measure_accuracy(model, folder, config, texts, source, progress=advance)
-    with stages.stage("looking for outliers", 1) as advance:
-        some = evenly_spaced(texts, OUTLIER_TOKENS)
-        activations = measure_activation_errors(
-            model, checkpoint.matrices(), checkpoint.views(), weights, some
-        )
-        advance(1)
+    activations: dict[str, ActivationError] = {}
+    if isinstance(weights, QuantizedWeights):
+        with stages.stage("looking for outliers", 1) as advance:
+            some = evenly_spaced(texts, OUTLIER_TOKENS)
+            activations = measure_activation_errors(
+                model, checkpoint.matrices(), checkpoint.views(), weights, some
+            )
+            advance(1)
     return Evaluation(accuracy, activations)

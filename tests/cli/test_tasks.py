@@ -16,7 +16,7 @@ from sabiyarn_edge.cli import tasks as tasks_command
 # A random model never ends an answer.
 pytestmark = pytest.mark.filterwarnings("ignore::sabiyarn_edge.tasks.runner.CutAnswerWarning")
 
-ENGLISH = "Everyone has the right to life, liberty and security of person."
+ENGLISH = "Everyone has the right to life, liberty and the security of person."
 
 TASKS = {
     "format_version": 1,
@@ -162,13 +162,13 @@ def test_tasks_are_listed(run, tasked):
         (("translate", "a"), 2, "required: --to"),
         (("translate", "--to", "yorub", "a"), 2, r"to is 'yorub'; .*Did you mean yor \(Yoruba\)\?"),
         (
-            ("translate", "--to", "yor", "--source", "ha", "a"),
+            ("translate", "--to", "yor", "--source", "fr", "a"),
             2,
-            r"source is 'ha'; it must be one of eng \(English\)",
+            r"source is 'fr'; it must be one of eng \(English\)",
         ),
         (("translate", "--to", "yor", "--num-beams", "2", "a"), 2, "use --option num_beams=VALUE"),
         (("translate", "--to", "yor", "--option", "num_beam=2", "a"), 2, "did you mean num_beams"),
-        (("diacritize", "a"), 2, "'diacritize'; it must be one of translate, continue"),
+        (("summarize", "a"), 2, "'summarize'; it must be one of translate, diacritize"),
         (("classify", "--labels", "a,b", "c"), 2, "'classify'; it must be one of"),
         (("continue", "a"), 2, "required: --language"),
         (("proceed", "a"), 2, "invalid choice: 'proceed'"),

@@ -27,6 +27,8 @@ SCHEMA: dict[str, Any] = {
     "required": ["article", "orúkọ", "kept"],
     "additionalProperties": False,
 }
+ENOUGH = 250
+"""Tokens for SCHEMA with all the blanks that its form allows: 12 times a line break and 16 blanks."""
 CONSTRAINTS: list[dict[str, Any]] = [
     {"choices": CHOICES},
     {"json_schema": SCHEMA},
@@ -39,7 +41,7 @@ MODES: list[dict[str, Any]] = [
     {"do_sample": True, "seed": 3, "top_k": 0, "top_p": 0.9, "temperature": 3.0},
     {"num_beams": 4, "num_return_sequences": 3},
     {"num_beams": 3, "do_sample": True, "seed": 5},
-    {"repetition_penalty": 1.5, "no_repeat_ngram_size": 4},
+    {"repetition_penalty": 1.5, "no_repeat_ngram_size": 8},
 ]
 
 
@@ -61,7 +63,7 @@ def follows(text: str, option: str, value: Any) -> bool:
 @pytest.mark.parametrize("constraint", CONSTRAINTS, ids=lambda c: next(iter(c)))
 @pytest.mark.parametrize("mode", MODES, ids=lambda m: ",".join(m) or "greedy")
 def test_every_way_of_decoding(nano: EdgeGenerator, constraint: dict[str, Any], mode: dict[str, Any]) -> None:
-    result = nano.generate([PROMPT, "<yor> Gbogbo"], max_new_tokens=80, **constraint, **mode)
+    result = nano.generate([PROMPT, "<yor> Gbogbo"], max_new_tokens=ENOUGH, **constraint, **mode)
     [(option, value)] = constraint.items()
     assert result.texts is not None and result.complete is not None
     for text, reason, complete in zip(result.texts, result.finish_reasons, result.complete, strict=True):
@@ -96,7 +98,7 @@ def test_what_is_likeliest_is_chosen(nano: EdgeGenerator) -> None:
 
 def test_streams_sessions_and_maps_give_the_same(nano: EdgeGenerator) -> None:
     for constraint in CONSTRAINTS:
-        options = {"max_new_tokens": 60, **constraint}
+        options = {"max_new_tokens": ENOUGH, **constraint}
         alone = nano.generate(PROMPT, **options)
         with nano.stream(PROMPT, **options) as stream:
             streamed = "".join(token.text for token in stream)
@@ -116,8 +118,8 @@ def test_prompt_lookup_gives_the_same(nano: EdgeGenerator) -> None:
     example = '{"article": 3, "orúkọ": "òmìnira", "kept": true}'
     prompt = f"<eng> {example} {example} {example[:20]}"
     for constraint in [{"json_schema": SCHEMA}, {"choices": [example, example.replace("3", "4")]}]:
-        plain = nano.generate(prompt, max_new_tokens=60, **constraint)
-        guessed = nano.generate(prompt, max_new_tokens=60, prompt_lookup_num_tokens=8, **constraint)
+        plain = nano.generate(prompt, max_new_tokens=ENOUGH, **constraint)
+        guessed = nano.generate(prompt, max_new_tokens=ENOUGH, prompt_lookup_num_tokens=8, **constraint)
         assert guessed.timings.num_guesses > 0
         assert guessed.sequences.tolist() == plain.sequences.tolist()
         assert guessed.complete == [True]
@@ -135,7 +137,7 @@ def test_threads_do_not_disturb_one_another(nano: EdgeGenerator) -> None:
 
 def test_a_text_that_slides_keeps_its_form() -> None:
     generator = EdgeGenerator.from_pretrained(num_threads=1, max_length=24, overflow="slide")
-    result = generator.generate(PROMPT, json_schema=SCHEMA, max_new_tokens=60)
+    result = generator.generate(PROMPT, json_schema=SCHEMA, max_new_tokens=ENOUGH)
     assert result.timings.reruns > 0
     assert fits(result.text or "", SCHEMA)
 
@@ -143,7 +145,7 @@ def test_a_text_that_slides_keeps_its_form() -> None:
 @pytest.mark.parametrize("mode", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
 def test_a_model_without_an_end_token_ends_too(nano: EdgeGenerator, mode: dict[str, Any]) -> None:
     for constraint in CONSTRAINTS:
-        result = nano.generate(PROMPT, eos_token_id=None, max_new_tokens=80, **constraint, **mode)
+        result = nano.generate(PROMPT, eos_token_id=None, max_new_tokens=ENOUGH, **constraint, **mode)
         assert (result.finish_reasons, result.complete) == (["stop"], [True])
     endless = nano.generate(PROMPT, eos_token_id=None, regex="[a-z]+", max_new_tokens=5, **mode)
     assert (endless.finish_reasons, endless.complete) == (["length"], [True])  # it could have gone on
@@ -279,7 +281,7 @@ def test_a_config_keeps_a_schema_as_text(nano: EdgeGenerator, tmp_path: Path) ->
     assert json.loads(str(config.json_schema)) == SCHEMA
     config.save(tmp_path)
     assert type(config).load(tmp_path) == config
-    assert fits(nano.generate(PROMPT, config, max_new_tokens=80).text or "", SCHEMA)
+    assert fits(nano.generate(PROMPT, config, max_new_tokens=ENOUGH).text or "", SCHEMA)
 
 
 def test_the_torch_model_too(text_model: Path) -> None:

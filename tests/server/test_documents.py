@@ -59,7 +59,7 @@ def test_curl(nano: Server, index: int) -> None:
 
 def test_the_answer_that_is_shown(nano: Server) -> None:
     [shown] = map(json.loads, blocks("json"))
-    body = {"text": "Everyone has the right to life, liberty and security of person.", "to": "yor"}
+    body = {"text": "Everyone has the right to life, liberty and the security of person.", "to": "yor"}
     assert shown.items() <= nano.post("/v1/tasks/translate", json=body).json().items()
 
 
