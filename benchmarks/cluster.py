@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.arguments import count, out_file
 from benchmarks.output import put_out
 from sabiyarn_edge.jobs.batch import DEFAULT_ROWS
-from sabiyarn_edge.jobs.dispatch import BLOCK_ROWS, Block, Dispatch, cluster_window
+from sabiyarn_edge.jobs.dispatch import BLOCK_ROWS, MOST_LOSSES, Block, Dispatch, cluster_window
 
 UDHR_LINES = {
     6: 12, 10: 1, 14: 2, 20: 8, 28: 17, 37: 23, 44: 20, 56: 50, 78: 59, 110: 26, 164: 53, 220: 23, 523: 16,
@@ -165,7 +165,7 @@ class Simulation:
 
     def _find(self, number: int) -> None:
         given_up = self._dispatch.leave(number)
-        assert not given_up, "a line was lost three times: failures are that frequent"
+        assert not given_up, f"lines were lost {MOST_LOSSES} times: failures are that frequent"
         self._at(self.now + self._cluster.replaced_seconds, self._join, number)
 
     def _end_block(self, key: tuple[int, int]) -> None:

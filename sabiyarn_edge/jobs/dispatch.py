@@ -7,7 +7,7 @@ the code that runs real ones.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -17,8 +17,8 @@ __all__ = ["BLOCKS_EACH", "BLOCK_ROWS", "MOST_LOSSES", "Block", "Dispatch", "clu
 
 BLOCKS_EACH = 2
 """Blocks that a worker has at once: the rows that the end of one leaves idle run the other."""
-MOST_LOSSES = 3
-"""A line whose worker was lost so often is given up: it may be the reason."""
+MOST_LOSSES = 4
+"""A line whose worker was lost so often is given up: it seems to be the reason. The last time it was alone there."""
 BLOCK_ROWS = 4
 """Lines of a block for each row of a worker. Fewer, and a message is sent for less work; more, and the lines of a lost
 worker come later."""
@@ -114,21 +114,24 @@ class Dispatch(Generic[Item]):
         """The next block, and whose it is; None: nothing waits, or every worker has enough."""
         if not self._waiting:
             return None
-        workers = next((workers for workers in self._with if workers), None)
+        alone = _is_suspect(self._waiting[0])
+        workers = next((workers for workers in self._with[: 1 if alone else None] if workers), None)
         if workers is None:
             return None
         worker = next(iter(workers))
         block = Block(self._numbers, worker, self._cut())
         self._numbers += 1
         self._running[block.number] = block
-        self._count(worker, block.number, self._blocks_of[worker].add)
+        self._blocks_of[worker].add(block.number)
+        self._sort_in(worker, takes_more=not alone)
         return block
 
     def done(self, number: int) -> Block[Item] | None:
         """A block has come back; None: it has been given to another worker since."""
         block = self._running.pop(number, None)
         if block is not None:
-            self._count(block.worker, number, self._blocks_of[block.worker].remove)
+            self._blocks_of[block.worker].remove(number)
+            self._sort_in(block.worker)
         return block
 
     def _cut(self) -> list[_Entry[Item]]:
@@ -138,24 +141,24 @@ class Dispatch(Generic[Item]):
         lines = 0
         while self._waiting:
             entry = self._waiting[0]
-            # The last time a line is tried, it is alone: no other line is given up for it.
-            alone = entry.losses == MOST_LOSSES - 1
-            if entries and (alone or lines + entry.lines > most):
+            if entries and (_is_suspect(entries[0]) or _is_suspect(entry) or lines + entry.lines > most):
                 break
             entries.append(self._waiting.popleft())
             lines += entry.lines
-            if alone:
-                break
         self._waiting_lines -= lines
         return entries
 
-    def _count(self, worker: Hashable, number: int, change: Callable[[int], None]) -> None:
-        blocks = self._blocks_of[worker]
-        if len(blocks) < BLOCKS_EACH:
-            del self._with[len(blocks)][worker]
-        change(number)
-        if len(blocks) < BLOCKS_EACH:
-            self._with[len(blocks)][worker] = None
+    def _sort_in(self, worker: Hashable, *, takes_more: bool = True) -> None:
+        for workers in self._with:
+            workers.pop(worker, None)
+        blocks = len(self._blocks_of[worker])
+        if takes_more and blocks < BLOCKS_EACH:
+            self._with[blocks][worker] = None
+
+
+def _is_suspect(entry: _Entry[Item]) -> bool:
+    """Whether a line is tried for the last time: alone in its worker, so that no other is given up for it."""
+    return entry.losses == MOST_LOSSES - 1
 
 
 def cluster_window(workers: int, block_lines: int) -> Window:

@@ -68,22 +68,25 @@ def test_blocks_go_to_who_has_fewest_and_shrink_at_the_end() -> None:
     assert (following.worker, following.items) == ("b", [26, 27, 28])
 
 
-def test_a_line_that_ends_its_workers_is_alone_when_it_is_given_up() -> None:
-    dispatch: Dispatch[str] = Dispatch(3)
-    for line in ("a", "poison", "b"):
+def test_a_line_that_ends_its_workers_is_given_up_alone() -> None:
+    """Others that were lost with it come back: the last time it is the only line of its worker."""
+    dispatch: Dispatch[int] = Dispatch(3)
+    poison = 4
+    for line in range(9):
         dispatch.add(line)
-    came_back: list[str] = []
-    given_up: list[str] = []
-    for worker in range(20):
+    came_back: list[int] = []
+    given_up: list[int] = []
+    for worker in range(50):
         dispatch.join(worker)
-        while (block := dispatch.next()) is not None:
-            if "poison" in block.items:
+        while blocks := all_next(dispatch):  # all that the worker gets at once
+            if any(poison in block.items for block in blocks):
                 given_up += dispatch.leave(worker)
                 break
-            dispatch.done(block.number)
-            came_back += block.items
-    assert given_up == ["poison"]
-    assert sorted(came_back) == ["a", "b"]
+            for block in blocks:
+                dispatch.done(block.number)
+                came_back += block.items
+    assert given_up == [poison]
+    assert sorted(came_back) == [0, 1, 2, 3, 5, 6, 7, 8]
 
 
 def test_more_is_given_out_than_workers_have() -> None:
