@@ -1,6 +1,7 @@
 """A cluster on paper: many nodes and lines, simulated through the policy code that runs real ones.
 
-    python -m benchmarks cluster [--nodes 1000] [--lines 1000000000] [--failures 1] [--texts FILE] [--out FILE]
+    python -m benchmarks cluster [--nodes 1000] [--lines 1000000000] [--failures 1] [--texts FILE]
+                                [--variants] [--out FILE]
 
 What decides is the code of a real job: `Dispatch` cuts lines into blocks, gives them to nodes and takes back those of a
 lost one; `Window` bounds what is given out, and how far reading runs ahead of writing in order. Simulated are time and
@@ -19,7 +20,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,16 @@ UDHR_LINES = {
 """Tokens -> lines: the 310 lines of the Universal Declaration of Human Rights in ten languages, as nano's tokenizer
 counts them. A translation has about as many tokens as its text."""
 DAY = 86_400.0  # seconds
+VARIANTS: dict[str, dict[str, float]] = {
+    "as given": {},
+    "no failures": {"failures_per_day": 0.0},
+    "a failure of each node in an hour": {"failures_per_day": 24.0},
+    "the same, found after 300 s": {"failures_per_day": 24.0, "found_seconds": 300.0},
+    "speeds of 0.2 to 1.8": {"spread": 0.8},
+    "the model from a store of 10 MiB/s": {"store_mib_per_second": 10.0},
+    "a line takes as long as the nodes need": {"line_us": 2200.0},
+}
+"""What is changed, with --variants."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +294,9 @@ def main() -> int:
         "--texts", type=Path, metavar="FILE", help="lines whose lengths are drawn (the UDHR's)"
     )
     parser.add_argument("--model", default="nano", help="whose tokenizer counts them")
+    parser.add_argument(
+        "--variants", action="store_true", help="run it again with one thing changed, and another"
+    )
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--out", type=out_file, help="write the result as JSON to this file too")
     args = parser.parse_args()
@@ -302,7 +316,15 @@ def main() -> int:
         texts = [line for line in args.texts.read_text(encoding="utf-8").splitlines() if line.strip()]
         lengths = histogram_of(texts, args.model)
     started = time.perf_counter()
-    found = Simulation(cluster, lengths).run()
+    if args.variants:
+        found: dict[str, Any] = {
+            "variants": {
+                name: Simulation(replace(cluster, **changes), lengths).run()  # type: ignore[arg-type]
+                for name, changes in VARIANTS.items()
+            }
+        }
+    else:
+        found = Simulation(cluster, lengths).run()
     put_out(
         {
             "benchmark": "cluster",

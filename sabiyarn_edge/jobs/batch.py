@@ -159,9 +159,15 @@ def run_batch(
     part: Shard = (1, 1) if shard is None else read_shard(shard)
     if format is not None and format not in FORMATS:
         raise InvalidInputError(f"format is {shown(format)}; it must be one of {', '.join(FORMATS)}.")
-    is_lines = isinstance(input, str | Path) and not is_parquet(input)
-    asking.expect(format or (format_of(str(input)) if is_lines else "jsonl"))
+    is_rows = is_parquet(input) or not isinstance(input, str | Path)
+    if is_rows and format == "lines":
+        raise InvalidInputError(
+            "format is lines, but the input has rows: they are read as jsonl. Leave it out."
+        )
+    asking.expect(format or ("jsonl" if is_rows else format_of(str(input))))
     window = window_for(generator, rows)
+    if is_parquet(input) and is_parquet(output):
+        _check_differ(Path(str(input)), Path(output))
     written = Path(f"{output}.jsonl") if is_parquet(output) else output
     with ExitStack() as stack:
         lines, records, ledger = open_files(
@@ -204,7 +210,7 @@ def run_batch(
             told=lambda progress, nbytes: told and told(progress, nbytes, lines.total_bytes),
         )
     if is_parquet(output):
-        write_records(Path(written), Path(str(output)))
+        write_records(Path(written), output)
     return BatchSummary.of(progress, resumed)
 
 

@@ -65,17 +65,20 @@ class RayActors:
         self._address = address
         model = str(Path(model).absolute()) if Path(model).is_dir() else str(model)
         self._load = {**load, "path": model, "num_threads": self._num_cpus}
+        self.window = Window(1, 1, 1)
+        """How much is given out at once; known once the actors are."""
         self._stack = ExitStack()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Be as before the first job."""
         self._dispatch: Dispatch[_RemoteUnit] = Dispatch(BLOCK_ROWS * self._rows)
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._actors: dict[int, Any] = {}
         self._units: dict[int, _RemoteUnit] = {}
-        self._started = 0
-        self._failed_starts = 0
-        self._last_there = 0.0
+        self._started = self._failed_starts = 0
+        self._last_there = time.monotonic()
         self._failure: Exception | None = None
-        self.window = Window(1, 1, 1)
-        """How much is given out at once; known once the actors are."""
 
     def begin(
         self, identity: Mapping[str, Any], arguments: Mapping[str, Any], seed: int
@@ -93,6 +96,7 @@ class RayActors:
         Raises:
             JobError: there is no cluster, or it has not so many CPUs.
         """
+        self._forget()
         cpus = usable_cpus() if self._wanted is None else self._wanted * self._num_cpus
         self._stack.enter_context(connected(self._address, cpus=cpus))
         room = math.floor(ray.cluster_resources().get("CPU", 0) / self._num_cpus)
@@ -108,7 +112,6 @@ class RayActors:
         )(Worker)
         self._new = functools.partial(actor.remote, self._load, dict(arguments), seed, self._rows)
         self._identity = dict(identity)
-        self._last_there = time.monotonic()
         for _ in range(count):
             self._start_actor()
         thread = threading.Thread(target=self._run, name="sabiyarn_edge_ray", daemon=True)

@@ -60,7 +60,10 @@ def connected(address: str | None, *, cpus: int) -> Iterator[None]:
             "address out."
         ) from error
     try:
-        yield
+        with contextlib.redirect_stdout(
+            sys.stderr
+        ):  # Ray prints that an actor was lost, and records may go there
+            yield
     finally:
         ray.shutdown()
 

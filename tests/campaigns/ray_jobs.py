@@ -44,6 +44,10 @@ SPEED_OPTIONS = {"max_new_tokens": 24, "eos_token_id": None}
 @contextmanager
 def local_ray() -> Iterator[None]:
     """A Ray of this process, with as little beside the actors as can be."""
+    # Ray gives its workers niceness 15: beside any other work they would hardly run, nor compare with plain processes.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    # A proxy that is not there after 5 s is started anew, which on a busy machine never ends.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     ray.init(
         address="local",
         num_cpus=ACTORS,
@@ -145,6 +149,7 @@ def check_mapper(folder: Path, model: str, draw: random.Random, *, kills: int) -
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     with EdgeGenerator.from_pretrained(model, num_threads=1) as generator:
         run_batch(generator, rows, folder / "rows.out.jsonl", options=OPTIONS)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     answers = ray.data.read_json(str(folder / "rows.jsonl"), file_extensions=None).repartition(16)
     answers = answers.map_batches(
         BatchMapper,

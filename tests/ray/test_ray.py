@@ -74,6 +74,10 @@ def test_parquet_on_the_command_line(cluster: None, text_model: Path, tmp_path: 
     with EdgeGenerator.from_pretrained(text_model, num_threads=1) as generator:
         run_batch(generator, [*rows, {"id": "none"}], tmp_path / "one.jsonl", options={"max_new_tokens": 3})
     expected = records_of(tmp_path / "one.jsonl")
+    with EdgeGenerator.from_pretrained(text_model, num_threads=1) as generator:
+        for refused in ({"output": "in.parquet"}, {"output": "o.jsonl", "format": "lines"}):
+            with pytest.raises(InvalidInputError, match=r"is the input, too|format is lines"):
+                run_batch(generator, tmp_path / "in.parquet", tmp_path / refused.pop("output"), **refused)  # type: ignore[arg-type]
     table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
     assert [row["id"] for row in table] == [record["id"] for record in expected]
     assert [row["answer"] for row in table] == [record.get("text") for record in expected]
