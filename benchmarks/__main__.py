@@ -18,6 +18,7 @@ BENCHMARKS = {
     "weight_accuracy": "perplexity and divergence with weights stored in each way, beside their size",
     "small_board": "a full-shape random SabiYarn-125M under a memory limit of 512 and 300 MiB (as root)",
     "serve_load": "many streams from one server beside one batch: throughput, first tokens, gaps, memory",
+    "servers": "streams from this package's server, llama-cpp-python's and transformers', at several loads",
     "constraints": "one step under a JSON schema, a regular expression, choices or a grammar, beside one without",
     "batch": "batch jobs: throughput beside generate(), and memory and resuming against the length of the file",
     "cluster": "a thousand simulated nodes and a billion lines, through the policy code of a real job",

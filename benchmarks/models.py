@@ -33,6 +33,7 @@ __all__ = [
     "gguf_file",
     "gpt2_folder",
     "onnxruntime_folder",
+    "with_tokenizer",
 ]
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -135,14 +136,48 @@ def _once(path: Path, make: Callable[[Path], None]) -> Path:
     return path
 
 
-def gguf_file(work: Path, shape: str, weights: str) -> Path:
-    """Make a GPT-2 for llama.cpp, with all matrices, the head included, as `weights` ("F32", "Q8_0", "Q4_0")."""
-    folder = work / f"llama_cpp-{shape}-{weights}"
-    _once(folder, lambda partial: _write_gguf(partial / "model.gguf", work, shape, weights))
+def vocabulary(shape: str) -> list[str]:
+    """A vocabulary for random models, in byte-level BPE's letters: all bytes, "ab", which alone merges, and words."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    letters = sorted(ByteLevel.alphabet())
+    size: int = SHAPES[shape]["vocab_size"]
+    return [*letters, "ab", *(f"\u0120w{i}" for i in range(len(letters) + 1, size))]  # U+0120: a space
+
+
+def write_tokenizer(folder: Path, shape: str) -> None:
+    """Write tokenizer.json with `vocabulary`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    ids = {token: i for i, token in enumerate(vocabulary(shape))}
+    tokenizer = Tokenizer(models.BPE(ids, [("a", "b")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def with_tokenizer(folder: Path, shape: str) -> Path:
+    """Make the model folder `folder` again with a tokenizer; the files are hard links."""
+    out = folder.with_name(f"{folder.name}-text")
+    with _made(out) as partial:
+        for path in folder.iterdir():
+            (partial / path.name).hardlink_to(path)
+        write_tokenizer(partial, shape)
+    return out
+
+
+def gguf_file(work: Path, shape: str, weights: str, *, text: bool = False) -> Path:
+    """Make a GPT-2 for llama.cpp, with all matrices, the head included, as `weights` ("F32", "Q8_0", "Q4_0").
+
+    Args:
+        text: with `vocabulary`; else it takes and gives ids alone.
+    """
+    folder = work / f"llama_cpp-{shape}-{weights}{'-text' if text else ''}"
+    _once(folder, lambda partial: _write_gguf(partial / "model.gguf", work, shape, weights, text))
     return folder / "model.gguf"
 
 
-def _write_gguf(path: Path, work: Path, shape: str, weights: str) -> None:
+def _write_gguf(path: Path, work: Path, shape: str, weights: str, text: bool) -> None:
     import gguf
 
     kind, sizes, tensors = gguf.GGMLQuantizationType[weights], SHAPES[shape], _tensors(work, shape)
@@ -154,7 +189,14 @@ def _write_gguf(path: Path, work: Path, shape: str, weights: str) -> None:
     writer.add_block_count(sizes["n_layer"])
     writer.add_head_count(sizes["n_heads"])
     writer.add_layer_norm_eps(1e-5)
-    writer.add_tokenizer_model("no_vocab")
+    if text:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("gpt-2")
+        writer.add_token_list(vocabulary(shape))
+        writer.add_token_merges(["a b"])
+        writer.add_eos_token_id(sizes["vocab_size"] - 1)
+    else:
+        writer.add_tokenizer_model("no_vocab")
     writer.add_vocab_size(sizes["vocab_size"])
 
     def add(name: str, values: np.ndarray[Any, Any]) -> None:
@@ -233,12 +275,17 @@ def _write_ctranslate2(folder: Path, work: Path, shape: str) -> None:
     (folder / "shape.json").write_text(json.dumps(sizes), encoding="utf-8")
 
 
-def gpt2_folder(work: Path, shape: str) -> Path:
-    """Make a GPT-2 for transformers."""
-    return _once(work / f"transformers-{shape}", lambda partial: _write_gpt2(partial, work, shape))
+def gpt2_folder(work: Path, shape: str, *, text: bool = False) -> Path:
+    """Make a GPT-2 for transformers.
+
+    Args:
+        text: with a tokenizer, and a chat template that hands the messages over.
+    """
+    name = f"transformers-{shape}{'-text' if text else ''}"
+    return _once(work / name, lambda partial: _write_gpt2(partial, work, shape, text))
 
 
-def _write_gpt2(folder: Path, work: Path, shape: str) -> None:
+def _write_gpt2(folder: Path, work: Path, shape: str, text: bool) -> None:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -260,6 +307,16 @@ def _write_gpt2(folder: Path, work: Path, shape: str) -> None:
             transposed = name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))  # GPT-2's Conv1D
             state[name].copy_(torch.from_numpy(values.T if transposed else values))
     model.save_pretrained(folder)
+    if text:
+        write_tokenizer(folder, shape)
+        template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+        inputs = ["input_ids", "attention_mask"]  # GPT-2 would add embeddings of token_type_ids
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "chat_template": template,
+            "model_input_names": inputs,
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 def genai_model(work: Path, source: Path) -> Path:

@@ -23,7 +23,7 @@ Result = dict[str, Any]
 
 def draw(benchmark: str, result: Result, path: Path) -> bool:
     """Write the picture of one benchmark, if there is one, as SVG or PNG by the path's ending."""
-    figures = {"engines": _engines, "growth": _growth}
+    figures = {"engines": _engines, "growth": _growth, "servers": _servers}
     if benchmark not in figures:
         return False
     settings = {
@@ -168,6 +168,35 @@ def _growth(result: Result) -> Figure:
     for axes, (title, label) in titles.items():
         axes.set_title(title, fontsize=9.5)
         axes.set_xlabel(label)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _servers(result: Result) -> Figure:
+    figure = Figure(figsize=(10.5, 3.8), layout="constrained", facecolor="white")
+    figure.suptitle(
+        f"Streams of {result['asked']['tokens']} tokens, opened at once\n{where(result)}", fontsize=10.5
+    )
+    rates, first = figure.subplots(1, 2)
+    others = iter((GREY, LINES["int4"], RED))
+    for name, server in result["servers"].items():
+        color = GREEN if name.startswith(OURS) else next(others)
+        streams = [int(load) for load in server["loads"]]
+        for axes, key in ((rates, "tokens_per_second"), (first, "first_token_median_s")):
+            values = [figures[key] for figures in server["loads"].values()]
+            axes.plot(streams, values, "o-", color=color, markersize=4, label=name)
+        last = [figures["first_token_max_s"] for figures in server["loads"].values()]
+        first.plot(streams, last, ":", color=color, linewidth=1)
+    rates.set_ylim(0)
+    first.set_yscale("log")
+    first.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for axes, title in (
+        (rates, "Tokens/s of all streams together"),
+        (first, "First token, s: median (dotted: the last stream's)"),
+    ):
+        axes.set_title(title, fontsize=9.5)
+        axes.set_xlabel("streams at once")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=8)
     return figure

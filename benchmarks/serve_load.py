@@ -37,6 +37,7 @@ class Address:
 
     port: int
     pid: int
+    path: str = "/v1/completions"
 
 
 def main() -> int:
@@ -145,10 +146,15 @@ async def run_streams(
         await asyncio.sleep(0.2)
         await request(address, body(list(long), 1))
     times = await asyncio.gather(*reading)
+    return stream_figures(started, times, arguments.tokens)
+
+
+def stream_figures(started: float, times: Sequence[Sequence[float]], tokens: int) -> dict[str, float]:
+    """The figures of streams of so many tokens, which were opened at once, from when their events came."""
     seconds = max(own[-1] for own in times) - started
     gaps = np.concatenate([np.diff(own) for own in times])
     return {
-        "tokens_per_second": arguments.streams * arguments.tokens / seconds,
+        "tokens_per_second": len(times) * tokens / seconds,
         "first_token_median_s": float(np.median([own[0] - started for own in times])),
         "first_token_max_s": float(max(own[0] - started for own in times)),
         "gap_median_s": float(np.median(gaps)),
@@ -157,19 +163,21 @@ async def run_streams(
 
 
 async def request(address: Address, content: dict[str, Any]) -> list[float]:
-    """Send a request; gives when each event of its answer came, or its end."""
+    """Send a request; gives when each event of its answer with text came, or its end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
     encoded = json.dumps(content).encode()
     writer.write(
-        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n%s" % (len(encoded), encoded)
+        b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (address.path.encode(), len(encoded), encoded)
     )
     status = await reader.readline()
     if b" 200 " not in status:
         raise RuntimeError((status + await reader.read()).decode())
     times = []
     while line := await reader.readline():
-        if line.startswith(b"data: {"):
+        if line.startswith(b"data: {") and (choices := json.loads(line[6:])["choices"]):
+            if not (choices[0].get("text") or choices[0].get("delta", {}).get("content")):
+                continue  # a chat's first event names the speaker, and the last one why it ends
             times.append(time.perf_counter())
     writer.close()
     return times or [time.perf_counter()]

@@ -54,6 +54,8 @@ def blocks(results: dict[str, Result]) -> dict[str, str]:
         found["selection"] = _selection(results["selection"])
     if "weight_accuracy" in results:
         found["weight_accuracy"] = _weights(results["weight_accuracy"])
+    if "servers" in results:
+        found["servers"] = _servers(results["servers"])
     if "growth" in results:
         found["growth-picture"] = _picture("growth", "results")
         found["growth-length"] = _growth_length(results["growth"])
@@ -266,6 +268,35 @@ def _selection(result: Result) -> str:
     return "\n".join(_table(header, rows))
 
 
+def _servers(result: Result) -> str:
+    asked = result["asked"]
+    shape = "SabiYarn-125M's shape" if asked["shape"] == "full" else f"the {asked['shape']} shape"
+    rows = []
+    for name, server in result["servers"].items():
+        note = f" ({server['note']})" if server["note"] else ""
+        for load, figures in server["loads"].items():
+            rows.append(
+                [
+                    _name(name) + note,
+                    load,
+                    f"{figures['tokens_per_second']:.0f}",
+                    f"{figures['first_token_median_s']:.2f}",
+                    f"{figures['first_token_max_s']:.2f}",
+                    f"{server['resident_mib']:.0f}",
+                ]
+            )
+    head = ["server", "streams", "tokens/s", "first token, s", "the last stream's", "resident memory, MiB"]
+    versions = result["machine"]["versions"]
+    named = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "sabiyarn-edge")
+    lines = [
+        f"Streams of {asked['tokens']} tokens after prompts of {asked['prompt']}, opened at once, from a random "
+        f"model of {shape} on {where(result)}. {named}.",
+        "",
+        *_table(head, rows),
+    ]
+    return "\n".join(lines) + _skipped(result) + "\n\n" + _picture("servers", "../benchmarks/results")
+
+
 def _growth_length(result: Result) -> str:
     rows = []
     for name, curves in result["curves"].items():
@@ -327,6 +358,7 @@ def _picture(benchmark: str, folder: str) -> str:
     labels = {
         "engines": "Decode, prefill and memory of each engine",
         "growth": "Decode, prefill, memory and batch",
+        "servers": "Throughput and first tokens against the number of streams",
     }
     return f"![{labels[benchmark]}]({folder}/{DEVICE}_{benchmark}.svg)"
 

@@ -7,22 +7,21 @@ wte stays out: it is the embedding as well as lm_head, and what is best for prod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..modeling import GPTJXForCausalLM
 from ..modeling.blocks import Attend
-from ..modeling.routed_mlp import RoutedMLP
 from .block_plan import stored_name
 from .block_quantization import round_to_nearest
 from .gptq import round_by_gptq
 from .quantized_weights import QuantizedWeights
+from .watched_inputs import watched_inputs
 from .weight_format import Matrix
 
 __all__ = ["LEAST_TOKENS", "calibrate"]
@@ -81,7 +80,8 @@ def calibrate(
         for i, block in enumerate(model.transformer.h):
             own = [matrix for matrix in matrices if matrix.name.startswith(f"transformer.h.{i}.")]
             inputs = {matrix.name: _Inputs(torch.zeros(2 * matrix.shape[1:])) for matrix in own}
-            with _watched(block, f"transformer.h.{i}", inputs):
+            watchers = {name: seen.add for name, seen in inputs.items()}
+            with watched_inputs(block, f"transformer.h.{i}.", watchers):
                 for x in hidden:
                     block(x, Attend())
             originals = {matrix.name: views[matrix.name].clone() for matrix in own}
@@ -99,24 +99,3 @@ def calibrate(
             for name, values in originals.items():
                 views[name].copy_(values)
     return too_few
-
-
-@contextmanager
-def _watched(block: nn.Module, prefix: str, inputs: Mapping[str, _Inputs]) -> Iterator[None]:
-    """Gather the inputs of each matrix of a block while it runs.
-
-    Args:
-        inputs: of the matrices by their names, which begin with `prefix`.
-    """
-    with ExitStack() as hooks:
-        for name, layer in block.named_modules():
-            matrix = inputs.get(f"{prefix}.{name}.weight")
-            if matrix is not None:
-                gather = lambda _, x, matrix=matrix: matrix.add(x[0])  # noqa: E731
-                hooks.callback(layer.register_forward_pre_hook(gather).remove)
-            if isinstance(layer, RoutedMLP):
-                layer.watch = lambda bank, expert, x, name=name: inputs[
-                    f"{prefix}.{name}.{bank}.{expert}"
-                ].add(x)
-                hooks.callback(setattr, layer, "watch", None)
-        yield

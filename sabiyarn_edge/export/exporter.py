@@ -15,6 +15,7 @@ from ..model_folder.config import FORMAT_VERSION, GPTJXConfig, ModelConfig
 from ..modeling.hub import expanded, locate_tokenizer
 from ..tasks.task_file import TaskFile
 from .accuracy import weight_errors
+from .activation_rounding import activation_notes
 from .decoder_graph import build_decoder
 from .graph_builder import GraphBuilder
 from .onnx_file import make_model, write_onnx
@@ -175,11 +176,15 @@ def export_model(
                 make_portable_reference(checkpoint.model, config.block_size) if verify else None
             )
         weights = weight_errors(checkpoint.matrices(), weight_format)
-        accuracy = (
-            run_evaluation(checkpoint, partial, model_config, evaluate, evaluation_text, stages)
+        evaluation = (
+            run_evaluation(
+                checkpoint, partial, model_config, weight_format, evaluate, evaluation_text, stages
+            )
             if verify or evaluate is not None
             else None
         )
+        activations = {} if evaluation is None else evaluation.activations
+        notes += activation_notes(activations)
         reference = _run_reference(checkpoint, weight_format, stages) if verify else None
         # onnxruntime makes its own copy of the weights: there is no need for two
         del (checkpoint, tensors, graph, portable_model, weight_format)
@@ -206,7 +211,8 @@ def export_model(
             sizes_mib=_sizes_mib(partial),
             weights_hash=model_config.weights_hash,
             weights=weights,
-            accuracy=accuracy,
+            activations=activations,
+            accuracy=None if evaluation is None else evaluation.accuracy,
             verification=verification,
             portable=portable_report,
             versions=_versions(),

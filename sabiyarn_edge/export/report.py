@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .accuracy import Accuracy, WeightError
+from .activation_rounding import ActivationError
 from .portable_check import PortableVerification
 from .verify import Verification
 
@@ -66,6 +67,8 @@ class ExportReport:
     """SHA-256 over the tensors."""
     weights: dict[str, WeightError]
     """Matrix -> how it is stored, and its distance from the checkpoint's."""
+    activations: dict[str, ActivationError]
+    """Matrix in 8 or 4 bits -> what it costs that its inputs are rounded to 8 bits; empty when it was not measured."""
     accuracy: Accuracy | None
     """Of decoder.onnx beside the checkpoint in float32, on text; None when it was not measured."""
     verification: Verification | None

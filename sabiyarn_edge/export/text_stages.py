@@ -9,6 +9,7 @@ from pathlib import Path
 from ..model_folder.config import GPTJXConfig, ModelConfig
 from ..modeling.tensor_files import first_ten
 from .accuracy import Accuracy, measure_accuracy
+from .activation_rounding import ActivationError, measure_activation_errors
 from .calibration import calibrate
 from .kv_scales import KvScales, calibration_pieces, measure_scales
 from .progress import Progress
@@ -18,7 +19,7 @@ from .text_ids import evenly_spaced
 from .weight_format import WeightFormat
 from .weight_formats import WeightOptions
 
-__all__ = ["Calibration", "run_calibration", "run_evaluation"]
+__all__ = ["Calibration", "Evaluation", "run_calibration", "run_evaluation"]
 
 CALIBRATION_TOKENS = 16384
 """The most that GPTQ looks at: a minute for SabiYarn-125M on two cores. Of a mixture as many for each expert, if tokens
@@ -26,6 +27,9 @@ are spread evenly."""
 
 TABLES = ("wte", "wpe")
 """Matrices outside the blocks."""
+
+OUTLIER_TOKENS = 512
+"""On which the rounding of activations is measured: outliers are the same few inputs nearly everywhere."""
 
 OWN_TEXT = "the model's own text"
 OWN_CALIBRATION = OwnText(rows=32, length=128, seed=1)
@@ -107,14 +111,23 @@ def _kv_scales(checkpoint: Checkpoint, tokens: Sequence[int], stages: Progress) 
         return measure_scales(checkpoint.model, pieces, advance)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured on a text."""
+
+    accuracy: Accuracy
+    activations: dict[str, ActivationError]
+
+
 def run_evaluation(
     checkpoint: Checkpoint,
     folder: Path,
     config: ModelConfig,
+    weights: WeightFormat,
     path: Path | None,
     text: str | None,
     stages: Progress,
-) -> Accuracy | None:
+) -> Evaluation | None:
     """Compare decoder.onnx with the checkpoint in float32 on `text`, which came from `path`, or on the model's own.
 
     Returns:
@@ -130,5 +143,13 @@ def run_evaluation(
         if path is None
         else f"{path}, in pieces of {length} tokens"
     )
+    model = checkpoint.model
     with stages.stage("measuring accuracy", sum(piece.shape[1] for piece in texts), "token") as advance:
-        return measure_accuracy(checkpoint.model, folder, config, texts, source, progress=advance)
+        accuracy = measure_accuracy(model, folder, config, texts, source, progress=advance)
+    with stages.stage("looking for outliers", 1) as advance:
+        some = evenly_spaced(texts, OUTLIER_TOKENS)
+        activations = measure_activation_errors(
+            model, checkpoint.matrices(), checkpoint.views(), weights, some
+        )
+        advance(1)
+    return Evaluation(accuracy, activations)
