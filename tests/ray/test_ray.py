@@ -123,7 +123,7 @@ def test_what_is_refused(cluster: None, text_model: Path, tmp_path: Path) -> Non
         run(RayActors(text_model, actors=9))
     with pytest.raises(JobError, match=r"a node has another model at .*: max_length was 96 and is 80"):
         run(RayActors(text_model, actors=1, max_length=80))
-    with pytest.raises(InvalidInputError, match="actors is 0; it must be an integer of at least 1"):
+    with pytest.raises(InvalidInputError, match="actors is 0, but must be an integer of at least 1"):
         RayActors(text_model, actors=0)
     mapper = BatchMapper(text_model)
     with pytest.raises(InvalidInputError, match='no column "id" among prompt'):
@@ -132,23 +132,17 @@ def test_what_is_refused(cluster: None, text_model: Path, tmp_path: Path) -> Non
         mapper({"prompt": ["a"]})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("address", ["auto", "127.0.0.1:1"])
-def test_an_address_where_nobody_answers(address: str, text_model: Path, tmp_path: Path) -> None:
+def test_an_address_where_nobody_answers(text_model: Path, tmp_path: Path) -> None:
     """In a process of its own, as this one is connected. Ray itself would try for two minutes and end the process."""
     (tmp_path / "in.txt").write_text("a")
     files = [str(tmp_path / name) for name in ("in.txt", "out.jsonl")]
     command = [sys.executable, "-m", "sabiyarn_edge", "batch", *files, "--model", str(text_model)]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment["TMPDIR"] = environment["RAY_TMPDIR"] = str(tmp_path)  # where "auto" looks for a cluster
     ran = subprocess.run(
-        [*command, "--engine", "ray", "--ray-address", address],
+        [*command, "--engine", "ray", "--ray-address", "127.0.0.1:1"],
         capture_output=True,
         text=True,
-        env=environment,
         timeout=100,  # of a hang: an answer is there within 30 s, behind some imports
     )
     assert ran.returncode == 1
-    assert (
-        f"error: no Ray cluster {'at auto' if address == 'auto' else 'answers at 127.0.0.1:1'}" in ran.stderr
-    )
+    assert "error: no Ray cluster answers at 127.0.0.1:1. Give host:port of its head node" in ran.stderr
     assert "Traceback" not in ran.stderr
