@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import heapq
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -315,7 +314,6 @@ def main() -> int:
     if args.texts is not None:
         texts = [line for line in args.texts.read_text(encoding="utf-8").splitlines() if line.strip()]
         lengths = histogram_of(texts, args.model)
-    started = time.perf_counter()
     if args.variants:
         found: dict[str, Any] = {
             "variants": {
@@ -331,7 +329,6 @@ def main() -> int:
             "cluster": asdict(cluster),
             "lengths": "UDHR" if args.texts is None else args.texts.name,
             **found,
-            "simulated_in_seconds": round(time.perf_counter() - started, 1),
         },
         args.out,
     )
