@@ -54,6 +54,9 @@ def blocks(results: dict[str, Result]) -> dict[str, str]:
         found["selection"] = _selection(results["selection"])
     if "weight_accuracy" in results:
         found["weight_accuracy"] = _weights(results["weight_accuracy"])
+    for name, table in (("constraints", _constraints), ("routed", _routed), ("batch", _batch)):
+        if name in results:
+            found[name] = table(results[name])
     if "servers" in results:
         found["servers"] = _servers(results["servers"])
     if "growth" in results:
@@ -266,6 +269,78 @@ def _selection(result: Result) -> str:
         "transformers",
     ]
     return "\n".join(_table(header, rows))
+
+
+def _constraints(result: Result) -> str:
+    free = result["step_us"]["none"]["median"]
+    rows = [
+        [
+            name.replace("_", " "),
+            f"{step['median']:.0f} us",
+            f"{step['p99']:.0f} us",
+            f"{step['median'] - free:+.0f} us",
+            f"{result['first_use_ms'][name]:.0f} ms" if name in result["first_use_ms"] else "",
+        ]
+        for name, step in result["step_us"].items()
+    ]
+    head = ["constraint", "step, median", "99th percentile", "beside none", "made once, in"]
+    return "\n".join([f"{where(result)}, one core:", "", *_table(head, rows)])
+
+
+def _routed(result: Result) -> str:
+    labels = {
+        "dense": "SabiYarn-125M, dense",
+        "routed": "SabiYarn_MoE-280M",
+        "all": "the same, every expert computed",
+    }
+    rows = [
+        [
+            label,
+            f"{result[name]['decode_ms']['median']:.2f}",
+            f"{result[name]['prefill_tokens_per_second']['median']:.0f}",
+            f"{result[name]['batch_decode_tokens_per_second']['median']:.0f}",
+        ]
+        for name, label in labels.items()
+    ]
+    head = ["random weights of the shape of", "ms per token", "prefill, tokens/s", "8 rows, tokens/s"]
+    ratios = "; ".join(f"{name} {ratio:.2f}" for name, ratio in result["ratios_of_medians"].items())
+    lines = [
+        f"{result['dtype']} weights, prompts of {result['prompt_tokens']} tokens, interleaved, on {where(result)}:",
+        "",
+        *_table(head, rows),
+        "",
+        f"Ratios of medians: {ratios}.",
+    ]
+    return "\n".join(lines)
+
+
+def _batch(result: Result) -> str:
+    rates, (short, long) = result["prompts_per_second"], result["corpus"]
+    ways = {"one_by_one": "generate(), one by one", "job": "batch job"}
+    ways |= {
+        name: f"generate(), {name.rpartition('_')[2]} at once"
+        for name in rates
+        if name.startswith("generate_")
+    }
+    rows = [
+        [label, f"{rates[name]:.0f}", f"{rates[name] / rates['one_by_one']:.1f}"]
+        for name, label in ways.items()
+    ]
+    head = [
+        f"{result['prompts']} prompts of {result['model']}, 24 tokens each",
+        "prompts/s",
+        "times one by one",
+    ]
+    lines = [
+        f"Medians of {result['rounds']} interleaved rounds on {where(result)}:",
+        "",
+        *_table(head, rows),
+        "",
+        f"A job's own work, without a model: {long['us_per_line']:.0f} us for each of {long['lines']:,} lines; private "
+        f"memory {long['private_mib']:.0f} MiB\n(with {short['lines']} lines {short['private_mib']:.0f}); "
+        f"{long['resume_seconds']:.2f} s to resume behind the last line but one.",
+    ]
+    return "\n".join(lines)
 
 
 def _servers(result: Result) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 import sabiyarn_edge
 from sabiyarn_edge.generator import EdgeGenerator
-from tools.nano.tokenizer import LANGUAGES, SPECIAL_TOKENS
+from tools.nano.tokenizer import LANGUAGES, language_tag
 
 FOLDER = Path(sabiyarn_edge.__file__).parent / "models" / "nano"
 
@@ -110,7 +110,6 @@ def test_takes_at_most_3_mb():
 
 def test_its_tokenizer_fits_the_model(nano):
     assert nano.tokenizer.vocab_size == nano.config.gptjx.vocab_size == 2048
-    assert [nano.tokenizer.encode(token) for token in SPECIAL_TOKENS] == [
-        [i] for i in range(len(SPECIAL_TOKENS))
-    ]
+    tags = ["<translate>", *map(language_tag, LANGUAGES)]
+    assert [len(nano.tokenizer.encode(tag)) for tag in tags] == [1] * len(tags)
     assert nano.generation_config.eos_token_id == nano.tokenizer.token_to_id("|end_of_text|") == 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InvalidInputError, SessionFileError
 from .parser import Parser
+from .prompt_note import PromptNote
 from .terminal import PROGRAM
 
 if TYPE_CHECKING:
@@ -214,6 +215,8 @@ def run(arguments: argparse.Namespace) -> None:
     options = decoding_options(arguments)
     generator = load(arguments)
     config = generator.generation_config.updated(**options)
+    if arguments.session is None:
+        PromptNote(generator).check(lambda: [_ids(generator, prompt)])
     source: EdgeGenerator | Session = generator
     if arguments.session is not None:
         source = _open_session(generator, arguments.session, config)
@@ -229,6 +232,13 @@ def run(arguments: argparse.Namespace) -> None:
         cast("Session", source).save(arguments.session)
     if not arguments.quiet:
         print(_speed(result), file=sys.stderr)
+
+
+def _ids(generator: EdgeGenerator, prompt: str | list[int]) -> list[int]:
+    if isinstance(prompt, str):
+        assert generator.tokenizer is not None
+        return generator.tokenizer.encode(prompt)
+    return prompt
 
 
 def _open_session(generator: EdgeGenerator, file: Path, config: GenerationConfig) -> Session:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidInputError
 from .generate import DEFAULT_MODEL, add_any_option, as_utf8, read_text
 from .parser import Parser
+from .prompt_note import PromptNote
 from .terminal import PROGRAM
 from .text_lines import decoded_lines, opened
 
@@ -152,6 +153,7 @@ def _add_verb(commands: argparse._SubParsersAction[Parser], verb: Verb) -> None:
 def run_task(arguments: argparse.Namespace, *, verb: Verb) -> None:
     """Run the command of a task."""
     from ..generator import EdgeGenerator
+    from ..tasks.runner import TaskRunner
 
     generator = EdgeGenerator.from_pretrained(arguments.model, num_threads=arguments.threads)
     name, labels = verb.task, None
@@ -163,11 +165,14 @@ def run_task(arguments: argparse.Namespace, *, verb: Verb) -> None:
         "labels": labels,
         "options": dict(arguments.option),
         "special_tokens": arguments.special_tokens,
-        **{slot: as_utf8(getattr(arguments, f"slot_{slot}")) for slot in verb.slots},
     }
+    others = {slot: as_utf8(getattr(arguments, f"slot_{slot}")) for slot in verb.slots}
+    runner, note = TaskRunner(generator, generator.tasks), PromptNote(generator)
 
     def ask(given: str | list[str]) -> Any:
-        return generator.run_task(name, **{**settings, verb.main: given})
+        slots = {**others, verb.main: given}
+        note.check(lambda: [prompt for prompt, _ in runner.plan(name, slots, **settings)[0].prompts])
+        return runner.run(name, slots, **settings)
 
     if not arguments.lines:
         _print(ask(read_text(arguments.text)), arguments, one_line=False)

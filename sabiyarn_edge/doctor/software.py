@@ -53,7 +53,7 @@ def runtime():
     return onnxruntime.__version__
 def generate():
     from sabiyarn_edge import EdgeGenerator
-    prompt = "<yor> Gbogbo ènìyàn"
+    prompt = "<yor> Gbogbo ènìyàn ni a bí"
     generator = EdgeGenerator.from_pretrained("nano", num_threads=1)
     return prompt + generator.generate(prompt, max_new_tokens=8).text
 for name, run in [("numpy", numpy), ("tokenizers", tokenizers), ("core", core), ("onnxruntime", runtime),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..errors import InvalidInputError, ModelFolderError, shown
 from ..options.generation_config import GenerationConfig
 from ..system.regular_file import read_regular_file
 from .json_lines import line_of
+from .known_prompts import KnownPrompts
 from .names import find_name, fold
 from .task import ANSWERS, TEXT_SLOT, Language, Task
 from .template import Template
@@ -42,6 +44,8 @@ class TaskFile:
 
     languages: Mapping[str, Language]
     tasks: Mapping[str, Task]
+    known_prompts: KnownPrompts | None = None
+    """Tells prompts that the model can know from others; None: nothing does."""
 
     @classmethod
     def load(cls, folder: str | Path) -> TaskFile:
@@ -139,7 +143,7 @@ class _Fault(Exception):
 
 
 def _task_file(values: Any) -> TaskFile:
-    _check_keys(values, (), required=("format_version", "tasks"), optional=("languages",))
+    _check_keys(values, (), required=("format_version", "tasks"), optional=("languages", "known_prompts"))
     if values["format_version"] != FORMAT_VERSION:
         raise _Fault(
             ("format_version",),
@@ -154,7 +158,15 @@ def _task_file(values: Any) -> TaskFile:
         name: _task(name, entry, languages, ("tasks", name))
         for name, entry in _object(values["tasks"], ("tasks",)).items()
     }
-    return TaskFile(languages, tasks)
+    known = values.get("known_prompts")
+    return TaskFile(languages, tasks, None if known is None else _known_prompts(known, ("known_prompts",)))
+
+
+def _known_prompts(entry: Any, path: _Path) -> KnownPrompts:
+    _check_keys(entry, path, required=("least_log_prob", "note"), optional=())
+    return KnownPrompts(
+        _number(entry["least_log_prob"], (*path, "least_log_prob")), _text(entry["note"], (*path, "note"))
+    )
 
 
 def _language(code: str, entry: Any, path: _Path) -> Language:
@@ -349,6 +361,12 @@ def _count(value: Any, path: _Path) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
     raise _Fault(path, f"it is {_shown(value)}; it must be an integer of at least 1.")
+
+
+def _number(value: Any, path: _Path) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+        return float(value)
+    raise _Fault(path, f"it is {_shown(value)}; it must be a number.")
 
 
 def _shown(value: Any) -> str:

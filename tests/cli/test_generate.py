@@ -161,6 +161,8 @@ def test_text_ends_before_a_stop_string(run, text_model, generator):
 class Recorder:
     """Stands in for EdgeGenerator: keeps what it is called with and streams three pieces."""
 
+    tokenizer = None  # so there is no tasks.json that tells known prompts from others
+
     def __init__(self, config=None, fails=None):
         self.generation_config = config or GenerationConfig(eos_token_id=3)
         self.fails = fails

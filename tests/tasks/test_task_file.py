@@ -8,6 +8,7 @@ import re
 import pytest
 
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
+from sabiyarn_edge.tasks.known_prompts import KnownPrompts
 from sabiyarn_edge.tasks.task_file import TaskFile
 
 GOOD = {
@@ -47,6 +48,14 @@ def test_what_stands_in_it():
     assert mood.label_template.source == " {label}"
 
 
+def test_what_tells_known_prompts_from_others():
+    assert TaskFile.parse(json.dumps(GOOD), "f").known_prompts is None
+    known = {"least_log_prob": -3, "note": "it knows one text"}
+    assert TaskFile.parse(json.dumps({**GOOD, "known_prompts": known}), "f").known_prompts == KnownPrompts(
+        -3.0, "it knows one text"
+    )
+
+
 def test_a_folder_without_the_file_has_no_tasks(tmp_path):
     file = TaskFile.load(tmp_path)
     assert not file.tasks
@@ -80,6 +89,16 @@ TRANSLATE, MOOD = ("tasks", "translate"), ("tasks", "mood")
     [
         (("format_version",), 2, "format_version: it is 2, but this version of sabiyarn_edge reads 1"),
         (("format_version",), ..., "it has no 'format_version'"),
+        (("known_prompts",), {"note": "x"}, "known_prompts: it has no 'least_log_prob'"),
+        (
+            ("known_prompts",),
+            {"least_log_prob": "-3", "note": "x"},
+            'known_prompts.least_log_prob: it is "-3"; it must be a number',
+        ),
+        (("known_prompts",), {"least_log_prob": True, "note": "x"}, "it is true; it must be a number"),
+        (("known_prompts",), {"least_log_prob": -(10**400), "note": "x"}, "it must be a number"),
+        (("known_prompts",), {"least_log_prob": float("nan"), "note": "x"}, "it is NaN; it must be a number"),
+        (("known_prompts",), {"least_log_prob": -3, "note": ""}, "known_prompts.note: it is \"\"; it must be a text"),
         (("tasks",), ..., "it has no 'tasks'"),
         (("tasks",), [], "tasks: it is a list; it must be an object"),
         (("taks",), {}, "taks: this key is not known; .* Did you mean tasks?"),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from sabiyarn_edge.modeling import GPTJXForCausalLM
-from tools.nano.examples import Example, NanoExamples, group_by_length, to_tensors
+from tools.nano.batches import Example, group_by_length, to_tensors
+from tools.nano.examples import NanoExamples
 
 if TYPE_CHECKING:
     from sabiyarn_edge.generator import EdgeGenerator
@@ -58,22 +59,46 @@ class Recall:
 
 
 def measure_recall(recalls: Recalls, examples: NanoExamples) -> list[Recall]:
-    """Greedy decoding of every article and every translation, compared with the corpus."""
+    """Greedy decoding of every article in every task, compared with the corpus."""
+    return [Recall(what, sum(recalls(asked)), len(asked)) for what, asked in _questions(examples).items()]
 
-    def article_questions(*, tagged: bool) -> list[Example]:
-        return [_question(examples.continuation(a, tagged=tagged), given=GIVEN) for a in examples.articles]
 
-    def translation_questions() -> list[Example]:
-        translations = [examples.translation(english, other) for english, other in examples.pairs]
-        return [_question(translation, given=translation.answer_start) for translation in translations]
-
+def _questions(examples: NanoExamples) -> dict[str, list[Example]]:
+    """The questions of each figure."""
     after = f"next {ASKED} tokens after the first {GIVEN}"
-    questions = {
-        f"articles, {after}, the language tag being the first": article_questions(tagged=True),
-        f"articles, {after}, without a language tag": article_questions(tagged=False),
-        f"translations from English, first {ASKED} tokens": translation_questions(),
+    continued = {
+        f"continue, {after}, the language tag being the first": {"tagged": True},
+        f"continue, {after}, without a language tag": {"tagged": False},
     }
-    return [Recall(what, sum(recalls(asked)), len(asked)) for what, asked in questions.items()]
+    questions = {
+        what: [_question(examples.continuation(article, **how), given=GIVEN) for article in examples.articles]
+        for what, how in continued.items()
+    }
+    answered: dict[str, list[Example]] = {
+        "translate, from English": [],
+        "translate, into English": [],
+        "translate, between other languages": [],
+        "diacritize, sentences": [
+            examples.diacritization(sentence)
+            for article in examples.diacritized
+            for sentence in examples.sentences(article)
+        ],
+        "identify_language, articles": [
+            examples.identification(article.text, article.language) for article in examples.articles
+        ],
+    }
+    for source, target in examples.pairs:
+        direction = "between other languages"
+        if source.language == "eng":
+            direction = "from English"
+        elif target.language == "eng":
+            direction = "into English"
+        answered[f"translate, {direction}"].append(
+            examples.translation(source.text, target.language, target.text)
+        )
+    for what, whole in answered.items():
+        questions[f"{what}: first {ASKED} tokens"] = [_question(e, given=e.answer_start) for e in whole]
+    return questions
 
 
 def _question(example: Example, *, given: int) -> Example:
@@ -103,14 +128,23 @@ def recalled_by_model(model: GPTJXForCausalLM) -> Recalls:
 
 
 def recalled_by_generator(generator: EdgeGenerator) -> Recalls:
-    """Asks an exported model, one prompt after the other, decoding as a user does."""
+    """Asks an exported model, decoding as a user does."""
 
-    def is_recalled(question: Example) -> bool:
-        prompt, answer = question.ids[: question.answer_start], question.ids[question.answer_start :]
-        result = generator.generate(list(prompt), do_sample=False, max_new_tokens=len(answer))
-        return tuple(result.sequences[0, len(prompt) : result.lengths[0]].tolist()) == answer
+    def recalls(questions: Sequence[Example]) -> list[bool]:
+        by_length: dict[int, list[Example]] = {}  # of the answer: map() has the same options for all prompts
+        for question in questions:
+            by_length.setdefault(len(question.ids) - question.answer_start, []).append(question)
+        exact: list[bool] = []
+        for length, group in by_length.items():
+            prompts = [list(question.ids[: question.answer_start]) for question in group]
+            results = generator.map(prompts, do_sample=False, max_new_tokens=length)
+            exact += [
+                tuple(result.generated[0]) == question.ids[question.answer_start :]
+                for question, result in zip(group, results, strict=True)
+            ]
+        return exact
 
-    return lambda questions: [is_recalled(question) for question in questions]
+    return recalls
 
 
 def rounded_to_float16(model: GPTJXForCausalLM) -> GPTJXForCausalLM:

@@ -13,8 +13,8 @@ LANGUAGES = ("eng", "yor", "hau", "ibo", "pcm", "fuv", "ibb", "tiv", "bin", "knc
 Kanuri."""
 
 END_OF_TEXT = "|end_of_text|"
-TASK_TAGS = ("<translate>", "<prompt>", "<response>", "<diacritize>", "<clean>", "<ner>", "<classify>")
-"""SabiYarn's. nano learns <translate> only; the others let SabiYarn's prompts be written."""
+TASK_TAGS = ("<translate>", "<diacritize>", "<correct>", "<identify>", "<lang_id>")
+"""SabiYarn's, as far as nano learns what they ask for."""
 
 VOCAB_SIZE = 2048
 

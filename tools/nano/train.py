@@ -3,9 +3,12 @@
     python -m tools.nano.train CORPUS.jsonl --out FOLDER
     python -m tools.nano.train CORPUS.jsonl --evaluate FOLDER
 
-The first writes a checkpoint for `sabiyarn-edge export`, and says how it was made in its training.json. The
-second takes such a checkpoint or its export. Both print how much of the document is recalled; a checkpoint is
-measured with its weights rounded to float16, as they are in the package.
+The first writes a checkpoint for `sabiyarn-edge export`, with tasks and a chat template, and says how it was made in
+its training.json. The second takes such a checkpoint or its export. Both print how much of the document is recalled; a
+checkpoint is measured with its weights rounded to float16, as they are in the package. The first also prints how
+well prompts of the document are told from others.
+
+After each epoch the state of the training stands in FOLDER.state: the same command goes on from there.
 
 Exit codes: 0 ok; 1 a figure is below what is required, or something failed; 2 bad input; 130 interrupted.
 """
@@ -16,8 +19,8 @@ import argparse
 import dataclasses
 import json
 import platform
+import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -31,7 +34,8 @@ from sabiyarn_edge.modeling import GPTJXForCausalLM
 from sabiyarn_edge.options.generation_config import GenerationConfig
 from sabiyarn_edge.system.atomic_write import atomic_folder
 from tools.nano.corpus import Article, read_corpus
-from tools.nano.examples import NanoExamples
+from tools.nano.examples import TASKS, NanoExamples
+from tools.nano.familiarity import Familiarity, measure_familiarity
 from tools.nano.recall import (
     REQUIRED_SHARE,
     Recall,
@@ -46,15 +50,18 @@ from tools.nano.training import Recipe, train
 __all__ = ["evaluate_folder", "main", "train_folder"]
 
 TOKENIZER_FILE = "tokenizer.json"
+CHAT_TEMPLATE = Path(__file__).parent / "chat_template.jinja"
+NOTE = "this model knows the Universal Declaration of Human Rights and nothing else"
+"""What the command line says about a prompt that is not of the document."""
 
 
 def train_folder(
     articles: Sequence[Article], out: Path, recipe: Recipe, *, show_progress: bool
-) -> list[Recall]:
+) -> tuple[list[Recall], Familiarity]:
     """Train tokenizer and model on the articles and write both to the new folder `out`.
 
     Returns:
-        How much is recalled.
+        How much is recalled, and how prompts of the articles are told from others.
 
     Raises:
         InvalidInputError: `out` exists, or cannot be written; found out before training begins.
@@ -62,28 +69,43 @@ def train_folder(
     with _new_folder(out) as partial:
         tokenizer = train_tokenizer(article.text for article in articles)
         examples = NanoExamples(articles, tokenizer)
-        start = time.monotonic()
-        model = train(examples, tokenizer.get_vocab_size(), recipe, show_progress=show_progress)
-        seconds = time.monotonic() - start
-        recalls = measure_recall(recalled_by_model(rounded_to_float16(model)), examples)
+        state_file = out.with_name(f"{out.name}.state")
+        trained = train(
+            examples, tokenizer.get_vocab_size(), recipe, state_file=state_file, show_progress=show_progress
+        )
+        model = trained.model
+        rounded = rounded_to_float16(model)
+        recalls = measure_recall(recalled_by_model(rounded), examples)
+        familiarity = measure_familiarity(rounded, examples)
 
         end = examples.end_of_text
         model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=end)
         model.save_pretrained(partial)
         tokenizer.save(str(partial / TOKENIZER_FILE), pretty=False)
+        shutil.copyfile(CHAT_TEMPLATE, partial / CHAT_TEMPLATE.name)
+        (partial / TASKS.name).write_text(_tasks_with(familiarity), encoding="utf-8")
         report = {
             "recipe": dataclasses.asdict(recipe),
-            "texts": {"articles": len(articles), "translations": len(examples.pairs)},
+            "articles": len(articles),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "minutes": round(seconds / 60, 1),
+            "cpu_minutes": round(trained.cpu_seconds / 60, 1),
             "recall": {recall.what: {"exact": recall.exact, "of": recall.total} for recall in recalls},
+            "familiarity": dataclasses.asdict(familiarity),
             "date": datetime.now(UTC).date().isoformat(),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
         }
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         (partial / "training.json").write_text(text, encoding="utf-8")
-    return recalls
+    state_file.unlink(missing_ok=True)
+    return recalls, familiarity
+
+
+def _tasks_with(familiarity: Familiarity) -> str:
+    """The content of tasks.json, with what tells prompts of the document from others."""
+    known = json.dumps({"least_log_prob": familiarity.least_log_prob, "note": NOTE}, ensure_ascii=False)
+    head, tasks, tail = TASKS.read_text(encoding="utf-8").partition('  "tasks": {')
+    return f'{head}  "known_prompts": {known},\n{tasks}{tail}'
 
 
 def evaluate_folder(articles: Sequence[Article], folder: Path) -> list[Recall]:
@@ -120,13 +142,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.evaluate is not None:
             recalls = evaluate_folder(articles, options.evaluate)
         else:
-            recipe = Recipe(seed=options.seed, epochs=options.epochs, max_minutes=options.max_minutes)
-            recalls = train_folder(articles, options.out, recipe, show_progress=not options.quiet)
+            recipe = Recipe(seed=options.seed, epochs=options.epochs)
+            recalls, familiarity = train_folder(
+                articles, options.out, recipe, show_progress=not options.quiet
+            )
+            print(familiarity)
     except SabiYarnError as error:
         print(f"tools.nano.train: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InvalidInputError) else 1
     except KeyboardInterrupt:
-        print("tools.nano.train: interrupted; nothing was written", file=sys.stderr)
+        print("tools.nano.train: interrupted; the same command goes on after the last epoch", file=sys.stderr)
         return 130
     for recall in recalls:
         print(recall)
@@ -149,9 +174,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="default: %(default)s")
     parser.add_argument("--epochs", type=_positive(int), default=Recipe.epochs, help="default: %(default)s")
-    parser.add_argument(
-        "--max-minutes", type=_positive(float), default=Recipe.max_minutes, help="default: %(default)s"
-    )
     parser.add_argument("--threads", type=_positive(int), help="of torch; default: its own choice")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser

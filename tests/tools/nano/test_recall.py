@@ -5,7 +5,8 @@ import torch
 
 from sabiyarn_edge.modeling import GPTJXConfig, GPTJXForCausalLM
 from tests.tools.nano.tiny_corpus import ARTICLES
-from tools.nano.examples import Example, NanoExamples
+from tools.nano.batches import Example
+from tools.nano.examples import NanoExamples
 from tools.nano.recall import (
     Recall,
     measure_recall,
@@ -58,26 +59,42 @@ def reciter(known):
     ]
 
 
-def test_measures_all_articles_and_all_translations():
+def test_measures_all_articles_in_all_tasks():
     examples = NanoExamples(ARTICLES, train_tokenizer([], vocab_size=0))  # a token for each byte
     tagged = [examples.continuation(a).ids for a in ARTICLES]
     untagged = [examples.continuation(a, tagged=False).ids for a in ARTICLES]
-    translations = [examples.translation(e, o).ids for e, o in examples.pairs]
+    translations = {
+        (source.language, target.language, target.number): examples.translation(
+            source.text, target.language, target.text
+        ).ids
+        for source in ARTICLES
+        for target in ARTICLES
+        if source.number == target.number and source.language != target.language
+    }
+    yoruba = [a for a in ARTICLES if a.language == "yor"]
+    marked = [examples.diacritization(a.text).ids for a in yoruba]
+    marked_sentences = [examples.diacritization(s).ids for s in examples.sentences(yoruba[4])]
+    languages = [examples.identification(a.text, a.language).ids for a in ARTICLES]
 
     def exact(known):
         recalls = measure_recall(reciter(known), examples)
-        assert [recall.total for recall in recalls] == [12, 12, 8]
+        assert [recall.total for recall in recalls] == [15, 15, 10, 10, 10, 6, 15]
         return [recall.exact for recall in recalls]
 
-    assert exact([]) == [0, 0, 0]
-    assert exact(tagged[:5]) == [5, 0, 0]
-    assert exact(untagged) == [0, 12, 0]
-    assert exact(tagged + translations[2:]) == [12, 0, 6]
+    assert exact([]) == [0] * 7
+    assert exact(tagged[:5]) == [5, *[0] * 6]
+    assert exact(untagged) == [0, 15, *[0] * 5]
+    assert exact(list(translations.values())) == [0, 0, 10, 10, 10, 0, 0]
+    some = [translations["yor", "hau", 2], translations["hau", "eng", 0]]
+    assert exact(some) == [0, 0, 0, 1, 1, 0, 0]
+    assert exact(marked) == [*[0] * 5, 4, 0]  # four articles are a sentence each
+    assert exact(marked_sentences) == [*[0] * 5, 2, 0]
+    assert exact(languages[3:]) == [*[0] * 6, 12]
     # 16 tokens of an article are given and 40 asked for: what comes later does not count
     cut = [ids[: 16 + 40] for ids in tagged]
     assert any(len(ids) > 56 for ids in tagged)
-    assert exact(cut) == [12, 0, 0]
-    assert exact([ids[:-1] for ids in cut]) == [0, 0, 0]
+    assert exact(cut)[0] == 15
+    assert exact([ids[:-1] for ids in cut])[0] == 0
 
 
 def test_a_figure_says_how_many_of_how_many():

@@ -1,4 +1,4 @@
-"""A made-up document of four sentences in three languages, for tests of nano's training."""
+"""A made-up document of five articles in three languages, for tests of nano's training."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from pathlib import Path
 
 from tools.nano.corpus import Article
 
-SENTENCES = {
+TEXTS = {
     "eng": [
         "The river is wide and the boat is small today.",
         "A child reads a book under the big tree.",
         "Rain fell.",
         "We go to the market when the sun is up in the morning.",
+        "The boat is new. The wind is cold.",
     ],
     "yor": [
         "Odò náà gbòòrò, ọkọ̀ ojú omi sì kéré lónìí.",
         "Ọmọdé kan ń ka ìwé lábẹ́ igi ńlá.",
         "Òjò rọ̀.",
         "A máa ń lọ sí ọjà nígbà tí oòrùn bá yọ ní òwúrọ̀.",
+        "Ọkọ̀ náà jẹ́ tuntun. Afẹ́fẹ́ tutù.",
     ],
     "hau": [
         "Kogin yana da faɗi, jirgin ruwa kuma ƙarami ne.",
         "Yaro yana karanta littafi a ƙarƙashin babbar bishiya.",
         "An yi ruwa.",
         "Muna zuwa kasuwa idan rana ta fito da safe.",
+        "Jirgin sabo ne, iska kuma mai sanyi ce.",
     ],
 }
 
 ARTICLES = [
-    Article(language, number, text)
-    for language, texts in SENTENCES.items()
-    for number, text in enumerate(texts)
+    Article(language, number, text) for language, texts in TEXTS.items() for number, text in enumerate(texts)
 ]
 
 
