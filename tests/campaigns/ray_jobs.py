@@ -156,7 +156,7 @@ def check_mapper(folder: Path, model: str, draw: random.Random, *, kills: int) -
         batch_format="pyarrow",
         batch_size=16,
         num_cpus=0.5,
-        concurrency=ACTORS,
+        compute=ray.data.ActorPoolStrategy(size=ACTORS),
     )
     killed = threading.Event()
 
