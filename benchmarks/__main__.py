@@ -21,6 +21,7 @@ BENCHMARKS = {
     "servers": "streams from this package's server, llama-cpp-python's and transformers', at several loads",
     "constraints": "one step under a JSON schema, a regular expression, choices or a grammar, beside one without",
     "batch": "batch jobs: throughput beside generate(), and memory and resuming against the length of the file",
+    "cluster": "a thousand simulated nodes and a billion lines, through the policy code of a real job",
     "selection": "one step of greedy, sampling and beam search at 52050 entries, beside NumPy and transformers",
 }
 MODULES = {"engines": "comparison"}

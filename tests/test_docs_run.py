@@ -18,6 +18,7 @@ TESTED_BY = {
     "chat.md": "tests/chat/test_docs.py",  # needs a model with a template
     "structured_output.md": "tests/constraints/test_documents.py",
     "batch.md": "tests/jobs/test_documents.py",
+    "scale.md": "tests/ray/test_documents.py",  # needs Ray
     "evaluation.md": "tests/jobs/test_documents.py",
 }
 """Pages whose blocks have tests of their own."""

@@ -46,7 +46,7 @@ def run_python(code: str, **environment: str) -> str:
 ORDER = (
     {"__main__"},
     {"cli"},
-    {"evaluate"},
+    {"evaluate", "ray"},
     {"jobs"},
     {"server", "bench", "doctor"},
     {"__init__"},
@@ -205,7 +205,9 @@ def test_generating_loads_no_exporter(text_model: Path) -> None:
         "import sys; from sabiyarn_edge import EdgeGenerator; "
         f"EdgeGenerator.from_pretrained({str(text_model)!r}).generate('a', max_new_tokens=2); print(*sys.modules)"
     )
-    assert not {*HEAVY, "jinja2", "jsonschema", "llguidance"} & set(run_python(code).split())
+    assert not {*HEAVY, "jinja2", "jsonschema", "llguidance", "pyarrow", "ray"} & set(
+        run_python(code).split()
+    )
 
 
 def test_only_one_module_knows_the_hub() -> None:

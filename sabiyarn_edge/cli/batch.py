@@ -14,12 +14,14 @@ from .generate import (
     as_utf8,
     decoding_options,
     load,
+    loading_arguments,
 )
 from .parser import Parser
 from .progress import ProgressLine, Speed, duration
 from .terminal import PROGRAM, say
 
 if TYPE_CHECKING:
+    from ..jobs.batch import Workers
     from ..jobs.ledger import Progress
 
 __all__ = ["add_task_options", "add_to", "labels_of", "run", "slots_of"]
@@ -38,6 +40,7 @@ examples:
   {PROGRAM} batch corpus.jsonl.gz out.jsonl.gz --task translate --to yor --model FOLDER
   {PROGRAM} batch corpus.txt part3.jsonl --task translate --to yor --shard 3/8
   {PROGRAM} batch --merge part1.jsonl part2.jsonl all.jsonl
+  {PROGRAM} batch corpus.parquet out.parquet --task translate --to yor --engine ray --ray-address auto
 """
 
 
@@ -55,13 +58,14 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help='INPUT and OUTPUT; "-" is standard input or output, an ending .gz means compressed',
+        help='INPUT and OUTPUT; "-" is standard input or output; .gz and .parquet by ending',
     )
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, metavar="MODEL", help="model folder, or nano (default)"
     )
     _add_lines(parser)
     _add_job(parser)
+    _add_cluster(parser)
     add_decoding_options(parser)
     add_loading_options(parser)
 
@@ -114,6 +118,25 @@ def _add_job(parser: Parser) -> None:
     group.add_argument("--quiet", action="store_true", help="no progress and no summary on standard error")
 
 
+def _add_cluster(parser: Parser) -> None:
+    group = parser.add_argument_group("cluster (needs the extra [ray])")
+    group.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="who answers: this process, or actors of Ray",
+    )
+    group.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="auto, or HOST:PORT of the head node (default: this machine alone)",
+    )
+    group.add_argument(
+        "--ray-actors", type=int, metavar="N", help="actors (default: as the cluster has CPUs)"
+    )
+    group.add_argument("--ray-cpus", type=int, metavar="N", help="CPUs, and threads, of each actor (1)")
+
+
 def _slot(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
@@ -130,6 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.max_errors is not None and arguments.max_errors < 0:
         raise InvalidInputError(f"--max-errors is {arguments.max_errors}; it must be at least 0.")
     options = decoding_options(arguments)
+    workers = _workers(arguments)
     generator = load(arguments)
 
     from ..jobs import run_batch
@@ -158,6 +182,7 @@ def run(arguments: argparse.Namespace) -> int:
             max_errors=arguments.max_errors,
             rows=arguments.rows,
             overwrite=arguments.overwrite,
+            workers=workers,
             told=told,
         )
     except KeyboardInterrupt:
@@ -175,6 +200,29 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 1 if summary.errors else 0
+
+
+def _workers(arguments: argparse.Namespace) -> Workers | None:
+    """Who answers the lines: None is this process."""
+    if arguments.engine == "local":
+        for name in ("ray_address", "ray_actors", "ray_cpus"):
+            if getattr(arguments, name) is not None:
+                raise InvalidInputError(
+                    f"--{name.replace('_', '-')} belongs to --engine ray. Give that, too."
+                )
+        return None
+    if arguments.threads is not None:
+        raise InvalidInputError("--threads is for one process. With --engine ray give --ray-cpus.")
+    from ..ray import RayActors
+
+    return RayActors(
+        arguments.model,
+        address=arguments.ray_address,
+        actors=arguments.ray_actors,
+        num_cpus=1 if arguments.ray_cpus is None else arguments.ray_cpus,
+        rows=arguments.rows,
+        **loading_arguments(arguments),
+    )
 
 
 def labels_of(arguments: argparse.Namespace) -> list[str] | None:

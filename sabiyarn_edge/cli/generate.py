@@ -30,6 +30,7 @@ __all__ = [
     "assignment",
     "decoding_options",
     "load",
+    "loading_arguments",
     "read_text",
     "run",
 ]
@@ -191,17 +192,21 @@ def load(arguments: argparse.Namespace) -> EdgeGenerator:
     """Load the model as these options say."""
     from ..generator import EdgeGenerator
 
-    return EdgeGenerator.from_pretrained(
-        arguments.model,
-        num_threads=arguments.threads,
-        kv_window=arguments.kv_window,
-        num_sink_tokens=arguments.num_sink_tokens,
-        overflow=arguments.overflow,
-        keep_tokens=arguments.keep_tokens,
-        low_power=arguments.low_power,
-        memory_limit_mb=arguments.memory_limit,
-        fit=arguments.fit,
-    )
+    return EdgeGenerator.from_pretrained(arguments.model, **loading_arguments(arguments))
+
+
+def loading_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What these options give `EdgeGenerator.from_pretrained`, beside the model."""
+    return {
+        "num_threads": arguments.threads,
+        "kv_window": arguments.kv_window,
+        "num_sink_tokens": arguments.num_sink_tokens,
+        "overflow": arguments.overflow,
+        "keep_tokens": arguments.keep_tokens,
+        "low_power": arguments.low_power,
+        "memory_limit_mb": arguments.memory_limit,
+        "fit": arguments.fit,
+    }
 
 
 def run(arguments: argparse.Namespace) -> None:

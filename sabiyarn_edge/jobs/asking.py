@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core import derived_seed
@@ -19,7 +19,7 @@ from ..tasks.task_call import PreparedText, TaskCall
 from .job import Planned, Record
 from .ledger import Ledger
 from .lines import PROMPT, Format, Id, LineError, Request, decoded, read_line
-from .pipeline import EngineUnit
+from .pipeline import EngineUnit, Unit
 from .records import answer_fields, encoded, error_fields, generation_fields, task_fields
 from .source import MAX_LINE_BYTES, Line
 
@@ -77,9 +77,12 @@ class Asking:
         self.seed = 0
         """From which those of the lines are derived."""
         self.ledger: Ledger | None = None
-        """Knows the ids of the lines before."""
+        """Knows the ids of the lines before; None: they are not checked."""
         self.format: Format = "lines"
         """What lines are."""
+        self.elsewhere: Callable[[Request, int], Unit] | None = None
+        """Makes the unit that answers a line, given its number, in another process; its outcome is a Record. None: this
+        process answers."""
         self._openai: OpenAIRequests | None = None
 
     def _main_slot(self, task: TaskCall) -> str:
@@ -119,39 +122,54 @@ class Asking:
     def plan(self, line: Line) -> Planned | None:
         name: Id | None = None if self.format == "jsonl" else line.number
         try:
-            if line.content is None:
-                raise LineError(f"line {line.number} is longer than {MAX_LINE_BYTES} bytes. Cut it.", name)
-            if not line.content.strip():
-                return None
-            text = decoded(line.content, line.number)
-            request = read_line(text, line.number, self.format, self._main)
-            if self.format == "jsonl":
-                self._check_id(request, line.number)
-            name = request.id
-            return self._planned(request, line.number)
+            request = self._read(line, name)
         except InvalidInputError as error:
             if isinstance(error, LineError) and error.id is not None:
                 name = error.id
             return _refused(name, line.number, error)
+        if request is None:
+            return None
+        if self.elsewhere is None:
+            return self.plan_request(request, line.number)
+        refuse = functools.partial(_error_record, request.id, line.number)
+        return Planned([self.elsewhere(request, line.number)], lambda outcomes: outcomes[0], refuse)
 
-    def _check_id(self, request: Request, line: int) -> None:
-        assert self.ledger is not None
-        first = self.ledger.add_id(json.dumps(request.id), line)
+    def _read(self, line: Line, name: Id | None) -> Request | None:
+        """What a line asks for; None: it is empty."""
+        if line.content is None:
+            raise LineError(f"line {line.number} is longer than {MAX_LINE_BYTES} bytes. Cut it.", name)
+        if not line.content.strip():
+            return None
+        request = read_line(decoded(line.content, line.number), line.number, self.format, self._main)
+        if self.format == "jsonl" and self.ledger is not None:
+            self._check_id(self.ledger, request, line.number)
+        return request
+
+    def _check_id(self, ledger: Ledger, request: Request, line: int) -> None:
+        first = ledger.add_id(json.dumps(request.id), line)
         if first is not None:
             raise LineError(
                 f"the id {json.dumps(request.id, ensure_ascii=False)} of line {line} is line {first}'s already. Ids "
                 "must differ."
             )
 
-    def _planned(self, request: Request, line: int) -> Planned:
+    def plan_request(self, request: Request, line: int) -> Planned:
+        """What to run for a line that was read.
+
+        Args:
+            line: its number, from 1.
+        """
         refuse = functools.partial(_error_record, request.id, line)
-        if request.openai is not None:
-            return self._plan_openai(request)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OptionWarning)  # said once, for the job's options
-            if self._task is None:
-                return self._plan_prompt(request, refuse)
-            return self._plan_task(self._task, request, refuse)
+        try:
+            if request.openai is not None:
+                return self._plan_openai(request)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", OptionWarning)  # said once, for the job's options
+                if self._task is None:
+                    return self._plan_prompt(request, refuse)
+                return self._plan_task(self._task, request, refuse)
+        except InvalidInputError as error:
+            return _refused(request.id, line, error)
 
     def _plan_prompt(self, request: Request, refuse: Any) -> Planned:
         if PROMPT not in request.slots:

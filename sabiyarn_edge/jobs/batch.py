@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import InvalidInputError, shown
 from ..generator import EdgeGenerator
@@ -16,13 +16,23 @@ from ..system.available_memory import AvailableMemory
 from .asking import Asking
 from .job import resume, run_job
 from .ledger import LEDGER_SUFFIX, Ledger, Progress
-from .lines import FORMATS, Format, format_of
+from .lines import FORMATS, Format, Request, format_of
 from .output import Output
+from .parquet import is_parquet, read_rows, write_records
+from .pipeline import Unit
 from .shard import Shard, read_shard
 from .source import Source
 from .window import Window
 
-__all__ = ["DEFAULT_ROWS", "BatchSummary", "identity_of", "open_files", "run_batch", "window_for"]
+__all__ = [
+    "DEFAULT_ROWS",
+    "BatchSummary",
+    "Workers",
+    "identity_of",
+    "open_files",
+    "run_batch",
+    "window_for",
+]
 
 DEFAULT_ROWS = 32
 """Rows at once: more take memory, and hardly make a CPU faster."""
@@ -59,6 +69,30 @@ class BatchSummary:
         )
 
 
+class Workers(Protocol):
+    """Processes that answer a job's lines, like `sabiyarn_edge.ray.RayActors`."""
+
+    window: Window
+    """How much they are given at once."""
+
+    def begin(
+        self, identity: Mapping[str, Any], arguments: Mapping[str, Any], seed: int
+    ) -> Callable[[Request, int], Unit]:
+        """Start them.
+
+        Args:
+            identity: of the model that they must have.
+            arguments: of their `Asking`.
+            seed: from which those of the lines are derived.
+
+        Returns:
+            What makes the unit that answers a line, given its number; its outcome is a Record.
+        """
+
+    def close(self) -> None:
+        """End them."""
+
+
 def run_batch(
     generator: EdgeGenerator,
     input: str | Path | Iterable[str | Mapping[str, Any]],
@@ -76,6 +110,7 @@ def run_batch(
     max_errors: int | None = None,
     rows: int = DEFAULT_ROWS,
     overwrite: bool = False,
+    workers: Workers | None = None,
     told: Callable[[Progress, int, int], object] | None = None,
 ) -> BatchSummary:
     """Answer each line of an input, and write a record for each, in order.
@@ -85,9 +120,10 @@ def run_batch(
 
     Args:
         generator: the model.
-        input: a path ("-": standard input; .gz: compressed), or strings and mappings. Empty lines have no record.
+        input: a path ("-": standard input; .gz: compressed; .parquet: a row is a line of JSONL), or strings and
+            mappings. Empty lines have no record.
         output: a path ("-": standard output, which nothing can be resumed on; .gz: compressed). Beside it stands its
-            ledger, OUTPUT.job.
+            ledger, OUTPUT.job. With the ending .parquet it is made at the end of OUTPUT.jsonl.
         task: of the model's tasks.json; None: lines are prompts.
         slots: what fills the task's template where a line does not say, like {"to": "yor"}.
         source, labels, special_tokens: as `EdgeGenerator.run_task` takes them.
@@ -99,6 +135,7 @@ def run_batch(
         max_errors: end with a JobError when more lines than that gave errors; None: never.
         rows: most that run at once.
         overwrite: begin anew if there is an output already.
+        workers: who answers the lines, and is closed at the end; None: this process. Records are the same.
         told: called after each record: how far the job is, bytes of the input that are read, and all its bytes (0: not
             known).
 
@@ -109,31 +146,41 @@ def run_batch(
         InvalidInputError: an argument is not allowed, or a file cannot be opened.
         JobError: the output is another job's, is held by a process, has no room, or there were too many errors.
     """
-    asking = Asking(
-        generator,
-        task=task,
-        slots=slots,
-        source=source,
-        labels=labels,
-        special_tokens=special_tokens,
-        options=options,
-        with_ids=ids,
-    )
+    arguments: dict[str, Any] = {
+        "task": task,
+        "slots": slots,
+        "source": source,
+        "labels": labels,
+        "special_tokens": special_tokens,
+        "options": options,
+        "with_ids": ids,
+    }
+    asking = Asking(generator, **arguments)
     part: Shard = (1, 1) if shard is None else read_shard(shard)
     if format is not None and format not in FORMATS:
         raise InvalidInputError(f"format is {shown(format)}; it must be one of {', '.join(FORMATS)}.")
-    is_file = isinstance(input, str | Path)
-    asking.expect(format or (format_of(str(input)) if is_file else "jsonl"))
+    is_rows = is_parquet(input) or not isinstance(input, str | Path)
+    if is_rows and format == "lines":
+        raise InvalidInputError(
+            "format is lines, but the input has rows: they are read as jsonl. Leave it out."
+        )
+    asking.expect(format or ("jsonl" if is_rows else format_of(str(input))))
     window = window_for(generator, rows)
+    if is_parquet(input) and is_parquet(output):
+        _check_differ(Path(str(input)), Path(output))
+    written = Path(f"{output}.jsonl") if is_parquet(output) else output
     with ExitStack() as stack:
-        lines, records, ledger = open_files(stack, input, output, overwrite=overwrite)
+        lines, records, ledger = open_files(
+            stack, read_rows(str(input)) if is_parquet(input) else input, written, overwrite=overwrite
+        )
         stack.callback(asking.close)
         seed = asking.config.seed
         asking.seed = seed if isinstance(seed, int) else 0
         asking.ledger = ledger
+        identity = identity_of(generator)
         settings = {
             "work": "batch",
-            "model": identity_of(generator),
+            "model": identity,
             "task": task,
             "slots": dict(asking.slots),
             "source": source,
@@ -147,6 +194,10 @@ def run_batch(
         }
         progress = resume(ledger, lines, records, settings, b"")
         resumed = progress.records
+        if workers is not None:
+            stack.callback(workers.close)
+            asking.elsewhere = workers.begin(identity, arguments, asking.seed)
+            window = workers.window
         run_job(
             asking,
             lines,
@@ -158,6 +209,8 @@ def run_batch(
             max_errors=max_errors,
             told=lambda progress, nbytes: told and told(progress, nbytes, lines.total_bytes),
         )
+    if is_parquet(output):
+        write_records(Path(written), output)
     return BatchSummary.of(progress, resumed)
 
 

@@ -7,9 +7,9 @@ not depend on what runs beside them, so they are the same as without the interru
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from ..errors import InvalidInputError, JobError, NumericalError, SabiYarnError
 from .ledger import Ledger, Progress, differences
@@ -18,12 +18,14 @@ from .pipeline import Unit, in_order
 from .source import Line, Position, Source
 from .window import Window
 
-__all__ = ["Planned", "Record", "Work", "resume", "run_job"]
+__all__ = ["Planned", "Record", "Work", "answered", "resume", "run_job"]
 
 CHECKPOINT_SECONDS = 5.0
 """At most so much work is done again after the process was killed, and one write to the disk in so much time."""
 CHECKPOINT_BYTES = 2**20
 """Of records that wait in memory for a checkpoint."""
+
+Tag = TypeVar("Tag")
 
 
 class Record(NamedTuple):
@@ -54,11 +56,10 @@ class Work(Protocol):
 
 
 @dataclass(slots=True)
-class _Entry:
+class _Entry(Generic[Tag]):
     """A line of which something has been planned, or nothing is to be done."""
 
-    line: Line
-    texts: int
+    tag: Tag
     planned: Planned | None
     left: int
     outcomes: list[Any]
@@ -140,13 +141,10 @@ def run_job(
     progress.complete = False
     told(progress, progress.input_bytes)
     try:
-        for unit, entry in in_order(_units(work, source, progress.texts, shard), window):
-            record = _advance(unit, entry)
-            if entry.left:
-                continue
-            checkpoints.end = entry.line.end
-            progress.lines, progress.input_bytes = entry.line.end.lines, entry.line.end.nbytes
-            progress.texts = entry.texts
+        for (line, texts), record in answered(_lines(work, source, progress.texts, shard), window):
+            checkpoints.end = line.end
+            progress.lines, progress.input_bytes = line.end.lines, line.end.nbytes
+            progress.texts = texts
             if record is None:
                 continue
             output.write(record.data)
@@ -155,7 +153,7 @@ def run_job(
             progress.prompt_tokens += record.prompt_tokens
             progress.generated_tokens += record.generated_tokens
             progress.seconds = checkpoints.seconds
-            told(progress, source.done_bytes(entry.line.end))
+            told(progress, source.done_bytes(line.end))
             if max_errors is not None and progress.errors > max_errors:
                 raise JobError(
                     f"{progress.errors} lines gave errors, but at most {max_errors} may; the last of them is line "
@@ -227,23 +225,44 @@ class _Checkpoints:
         self._stored, self._last = replace(progress), time.perf_counter()
 
 
-def _units(
+def answered(
+    planned: Iterable[tuple[Tag, Planned | None]], window: Window
+) -> Iterator[tuple[Tag, Record | None]]:
+    """Run what was planned, and yield records in its order.
+
+    Args:
+        planned: (what it is for, what to run), read as the window allows. None: it has no record.
+    """
+    for unit, entry in in_order(_units(planned), window):
+        record = _advance(unit, entry)
+        if not entry.left:
+            yield entry.tag, record
+
+
+def _lines(
     work: Work, source: Source, texts: int, shard: tuple[int, int]
-) -> Iterator[tuple[Unit | None, _Entry]]:
-    """The units of all lines; for a line without any, (None, its entry)."""
+) -> Iterator[tuple[tuple[Line, int], Planned | None]]:
+    """The lines of a source with what is planned for them, and how many lines up to each are not empty."""
     for line in source:
         mine = True
         if line.content is None or line.content.strip():
             mine = texts % shard[1] == shard[0] - 1
             texts += 1
-        planned = work.plan(line) if mine else None
+        yield (line, texts), work.plan(line) if mine else None
+
+
+def _units(
+    planned_items: Iterable[tuple[Tag, Planned | None]],
+) -> Iterator[tuple[Unit | None, _Entry[Tag]]]:
+    """The units of all; for what has none, (None, its entry)."""
+    for tag, planned in planned_items:
         units = planned.units if planned is not None else ()
-        entry = _Entry(line, texts, planned, max(len(units), 1), [])
+        entry = _Entry(tag, planned, max(len(units), 1), [])
         for unit in units or (None,):
             yield unit, entry
 
 
-def _advance(unit: Unit | None, entry: _Entry) -> Record | None:
+def _advance(unit: Unit | None, entry: _Entry[Any]) -> Record | None:
     """Take the outcome of a unit; the record, if it was the line's last one."""
     entry.left -= 1
     if entry.planned is None:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from sabiyarn_edge.cli import progress
 
 
@@ -98,3 +100,24 @@ def test_the_progress_line(monkeypatch, capsys) -> None:
         "",
     ]
     assert progress.duration(3723) == "1:02:03"
+
+
+def test_ray_that_is_not_installed_or_not_wanted(
+    run, text_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for name in [name for name in sys.modules if name.startswith("sabiyarn_edge.ray")]:
+        monkeypatch.delitem(sys.modules, name)
+    command = ("batch", "in.txt", tmp_path / "out.jsonl", "--model", text_model)
+    error = run(*command, "--engine", "ray").error
+    assert error.startswith("Ray is not installed (") and ".[ray]" in error
+    assert "--ray-actors belongs to --engine ray" in run(*command, "--ray-actors", "2").error
+    assert "give --ray-cpus" in run(*command, "--engine", "ray", "--threads", "2").error
+
+
+def test_parquet_without_pyarrow(
+    run, text_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    error = run("batch", "in.parquet", tmp_path / "out.jsonl", "--model", text_model).error
+    assert error.startswith("Parquet needs pyarrow") and ".[ray]" in error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 pytest.importorskip("lm_eval.api.model", reason="the extra [harness] is not installed")
 
+from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 
 from sabiyarn_edge import EdgeGenerator
@@ -62,3 +64,39 @@ def test_texts_until_a_string(model: SabiYarnLM, generator: EdgeGenerator) -> No
     options = {"until": ["zzz"], "max_gen_toks": 5, "do_sample": False, "temperature": 0.0}
     [text] = model.generate_until(asked("generate_until", ("ọmọ", options)))
     assert text == generator.generate("ọmọ", max_new_tokens=5, stop_strings=["zzz"]).text
+
+
+def test_a_small_task_without_a_network(
+    model: SabiYarnLM, generator: EdgeGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its accuracy is what score() of its choices gives."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    questions = [
+        {"question": "ọmọ", "choices": ["ilé", "òmìnira"], "gold": 0},
+        {"question": "Gbogbo", "choices": ["ènìyàn", "a"], "gold": 1},
+        {"question": "ẹ̀tọ́", "choices": ["iyì", "ni"], "gold": 0},
+    ]
+    file = tmp_path / "questions.jsonl"
+    file.write_text("".join(json.dumps(question) + "\n" for question in questions), encoding="utf-8")
+    task = {
+        "task": "small",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(file)}, "cache_dir": str(tmp_path)},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{gold}}",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    found = simple_evaluate(model, tasks=[task], bootstrap_iters=0, log_samples=False)
+    right = 0
+    for question in questions:
+        before = [generator.tokenizer.encode(question["question"])] * 2
+        after = [
+            generator.tokenizer.encode(f" {choice}", add_special_tokens=False)
+            for choice in question["choices"]
+        ]
+        totals = [score.total for score in generator.score(after, before)]
+        right += totals.index(max(totals)) == question["gold"]
+    assert found["results"]["small"]["acc,none"] == pytest.approx(right / len(questions))
