@@ -29,14 +29,12 @@ CHUNK = 64  # tokens per run: bounds the logits
 JOINED = 6
 
 
-def log_probs(session: Any, ids: list[int]) -> np.ndarray:
+def log_probs(decoder: Any, ids: list[int]) -> np.ndarray:
     """Return the next-token log-probabilities after each token, [len(ids), vocab_size]."""
-    session.begin(len(ids))
+    decoder.lengths[0] = 0
     rows = []
     for start in range(0, len(ids), CHUNK):
-        piece = np.asarray(ids[start : start + CHUNK], np.int64)
-        session.runner.forward(0, piece)
-        logits = session.runner.logits(len(piece)).astype(np.float64)
+        logits = decoder.step(np.array(ids[start : start + CHUNK]), row=0).astype(np.float64)
         logits -= logits.max(axis=1, keepdims=True)
         rows.append(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
     return np.concatenate(rows)
@@ -49,13 +47,13 @@ def joined(documents: list[list[int]]) -> list[list[int]]:
     return [[token for index in group for token in documents[index]] for group in groups]
 
 
-def compare(sessions: dict[str, Any], documents: list[list[int]]) -> dict[str, dict[str, float]]:
-    """Return the three figures of each session, compared with the first session."""
-    sums = {name: np.zeros(3) for name in sessions}  # negative log-probability, KL divergence, agreements
+def compare(decoders: dict[str, Any], documents: list[list[int]]) -> dict[str, dict[str, float]]:
+    """Return the three figures of each, compared with the first."""
+    sums = {name: np.zeros(3) for name in decoders}  # negative log-probability, KL divergence, agreements
     for ids in documents:
         expected = None
-        for name, session in sessions.items():
-            found = log_probs(session, ids)
+        for name, decoder in decoders.items():
+            found = log_probs(decoder, ids)
             expected = found if expected is None else expected
             sums[name] += (
                 -found[np.arange(len(ids) - 1), ids[1:]].sum(),
@@ -83,8 +81,9 @@ def main() -> int:
     parser.add_argument("--out", type=out_file, help="write the result as JSON to this file too")
     args = parser.parse_args()
 
-    from sabiyarn_edge.engine.decoder import Decoder
     from sabiyarn_edge.export import export_model
+    from sabiyarn_edge.export.plain_decoder import PlainDecoder
+    from sabiyarn_edge.model_folder.config import ModelConfig
     from sabiyarn_edge.text.tokenizer import Tokenizer
 
     variants: dict[str, dict[str, Any]] = {
@@ -97,18 +96,20 @@ def main() -> int:
         checkpoint = args.checkpoint or unpack_nano(Path(temporary) / "checkpoint")
         tokenizer = Tokenizer.from_file(checkpoint / "tokenizer.json")
         lines = args.text.read_text(encoding="utf-8").splitlines()
-        sessions, reports = {}, {}
+        decoders, reports = {}, {}
         for index, (name, options) in enumerate(variants.items()):
             folder = Path(temporary) / str(index)
             reports[name] = export_model(checkpoint, folder, dtype="float32", progress=False, **options)
-            sessions[name] = Decoder(folder)
+            config = ModelConfig.load(folder)
+            capacity = config.gptjx.block_size + 1
+            decoders[name] = PlainDecoder(folder, config, rows=1, capacity=capacity)
         limit = reports["float32"].block_size
         documents = [ids for ids in map(tokenizer.encode, lines) if len(ids) > 1]
         texts = {
             what: [ids[:limit] for ids in some]
             for what, some in (("documents", documents), (f"{JOINED} joined", joined(documents)))
         }
-        figures = {what: compare(sessions, some) for what, some in texts.items()}
+        figures = {what: compare(decoders, some) for what, some in texts.items()}
         result = {
             "benchmark": "kv_cache_accuracy",
             "machine": describe_machine(("sabiyarn-edge", "onnxruntime", "numpy", "torch")),
