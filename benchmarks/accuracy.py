@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from sabiyarn_edge.bench.engine import random_prompt
-from sabiyarn_edge.engine.decoder import Decoder
+from sabiyarn_edge.export.plain_decoder import PlainDecoder
+from sabiyarn_edge.model_folder.config import ModelConfig
 
 __all__ = ["accuracy"]
 
@@ -35,15 +36,14 @@ def accuracy(reference: Path, folder: Path) -> dict[str, float]:
 
 def _logits(folder: Path) -> np.ndarray:
     """Return the logits, float64 [PROMPTS * TOKENS, vocab_size]."""
-    session = Decoder(folder)
-    vocab_size = session.config.gptjx.vocab_size
+    config = ModelConfig.load(folder)
+    decoder = PlainDecoder(folder, config, rows=1, capacity=TOKENS + 1)
     rows = []
     for seed in range(PROMPTS):
-        ids = np.array(random_prompt(vocab_size, TOKENS, seed))
-        session.begin(TOKENS)
+        ids = np.array(random_prompt(config.gptjx.vocab_size, TOKENS, seed))
+        decoder.lengths[0] = 0
         for begin in range(0, TOKENS, _AT_ONCE):
-            session.runner.forward(0, ids[begin : begin + _AT_ONCE])
-            rows.append(session.runner.logits(_AT_ONCE).astype(np.float64))
+            rows.append(decoder.step(ids[begin : begin + _AT_ONCE], row=0).astype(np.float64))
     return np.concatenate(rows)
 
 

@@ -44,7 +44,7 @@ def blocks(results: dict[str, Result]) -> dict[str, str]:
     found = {}
     if "engines" in results:
         found["engines"] = _overview(results["engines"])
-        found["engines-numbers"] = _numbers(results["engines"])
+        found["engines-numbers"] = _numbers(results["engines"], results.get("servers"))
         found["engines-picture"] = _picture("engines", "results")
         found["engines-speed"] = _speed(results["engines"])
         found["engines-memory"] = _memory(results["engines"])
@@ -117,13 +117,18 @@ def _overview(result: Result) -> str:
     )
 
 
-def _numbers(result: Result) -> str:
+def _numbers(result: Result, servers: Result | None) -> str:
     ours, other = (result["engines"][name] for name in (f"{OURS} int8", "llama.cpp Q8_0"))
     figures = {
         "one token, after 128": [f"{_decode(engine, '128')} ms" for engine in (ours, other)],
         "private memory after 256 tokens": [f"{_own_mib(engine):.0f} MiB" for engine in (ours, other)],
         "loading": [f"{engine['load_seconds']['median']:.2f} s" for engine in (ours, other)],
     }
+    if servers is not None:
+        own, other = (servers["servers"][name]["loads"] for name in (f"{OURS} int8", "llama-cpp-python Q8_0"))
+        most = max(own, key=int)
+        rates = [f"{loads[most]['tokens_per_second']:.0f} tokens/s" for loads in (own, other)]
+        figures[f"{most} streams from a server"] = rates
     rows = [[what, f"**{our}**", their] for what, (our, their) in figures.items()]
     return "\n".join(_table(["", OURS, "llama.cpp"], rows))
 
