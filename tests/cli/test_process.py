@@ -103,6 +103,7 @@ def test_ctrl_c_exits_with_130_and_no_traceback(tmp_path):
         "from sabiyarn_edge.cli import main\n"
         "class Slow:\n"
         "    generation_config = GenerationConfig()\n"
+        "    tokenizer = None\n"
         "    def stream(self, *inputs): return self\n"
         "    def __enter__(self): return self\n"
         "    def __exit__(self, *exc): pass\n"

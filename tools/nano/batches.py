@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Example", "group_by_length", "to_tensors"]
+from tools.nano.examples import Example
+
+__all__ = ["group_by_length", "to_tensors"]
 
 IGNORED_TARGET = -100
 """Target of a position that does not count in the loss; the value that GPTJXForCausalLM.forward() skips."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One sequence: what is given, and what must follow."""
-
-    ids: tuple[int, ...]
-    """Prompt and answer; the end token too, unless the answer is cut."""
-    answer_start: int
-    """Index in ids where the answer begins; at least 1."""
-    learnt_from: int = 0
-    """Index in ids of the first token that counts in the loss, at least 1; 0: the answer's first."""
 
 
 def group_by_length(

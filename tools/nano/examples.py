@@ -13,6 +13,7 @@ import random
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import tokenizers
@@ -20,11 +21,10 @@ import tokenizers
 from sabiyarn_edge.tasks.task_file import TaskFile
 from sabiyarn_edge.tasks.units import split_units
 from sabiyarn_edge.text.tokenizer import Tokenizer
-from tools.nano.batches import Example
 from tools.nano.corpus import Article
 from tools.nano.tokenizer import END_OF_TEXT, language_tag
 
-__all__ = ["DIACRITIZED", "TASKS", "NanoExamples", "without_marks"]
+__all__ = ["DIACRITIZED", "TASKS", "Example", "NanoExamples", "without_marks"]
 
 TASKS = Path(__file__).parent / "tasks.json"
 """The tasks.json of nano's folder, but for what is measured when it is trained."""
@@ -57,6 +57,18 @@ def without_marks(text: str) -> str:
     letters = unicodedata.normalize("NFD", text)
     bare = "".join(char for char in letters if unicodedata.category(char) != "Mn")
     return unicodedata.normalize("NFC", bare)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sequence: what is given, and what must follow."""
+
+    ids: tuple[int, ...]
+    """Prompt and answer; the end token too, unless the answer is cut."""
+    answer_start: int
+    """Index in ids where the answer begins; at least 1."""
+    learnt_from: int = 0
+    """Index in ids of the first token that counts in the loss, at least 1; 0: the answer's first."""
 
 
 class NanoExamples:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from sabiyarn_edge.modeling import GPTJXForCausalLM
-from tools.nano.batches import Example, group_by_length, to_tensors
-from tools.nano.examples import NanoExamples, without_marks
+from tools.nano.batches import group_by_length, to_tensors
+from tools.nano.examples import Example, NanoExamples, without_marks
 
 __all__ = ["Familiarity", "mean_log_probs", "measure_familiarity", "unknown_sentences"]
 

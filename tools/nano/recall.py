@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from sabiyarn_edge.modeling import GPTJXForCausalLM
-from tools.nano.batches import Example, group_by_length, to_tensors
-from tools.nano.examples import NanoExamples
+from tools.nano.batches import group_by_length, to_tensors
+from tools.nano.examples import Example, NanoExamples
 
 if TYPE_CHECKING:
     from sabiyarn_edge.generator import EdgeGenerator

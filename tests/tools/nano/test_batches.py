@@ -5,7 +5,8 @@ import random
 import pytest
 import torch
 
-from tools.nano.batches import Example, group_by_length, to_tensors
+from tools.nano.batches import group_by_length, to_tensors
+from tools.nano.examples import Example
 
 
 def made_up(*lengths):

@@ -5,8 +5,7 @@ import torch
 
 from sabiyarn_edge.modeling import GPTJXConfig, GPTJXForCausalLM
 from tests.tools.nano.tiny_corpus import ARTICLES
-from tools.nano.batches import Example
-from tools.nano.examples import NanoExamples
+from tools.nano.examples import Example, NanoExamples
 from tools.nano.recall import (
     Recall,
     measure_recall,
