@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sabiyarn_edge.bench.engine import random_prompt
+from sabiyarn_edge.export.log_probs import log_softmax
 from sabiyarn_edge.export.plain_decoder import PlainDecoder
 from sabiyarn_edge.model_folder.config import ModelConfig
 
-__all__ = ["accuracy"]
+__all__ = ["accuracy", "logits_of"]
 
 PROMPTS, TOKENS = 4, 64
-_AT_ONCE = 32  # positions
+_AT_ONCE = 64  # tokens of a run: bounds the logits
 
 
 def accuracy(reference: Path, folder: Path) -> dict[str, float]:
@@ -23,8 +25,8 @@ def accuracy(reference: Path, folder: Path) -> dict[str, float]:
         mean_kl_divergence (nats, of float32's distribution from this one), top1_agreement (share of equal greedy
         choices) and mean_absolute_difference of logits.
     """
-    exact, own = _logits(reference), _logits(folder)
-    p, q = _log_softmax(exact), _log_softmax(own)
+    exact, own = _random_logits(reference), _random_logits(folder)
+    p, q = log_softmax(exact), log_softmax(own)
     return {
         "mean_kl_divergence": float((np.exp(p) * (p - q)).sum(axis=-1).mean()),
         "top1_agreement": float((exact.argmax(axis=-1) == own.argmax(axis=-1)).mean()),
@@ -34,19 +36,16 @@ def accuracy(reference: Path, folder: Path) -> dict[str, float]:
     }
 
 
-def _logits(folder: Path) -> np.ndarray:
+def logits_of(decoder: PlainDecoder, ids: Sequence[int]) -> np.ndarray:
+    """Run a text from its beginning; returns the logits after each token, float32 [len(ids), vocab_size]."""
+    decoder.lengths[0] = 0
+    pieces = [np.array(ids[begin : begin + _AT_ONCE]) for begin in range(0, len(ids), _AT_ONCE)]
+    return np.concatenate([decoder.step(piece, row=0) for piece in pieces])
+
+
+def _random_logits(folder: Path) -> np.ndarray:
     """Return the logits, float64 [PROMPTS * TOKENS, vocab_size]."""
     config = ModelConfig.load(folder)
     decoder = PlainDecoder(folder, config, rows=1, capacity=TOKENS + 1)
-    rows = []
-    for seed in range(PROMPTS):
-        ids = np.array(random_prompt(config.gptjx.vocab_size, TOKENS, seed))
-        decoder.lengths[0] = 0
-        for begin in range(0, TOKENS, _AT_ONCE):
-            rows.append(decoder.step(ids[begin : begin + _AT_ONCE], row=0).astype(np.float64))
-    return np.concatenate(rows)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    texts = [random_prompt(config.gptjx.vocab_size, TOKENS, seed) for seed in range(PROMPTS)]
+    return np.concatenate([logits_of(decoder, text) for text in texts]).astype(np.float64)

@@ -45,12 +45,12 @@ VARIANTS: dict[str, dict[str, float]] = {
     "the model from a store of 10 MiB/s": {"store_mib_per_second": 10.0},
     "a line takes as long as the nodes need": {"line_us": 2200.0},
 }
-"""What is changed, with --variants."""
+"""Name of each run of --variants -> the figures of Cluster that it changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What is simulated."""
+    """The figures of a simulated cluster."""
 
     nodes: int
     lines: int
@@ -62,14 +62,14 @@ class Cluster:
     spread: float = 0.2
     """Speeds are uniform in 1 - spread ... 1 + spread times that."""
     failures_per_day: float = 1.0
-    """Of each node."""
+    """Each node fails so often, on average."""
     found_seconds: float = 30.0
     """Until the job learns that a node failed."""
     replaced_seconds: float = 120.0
     """From there until another node has loaded the model."""
     model_mib: float = 130.0
     store_mib_per_second: float = 1000.0
-    """Of what all nodes copy the model from, together."""
+    """Bandwidth of the store that all nodes copy the model from, shared by them."""
     line_us: float = 30.0
     """To read a line, note its id and write its record, in the one process that does."""
     seed: int = 1

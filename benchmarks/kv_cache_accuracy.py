@@ -20,24 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.accuracy import logits_of
 from benchmarks.arguments import out_file
 from benchmarks.nano_checkpoint import unpack_nano
 from benchmarks.output import put_out
 from sabiyarn_edge.bench.machine import describe_machine
+from sabiyarn_edge.export.log_probs import log_softmax
 
-CHUNK = 64  # tokens per run: bounds the logits
 JOINED = 6
-
-
-def log_probs(decoder: Any, ids: list[int]) -> np.ndarray:
-    """Return the next-token log-probabilities after each token, [len(ids), vocab_size]."""
-    decoder.lengths[0] = 0
-    rows = []
-    for start in range(0, len(ids), CHUNK):
-        logits = decoder.step(np.array(ids[start : start + CHUNK]), row=0).astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        rows.append(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
-    return np.concatenate(rows)
 
 
 def joined(documents: list[list[int]]) -> list[list[int]]:
@@ -53,7 +43,7 @@ def compare(decoders: dict[str, Any], documents: list[list[int]]) -> dict[str, d
     for ids in documents:
         expected = None
         for name, decoder in decoders.items():
-            found = log_probs(decoder, ids)
+            found = log_softmax(logits_of(decoder, ids))
             expected = found if expected is None else expected
             sums[name] += (
                 -found[np.arange(len(ids) - 1), ids[1:]].sum(),

@@ -10,12 +10,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
+import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +32,7 @@ from sabiyarn_edge.model_folder.config import ModelConfig
 from .arguments import count, out_file
 
 START_SECONDS = 120.0
+END_SECONDS = 10.0
 _ASKED = ("streams", "tokens", "prompt", "long", "rounds", "threads")
 
 
@@ -55,7 +60,8 @@ def main() -> int:
     parser.add_argument("--threads", type=count, default=2, metavar="N", help="threads (default 2)")
     parser.add_argument("--out", type=out_file, metavar="FILE", help="write the figures as JSON too")
     arguments = parser.parse_args()
-    with served(arguments) as address:
+    rows = arguments.streams + 1
+    with running(lambda port: serve_command(arguments.model, port, rows, arguments.threads)) as address:
         figures = asyncio.run(measure(arguments, address))
     print(json.dumps(figures, indent=2))
     if arguments.out:
@@ -63,39 +69,63 @@ def main() -> int:
     return 0
 
 
-@contextmanager
-def served(arguments: argparse.Namespace) -> Iterator[Address]:
-    """A server of the model, ended with the block."""
-    command = [
+def serve_command(model: Path | str, port: int, rows: int, threads: int) -> list[str]:
+    """This package's server of a model folder, which requests call "model"."""
+    options = {"--model": f"model={model}", "--port": port, "--parallel": rows, "--threads": threads}
+    return [
         sys.executable,
         "-m",
         "sabiyarn_edge",
         "serve",
-        "--model",
-        f"model={arguments.model}",
-        "--port",
-        "0",
+        *(str(x) for pair in options.items() for x in pair),
     ]
-    command += ["--parallel", str(arguments.streams + 1), "--threads", str(arguments.threads)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+@contextmanager
+def running(
+    command: Callable[[int], list[str]],
+    *,
+    ready: str = "/health",
+    path: str = Address.path,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Address]:
+    """A server that is ready, ended with the block.
+
+    Args:
+        command: starts it, given a free port.
+        ready: the path that answers when it is.
+        path: where requests go.
+        environment: variables on top of this process's.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = int(taken.getsockname()[1])
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command(port), stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+        )
+        try:
+            end = time.monotonic() + START_SECONDS
+            while not _answers(f"http://127.0.0.1:{port}{ready}"):
+                if process.poll() is not None or time.monotonic() > end:
+                    log.seek(0)
+                    raise SystemExit(f"error: the server did not start: {log.read()[-2000:]}")
+                time.sleep(0.1)
+            yield Address(port, process.pid, path)
+        finally:
+            process.terminate()
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _answers(url: str) -> bool:
     try:
-        assert process.stderr is not None
-        port, end = 0, time.monotonic() + START_SECONDS
-        for line in process.stderr:
-            if match := re.search(r"listening on http://127\.0\.0\.1:(\d+)", line):
-                port = int(match[1])
-            if "ready: " in line:
-                break
-            if time.monotonic() > end:
-                raise TimeoutError(f"the server was not ready after {START_SECONDS:g} s")
-        else:
-            sys.exit(f"error: the server did not start: {line}")
-        drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
-        yield Address(port, process.pid)
-    finally:
-        process.terminate()
-        process.wait()
-    drain.wait()
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:  # URLError is one
+        return False
 
 
 async def measure(arguments: argparse.Namespace, address: Address) -> dict[str, Any]:

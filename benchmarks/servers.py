@@ -9,17 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +22,8 @@ import numpy as np
 from benchmarks import models
 from benchmarks.arguments import count, out_file
 from benchmarks.output import put_out
-from benchmarks.serve_load import Address, median_of, request, resident_mib, stream_figures
+from benchmarks.serve_load import median_of, request, resident_mib, running, serve_command, stream_figures
 from sabiyarn_edge.bench.machine import PACKAGES, describe_machine
-
-START_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ class Rival:
     package: str
     """Whose version is told."""
     command: Callable[[Path, str, int, int, int], list[str]]
-    """Of the work folder, the shape, port, threads and most streams."""
+    """Starts it, given the work folder, the model's shape, the port, the threads and the most streams at once."""
     ready: str
     """The path that answers when it is."""
     path: str
@@ -53,14 +44,7 @@ class Rival:
 
 def _ours(work: Path, shape: str, port: int, threads: int, streams: int) -> list[str]:
     folder = models.with_tokenizer(models.export(work, shape, "int8", dtype="int8"), shape)
-    options = {"--model": f"model={folder}", "--port": port, "--parallel": streams, "--threads": threads}
-    return [
-        sys.executable,
-        "-m",
-        "sabiyarn_edge",
-        "serve",
-        *(str(x) for pair in options.items() for x in pair),
-    ]
+    return serve_command(folder, port, streams, threads)
 
 
 def _llama_cpp(work: Path, shape: str, port: int, threads: int, streams: int) -> list[str]:
@@ -167,7 +151,18 @@ def _measure(rival: Rival, arguments: argparse.Namespace, seed: int) -> dict[str
     def prompt() -> str:
         return "".join(rng.choice(letters, arguments.prompt))
 
-    with _running(rival, arguments) as address:
+    work, shape, threads, most = (
+        arguments.work.resolve(),
+        arguments.shape,
+        arguments.threads,
+        max(arguments.loads),
+    )
+    with running(
+        lambda port: rival.command(work, shape, port, threads, most),
+        ready=rival.ready,
+        path=rival.path,
+        environment={"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"},
+    ) as address:
 
         async def streams(number: int) -> dict[str, float]:
             started = time.perf_counter()
@@ -178,42 +173,6 @@ def _measure(rival: Rival, arguments: argparse.Namespace, seed: int) -> dict[str
         asyncio.run(streams(1))
         loads = {load: asyncio.run(streams(load)) for load in arguments.loads}
         return {"loads": loads, "resident_mib": resident_mib(address.pid)["rss"]}
-
-
-@contextmanager
-def _running(rival: Rival, arguments: argparse.Namespace) -> Iterator[Address]:
-    """A server that is ready, ended with the block."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = int(taken.getsockname()[1])
-    command = rival.command(
-        arguments.work.resolve(), arguments.shape, port, arguments.threads, max(arguments.loads)
-    )
-    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "HF_HUB_OFFLINE": "1"}
-    log = arguments.work / "server.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-    try:
-        end = time.monotonic() + START_SECONDS
-        while not _answers(f"http://127.0.0.1:{port}{rival.ready}"):
-            if process.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"error: the server did not start: {log.read_text()[-2000:]}")
-            time.sleep(0.1)
-        yield Address(port, process.pid, rival.path)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 if __name__ == "__main__":

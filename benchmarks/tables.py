@@ -39,6 +39,12 @@ def where(result: Result) -> str:
     return f"{machine['cpu']}{_with(machine)}, {machine['cpus']} CPUs{threads}, {machine['date']}"
 
 
+def _versions(result: Result) -> str:
+    """The other packages that took part."""
+    versions = result["machine"]["versions"]
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if name != "sabiyarn-edge")
+
+
 def blocks(results: dict[str, Result]) -> dict[str, str]:
     """Name of each generated block -> its Markdown."""
     found = {}
@@ -78,12 +84,10 @@ def replaced(text: str, generated: dict[str, str]) -> str:
 
 
 def _overview(result: Result) -> str:
-    versions = result["machine"]["versions"]
-    named = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "sabiyarn-edge")
     shape = result["model"]
     lines = [
         f"A random model of SabiYarn-125M's shape ({shape['n_layer']} layers, width {shape['n_embd']}, "
-        f"{shape['vocab_size']} tokens) on {where(result)}. Memory reads at {_gb(result)} GB/s. {named}.",
+        f"{shape['vocab_size']} tokens) on {where(result)}. Memory reads at {_gb(result)} GB/s. {_versions(result)}.",
         "",
         *_table(
             [
@@ -366,11 +370,9 @@ def _servers(result: Result) -> str:
                 ]
             )
     head = ["server", "streams", "tokens/s", "first token, s", "the last stream's", "resident memory, MiB"]
-    versions = result["machine"]["versions"]
-    named = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "sabiyarn-edge")
     lines = [
         f"Streams of {asked['tokens']} tokens after prompts of {asked['prompt']}, opened at once, from a random "
-        f"model of {shape} on {where(result)}. {named}.",
+        f"model of {shape} on {where(result)}. {_versions(result)}.",
         "",
         *_table(head, rows),
     ]

@@ -42,10 +42,10 @@ class _Sums:
     """Of the outputs of one matrix, and of their errors."""
 
     def __init__(self, weight: Tensor, block_sizes: Sequence[int]) -> None:
-        self._weight, self._block_sizes = weight, block_sizes
+        self._weight = weight
         self._tokens, self._squares = 0, 0.0
         self._outputs = torch.zeros(len(weight), dtype=torch.float64)
-        self._errors = [0.0] * len(block_sizes)
+        self._errors = dict.fromkeys(block_sizes, 0.0)
 
     def add(self, x: Tensor) -> None:
         rows = x.reshape(-1, x.shape[-1])
@@ -53,14 +53,14 @@ class _Sums:
         self._tokens += len(rows)
         self._outputs += outputs.sum(dim=0)
         self._squares += float(outputs.square().sum(dtype=torch.float64))
-        for i, size in enumerate(self._block_sizes):
+        for size in self._errors:
             errors = (rounded(rows, size) - rows) @ self._weight.T
-            self._errors[i] += float(errors.square().sum(dtype=torch.float64))
+            self._errors[size] += float(errors.square().sum(dtype=torch.float64))
 
-    def relative_errors(self) -> list[float]:
-        """One for each block size; 0 where nothing varies."""
+    def relative_error(self, block_size: int) -> float:
+        """0 where nothing varies."""
         variation = self._squares - float(self._outputs.square().sum()) / max(self._tokens, 1)
-        return [math.sqrt(error / variation) if variation > 0 else 0.0 for error in self._errors]
+        return math.sqrt(self._errors[block_size] / variation) if variation > 0 else 0.0
 
 
 def rounded(x: Tensor, block_size: int) -> Tensor:
@@ -86,21 +86,24 @@ def measure_activation_errors(
         views: the memory of each in the model.
         texts: ids [rows, length].
     """
-    sums = {}
-    for matrix in matrices:
-        size = weights.block_size(matrix)
-        if size is not None and matrix.name != POSITIONS:
-            sums[matrix.name] = _Sums(views[matrix.name], (size, min(size, SMALL_BLOCK)))
+    sizes = {
+        matrix.name: size
+        for matrix in matrices
+        if (size := weights.block_size(matrix)) is not None and matrix.name != POSITIONS
+    }
+    sums = {name: _Sums(views[name], (size, min(size, SMALL_BLOCK))) for name, size in sizes.items()}
     watchers = {name: found.add for name, found in sums.items()}
     if HEAD in watchers:
         watchers["lm_head.weight"] = watchers.pop(HEAD)  # the module that multiplies with it
     with torch.inference_mode(), watched_inputs(model, "", watchers):
         for ids in texts:
             model(ids)
-    errors = {name: found.relative_errors() for name, found in sums.items()}
     return {
-        name: ActivationError(relative_error=own, with_block_32=small)
-        for name, (own, small) in errors.items()
+        name: ActivationError(
+            relative_error=sums[name].relative_error(size),
+            with_block_32=sums[name].relative_error(min(size, SMALL_BLOCK)),
+        )
+        for name, size in sizes.items()
     }
 
 

@@ -74,7 +74,7 @@ class Asking:
         else:
             self.config = self._task.config
             self._main = self._main_slot(self._task)
-        self.seed = 0
+        self.seed = self.config.seed if isinstance(self.config.seed, int) else 0
         """From which those of the lines are derived."""
         self.ledger: Ledger | None = None
         """Knows the ids of the lines before; None: they are not checked."""

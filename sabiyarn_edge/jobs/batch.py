@@ -174,8 +174,6 @@ def run_batch(
             stack, read_rows(str(input)) if is_parquet(input) else input, written, overwrite=overwrite
         )
         stack.callback(asking.close)
-        seed = asking.config.seed
-        asking.seed = seed if isinstance(seed, int) else 0
         asking.ledger = ledger
         identity = identity_of(generator)
         settings = {

@@ -83,15 +83,7 @@ class RayActors:
     def begin(
         self, identity: Mapping[str, Any], arguments: Mapping[str, Any], seed: int
     ) -> Callable[[Request, int], _RemoteUnit]:
-        """Start the actors.
-
-        Args:
-            identity: of the model that they must have.
-            arguments: of their `Asking`.
-            seed: from which those of the lines are derived.
-
-        Returns:
-            What makes the unit of a line, given its number.
+        """Start the actors; see Workers.
 
         Raises:
             JobError: there is no cluster, or it has not so many CPUs.

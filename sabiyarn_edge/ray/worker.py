@@ -55,8 +55,8 @@ class Worker:
             )
         self.asking = Asking(self.generator, **self._arguments)
         self.asking.expect("jsonl")
-        own = self.asking.config.seed
-        self.asking.seed = self._seed if self._seed is not None else own if isinstance(own, int) else 0
+        if self._seed is not None:
+            self.asking.seed = self._seed
 
     def answer(self, lines: Sequence[tuple[Request, int]]) -> list[Record]:
         """Answer a block of lines, given with their numbers; up to BLOCKS_EACH blocks at once, in threads."""

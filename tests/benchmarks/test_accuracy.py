@@ -9,7 +9,6 @@ from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.model_folder.config import ModelConfig
 
 accuracy = pytest.importorskip("benchmarks.accuracy", reason="needs a checkout, torch and onnx")
-kv_cache_accuracy = pytest.importorskip("benchmarks.kv_cache_accuracy", reason="needs a checkout")
 
 
 @pytest.fixture(scope="module")
@@ -18,13 +17,14 @@ def nano() -> EdgeGenerator:
 
 
 def test_log_probs_are_those_of_scores(nano: EdgeGenerator) -> None:
+    from sabiyarn_edge.export.log_probs import log_softmax
     from sabiyarn_edge.export.plain_decoder import PlainDecoder
 
     folder = nano.folder
     decoder = PlainDecoder(folder, ModelConfig.load(folder), rows=1, capacity=201)
     ids = np.random.default_rng(0).integers(1, 2000, 200).tolist()
     for text in (ids, ids[:70]):  # each begins anew
-        found = kv_cache_accuracy.log_probs(decoder, text)
+        found = log_softmax(accuracy.logits_of(decoder, text))
         [score] = nano.score([text])
         # the same bits of logits, whose logarithms are taken in float64 here and in float32 there
         np.testing.assert_allclose(found[np.arange(len(text) - 1), text[1:]], score.log_probs, atol=1e-4)

@@ -30,7 +30,7 @@ import pyarrow.parquet as parquet
 import ray
 
 from sabiyarn_edge import EdgeGenerator
-from sabiyarn_edge.jobs import run_batch
+from sabiyarn_edge.jobs import BatchSummary, run_batch
 from sabiyarn_edge.jobs.ledger import Progress
 from sabiyarn_edge.ray import BatchMapper, RayActors
 from tests.campaigns.batch_kills import ROOT, write_input
@@ -87,6 +87,12 @@ def kill_one(kind: str, draw: random.Random) -> bool:
     return bool(processes)
 
 
+def run_on_actors(generator: EdgeGenerator, folder: Path, output: Path, **more: Any) -> BatchSummary:
+    """The job of folder/in.jsonl, answered by actors."""
+    workers = RayActors(generator.folder, actors=ACTORS, rows=8)
+    return run_batch(generator, folder / "in.jsonl", output, options=OPTIONS, workers=workers, **more)
+
+
 def check_job(folder: Path, model: str, draw: random.Random, *, kills: int) -> dict[str, int]:
     """A job whose actors are killed so often at random moments gives one process's bytes. Needs a local Ray."""
     left = kills
@@ -100,14 +106,7 @@ def check_job(folder: Path, model: str, draw: random.Random, *, kills: int) -> d
             left -= 1
 
     with EdgeGenerator.from_pretrained(model, num_threads=1) as generator:
-        summary = run_batch(
-            generator,
-            folder / "in.jsonl",
-            output,
-            options=OPTIONS,
-            workers=RayActors(model, actors=ACTORS, rows=8),
-            told=told,
-        )
+        summary = run_on_actors(generator, folder, output, told=told)
     assert output.read_bytes() == expected
     return {"records": summary.records, "kills": kills - left}
 
@@ -126,13 +125,7 @@ def check_resumed(folder: Path, model: str) -> dict[str, int]:
     with EdgeGenerator.from_pretrained(model, num_threads=1) as generator:
         with suppress(Stopped):
             run_batch(generator, folder / "in.jsonl", output, options=OPTIONS, told=stop)
-        summary = run_batch(
-            generator,
-            folder / "in.jsonl",
-            output,
-            options=OPTIONS,
-            workers=RayActors(model, actors=ACTORS, rows=8),
-        )
+        summary = run_on_actors(generator, folder, output)
     assert output.read_bytes() == (folder / "one.jsonl").read_bytes()
     return {"records": summary.records, "before": summary.resumed_records}
 

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from tools.nano.examples import Example
 
-__all__ = ["group_by_length", "to_tensors"]
+__all__ = ["TOKENS_AT_ONCE", "group_by_length", "to_tensors"]
+
+TOKENS_AT_ONCE = 8192
+"""Of a batch that is only measured: bounds the logits at 8192 * 2048 * 4 bytes = 64 MiB."""
 
 IGNORED_TARGET = -100
 """Target of a position that does not count in the loss; the value that GPTJXForCausalLM.forward() skips."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sabiyarn_edge.modeling import GPTJXForCausalLM
-from tools.nano.batches import group_by_length, to_tensors
+from tools.nano.batches import TOKENS_AT_ONCE, group_by_length, to_tensors
 from tools.nano.examples import Example, NanoExamples, without_marks
 
 __all__ = ["Familiarity", "mean_log_probs", "measure_familiarity", "unknown_sentences"]
@@ -25,7 +25,6 @@ SENTENCES = 200
 TAIL = 0.01
 """Share of the known and of the unknown prompts that may lie on the other's side; the line is half way between."""
 
-_TOKENS_AT_ONCE = 8192  # bounds the logits at 8192 * 2048 * 4 bytes = 64 MiB
 
 _PARTS = {
     "eng": (
@@ -81,7 +80,7 @@ def mean_log_probs(model: GPTJXForCausalLM, prompts: Sequence[tuple[int, ...]]) 
     means: list[float] = []
     model.eval()
     whole = [Example(ids, answer_start=1) for ids in prompts]
-    for batch in group_by_length(whole, max_tokens=_TOKENS_AT_ONCE):
+    for batch in group_by_length(whole, max_tokens=TOKENS_AT_ONCE):
         input_ids, targets = to_tensors(batch)
         log_probs = model(input_ids).logits.log_softmax(dim=-1)
         chosen = log_probs.gather(-1, targets.clamp(min=0)[..., None])[..., 0]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sabiyarn_edge.modeling import GPTJXForCausalLM
-from tools.nano.batches import group_by_length, to_tensors
+from tools.nano.batches import TOKENS_AT_ONCE, group_by_length, to_tensors
 from tools.nano.examples import Example, NanoExamples
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ GIVEN = 16
 ASKED = 40
 """Tokens that must follow exactly; where the text ends before, the end token must follow it."""
 REQUIRED_SHARE = 0.9
-
-_TOKENS_AT_ONCE = 8192  # bounds the logits at 8192 * 2048 * 4 bytes = 64 MiB
 
 
 Recalls = Callable[[Sequence[Example]], list[bool]]
@@ -117,7 +115,7 @@ def recalled_by_model(model: GPTJXForCausalLM) -> Recalls:
     @torch.no_grad()
     def recalls(questions: Sequence[Example]) -> list[bool]:
         exact: list[bool] = []
-        for batch in group_by_length(questions, max_tokens=_TOKENS_AT_ONCE):
+        for batch in group_by_length(questions, max_tokens=TOKENS_AT_ONCE):
             input_ids, targets = to_tensors(batch)
             best = model(input_ids).logits.argmax(dim=-1)
             exact += ((best == targets) | (targets < 0)).all(dim=1).tolist()
