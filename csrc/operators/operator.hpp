@@ -42,11 +42,12 @@ class Attributes {
 };
 
 struct Input {
-  const void* data = nullptr;
+  const void* data = nullptr;  // null in a tensor without values too
   int type = ort::kUndefined;
   std::vector<std::int64_t> shape;
+  bool given = false;
 
-  explicit operator bool() const noexcept { return data != nullptr; }
+  explicit operator bool() const noexcept { return given; }
   template <typename T>
   const T* as() const noexcept {
     return static_cast<const T*>(data);
@@ -57,12 +58,13 @@ class Context {
  public:
   Context(const ort::Api& api, ort::KernelContext* context) : api_(api), context_(context) {}
 
-  // An input that is left out has no data.
+  // An input that is left out is not given.
   Input input(std::size_t index) const {
     const ort::Value* value = nullptr;
     check(api_, api_.input(context_, index, &value), "an input is missing");
     Input result;
     if (value == nullptr) return result;
+    result.given = true;
     ort::ShapeInfo* info = nullptr;
     check(api_, api_.shape(value, &info), "an input is no tensor");
     std::size_t rank = 0;

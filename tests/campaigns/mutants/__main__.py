@@ -19,13 +19,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from .masks_and_calls import MASKS_AND_CALLS
 from .mutant import Mutant
 from .native import NATIVE
 from .python import PYTHON
 
 ROOT = Path(__file__).parents[3]
 RESULT = Path(__file__).with_name("result.json")
-TIMEOUT_SECONDS = 900
+TIMEOUT_SECONDS = 300
 """A mutant that runs for ever is noticed too."""
 LEAST = 0.95
 
@@ -111,7 +112,7 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", metavar="TEXT")
     arguments = parser.parse_args()
-    every = [*PYTHON, *NATIVE]
+    every = [*PYTHON, *NATIVE, *MASKS_AND_CALLS]
     chosen = [
         mutant
         for mutant in every
