@@ -13,10 +13,20 @@ from tests.decoding.toy import TableModel, decode
 from tests.decoding.twin_beam_search import BeamTwin
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_search_equals_the_twin(seed):
+def search(twin, model, prompt, **options):
+    """The pool of a twin that has searched."""
     from sabiyarn_edge._core_testing import log_softmax
 
+    def log_probs(tokens):
+        row = model.logits([*prompt, *tokens]).copy()
+        log_softmax(row)
+        return row
+
+    return twin(log_probs, **options).run()
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_search_equals_the_twin(seed):
     rng = random.Random(seed)
     vocab_size = rng.choice([5, 8, 20])
     # Peaked logits tell the ways of stopping apart: a lead that later tokens cannot, or can, make up for.
@@ -31,13 +41,7 @@ def test_search_equals_the_twin(seed):
         "length_penalty": rng.choice([-1.5, 0.0, 1.0, 2.0]),
         "early_stopping": rng.choice([True, False, "never"]),
     }
-
-    def log_probs(tokens):
-        row = model.logits([*prompt, *tokens]).copy()
-        log_softmax(row)
-        return row
-
-    twin = BeamTwin(log_probs, ends=ends, **options).run()
+    twin = search(BeamTwin, model, prompt, ends=ends, **options)
     state = decode(
         model,
         [prompt],
@@ -46,6 +50,35 @@ def test_search_equals_the_twin(seed):
     assert state.sequences() == [[*prompt, *entry.tokens] for entry in twin]
     assert state.sequences_scores() == [float(entry.score) for entry in twin]
     assert [bool(reason) for reason in state.finish_reasons()] == [entry.finished for entry in twin]
+
+
+@pytest.mark.parametrize("length_penalty", [-2.0, -1.0, -0.5])
+def test_never_measures_at_the_length_so_far_where_the_penalty_is_negative(length_penalty):
+    """Later tokens make such scores worse: measured at the longest length, the search would end too early."""
+
+    class AtTheLongest(BeamTwin):
+        def measures_the_longest(self):
+            return True
+
+    told_apart = 0
+    for seed in range(80):
+        rng = random.Random(seed)
+        vocab_size = rng.choice([4, 5, 8])
+        model = TableModel(seed, vocab_size, scale=rng.choice([8.0, 25.0]))
+        ends = rng.sample(range(vocab_size), rng.randint(1, 2))
+        options = {"num_beams": rng.randint(2, 5), "max_new_tokens": rng.choice([6, 12, 20])}
+        options |= {"length_penalty": length_penalty, "early_stopping": "never"}
+        expected, wrong = (
+            search(twin, model, [0], ends=ends, **options) for twin in (BeamTwin, AtTheLongest)
+        )
+        told_apart += [entry.tokens for entry in expected] != [entry.tokens for entry in wrong]
+        decoded = decode(
+            model,
+            [[0]],
+            _core.DecodeOptions(eos_token_id=ends, num_return_sequences=options["num_beams"], **options),
+        )
+        assert decoded.sequences() == [[0, *entry.tokens] for entry in expected]
+    assert told_apart >= 3  # the logits are peaked enough
 
 
 def beam_options(seed, **more):

@@ -186,3 +186,11 @@ def test_a_prompt_takes_nothing_over_from_a_masked_one_beside_it(text_model: Pat
     work = plain.make(driver, reuse=True)
     driver.run([work])
     assert plain.result(work) == alone
+
+
+def test_what_a_masked_prompt_leaves_is_let_go(text_model: Path) -> None:
+    driver = Driver(Decoder(text_model, num_threads=1))
+    plain, masked = (Task("generate", [1, 2, 3], way=way, new_tokens=2) for way in (0, len(WAYS) - 1))
+    for task, kept in ((plain, 4), (masked, 0)):  # the last token was not run
+        driver.run([task.make(driver, reuse=True)])
+        assert (0 if driver.rows.idle is None else len(driver.rows.idle.tokens)) == kept
