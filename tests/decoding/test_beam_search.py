@@ -81,6 +81,85 @@ def test_never_measures_at_the_length_so_far_where_the_penalty_is_negative(lengt
     assert told_apart >= 3  # the logits are peaked enough
 
 
+def test_never_counts_new_tokens_alone():
+    """The longest length is that of the output: prompts are longer than it here."""
+
+    class WithThePrompt(BeamTwin):
+        def divisor(self, length):
+            return super().divisor(length + 40 * (length == self.max_new_tokens))
+
+    told_apart = 0
+    for seed in range(80):
+        rng = random.Random(seed)
+        vocab_size = rng.choice([4, 5, 8])
+        model = TableModel(seed, vocab_size, scale=rng.choice([2.0, 8.0]))
+        prompt, ends = [rng.randrange(vocab_size) for _ in range(40)], rng.sample(range(vocab_size), 1)
+        options = {"num_beams": rng.randint(2, 4), "max_new_tokens": 8}
+        options |= {"length_penalty": rng.choice([0.5, 1.0]), "early_stopping": "never"}
+        expected, wrong = (
+            search(twin, model, prompt, ends=ends, **options) for twin in (BeamTwin, WithThePrompt)
+        )
+        told_apart += [entry.tokens for entry in expected] != [entry.tokens for entry in wrong]
+        decoded = decode(
+            model,
+            [prompt],
+            _core.DecodeOptions(eos_token_id=ends, num_return_sequences=options["num_beams"], **options),
+        )
+        assert decoded.sequences() == [[*prompt, *entry.tokens] for entry in expected]
+    assert told_apart >= 3
+
+
+def test_a_penalty_beyond_all_numbers_leaves_scores_that_can_be_ranked():
+    """12 ** 400 is infinite in float64: all scores would be 0."""
+    model = TableModel(3, 8)
+    options = _core.DecodeOptions(
+        num_beams=3, num_return_sequences=3, max_new_tokens=12, length_penalty=400.0
+    )
+    scores = decode(model, [[1]], options).sequences_scores()
+    assert all(-np.inf < score < 0 for score in scores)
+    assert scores == sorted(scores, reverse=True) and len({*scores}) == 3
+
+
+def test_each_end_token_adds_a_candidate_of_every_beam():
+    """Else more than num_beams of the candidates may end, and a beam that could go on is not among them."""
+
+    class TwoOfEveryBeam(BeamTwin):
+        def best_candidates(self, beams):
+            return super().best_candidates(beams)[: 2 * self.num_beams]
+
+    told_apart = 0
+    for seed in range(60):
+        rng = random.Random(seed)
+        vocab_size = rng.choice([5, 6, 8])
+        model = TableModel(seed, vocab_size, scale=rng.choice([0.5, 2.0, 8.0]))
+        ends = rng.sample(range(vocab_size), rng.choice([3, 4]))
+        options = {"num_beams": rng.randint(2, 5), "max_new_tokens": rng.choice([4, 8, 12])}
+        options |= {"length_penalty": 2.0, "early_stopping": "never"}
+        expected, wrong = (
+            search(twin, model, [0], ends=ends, **options) for twin in (BeamTwin, TwoOfEveryBeam)
+        )
+        told_apart += [entry.tokens for entry in expected] != [entry.tokens for entry in wrong]
+        decoded = decode(
+            model,
+            [[0]],
+            _core.DecodeOptions(eos_token_id=ends, num_return_sequences=options["num_beams"], **options),
+        )
+        assert decoded.sequences() == [[0, *entry.tokens] for entry in expected]
+    assert told_apart >= 3
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_scores_lower_than_those_of_beams_that_have_not_begun(seed):
+    """These have -1e9, by which the first step ranks them; a model may give less than that."""
+    rng = random.Random(seed)
+    vocab_size = rng.choice([5, 8, 20])
+    model = TableModel(seed, vocab_size, scale=2e9)
+    options = {"num_beams": rng.randint(2, 5), "max_new_tokens": rng.randint(1, 6)}
+    expected = search(BeamTwin, model, [0], **options)
+    decoded = decode(model, [[0]], _core.DecodeOptions(num_return_sequences=options["num_beams"], **options))
+    assert decoded.sequences() == [[0, *entry.tokens] for entry in expected]
+
+
 def beam_options(seed, **more):
     options = {**random_case(seed, beams=True).options, **more}
     options.pop("no_repeat_ngram_size", None)  # may leave no token at all, which is tested elsewhere

@@ -222,7 +222,7 @@ def test_a_call_counts_its_guesses(medium: Path) -> None:
     generator = EdgeGenerator.from_pretrained(medium, memory_limit_mb=plan.peak_mib + 2.5)
     prompt, call = list(range(800)), {"max_new_tokens": 220, "eos_token_id": None}
     generator.generate(prompt, **call)
-    with pytest.raises(InvalidInputError, match="this call needs .* MiB, but memory_limit_mb is"):
+    with pytest.raises(InvalidInputError, match=r"this call needs .* MiB, but memory_limit_mb is"):
         generator.generate(prompt, prompt_lookup_num_tokens=200, **call)
 
 
@@ -238,7 +238,7 @@ def test_a_call_leaves_the_prefix_cache_its_memory(medium: Path) -> None:
     needed = without._settings.decide([1, 2, 3], None, rows).requests[0].needed_bytes
     assert needed + without._settings.costs.shared <= limits["memory_limit_mb"] * 2**20
     kept = EdgeGenerator.from_pretrained(medium, prefix_cache_mb=16, **limits)
-    with pytest.raises(InvalidInputError, match="this call needs .* MiB, but memory_limit_mb is"):
+    with pytest.raises(InvalidInputError, match=r"this call needs .* MiB, but memory_limit_mb is"):
         kept.generate([1, 2, 3], **rows)
 
 

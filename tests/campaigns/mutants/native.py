@@ -53,7 +53,7 @@ NATIVE = [
     *_of(
         f"{SELECTION}/beam_candidates.cpp",
         (TWIN, TRANSFORMERS, DRAWS),
-        ("selected.back().score <= best_of_others", "selected.back().score < best_of_others - 1.0f"),
+        ("selected.size() < wanted || selected.back().score <= best_of_others", "selected.size() < wanted"),
         (
             "top_.offer(row_of(scores, vocab_size, beam), running[beam],",
             "top_.offer(row_of(scores, vocab_size, beam), 0.0f,",
