@@ -60,7 +60,9 @@ MODULE_TESTS = [
         f"tests/engine/test_{name}.py"
         for name in ("prefix_reuse", "ring_schedules", "session_file", "sliding")
     ),
+    "tests/engine/test_untrusted_graphs.py",
     "tests/campaigns/test_fuzz.py",
+    "tests/campaigns/test_fuzz_inputs.py",
     "tests/test_generator.py",
     "tests/test_text_session.py",
     "tests/text/test_stop_hold.py",
