@@ -32,11 +32,16 @@ PYTHON = [
     ),
     *_of(
         "engine/rows.py",
-        (*PREFIX, "tests/engine/test_ring_schedules.py", "tests/engine/test_engine.py"),
+        (
+            *PREFIX,
+            "tests/engine/test_scheduler_schedules.py",
+            "tests/engine/test_ring_schedules.py",
+            "tests/engine/test_engine.py",
+        ),
         ("return common if common == len(row.tokens) or not self.evicted(row) else 0", "return common"),
         ("self.kv_cache.oldest(row.index) > self.kv_cache.num_sink_tokens", "False"),
         ("if not reuse:", "if False:"),
-        ("forks = [self.take() for _ in range(count)]", "forks = [self.take() for _ in range(count)][::-1]"),
+        ("fork.tokens, fork.reusable = row.tokens[:length],", "fork.tokens, fork.reusable = row.tokens,"),
         ("if not row.reusable:", "if False:"),
         ("row.tokens = list(tokens[:cached])", "row.tokens = list(tokens)"),
         ("rows[0] if keep and rows and rows[0].reusable", "rows[0] if keep and rows"),
