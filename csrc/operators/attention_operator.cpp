@@ -1,12 +1,14 @@
 #include "operators/attention_operator.hpp"
 
+#include <array>
+#include <vector>
+
 #include "core/kernels/attention.hpp"
+#include "operators/input_shapes.hpp"
 
 namespace sabiyarn {
 
 namespace {
-
-using Shape = std::vector<std::int64_t>;
 
 KvDtype cache_dtype(int type) {
   switch (type) {
@@ -21,18 +23,6 @@ KvDtype cache_dtype(int type) {
   }
 }
 
-std::string text_of(const Shape& shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
-void check_shape(const char* name, const Input& input, const Shape& allowed) {
-  if (input.shape == allowed) return;
-  throw std::invalid_argument(std::string(name) + " has shape " + text_of(input.shape) + "; it must be " +
-                              text_of(allowed));
-}
-
 [[noreturn]] void refuse(const char* name, const Input& input, const char* allowed) {
   throw std::invalid_argument(std::string(name) + " has shape " + text_of(input.shape) + "; it must be " +
                               allowed);
@@ -41,14 +31,14 @@ void check_shape(const char* name, const Input& input, const Shape& allowed) {
 // [heads, head_dim], with dimensions of 1 before, between or behind them.
 const float* scale_of(const char* name, const Input& scale, std::int64_t heads, std::int64_t head_dim) {
   if (!scale) throw std::invalid_argument(std::string(name) + " is missing: an int8 cache needs it");
-  Shape squeezed, allowed;
+  std::vector<std::int64_t> squeezed, allowed;
   for (const std::int64_t size : scale.shape) {
     if (size != 1) squeezed.push_back(size);
   }
   for (const std::int64_t size : {heads, head_dim}) {
     if (size != 1) allowed.push_back(size);
   }
-  if (squeezed != allowed) check_shape(name, scale, {heads, head_dim});
+  if (squeezed != allowed) require_shape(scale, name, {heads, head_dim});
   return scale.as<float>();
 }
 
@@ -64,14 +54,14 @@ void AttentionOperator::compute(Context& context) const {
   const std::int64_t rows = key.shape[0], heads = key.shape[1], head_dim = key.shape[3];
   const AttentionShape shape{rows, heads, head_dim, key.shape[2] * kKeyTile};
   if (value.type != key.type) throw std::invalid_argument("past_value has another type than past_key");
-  check_shape("past_value", value, {rows, heads, shape.capacity, head_dim});
+  require_shape(value, "past_value", {rows, heads, shape.capacity, head_dim});
   const std::int64_t width = heads * head_dim;
   if (qkv.shape.size() != 2 || qkv.shape[1] != 3 * width) {
     throw std::invalid_argument("qkv has shape " + text_of(qkv.shape) + "; it must be [tokens, " +
                                 std::to_string(3 * width) + "], 3 * heads * head_dim of past_key");
   }
   if (segments.shape.size() != 2 || segments.shape[1] != 5) refuse("segments", segments, "[segments, 5]");
-  check_shape("window", window, {2});
+  require_shape(window, "window", {2});
   if (mask.shape.size() != 1) refuse("attention_mask", mask, "flat: the masks one after another");
 
   const std::int64_t tokens = qkv.shape[0];
@@ -93,7 +83,7 @@ void AttentionOperator::compute(Context& context) const {
     throw std::invalid_argument("key_scale or value_scale is given, but past_key is not int8");
   }
   check_attention(input);
-  input.out = context.output<float>(0, {tokens, width});
+  input.out = context.output<float>(0, std::array{tokens, width});
   compute_attention(input, *attention_kernels().front(),
                     [&](std::int64_t count, const auto& task) { context.parallel_for(count, task); });
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "core/kernels/linear.hpp"
 #include "core/kernels/linear_tasks.hpp"
@@ -40,12 +41,12 @@ void LinearOperator::compute(Context& context) const {
   const Input x = context.input(0), bias = context.input(2), residual = context.input(3);
   const Input norm_scale = context.input(4), norm_bias = context.input(5);
   const TiledMatrix weights = weights_.over(context.input(1));
-  std::vector<std::int64_t> shape = x.shape;
-  if (shape.empty() || shape.back() != weights.inputs) {
-    throw std::invalid_argument("x has shape " + text_of(shape) + "; its last dimension must be the " +
+  if (x.shape.empty() || x.shape.back() != weights.inputs) {
+    throw std::invalid_argument("x has shape " + text_of(x.shape) + "; its last dimension must be the " +
                                 std::to_string(weights.inputs) + " inputs of the weights");
   }
-  const std::int64_t num_rows = product(shape, shape.size() - 1);
+  const std::int64_t num_rows = product(x.shape, x.shape.size() - 1);
+  std::vector<std::int64_t> shape(x.shape.begin(), x.shape.end());
   shape.back() = weights.outputs;
   check_shape(bias, "bias", {weights.outputs});
   check_shape(residual, "residual", shape);
@@ -123,8 +124,8 @@ void ResidualNormOperator::compute(Context& context) const {
 void EmbeddingOperator::compute(Context& context) const {
   const Input ids = context.input(0);
   const TiledMatrix table = table_.over(context.input(1));
-  std::vector<std::int64_t> shape = ids.shape;
-  const std::int64_t count = product(shape, shape.size());
+  const std::int64_t count = product(ids.shape, ids.shape.size());
+  std::vector<std::int64_t> shape(ids.shape.begin(), ids.shape.end());
   shape.push_back(table.inputs);
   float* out = context.output<float>(0, shape);
   for (std::int64_t i = 0; i < count; ++i) {

@@ -11,8 +11,7 @@
 
 namespace sabiyarn::ort {
 
-inline constexpr std::uint32_t kApiVersion =
-    17;  // onnxruntime 1.17: the first with KernelContext_ParallelFor
+inline constexpr std::uint32_t kApiVersion = 24;  // the first with GetTensorElementTypeAndShapeDataReference
 
 struct Status;
 struct Value;
@@ -20,10 +19,9 @@ struct KernelInfo;
 struct KernelContext;
 struct SessionOptions;
 struct CustomOpDomain;
-struct ShapeInfo;
 
 struct Api {
-  void* const entries[275];
+  void* const entries[415];
 
   template <typename Function>
   Function entry(std::size_t place) const noexcept {
@@ -48,18 +46,6 @@ struct Api {
   Status* data(Value* value, void** out) const noexcept {
     return entry<Status* (*)(Value*, void**)>(51)(value, out);
   }
-  Status* element_type(const ShapeInfo* info, int* out) const noexcept {
-    return entry<Status* (*)(const ShapeInfo*, int*)>(60)(info, out);
-  }
-  Status* rank(const ShapeInfo* info, std::size_t* out) const noexcept {
-    return entry<Status* (*)(const ShapeInfo*, std::size_t*)>(61)(info, out);
-  }
-  Status* dimensions(const ShapeInfo* info, std::int64_t* out, std::size_t count) const noexcept {
-    return entry<Status* (*)(const ShapeInfo*, std::int64_t*, std::size_t)>(62)(info, out, count);
-  }
-  Status* shape(const Value* value, ShapeInfo** out) const noexcept {
-    return entry<Status* (*)(const Value*, ShapeInfo**)>(65)(value, out);
-  }
   Status* attribute(const KernelInfo* info, const char* name, std::int64_t* out) const noexcept {
     return entry<Status* (*)(const KernelInfo*, const char*, std::int64_t*)>(86)(info, name, out);
   }
@@ -72,11 +58,16 @@ struct Api {
         context, index, dimensions, count, out);
   }
   void release(Status* status) const noexcept { entry<void (*)(Status*)>(93)(status); }
-  void release(ShapeInfo* info) const noexcept { entry<void (*)(ShapeInfo*)>(99)(info); }
   Status* parallel_for(const KernelContext* context, void (*task)(void*, std::size_t), std::size_t total,
                        void* data) const noexcept {
     return entry<Status* (*)(const KernelContext*, void (*)(void*, std::size_t), std::size_t, std::size_t,
                              void*)>(274)(context, task, total, 0, data);
+  }
+  // The dimensions stay the value's.
+  Status* type_and_shape(const Value* value, int* type, const std::int64_t** dimensions,
+                         std::size_t* count) const noexcept {
+    return entry<Status* (*)(const Value*, int*, const std::int64_t**, std::size_t*)>(414)(value, type,
+                                                                                           dimensions, count);
   }
 };
 
@@ -98,9 +89,9 @@ enum Characteristic : int { kRequired = 0, kOptional = 1 };
 enum MemoryType : int { kDefaultMemory = 0 };
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
 
-// An operator, as version 17 reads it; functions that it never calls for ours are null.
+// An operator, as onnxruntime reads one of version 17; functions that it never calls for ours are null.
 struct CustomOp {
-  std::uint32_t version = kApiVersion;
+  std::uint32_t version = 17;
   void* (*create_kernel)(const CustomOp*, const Api*, const KernelInfo*) = nullptr;
   const char* (*name)(const CustomOp*);
   const char* (*provider)(const CustomOp*);

@@ -10,9 +10,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <span>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "operators/onnxruntime_abi.hpp"
 
@@ -41,10 +41,12 @@ class Attributes {
   const ort::KernelInfo* info_;
 };
 
+using Shape = std::span<const std::int64_t>;
+
 struct Input {
   const void* data = nullptr;  // null in a tensor without values too
   int type = ort::kUndefined;
-  std::vector<std::int64_t> shape;
+  Shape shape;  // stands in onnxruntime's memory, as the data do
   bool given = false;
 
   explicit operator bool() const noexcept { return given; }
@@ -65,14 +67,10 @@ class Context {
     Input result;
     if (value == nullptr) return result;
     result.given = true;
-    ort::ShapeInfo* info = nullptr;
-    check(api_, api_.shape(value, &info), "an input is no tensor");
+    const std::int64_t* dimensions = nullptr;
     std::size_t rank = 0;
-    static_cast<void>(api_.rank(info, &rank));
-    result.shape.resize(rank);
-    static_cast<void>(api_.dimensions(info, result.shape.data(), rank));
-    static_cast<void>(api_.element_type(info, &result.type));
-    api_.release(info);
+    check(api_, api_.type_and_shape(value, &result.type, &dimensions, &rank), "an input is no tensor");
+    result.shape = {dimensions, rank};
     void* data = nullptr;
     check(api_, api_.data(const_cast<ort::Value*>(value), &data), "an input has no data");
     result.data = data;
@@ -80,7 +78,7 @@ class Context {
   }
 
   template <typename T>
-  T* output(std::size_t index, const std::vector<std::int64_t>& shape) {
+  T* output(std::size_t index, Shape shape) {
     ort::Value* value = nullptr;
     check(api_, api_.output(context_, index, shape.data(), shape.size(), &value), "no memory for an output");
     void* data = nullptr;

@@ -173,7 +173,7 @@ def decide_seeds(config: GenerationConfig, num_prompts: int) -> list[int]:
     """
     returns = config.num_return_sequences
     if config.seed is None:
-        return [secrets.randbits(63) for _ in range(num_prompts * returns)]
+        return [secrets.randbits(63) if config.do_sample else 0 for _ in range(num_prompts * returns)]
     if isinstance(config.seed, int):
         return [derived_seed(config.seed, row) for row in range(num_prompts * returns)]
     if len(config.seed) != num_prompts:

@@ -42,7 +42,8 @@ def result_of(
     texts = None
     if tokenizer is not None:
         texts = [
-            _text(call.config, tokenizer, ids, reason) for ids, reason in zip(generated, reasons, strict=True)
+            text_stream(call.config, tokenizer).join(ids, reason)
+            for ids, reason in zip(generated, reasons, strict=True)
         ]
     return GenerationResult(
         texts=texts,
@@ -114,8 +115,3 @@ def _timings(generations: Sequence[Generation], decode_tokens: int, started: flo
         rerun_seconds=sum(time.rerun_seconds for time in times),
         num_guesses=sum(time.guesses for time in times),
     )
-
-
-def _text(config: GenerationConfig, tokenizer: Tokenizer, ids: list[int], reason: str) -> str:
-    stream = text_stream(config, tokenizer)
-    return "".join([*map(stream.push, ids), stream.flush(reason)])

@@ -6,7 +6,7 @@ Whatever is refused is refused here, before anything is computed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -71,6 +71,10 @@ class Settings:
     """The part of memory_limit that is kept for the prefix cache."""
     reserved: dict[str, int]
     """Bytes of tables that calls share once the first has asked for them, by what they serve."""
+    latest_options: list[tuple[GenerationConfig | None, dict[tuple[int | None, ...], DecodeOptions]]] = field(
+        default_factory=lambda: [(None, {})], repr=False
+    )
+    """The last config, and what was made of it."""
 
     def decide(self, inputs: Any, config: GenerationConfig | None, options: Mapping[str, Any]) -> Call:
         """Check a call of generate; `inputs`, `config` and `options` are as `EdgeGenerator.generate` takes them.
@@ -104,7 +108,7 @@ class Settings:
         self._check_rows(len(prompts.ids), _rows_each(config))
         seeds = decide_seeds(config, len(prompts.ids))
         lookup = self._lookup(config, context)
-        made: dict[tuple[Any, ...], DecodeOptions] = {}  # prompts share them where they may
+        made = self._made_options(config)
         requests = []
         for index, prompt in enumerate(prompts.ids):
             name = f"prompt {index}" if prompts.is_batch else "the prompt"
@@ -144,6 +148,16 @@ class Settings:
                 )
             )
         return Call(prompts, config, requests, seeds if config.do_sample else None, constraint)
+
+    def _made_options(self, config: GenerationConfig) -> dict[tuple[int | None, ...], DecodeOptions]:
+        """The core's options of a config, by new tokens and seeds: prompts, and calls in a row, share them."""
+        if config.do_sample:
+            return {}
+        latest = self.latest_options[0]
+        if latest[0] is not config:
+            latest = (config, {})
+            self.latest_options[0] = latest
+        return latest[1]
 
     def _constraint(self, config: GenerationConfig) -> Constraint | None:
         """What each output may be. Its tables stay, and are taken from the memory of later calls."""

@@ -42,4 +42,5 @@ cdef extern from "core/decoding/decode_state.hpp" namespace "sabiyarn" nogil:
         void process(float* logits) except +
         void propose(float* logits) except +
         void commit() except +
+        void advance(float* logits) except +
         cpp_bool no_token_left() noexcept

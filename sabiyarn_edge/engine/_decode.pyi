@@ -5,14 +5,15 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .._core import DecodeState, KvCache, StepBuffers
-from .rows import Row
 
 Item = tuple[int, list[int], int, Callable[[NDArray[np.float32]], None] | None]
 
 class Droppable(Protocol):
     abandoned: bool
 
-Text = tuple[Droppable, DecodeLoop, list[Row], Callable[[], None]]
+class HeldRow(Protocol):
+    index: int
+    tokens: list[int]
 
 class Backend(Protocol):
     @property
@@ -39,9 +40,14 @@ class GraphRunner:
     def logits_address(self) -> int: ...
     def logits(self, first: int, count: int) -> NDArray[np.float32]: ...
     def run(
-        self, items: list[Item], hidden: NDArray[np.float32] | None = None, options: Any = None
+        self,
+        items: list[Item],
+        hidden: NDArray[np.float32] | None = None,
+        options: Any = None,
+        texts: list[SteadyText] = ...,
     ) -> None: ...
-    def decode(self, texts: list[Text], scheduler: Caller, num_steps: int) -> list[Exception | None]: ...
+    def decode(self, texts: list[SteadyText], scheduler: Caller, num_steps: int) -> list[SteadyText]: ...
+    def choose(self, texts: list[SteadyText]) -> list[SteadyText]: ...
     def release(self) -> None: ...
 
 class DecodeLoop:
@@ -56,3 +62,22 @@ class DecodeLoop:
     ) -> None: ...
     def select(self, logits_address: int) -> bool: ...
     def run(self, backend: Backend) -> None: ...
+
+class SteadyText:
+    @property
+    def work(self) -> Any: ...
+    @property
+    def error(self) -> Exception | None: ...
+    @property
+    def num_rows(self) -> int: ...
+    def __init__(
+        self,
+        work: Droppable,
+        loop: DecodeLoop,
+        rows: Sequence[HeldRow],
+        *,
+        tell: Callable[[], None] | None = None,
+        num_steps: int,
+    ) -> None: ...
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int: ...

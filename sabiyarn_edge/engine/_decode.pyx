@@ -9,6 +9,7 @@ step is one `run_with_iobinding` call and makes no NumPy array. The GIL is relea
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint64_t
+from libcpp.vector cimport vector
 
 import numpy as np
 
@@ -60,7 +61,7 @@ cdef class GraphRunner:
         return np.asarray(<float[:count, :self.buffers.vocab_size()]>(
             self.buffers.logits() + first * self.buffers.vocab_size()))
 
-    def run(self, list items, hidden=None, options=None):
+    def run(self, list items, hidden=None, options=None, list texts not None=[]):
         """Append tokens to rows of the KV cache, all in one run of the graph.
 
         Args:
@@ -70,16 +71,20 @@ cdef class GraphRunner:
                 additive; None: causal.
             hidden: float32 [logits, n_embd], gets the hidden states from which the logits are made; or None.
             options: `onnxruntime.RunOptions`, or None.
+            texts: SteadyText objects, each of whose rows runs its next token. Their logits come first.
         """
-        cdef int64_t num_tokens = 0, num_logits = 0, num_masked = 0
-        cdef int64_t row, count, total, wanted, i, at = 0, logit = 0, mask_at = 0, segment = 0
+        cdef int64_t num_steady = num_rows(texts)
+        cdef int64_t num_tokens = num_steady, num_logits = num_steady, num_masked = 0
+        cdef int64_t row, count, total, wanted, i, at = num_steady, logit = num_steady, mask_at = 0
+        cdef int64_t segment = num_steady
         cdef list tokens
         for row, tokens, wanted, mask in items:
             num_tokens += len(tokens)
             num_logits += wanted
             if mask is not None:
                 num_masked += len(tokens) * (self.kv.next_position(row) + <int64_t>len(tokens))
-        self.buffers.reserve(num_tokens, len(items), num_logits, num_masked)
+        self.buffers.reserve(num_tokens, num_steady + <int64_t>len(items), num_logits, num_masked)
+        self.append_next(texts)
         for row, tokens, wanted, mask in items:
             count = len(tokens)
             total = self.append(row, count, at, segment, -1 if mask is None else mask_at)
@@ -93,63 +98,108 @@ cdef class GraphRunner:
             at += count
             logit += wanted
             segment += 1
-        self.bind(num_tokens, len(items), num_logits, num_masked)
+        self.bind(num_tokens, segment, num_logits, num_masked)
         if hidden is not None:
             self.binding.bind_output("hidden_states", "cpu", 0, np.float32, hidden.shape, hidden.ctypes.data)
             self.hidden_is_bound = True
         else:
             self.unbind_hidden(num_logits)
         self.graph.run_with_iobinding(self.binding, options)
+        self.note_next(texts)
 
-    def decode(self, list texts, scheduler, int64_t num_steps):
+    def decode(self, list texts, scheduler, int64_t num_steps) -> list:
         """Run the next token of every row of some texts and choose those after them, step by step.
 
-        This is what GraphRunner.run() and DecodeLoop.select() do, for as long as nothing else is to be done between
-        steps: it ends when a text has ended, failed or was abandoned, or moves its rows.
-
         Args:
-            texts: tuples (work, loop, rows, tell). `work.abandoned` ends the steps; `loop`: its DecodeLoop; `rows`:
-                its engine.rows.Row objects, in the order of the loop's rows; `tell`: called after each choice.
+            texts: SteadyText objects, at least one.
             scheduler: its attribute `called` ends the steps.
             num_steps: most steps, at least 1.
 
         Returns:
-            A list of the texts' errors in choosing or telling; None for each one without.
+            The texts that need something else now, as `choose` does.
         """
-        cdef list places = [row.index for _, _, rows, _ in texts for row in rows]
-        cdef list held = [row.tokens for _, _, rows, _ in texts for row in rows]
-        cdef list errors = [None] * len(texts)
-        cdef int64_t num_rows = len(places), vocab_size = self.buffers.vocab_size(), i, at, first
-        cdef DecodeLoop loop
-        cdef bint goes_on = True
-        self.buffers.reserve(num_rows, num_rows, num_rows, 0)
-        while goes_on:
-            at = 0
-            for _, loop, _, _ in texts:
-                for i in range(loop.decode.num_rows()):
-                    self.append(places[at], 1, at, at, -1)
-                    self.buffers.input_ids()[at] = loop.decode.next_tokens()[i]
-                    self.buffers.logits_index()[at] = at
-                    at += 1
-            self.bind(num_rows, num_rows, num_rows, 0)
-            self.unbind_hidden(num_rows)
+        cdef int64_t rows = num_rows(texts)
+        cdef list found
+        self.buffers.reserve(rows, rows, rows, 0)
+        while True:
+            self.append_next(texts)
+            self.bind(rows, rows, rows, 0)
+            self.unbind_hidden(rows)
             self.graph.run_with_iobinding(self.binding, None)
-            for at in range(num_rows):
-                (<list>held[at]).append(self.buffers.input_ids()[at])
+            self.note_next(texts)
             num_steps -= 1
-            goes_on = num_steps > 0 and not scheduler.called
-            first = 0
-            for i, (work, loop, _, tell) in enumerate(texts):
-                at = first
-                first += loop.decode.num_rows()
+            found = self.choose(texts)
+            if found or num_steps <= 0 or scheduler.called:
+                return found
+
+    def choose(self, list texts) -> list:
+        """Choose the next tokens of texts after a run in which their logits came first.
+
+        Returns:
+            Those that need something else than the next token of each row now: which have ended, failed, or were
+            abandoned, whose rows move, or whose number of steps is up.
+        """
+        cdef int64_t vocab_size = self.buffers.vocab_size(), count = len(texts), at = 0, end
+        cdef float* logits = self.buffers.logits()
+        cdef vector[DecodeState*] states
+        cdef vector[float*] places
+        cdef SteadyText text
+        cdef list found = []
+        for text in texts:
+            states.push_back(<DecodeState*>NULL if text.loop.is_hooked else text.loop.decode)
+            places.push_back(logits)
+            logits += text.loop.decode.num_rows() * vocab_size
+        while at < count:
+            text = texts[at]
+            try:
+                if text.loop.is_hooked:
+                    text.loop.choose(places[at])
+                    at += 1
+                    continue
+                with nogil:  # once for all: another thread may take the interpreter for a while at each release
+                    while at < count and states[at] != NULL:
+                        states[at].advance(places[at])
+                        at += 1
+            except Exception as error:
+                text = texts[at]
+                text.error = error
+                if isinstance(error, ValueError) and not text.loop.is_hooked:
+                    text.error = text.loop.explained(error)
+                at += 1
+        for text in texts:
+            text.num_steps -= 1
+            if text.error is None and text.tell is not None:
                 try:
-                    loop.choose(self.buffers.logits() + at * vocab_size)
-                    tell()
+                    text.tell()
                 except Exception as error:
-                    errors[i] = error
-                if loop.decode.finished() or not loop.decode.keeps_rows() or errors[i] is not None or work.abandoned:
-                    goes_on = False
-        return errors
+                    text.error = error
+            if (text.num_steps <= 0 or text.error is not None or text.loop.decode.finished()
+                    or not text.loop.decode.keeps_rows() or text.work.abandoned):
+                found.append(text)
+        return found
+
+    cdef int append_next(self, list texts) except -1:
+        """Say that the next tokens of the texts' rows are the run's first."""
+        cdef int64_t at = 0, i
+        cdef SteadyText text
+        for text in texts:
+            for i in range(<int64_t>text.places.size()):
+                self.append(text.places[i], 1, at, at, -1)
+                self.buffers.input_ids()[at] = text.loop.decode.next_tokens()[i]
+                self.buffers.logits_index()[at] = at
+                at += 1
+        return 0
+
+    cdef int note_next(self, list texts) except -1:
+        """Note that the rows hold these tokens now."""
+        cdef int64_t at = 0
+        cdef SteadyText text
+        cdef list held
+        for text in texts:
+            for held in text.held:
+                held.append(self.buffers.input_ids()[at])
+                at += 1
+        return 0
 
     cdef int64_t append(self, int64_t row, int64_t count, int64_t at, int64_t segment, int64_t mask_at) except -1:
         """Say that the run's tokens at, at + 1, ... go behind what a row holds; returns its length with them."""
@@ -225,6 +275,7 @@ cdef class DecodeLoop:
     """
 
     cdef DecodeState* decode
+    cdef bint is_hooked
     cdef object state, before_scores, after_scores, after_choice, no_token_left
 
     def __init__(self, state, *, before_scores=None, after_scores=None, after_choice=None, no_token_left=None):
@@ -232,6 +283,7 @@ cdef class DecodeLoop:
         self.state = state  # owns what `decode` points to
         self.before_scores, self.after_scores, self.after_choice = before_scores, after_scores, after_choice
         self.no_token_left = no_token_left
+        self.is_hooked = not (before_scores is None and after_scores is None and after_choice is None)
 
     def select(self, size_t logits_address) -> bool:
         """Choose the next tokens; returns whether every row has ended.
@@ -257,18 +309,25 @@ cdef class DecodeLoop:
         try:
             with nogil:
                 self.decode.propose(logits)
-        except ValueError as error:  # the core's std::invalid_argument names the row
-            if self.no_token_left is not None and self.decode.no_token_left():
-                raise self.no_token_left() from error
-            raise NumericalError(
-                f"{error}. The model's weights may be damaged, or the options forbid every token."
-            ) from error
+        except ValueError as error:
+            raise self.explained(error)
         if self.after_choice is None:
             with nogil:
                 self.decode.commit()
         else:
             self.state.commit(self.after_choice(self.state))
         return 0
+
+    cdef object explained(self, error):
+        """The error to raise for the core's std::invalid_argument, which names the row."""
+        if self.no_token_left is not None and self.decode.no_token_left():
+            found = self.no_token_left()
+        else:
+            found = NumericalError(
+                f"{error}. The model's weights may be damaged, or the options forbid every token."
+            )
+        found.__cause__ = error
+        return found
 
     def run(self, backend) -> None:
         """Select and compute until every row has ended.
@@ -278,3 +337,53 @@ cdef class DecodeLoop:
         """
         while not self.select(backend.logits_address):
             backend.compute(self.state)
+
+
+cdef class SteadyText:
+    """A text of which each row runs its next token, step by step, while nothing else is to be done.
+
+    Args:
+        work: whose text it is; its attribute `abandoned` ends the steps.
+        loop: its DecodeLoop.
+        rows: its engine.rows.Row objects, in the order of the loop's rows.
+        tell: called after each choice; None: nobody is told.
+        num_steps: after so many steps something else is to be done; at least 1.
+    """
+
+    cdef readonly object work
+    cdef readonly object error
+    """What choosing or telling raised, or None."""
+    cdef DecodeLoop loop
+    cdef list held
+    cdef vector[int64_t] places
+    cdef object tell
+    cdef int64_t num_steps
+
+    def __init__(self, work, DecodeLoop loop not None, rows, *, tell=None, int64_t num_steps):
+        self.work, self.loop, self.tell, self.num_steps = work, loop, tell, num_steps
+        self.held = [row.tokens for row in rows]
+        for row in rows:
+            self.places.push_back(row.index)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows, each with logits of its own."""
+        return self.places.size()
+
+
+cdef int64_t num_rows(list texts) except -1:
+    cdef int64_t count = 0
+    cdef SteadyText text
+    for text in texts:
+        count += <int64_t>text.places.size()
+    return count
+
+
+def common_prefix(a, b) -> int:
+    """How many leading items of two sequences are equal."""
+    cdef list x = a if type(a) is list else list(a)
+    cdef list y = b if type(b) is list else list(b)
+    cdef Py_ssize_t shorter = min(len(x), len(y)), i = 0
+    while i < shorter and x[i] == y[i]:
+        i += 1
+    return i

@@ -67,13 +67,16 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._closed = self._at_exit = self._forked = False
 
-    def submit(self, works: Sequence[Work]) -> None:
+    def submit(self, works: Sequence[Work], *, at_end: bool = False) -> None:
         """Have works run; returns at once.
 
+        Args:
+            at_end: the caller may be another work's `on_end`.
+
         Raises:
-            InvalidInputError: the engine was closed, or the caller is a function that a work calls.
+            InvalidInputError: the engine was closed, or the caller is another function that a work calls.
         """
-        with self._ready():
+        with self._ready(at_end=at_end):
             self._arrived.append(works)
 
     def run(self, works: Sequence[Work]) -> None:
@@ -171,12 +174,12 @@ class Engine:
 
     # --- the engine's thread
 
-    def _ready(self) -> _Notified:
+    def _ready(self, *, at_end: bool = False) -> _Notified:
         """The lock, with the thread running; the thread is woken up when it is released."""
         if self._forked:
             _LEFT_TO_THE_PARENT.append(self.decoder)
             self._start(self._open_decoder())
-        if threading.current_thread() is self._thread:
+        if threading.current_thread() is self._thread and not at_end:
             raise InvalidInputError(
                 "a function that a call of this generator was given (logits_processor, stopping_criteria, ...) cannot "
                 "call the same generator. Make a second generator."
@@ -221,7 +224,8 @@ class Engine:
             except BaseException as error:  # a fault of ours: nobody may wait for ever
                 self._fail_all(error)
             del arrived, calls
-            if self._scheduler.idle:
+            if self._scheduler.idle and not self._arrived:
+                self.rows.release_free()
                 return_free_memory()
 
     def _end_all(self, calls: Sequence[_Call]) -> None:

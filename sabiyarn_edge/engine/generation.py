@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from .._core import DecodeOptions, DecodeState, look_up
 from ..errors import InvalidInputError
 from ..options.overflow import SlidingContext
-from ._decode import DecodeLoop
+from ._decode import DecodeLoop, SteadyText
 from .prefix_cache import common_prefix
 from .prompt_mask import PromptMask
 from .rows import MIN_SHARED_TOKENS, Row, Rows
 from .work import Budget, Piece, Work
 
 if TYPE_CHECKING:
-    from ._decode import Text
     from .decoder import Decoder
 
 __all__ = ["Generation", "GenerationRequest", "GenerationTimes", "Lookup"]
@@ -143,13 +142,15 @@ class Generation(Work):
         """Wait for another prompt that is about to be computed and begins alike, so that this is done once."""
         if self.request.mask is not None or not self.request.reuse_prefix:
             return
-        best = MIN_SHARED_TOKENS - 1
+        best, own = MIN_SHARED_TOKENS - 1, self.context[:-1]
         for other in others:
-            if not isinstance(other, Generation) or other.request.mask is not None or other.done:
+            if not isinstance(other, Generation) or other.steady is not None:
+                continue  # all of a steady text is there: begin() finds it
+            if other.request.mask is not None or other.done or len(other.context) <= MIN_SHARED_TOKENS:
                 continue
             if other.rows and other._computed >= len(other.context):
-                continue  # all of it is there: begin() finds it
-            shared = common_prefix(other.context[:-1], self.context[:-1])
+                continue
+            shared = min(common_prefix(other.context, own), len(other.context) - 1)
             if shared > best and shared > other._computed:
                 self._leader, self._shared_head, best = other, shared, shared
 
@@ -201,28 +202,12 @@ class Generation(Work):
         self._guesses = []
         self.proceed()
 
-    @property
-    def steady_steps(self) -> int:
-        if not self.due or self.request.lookup is not None or self._masks:
-            return 0
-        if self._rerun_started or not self.times.first_token:
-            return 0
-        if not self.request.slides:
-            return sys.maxsize
-        return min(
-            self.request.context.until_slide(self._text_length(place)) for place in range(len(self.rows))
-        )
-
-    @property
-    def steady_text(self) -> Text:
-        assert self._loop is not None
-        return (self, self._loop, self.rows, self._tell)
-
     def proceed(self) -> None:
         if self.state.finished:
             self._finish()
-        else:
-            self._prepare_next()
+            return
+        self._prepare_next()
+        self.steady = self._steady_text()
 
     def cancel(self) -> None:
         self.state.cancel()
@@ -371,6 +356,17 @@ class Generation(Work):
         self.rows = [row for row in new if row is not None]
         if self._masks:
             self._masks = [self._masks[source] for source in sources]
+
+    def _steady_text(self) -> SteadyText | None:
+        if self.request.lookup is not None or self._masks or self._rerun_started or not self.due:
+            return None
+        steps = sys.maxsize
+        if self.request.slides:
+            until_slide = self.request.context.until_slide
+            steps = min(until_slide(self._text_length(place)) for place in range(len(self.rows)))
+        assert self._loop is not None
+        tell = self._tell if self._listener is not None else None
+        return SteadyText(self, self._loop, self.rows, tell=tell, num_steps=steps)
 
     def _slide(self, place: int) -> None:
         """A row's positions have ended: it forgets them and runs what it keeps of its text again."""

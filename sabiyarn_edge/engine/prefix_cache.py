@@ -15,6 +15,8 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
+from ._decode import common_prefix
+
 __all__ = ["BLOCK_TOKENS", "PrefixCache", "PrefixPin", "common_prefix", "count_tokens"]
 
 BLOCK_TOKENS = 64
@@ -22,13 +24,6 @@ BLOCK_TOKENS = 64
 
 KeyValues = NDArray[Any]
 """Keys and values [n_layer, 2, n_heads, tokens, head_dim]."""
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading items of `a` and `b` are equal."""
-    shorter = min(len(a), len(b))
-    differ = np.asarray(a[:shorter], np.int64) != np.asarray(b[:shorter], np.int64)
-    return int(differ.argmax()) if differ.any() else shorter
 
 
 def count_tokens(pieces: Sequence[KeyValues]) -> int:

@@ -67,6 +67,7 @@ class Rows:
         """The row of the text that ended last."""
         self._live: list[Row] = []
         self._free: list[int] = []
+        self._warm: dict[int, int] = {}  # of free rows that still have memory: for so many tokens
         self._room: tuple[int, int] | None = None
         self.num_resets = 0
         """How often all rows were lost."""
@@ -91,6 +92,7 @@ class Rows:
             self.kv_cache.resize(first + max(first // 2, 1))
             self._free.extend(reversed(range(first, self.kv_cache.num_rows)))
         row = Row(self._free.pop())
+        row.surplus = row._most = self._warm.pop(row.index, 0)
         self._live.append(row)
         return row
 
@@ -110,7 +112,7 @@ class Rows:
         idle = 0 if self.idle is None else self._shared(self.idle, tokens)
         source, live = None, MIN_SHARED_TOKENS - 1
         for row in self._live:
-            if not self.evicted(row) and (shared := self._shared(row, tokens)) > live:
+            if (shared := self._shared(row, tokens)) > live and not self.evicted(row):
                 source, live = row, shared
         if idle > 0 and idle >= max(cached, live if source else 0):
             assert self.idle is not None
@@ -175,6 +177,12 @@ class Rows:
             self.drop_idle()
             self.idle = kept
 
+    def release_free(self) -> None:
+        """Give the memory of rows back that no other text has taken over."""
+        for index in self._warm:
+            self.kv_cache.release_row(index)
+        self._warm.clear()
+
     @property
     def surplus_bytes(self) -> int:
         """Memory that live rows have of earlier texts."""
@@ -219,6 +227,7 @@ class Rows:
     def reset(self) -> None:
         """The KV cache was emptied: there are no rows. Who still has one has lost it."""
         self._live, self._free, self.idle = [], [], None
+        self._warm.clear()
         self.num_resets += 1
 
     def has(self, row: Row) -> bool:
@@ -246,6 +255,7 @@ class Rows:
             self.prefix_cache.trim()  # of what ended sessions held
 
     def _release(self, row: Row) -> None:
-        self.kv_cache.release_row(row.index)
+        self.kv_cache.restart(row.index)
+        self._warm[row.index] = row.touched
         row.tokens, row.surplus = [], 0
         self._free.append(row.index)

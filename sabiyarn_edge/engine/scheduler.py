@@ -6,8 +6,10 @@ steps. They are admitted first come, first served, as memory allows.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +21,9 @@ from .decoder import Decoder
 from .generation import Generation
 from .rows import Rows
 from .work import Budget, Piece, Work
+
+if TYPE_CHECKING:
+    from ._decode import SteadyText
 
 __all__ = ["Scheduler"]
 
@@ -70,37 +75,40 @@ class Scheduler:
     def step(self) -> None:
         """Admit what fits, and run the graph once; more often, while each row just runs its next token."""
         self._fail_those_without_rows()
-        self._admit()
+        if self.waiting:
+            self._admit()
         self._drop_abandoned()
-        steps = self._steady_steps()
-        if steps > 0:
-            self._run_steadily(steps)
-        else:
+        self._rows.release_free()
+        texts = [work.steady for work in self.live if work.steady is not None]
+        planned: list[tuple[Work, Sequence[Piece]]] = []
+        if len(texts) < len(self.live):
             planned, budget = self._plan()
-            if planned:
-                # Below 0: a mask ties more tokens together than a run should have.
-                self._run(planned, gives_back=budget.tokens != 0)
+        if planned:
+            # Below 0: a mask ties more tokens together than a run should have.
+            self._run(texts, planned, gives_back=budget.tokens != 0)
+        elif texts:
+            self._run_steadily(texts)
         self.live = [work for work in self.live if not work.done]
 
-    def _steady_steps(self) -> int:
-        if self.waiting or not self.live or self._most_tokens > _MUCH_SCRATCH_TOKENS:
-            return 0
-        return min(work.steady_steps for work in self.live)
-
-    def _run_steadily(self, num_steps: int) -> None:
-        works = list(self.live)
-        errors: list[Exception | None] = []
-        texts = [work.steady_text for work in works]
-        if not self._attempt(
-            works, lambda: errors.extend(self._decoder.runner.decode(texts, self, num_steps))
+    def _run_steadily(self, texts: list[SteadyText]) -> None:
+        # The next run may have to give scratch memory back, or admit others.
+        steps = 1 if self.waiting or len(texts) < len(self.live) else sys.maxsize
+        found: list[SteadyText] = []
+        runner = self._decoder.runner
+        if self._attempt(
+            [text.work for text in texts], lambda: found.extend(runner.decode(texts, self, steps))
         ):
-            return
-        for work, failed in zip(works, errors, strict=True):
+            self._proceed(found)
+
+    def _proceed(self, texts: Sequence[SteadyText]) -> None:
+        for text in texts:
+            work: Work = text.work
+            if work.done:
+                continue
             try:
-                if failed is not None:
-                    raise failed
-                if not work.done:
-                    work.proceed()
+                if text.error is not None:
+                    raise text.error
+                work.proceed()
             except Exception as error:
                 self._fail([work], error)
 
@@ -128,6 +136,7 @@ class Scheduler:
         """Whether a work can begin beside the others; what is kept only for later then makes room for it."""
         if self._limit_bytes is None:
             return True
+        self._rows.release_free()
         now = self._room(self._limit_bytes)
         later = now - work.needed_bytes
         if self.live and later < 0:
@@ -149,6 +158,7 @@ class Scheduler:
         self.live = [work for work in self.live if not work.done]
 
     def _plan(self) -> tuple[list[tuple[Work, Sequence[Piece]]], Budget]:
+        """What the works run that are not steady."""
         starting = {work.group for work in self.live if not work.due}
         polite = any(work.due and work.group not in starting for work in self.live)
         chunk = self._decoder.max_prefill_chunk
@@ -158,7 +168,7 @@ class Scheduler:
         )
         planned = []
         for work in self.live:
-            if work.done:
+            if work.done or work.steady is not None:
                 continue
             try:
                 pieces = work.plan(budget)
@@ -169,26 +179,30 @@ class Scheduler:
                 planned.append((work, pieces))
         return [(work, pieces) for work, pieces in planned if not work.done], budget
 
-    def _run(self, planned: list[tuple[Work, Sequence[Piece]]], *, gives_back: bool) -> None:
+    def _run(
+        self, texts: list[SteadyText], planned: list[tuple[Work, Sequence[Piece]]], *, gives_back: bool
+    ) -> None:
+        runner = self._decoder.runner
         pieces = [piece for _, works_pieces in planned for piece in works_pieces]
-        num_tokens = sum(len(piece.tokens) for piece in pieces)
-        num_logits = sum(piece.num_logits for piece in pieces)
+        steady = sum(text.num_rows for text in texts)
+        first = steady  # place of the first logits that are not a steady text's
         hidden = None
         if any(work.wants_hidden for work, _ in planned):
+            num_logits = steady + sum(piece.num_logits for piece in pieces)
             hidden = np.empty((num_logits, self._decoder.config.gptjx.n_embd), np.float32)
-        self._most_tokens = max(self._most_tokens, num_tokens)
+        self._most_tokens = max(self._most_tokens, sum(len(piece.tokens) for piece in pieces))
         shrinks = gives_back and self._most_tokens > _MUCH_SCRATCH_TOKENS
         items = [(piece.row.index, piece.tokens, piece.num_logits, piece.mask) for piece in pieces]
         options = self._decoder.shrinking_options if shrinks else None
-        works = [work for work, _ in planned]
-        if not self._attempt(works, lambda: self._decoder.runner.run(items, hidden, options)):
+        works = [*(text.work for text in texts), *(work for work, _ in planned)]
+        if not self._attempt(works, lambda: runner.run(items, hidden, options, texts)):
             return
         if shrinks:
             self._most_tokens = 0
             return_free_memory()
         for piece in pieces:
             piece.row.tokens += piece.tokens
-        first = 0
+        found = runner.choose(texts)
         for work, works_pieces in planned:
             try:
                 if not work.done:
@@ -196,6 +210,7 @@ class Scheduler:
             except Exception as error:
                 self._fail([work], error)
             first += sum(piece.num_logits for piece in works_pieces)
+        self._proceed(found)
 
     def _attempt(self, works: Sequence[Work], run: Callable[[], None]) -> bool:
         """Run the graph; False if that failed. Then the works have ended: their rows hold tokens without keys."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .rows import Row, Rows
 
 if TYPE_CHECKING:
-    from ._decode import Text
+    from ._decode import SteadyText
     from .decoder import Decoder
 
 __all__ = ["SIGNAL_SECONDS", "Budget", "Piece", "Work"]
@@ -54,6 +54,8 @@ class Work(ABC):
         num_rows: rows of the KV cache that it takes, at most.
         positions: most tokens that a row of it holds, if it goes on from what is known of its text; else 0.
         wants_hidden: whether advance() is given hidden states.
+        steady: set while it does nothing but run the next token of each of its rows: then neither plan() nor advance()
+            are called. Else None.
         done: whether it has ended, by a result, an error or because it was abandoned.
         error: what ended it, or None.
         on_end: called when it has ended, from the engine's thread; or None.
@@ -70,6 +72,7 @@ class Work(ABC):
         self.error: BaseException | None = None
         self.abandoned = False
         self.rows: list[Row] = []
+        self.steady: SteadyText | None = None
         self.on_end: Callable[[], None] | None = None
         self._ended = threading.Event()
 
@@ -78,18 +81,8 @@ class Work(ABC):
     def due(self) -> bool:
         """Whether it runs the next token of each of its rows, which no budget delays."""
 
-    @property
-    def steady_steps(self) -> int:
-        """Steps that are nothing but the next token of each of its rows, unless its text ends or its rows move."""
-        return 0
-
-    @property
-    def steady_text(self) -> Text:
-        """What GraphRunner.decode() takes for these steps."""
-        raise NotImplementedError
-
     def proceed(self) -> None:
-        """Called after these steps."""
+        """Called after steps of its `steady` text, once it needs something else than the next one."""
         raise NotImplementedError
 
     @abstractmethod
@@ -126,7 +119,7 @@ class Work(ABC):
     def end(self, rows: Rows, *, keep: bool) -> None:
         """Give its rows back and wake the caller up."""
         rows.end(self.rows, keep=keep and self.error is None)
-        self.rows = []
+        self.rows, self.steady = [], None
         self.done = True
         if self.on_end is not None:
             self.on_end()

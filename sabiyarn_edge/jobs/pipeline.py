@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..engine.engine import Engine
 from ..engine.work import SIGNAL_SECONDS, Work
@@ -24,7 +26,11 @@ class Unit(Protocol):
     """Positions that these have together, at most."""
 
     def start(self, ended: Callable[[], None]) -> None:
-        """Begin; returns at once. `ended` is called once, from any thread."""
+        """Begin; returns at once. It may be called from the thread on which another unit ends.
+
+        Args:
+            ended: called once, from any thread.
+        """
 
     def outcome(self) -> Any:
         """What it gave, once it has ended. Raises: what it failed with."""
@@ -51,7 +57,7 @@ class EngineUnit:
 
     def start(self, ended: Callable[[], None]) -> None:
         self._work.on_end = ended
-        self._engine.submit([self._work])
+        self._engine.submit([self._work], at_end=True)
 
     def outcome(self) -> Any:
         if self._work.error is not None:
@@ -72,44 +78,86 @@ def in_order(units: Iterable[tuple[Unit | None, Tag]], window: Window) -> Iterat
         units: (unit, what it is for), read as the window allows. None: there is nothing to run.
     """
     source = iter(units)
-    ready: deque[tuple[Unit | None, Tag]] = deque()  # read, and waiting for room
-    order: deque[tuple[Unit | None, Tag]] = deque()  # started, not yet yielded
-    running: set[int] = set()  # id() of those in `order` that have not ended
-    ended: queue.SimpleQueue[Unit] = queue.SimpleQueue()
-    exhausted = False
-
-    def take(unit: Unit) -> None:
-        window.end(unit.rows, unit.positions)
-        running.discard(id(unit))
-
-    def start(unit: Unit) -> None:
-        window.start(unit.rows, unit.positions)
-        running.add(id(unit))
-        unit.start(lambda: ended.put(unit))
-
+    line = _Line[Tag](window)
     try:
         while True:
-            while not ended.empty():
-                take(ended.get())
-            while ready and ((unit := ready[0][0]) is None or window.admits(unit.rows, unit.positions)):
-                if unit is not None:
-                    start(unit)
-                order.append(ready.popleft())
-            if order and id(order[0][0]) not in running:
-                yield order.popleft()
-            elif not exhausted and len(order) + len(ready) < window.most_waiting:
-                # Read while others run, so that the next one starts as soon as there is room.
-                following = next(source, None)
-                if following is None:
-                    exhausted = True
-                else:
-                    ready.append(following)
-            elif order:
-                with suppress(queue.Empty):
-                    take(ended.get(timeout=SIGNAL_SECONDS))  # Ctrl-C is noticed in between
+            if (following := line.next_ended()) is not None:
+                yield following
+            elif len(line) < window.most_waiting and (read := next(source, None)) is not None:
+                line.add(read)  # read while others run, so that the next one starts as soon as there is room
+            elif len(line):
+                line.wait()
             else:
                 return
     finally:
-        for unit, _ in order:
-            if unit is not None and id(unit) in running:
-                unit.abandon()
+        line.abandon()
+
+
+class _Line(Generic[Tag]):
+    """Units in their order: those that wait for room stand behind those that were started.
+
+    The one whose end makes room starts the next ones at once, from the thread on which it ended: nothing waits for the
+    reader, who may be busy with records.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._lock = threading.RLock()  # start() may find that a unit has ended at once
+        self._waiting: deque[tuple[Unit | None, Tag]] = deque()
+        self._started: deque[tuple[Unit | None, Tag]] = deque()
+        self._running: set[int] = set()  # id() of those in `_started` that have not ended
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._failure: Exception | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._started)
+
+    def add(self, item: tuple[Unit | None, Tag]) -> None:
+        """Take the next one, and start it if there is room. Raises: what starting raised."""
+        with self._lock:
+            self._waiting.append(item)
+            self._start()
+
+    def next_ended(self) -> tuple[Unit | None, Tag] | None:
+        """Take the first one out, if it has ended. Raises: what starting another one raised."""
+        if self._failure is not None:
+            raise self._failure
+        if self._started and id(self._started[0][0]) not in self._running:
+            return self._started.popleft()
+        return None
+
+    def wait(self) -> None:
+        """Until one has ended, or for a moment: Ctrl-C is noticed in between."""
+        with suppress(queue.Empty):
+            self._ended.get(timeout=SIGNAL_SECONDS)
+
+    def abandon(self) -> None:
+        """Start no more, and let go of those that run."""
+        with self._lock:
+            self._closed = True
+            for unit, _ in self._started:
+                if unit is not None and id(unit) in self._running:
+                    unit.abandon()
+
+    def _start(self) -> None:
+        while self._waiting and not self._closed:
+            unit = self._waiting[0][0]
+            if unit is not None and not self._window.admits(unit.rows, unit.positions):
+                return
+            if unit is not None:
+                self._window.start(unit.rows, unit.positions)
+                self._running.add(id(unit))
+            self._started.append(self._waiting.popleft())
+            if unit is not None:
+                unit.start(functools.partial(self._end, unit))
+
+    def _end(self, unit: Unit) -> None:
+        with self._lock:
+            self._window.end(unit.rows, unit.positions)
+            self._running.discard(id(unit))
+            try:
+                self._start()
+            except Exception as error:  # the reader's to know
+                self._failure = error
+        self._ended.put(None)

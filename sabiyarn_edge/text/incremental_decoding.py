@@ -7,22 +7,28 @@ the number of tokens, except with the unusual tokenizers that need _FullDecoder.
 from __future__ import annotations
 
 import codecs
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 from .tokenizer import Tokenizer
 
 __all__ = ["IncrementalDecoder", "incremental_decoder"]
 
 
-class IncrementalDecoder(Protocol):
+class IncrementalDecoder(ABC):
     """A stage of a text stream: ids in, text out."""
 
+    @abstractmethod
     def push(self, token_id: int) -> str:
         """Take one token. Returns the text that has become final."""
 
+    @abstractmethod
     def flush(self) -> str:
         """Return the rest of the text, after the last token."""
+
+    def decode_all(self, token_ids: Sequence[int]) -> str:
+        """Return the text of all tokens, before the first push."""
+        return "".join([*map(self.push, token_ids), self.flush()])
 
 
 def incremental_decoder(
@@ -55,7 +61,7 @@ def _is_local(tokenizer: Tokenizer) -> bool:
     return set(steps[:fused]) <= per_token and set(steps[fused + 1 :]) <= {"Strip"}
 
 
-class _ByteLevelDecoder:
+class _ByteLevelDecoder(IncrementalDecoder):
     """Decodes byte-level BPE: tokens are bytes of UTF-8, and neighbours change nothing."""
 
     def __init__(self, tokenizer: Tokenizer, skipped_ids: frozenset[int]) -> None:
@@ -68,13 +74,17 @@ class _ByteLevelDecoder:
     def flush(self) -> str:
         return self._utf8.decode(b"", final=True)
 
+    def decode_all(self, token_ids: Sequence[int]) -> str:
+        shown = [token_id for token_id in token_ids if token_id not in self._skipped]
+        return self._tokenizer.decode(shown, skip_special_tokens=False)
+
 
 def _is_decoded(tokenizer: Tokenizer, token_id: int, skipped_ids: frozenset[int]) -> bool:
     """Return False for tokens that are left out before decoding, so that they do not separate their neighbours."""
     return token_id not in skipped_ids and tokenizer.has_token(token_id)
 
 
-class _WindowDecoder:
+class _WindowDecoder(IncrementalDecoder):
     """Decodes the last few tokens each time, for decoders whose tokens depend on their neighbours only."""
 
     _ENOUGH = 16  # tokens in the window at which a shorter one is tried
@@ -118,7 +128,7 @@ class _WindowDecoder:
         self._limit = 2 * max(len(self._window), self._ENOUGH // 2)
 
 
-class _FullDecoder:
+class _FullDecoder(IncrementalDecoder):
     """Decodes all tokens each time, for any other decoder, in time that grows with their number.
 
     Exact as long as later tokens do not change earlier text. Once they do, the rest waits for the end.

@@ -59,6 +59,12 @@ class TextStream:
         """Take one token. Returns the text that is final."""
         return self._letters.push(self._stops.push(self._decoder.push(token_id)))
 
+    def join(self, token_ids: Sequence[int], finish_reason: str = "") -> str:
+        """Return the text of all tokens: what `push` of each and `flush` would give together."""
+        if finish_reason != "stop":  # nothing is cut off
+            return self._decoder.decode_all(token_ids)
+        return "".join([*map(self.push, token_ids), self.flush(finish_reason)])
+
     def flush(self, finish_reason: str = "") -> str:
         """Return the rest of the text, after the last token.
 

@@ -102,3 +102,24 @@ def test_who_stops_reading_abandons_what_runs(machine: Machine) -> None:
     reading.close()
     assert sum(unit.abandoned for unit in units) >= 1
     assert not units[0].abandoned
+
+
+def test_the_end_of_a_unit_starts_the_next_while_the_reader_is_busy(machine: Machine) -> None:
+    units = [Fake(i, 1, 1, machine) for i in range(12)]
+    all_started = threading.Event()
+    units[-1].start = lambda ended: (all_started.set(), machine.add(units[-1], ended))  # type: ignore[method-assign, assignment, func-returns-value]
+    reading = in_order([(unit, unit.name) for unit in units], Window(2, 100, 16))
+    assert next(reading)[1] == 0
+    assert all_started.wait(10)  # though nothing more is read
+    assert [name for _, name in reading] == list(range(1, 12))
+
+
+def test_who_cannot_be_started_is_the_readers_error(machine: Machine) -> None:
+    units = [Fake(i, 1, 1, machine) for i in range(6)]
+
+    def refuse(ended: Callable[[], None]) -> None:
+        raise ValueError("no")
+
+    units[4].start = refuse  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="no"):
+        list(in_order([(unit, unit.name) for unit in units], Window(2, 100, 16)))

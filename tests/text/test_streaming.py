@@ -76,6 +76,7 @@ def test_any_tokens_stream_to_what_decode_gives(name, data):
     tokenizer = toy_tokenizer(name)
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=50))
     assert_good_stream(stream_all(TextStream(tokenizer), ids), tokenizer.decode(ids))
+    assert TextStream(tokenizer).join(ids, "length") == tokenizer.decode(ids)
 
 
 @settings(deadline=None)
@@ -96,6 +97,7 @@ def test_the_stop_string_and_what_follows_is_never_shown(data):
     first = min((whole.find(stop) for stop in stops if stop in whole), default=len(whole))
     pieces = stream_all(TextStream(tokenizer, stop_strings=stops), ids, reason)
     assert_good_stream(pieces, whole[:first])
+    assert TextStream(tokenizer, stop_strings=stops).join(ids, reason) == whole[:first]
     assert "".join(stream_all(TextStream(tokenizer), ids, reason)) == whole  # kept when asked for
 
 
