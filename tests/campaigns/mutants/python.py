@@ -65,8 +65,8 @@ PYTHON = [
         "calls/decode_options.py",
         ("tests/calls/test_decode_options.py", "tests/decoding/test_generator_against_transformers.py"),
         (
-            "return [secrets.randbits(63) for _ in range(num_prompts * returns)]",
-            "return [secrets.randbits(63)] * (num_prompts * returns)",
+            "return [secrets.randbits(63) if config.do_sample else 0 for _ in range(num_prompts * returns)]",
+            "return [secrets.randbits(63) if config.do_sample else 0] * (num_prompts * returns)",
         ),
         ("derived_seed(config.seed, row) for row", "config.seed for row"),
         ("[derived_seed(seed, i) for seed in config.seed", "[seed for seed in config.seed"),
