@@ -43,7 +43,6 @@ inline const char* message(const ort::Status* status) {
   return reinterpret_cast<const std::string*>(status)->c_str();
 }
 inline void release_status(ort::Status* status) { delete reinterpret_cast<std::string*>(status); }
-inline void release_shape(ort::ShapeInfo*) {}  // it is the tensor itself
 
 inline ort::Status* attribute(const ort::KernelInfo* info, const char* name, std::int64_t* out) {
   const auto& attributes = *reinterpret_cast<const NodeAttributes*>(info);
@@ -57,21 +56,12 @@ inline ort::Status* input(ort::KernelContext* context, std::size_t index, const 
   *out = index < inputs.size() ? reinterpret_cast<const ort::Value*>(inputs[index]) : nullptr;
   return nullptr;
 }
-inline ort::Status* shape(const ort::Value* value, ort::ShapeInfo** out) {
-  *out = reinterpret_cast<ort::ShapeInfo*>(const_cast<ort::Value*>(value));
-  return nullptr;
-}
-inline ort::Status* rank(const ort::ShapeInfo* info, std::size_t* out) {
-  *out = reinterpret_cast<const Tensor*>(info)->shape.size();
-  return nullptr;
-}
-inline ort::Status* dimensions(const ort::ShapeInfo* info, std::int64_t* out, std::size_t count) {
-  const Tensor& tensor = *reinterpret_cast<const Tensor*>(info);
-  for (std::size_t i = 0; i < count; ++i) out[i] = tensor.shape[i];
-  return nullptr;
-}
-inline ort::Status* element_type(const ort::ShapeInfo* info, int* out) {
-  *out = reinterpret_cast<const Tensor*>(info)->type;
+inline ort::Status* type_and_shape(const ort::Value* value, int* type, const std::int64_t** dimensions,
+                                   std::size_t* count) {
+  const Tensor& tensor = *reinterpret_cast<const Tensor*>(value);
+  *type = tensor.type;
+  *dimensions = tensor.shape.data();
+  *count = tensor.shape.size();
   return nullptr;
 }
 inline ort::Status* data(ort::Value* value, void** out) {
@@ -113,16 +103,12 @@ inline const ort::Api& api() {
     put(0, entries::create_status);
     put(2, entries::message);
     put(51, entries::data);
-    put(60, entries::element_type);
-    put(61, entries::rank);
-    put(62, entries::dimensions);
-    put(65, entries::shape);
     put(86, entries::attribute);
     put(90, entries::input);
     put(91, entries::output);
     put(93, entries::release_status);
-    put(99, entries::release_shape);
     put(274, entries::parallel_for);
+    put(414, entries::type_and_shape);
     return std::bit_cast<ort::Api>(places);
   }();
   return table;
