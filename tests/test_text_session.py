@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from sabiyarn_edge import EdgeGenerator, Session
 from sabiyarn_edge.errors import InvalidInputError
+from tests.schedules import LENGTHS, schedule_settings
 
 SYSTEM = [3 * i % 90 for i in range(40)]
 
@@ -244,11 +244,10 @@ class Conversations(RuleBasedStateMachine):
     ],
     ids=["slide", "window", "pool"],
 )
-def test_sessions_in_any_order_are_exact(text_model: Path, loading: dict[str, Any]) -> None:
+@pytest.mark.parametrize("longer", LENGTHS)
+def test_sessions_in_any_order_are_exact(text_model: Path, loading: dict[str, Any], longer: int) -> None:
     class Machine(Conversations):
         generator = EdgeGenerator.from_pretrained(text_model, num_threads=1, **loading)
         oracle = EdgeGenerator.from_pretrained(text_model, num_threads=1, reuse_prefix=False, **loading)
 
-    run_state_machine_as_test(
-        Machine, settings=settings(max_examples=12, stateful_step_count=15, deadline=None)
-    )
+    run_state_machine_as_test(Machine, settings=schedule_settings(longer, schedules=12, steps=15))

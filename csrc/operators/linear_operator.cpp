@@ -52,6 +52,7 @@ void LinearOperator::compute(Context& context) const {
   check_shape(residual, "residual", shape);
   check_shape(norm_scale, "norm_scale", {weights.inputs});
   check_shape(norm_bias, "norm_bias", {weights.inputs});
+  if (norm_bias && !norm_scale) throw std::invalid_argument("norm_bias is given without norm_scale");
   const LinearOutput output{context.output<float>(0, shape), bias.as<float>(), residual.as<float>(), gelu_};
   if (num_rows == 0) return;
 

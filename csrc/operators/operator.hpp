@@ -44,11 +44,12 @@ class Attributes {
 using Shape = std::span<const std::int64_t>;
 
 struct Input {
-  const void* data = nullptr;
+  const void* data = nullptr;  // null in a tensor without values too
   int type = ort::kUndefined;
   Shape shape;  // stands in onnxruntime's memory, as the data do
+  bool given = false;
 
-  explicit operator bool() const noexcept { return data != nullptr; }
+  explicit operator bool() const noexcept { return given; }
   template <typename T>
   const T* as() const noexcept {
     return static_cast<const T*>(data);
@@ -59,12 +60,13 @@ class Context {
  public:
   Context(const ort::Api& api, ort::KernelContext* context) : api_(api), context_(context) {}
 
-  // An input that is left out has no data.
+  // An input that is left out is not given.
   Input input(std::size_t index) const {
     const ort::Value* value = nullptr;
     check(api_, api_.input(context_, index, &value), "an input is missing");
     Input result;
     if (value == nullptr) return result;
+    result.given = true;
     const std::int64_t* dimensions = nullptr;
     std::size_t rank = 0;
     check(api_, api_.type_and_shape(value, &result.type, &dimensions, &rank), "an input is no tensor");

@@ -164,10 +164,10 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _sources(value: object) -> dict[str, str]:
     """Templates by their names: a text is the default one."""
-    named: dict[Any, Any] = {DEFAULT: value}
+    named: dict[str, Any] = {DEFAULT: value}
     if isinstance(value, list):
-        named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
-    return {str(name): source for name, source in named.items() if isinstance(source, str)}
+        named = {str(item.get("name")): item.get("template") for item in value if isinstance(item, dict)}
+    return {name: source for name, source in named.items() if isinstance(source, str)}
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,6 +76,8 @@ class _Outcome:
 
 def examine_software(system: System) -> list[Finding]:
     """Try numpy, tokenizers, the compiled core, onnxruntime, and all of them together on the bundled model."""
+    if getattr(sys, "frozen", False):  # its executable is the program, not a Python that could try them
+        return [Finding("libraries", "ok", "frozen with this program; not tried one by one")]
     outcomes = _try(system)
     findings = [_judge(name, outcomes[name]) for name in _STEPS[:-1] if name in outcomes]
     if all(finding.status != "problem" for finding in findings):

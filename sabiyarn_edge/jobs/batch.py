@@ -18,7 +18,7 @@ from .job import resume, run_job
 from .ledger import LEDGER_SUFFIX, Ledger, Progress
 from .lines import FORMATS, Format, Request, format_of
 from .output import Output
-from .parquet import is_parquet, read_rows, write_records
+from .parquet import is_parquet, read_rows, records_of, write_records
 from .pipeline import Unit
 from .shard import Shard, read_shard
 from .source import Source
@@ -168,7 +168,7 @@ def run_batch(
     window = window_for(generator, rows)
     if is_parquet(input) and is_parquet(output):
         _check_differ(Path(str(input)), Path(output))
-    written = Path(f"{output}.jsonl") if is_parquet(output) else output
+    written = records_of(output)
     with ExitStack() as stack:
         lines, records, ledger = open_files(
             stack, read_rows(str(input)) if is_parquet(input) else input, written, overwrite=overwrite

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 from ..errors import InvalidInputError, JobError
 from ..system.atomic_write import atomic_file
 from .ledger import Ledger, Progress, differences
+from .parquet import is_parquet, records_of, write_records
 from .shard import read_shard
 
 __all__ = ["merge_shards"]
@@ -34,11 +35,12 @@ class _Part:
 def merge_shards(parts: Sequence[str | Path], output: str | Path) -> int:
     """Join the outputs of all shards of a job into one, as a single machine would have written it.
 
-    Each shard's ledger must stand beside it. The output appears when it is complete.
+    Each shard's ledger must stand beside it; of a Parquet output, the lines that it was made of (OUTPUT.jsonl) and
+    their ledger. The output appears when it is complete.
 
     Args:
         parts: outputs of the shards, in any order.
-        output: a new file; an ending .gz: compressed.
+        output: a new file; an ending .gz: compressed; .parquet: made at the end of OUTPUT.jsonl.
 
     Returns:
         The number of records.
@@ -47,10 +49,11 @@ def merge_shards(parts: Sequence[str | Path], output: str | Path) -> int:
         InvalidInputError: a file cannot be read.
         JobError: the parts are not all shards of one job, one is not complete, or was changed; or the output is there.
     """
-    target = Path(output)
-    if target.exists():
-        raise JobError(f"{target} is there already. Give another name, or delete it.")
-    found = sorted((_open(Path(part)) for part in parts), key=lambda part: part.index)
+    target = records_of(output)
+    for path in (Path(output), target):
+        if path.exists():
+            raise JobError(f"{path} is there already. Give another name, or delete it.")
+    found = sorted((_open(records_of(part)) for part in parts), key=lambda part: part.index)
     _check(found)
     total = sum(part.progress.records for part in found)
     try:
@@ -65,6 +68,8 @@ def merge_shards(parts: Sequence[str | Path], output: str | Path) -> int:
                     sink.write(record)
     except OSError as error:
         raise JobError(f"cannot write {target}: {error.strerror or error}.") from error
+    if is_parquet(output):
+        write_records(target, output)
     return total
 
 

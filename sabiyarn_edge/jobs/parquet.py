@@ -11,7 +11,7 @@ from ..errors import InvalidInputError, JobError
 from ..system.atomic_write import atomic_file
 from ..system.installation import install_command
 
-__all__ = ["columns_of", "is_parquet", "plain_row", "read_rows", "write_records"]
+__all__ = ["columns_of", "is_parquet", "plain_row", "read_rows", "records_of", "write_records"]
 
 _ROWS_AT_ONCE = 1024
 _JSON_VALUES = (str, int, float, bool, list, dict)
@@ -20,6 +20,18 @@ _JSON_VALUES = (str, int, float, bool, list, dict)
 def is_parquet(name: object) -> bool:
     """Whether a file is Parquet, by its ending."""
     return isinstance(name, str | Path) and str(name).endswith(".parquet")
+
+
+def records_of(output: str | Path) -> Path:
+    """The file of a job's records, one per line: its output, or what a Parquet output is made of in the end.
+
+    Raises:
+        JobError: the output is Parquet, and pyarrow is not installed.
+    """
+    if not is_parquet(output):
+        return Path(output)
+    _arrow()
+    return Path(f"{output}.jsonl")
 
 
 def plain_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ async def read_object(request: Request) -> dict[str, Any]:
     body = await _read(request)
     try:
         content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HttpError(400, f"the body is not JSON that can be read: {error}.") from None
     if not isinstance(content, dict):
         raise HttpError(400, f"the body is a JSON {type(content).__name__}; it must be an object.")

@@ -129,7 +129,7 @@ def read_generation(content: dict[str, Any], kind: type[CompletionFields] | type
         elif name in _CHANGES_NOTHING:
             if value not in _CHANGES_NOTHING[name]:
                 raise HttpError(400, f"{name} is not supported. Leave it out.", param=name)
-        elif content.get(_OTHER_NAMES.get(name, "")) is not None:
+        elif name in _OTHER_NAMES and content.get(_OTHER_NAMES[name]) is not None:
             other = _OTHER_NAMES[name]
             raise HttpError(
                 400, f"{name} and {other} are given, which mean the same. Leave one out.", param=name

@@ -97,6 +97,8 @@ class TaskFile:
             raise InvalidInputError(
                 f"{source} is not JSON that can be read: it is nested too deeply."
             ) from error
+        except ValueError as error:  # an integer of thousands of digits
+            raise InvalidInputError(f"{source} is not JSON that can be read: {error}.") from error
         try:
             return _task_file(values)
         except _Fault as fault:

@@ -1,4 +1,7 @@
-"""Findings of fuzzing stay fixed, and a few damaged files of every kind. The long runs: tests.campaigns.fuzz."""
+"""Findings of fuzzing stay fixed, and a few damaged files of every kind. The long runs: tests.campaigns.fuzz.
+
+The server and the operators, which need more packages, are in test_fuzz_inputs.py.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ import numpy as np
 import pytest
 
 from sabiyarn_edge import _core, _core_testing
-from tests.campaigns.fuzz.__main__ import outcome
-from tests.campaigns.fuzz.readers import TARGETS, Target
+from tests.campaigns.fuzz.readers import READERS
+from tests.campaigns.fuzz.target import Target, outcome
 from tests.core.selection import twins_scores as twins
 
 ENDLESS = b"[" * 100_000  # nested too deeply for a parser that calls itself
@@ -26,9 +29,9 @@ INFINITY, LARGEST = np.float32(np.inf), np.finfo(np.float32).max
 pytestmark = pytest.mark.filterwarnings("ignore::sabiyarn_edge.options.generation_config.OptionWarning")
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=READERS)
 def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Target:
-    return TARGETS[request.param](tmp_path_factory.mktemp(request.param))
+    return READERS[request.param](tmp_path_factory.mktemp(request.param))
 
 
 def test_a_whole_file_is_read(target: Target) -> None:
@@ -88,14 +91,14 @@ FOUND = {
 
 @pytest.mark.parametrize(("name", "content"), [(n, c) for n, all_found in FOUND.items() for c in all_found])
 def test_what_was_found_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
-    found = outcome(TARGETS[name](tmp_path), content)
+    found = outcome(READERS[name](tmp_path), content)
     assert found.startswith("refused"), found
 
 
 @pytest.mark.parametrize("merge", [["a", "»"], "a »", ["a", "b"]])
 def test_a_panic_of_the_tokenizers_library_is_a_damaged_file(merge: list[str] | str, tmp_path: Path) -> None:
     """A merge whose second token is shorter than the prefix that is cut off it, or loses half a letter."""
-    target = TARGETS["tokenizer"](tmp_path)
+    target = READERS["tokenizer"](tmp_path)
     values = json.loads(target.whole())
     second = merge[-1]
     prefix = "#" if second == "»" else "##"
@@ -111,7 +114,7 @@ def test_a_panic_of_the_tokenizers_library_is_a_damaged_file(merge: list[str] | 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 300])
 def test_names_that_no_system_takes_are_refused(name: str, tmp_path: Path) -> None:
-    config = TARGETS["config"](tmp_path)
+    config = READERS["config"](tmp_path)
     values = json.loads(config.whole())
     for place in ({"weights_file": name}, {"graph": name}):
         content = json.dumps({**values, "sabiyarn_edge": {**values["sabiyarn_edge"], **place}}).encode()

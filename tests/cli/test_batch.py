@@ -119,5 +119,8 @@ def test_parquet_without_pyarrow(
     run, text_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    error = run("batch", "in.parquet", tmp_path / "out.jsonl", "--model", text_model).error
-    assert error.startswith("Parquet needs pyarrow") and ".[ray]" in error
+    (tmp_path / "in.txt").write_text("ọmọ\n", encoding="utf-8")
+    for files in (("in.parquet", "out.jsonl"), (tmp_path / "in.txt", tmp_path / "out.parquet")):
+        error = run("batch", *files, "--model", text_model).error
+        assert error.startswith("Parquet needs pyarrow") and ".[ray]" in error
+    assert not (tmp_path / "out.parquet.jsonl").exists()  # refused before the work, not behind it

@@ -13,10 +13,20 @@ from tests.decoding.toy import TableModel, decode
 from tests.decoding.twin_beam_search import BeamTwin
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_search_equals_the_twin(seed):
+def search(twin, model, prompt, **options):
+    """The pool of a twin that has searched."""
     from sabiyarn_edge._core_testing import log_softmax
 
+    def log_probs(tokens):
+        row = model.logits([*prompt, *tokens]).copy()
+        log_softmax(row)
+        return row
+
+    return twin(log_probs, **options).run()
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_search_equals_the_twin(seed):
     rng = random.Random(seed)
     vocab_size = rng.choice([5, 8, 20])
     # Peaked logits tell the ways of stopping apart: a lead that later tokens cannot, or can, make up for.
@@ -31,13 +41,7 @@ def test_search_equals_the_twin(seed):
         "length_penalty": rng.choice([-1.5, 0.0, 1.0, 2.0]),
         "early_stopping": rng.choice([True, False, "never"]),
     }
-
-    def log_probs(tokens):
-        row = model.logits([*prompt, *tokens]).copy()
-        log_softmax(row)
-        return row
-
-    twin = BeamTwin(log_probs, ends=ends, **options).run()
+    twin = search(BeamTwin, model, prompt, ends=ends, **options)
     state = decode(
         model,
         [prompt],
@@ -46,6 +50,114 @@ def test_search_equals_the_twin(seed):
     assert state.sequences() == [[*prompt, *entry.tokens] for entry in twin]
     assert state.sequences_scores() == [float(entry.score) for entry in twin]
     assert [bool(reason) for reason in state.finish_reasons()] == [entry.finished for entry in twin]
+
+
+@pytest.mark.parametrize("length_penalty", [-2.0, -1.0, -0.5])
+def test_never_measures_at_the_length_so_far_where_the_penalty_is_negative(length_penalty):
+    """Later tokens make such scores worse: measured at the longest length, the search would end too early."""
+
+    class AtTheLongest(BeamTwin):
+        def measures_the_longest(self):
+            return True
+
+    told_apart = 0
+    for seed in range(80):
+        rng = random.Random(seed)
+        vocab_size = rng.choice([4, 5, 8])
+        model = TableModel(seed, vocab_size, scale=rng.choice([8.0, 25.0]))
+        ends = rng.sample(range(vocab_size), rng.randint(1, 2))
+        options = {"num_beams": rng.randint(2, 5), "max_new_tokens": rng.choice([6, 12, 20])}
+        options |= {"length_penalty": length_penalty, "early_stopping": "never"}
+        expected, wrong = (
+            search(twin, model, [0], ends=ends, **options) for twin in (BeamTwin, AtTheLongest)
+        )
+        told_apart += [entry.tokens for entry in expected] != [entry.tokens for entry in wrong]
+        decoded = decode(
+            model,
+            [[0]],
+            _core.DecodeOptions(eos_token_id=ends, num_return_sequences=options["num_beams"], **options),
+        )
+        assert decoded.sequences() == [[0, *entry.tokens] for entry in expected]
+    assert told_apart >= 3  # the logits are peaked enough
+
+
+def test_never_counts_new_tokens_alone():
+    """The longest length is that of the output: prompts are longer than it here."""
+
+    class WithThePrompt(BeamTwin):
+        def divisor(self, length):
+            return super().divisor(length + 40 * (length == self.max_new_tokens))
+
+    told_apart = 0
+    for seed in range(80):
+        rng = random.Random(seed)
+        vocab_size = rng.choice([4, 5, 8])
+        model = TableModel(seed, vocab_size, scale=rng.choice([2.0, 8.0]))
+        prompt, ends = [rng.randrange(vocab_size) for _ in range(40)], rng.sample(range(vocab_size), 1)
+        options = {"num_beams": rng.randint(2, 4), "max_new_tokens": 8}
+        options |= {"length_penalty": rng.choice([0.5, 1.0]), "early_stopping": "never"}
+        expected, wrong = (
+            search(twin, model, prompt, ends=ends, **options) for twin in (BeamTwin, WithThePrompt)
+        )
+        told_apart += [entry.tokens for entry in expected] != [entry.tokens for entry in wrong]
+        decoded = decode(
+            model,
+            [prompt],
+            _core.DecodeOptions(eos_token_id=ends, num_return_sequences=options["num_beams"], **options),
+        )
+        assert decoded.sequences() == [[*prompt, *entry.tokens] for entry in expected]
+    assert told_apart >= 3
+
+
+def test_a_penalty_beyond_all_numbers_leaves_scores_that_can_be_ranked():
+    """12 ** 400 is infinite in float64: all scores would be 0."""
+    model = TableModel(3, 8)
+    options = _core.DecodeOptions(
+        num_beams=3, num_return_sequences=3, max_new_tokens=12, length_penalty=400.0
+    )
+    scores = decode(model, [[1]], options).sequences_scores()
+    assert all(-np.inf < score < 0 for score in scores)
+    assert scores == sorted(scores, reverse=True) and len({*scores}) == 3
+
+
+def test_each_end_token_adds_a_candidate_of_every_beam():
+    """Else more than num_beams of the candidates may end, and a beam that could go on is not among them."""
+
+    class TwoOfEveryBeam(BeamTwin):
+        def best_candidates(self, beams):
+            return super().best_candidates(beams)[: 2 * self.num_beams]
+
+    told_apart = 0
+    for seed in range(60):
+        rng = random.Random(seed)
+        vocab_size = rng.choice([5, 6, 8])
+        model = TableModel(seed, vocab_size, scale=rng.choice([0.5, 2.0, 8.0]))
+        ends = rng.sample(range(vocab_size), rng.choice([3, 4]))
+        options = {"num_beams": rng.randint(2, 5), "max_new_tokens": rng.choice([4, 8, 12])}
+        options |= {"length_penalty": 2.0, "early_stopping": "never"}
+        expected, wrong = (
+            search(twin, model, [0], ends=ends, **options) for twin in (BeamTwin, TwoOfEveryBeam)
+        )
+        told_apart += [entry.tokens for entry in expected] != [entry.tokens for entry in wrong]
+        decoded = decode(
+            model,
+            [[0]],
+            _core.DecodeOptions(eos_token_id=ends, num_return_sequences=options["num_beams"], **options),
+        )
+        assert decoded.sequences() == [[0, *entry.tokens] for entry in expected]
+    assert told_apart >= 3
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_scores_lower_than_those_of_beams_that_have_not_begun(seed):
+    """These have -1e9, by which the first step ranks them; a model may give less than that."""
+    rng = random.Random(seed)
+    vocab_size = rng.choice([5, 8, 20])
+    model = TableModel(seed, vocab_size, scale=2e9)
+    options = {"num_beams": rng.randint(2, 5), "max_new_tokens": rng.randint(1, 6)}
+    expected = search(BeamTwin, model, [0], **options)
+    decoded = decode(model, [[0]], _core.DecodeOptions(num_return_sequences=options["num_beams"], **options))
+    assert decoded.sequences() == [[0, *entry.tokens] for entry in expected]
 
 
 def beam_options(seed, **more):

@@ -76,7 +76,11 @@ class BeamTwin:
         self.pool = sorted(entries, key=lambda entry: -entry.score)[: self.num_beams]
 
     def can_improve(self, best: Hypothesis) -> bool:
-        longest = self.early_stopping == "never" and self.length_penalty > 0
-        possible = best.score / self.divisor(self.max_new_tokens if longest else len(best.tokens))
+        length = self.max_new_tokens if self.measures_the_longest() else len(best.tokens)
+        possible = best.score / self.divisor(length)
         worst = min(entry.score for entry in self.pool)
         return any(possible > (worst if entry.finished else FAR_BELOW) for entry in self.pool)
+
+    def measures_the_longest(self) -> bool:
+        """Whether the best that can come is measured at the longest length, not at that of now."""
+        return self.early_stopping == "never" and self.length_penalty > 0

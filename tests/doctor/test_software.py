@@ -129,3 +129,11 @@ def test_telemetry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "",
     )  # nothing that this package does, or its user could mend
     assert str(device_id) in found.text
+
+
+def test_a_frozen_program_starts_itself_no_second_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    [finding] = examine_software(System(root=tmp_path, python=str(tmp_path / "none")))
+    assert (finding.name, finding.status) == ("libraries", "ok")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -20,6 +19,7 @@ from sabiyarn_edge._core import DecodeOptions, DecodeState, derived_seed
 from sabiyarn_edge.engine.decoder import Decoder
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from tests.export.models import export_tiny
+from tests.schedules import LENGTHS, schedule_settings
 from tests.sliding_oracle import windowed_mask
 
 BLOCK = 160
@@ -125,14 +125,13 @@ class RingSchedule(RuleBasedStateMachine):
         return int(data.draw(st.integers(0, len(self.rows) - 1), "row"))
 
 
-def test_any_schedule_equals_torch(folder: Path, torch_model: GPTJXForCausalLM) -> None:
+@pytest.mark.parametrize("longer", LENGTHS)
+def test_any_schedule_equals_torch(folder: Path, torch_model: GPTJXForCausalLM, longer: int) -> None:
     class Schedule(RingSchedule):
         decoder = Decoder(folder, num_threads=1, window=WINDOW, num_sink_tokens=SINKS)
         model = torch_model
 
-    run_state_machine_as_test(
-        Schedule, settings=settings(max_examples=40, stateful_step_count=15, deadline=None)
-    )
+    run_state_machine_as_test(Schedule, settings=schedule_settings(longer, schedules=40, steps=15))
 
 
 # --- generation

@@ -40,6 +40,21 @@ def test_merged_shards_are_what_one_machine_writes(shards: list[Path], tmp_path:
         merge_shards(shards, tmp_path / "all.jsonl")
 
 
+def test_parquet_shards_are_joined_from_their_records(
+    shards: list[Path], generator: EdgeGenerator, tmp_path: Path
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow")
+    parts: list[Path] = []
+    for index in (1, 2, 3):
+        parts.append(tmp_path / f"part{index}.parquet")
+        run_batch(generator, tmp_path / "in.txt", parts[-1], options=OPTIONS, shard=f"{index}/3")
+    assert merge_shards(parts, tmp_path / "all.parquet") == 17
+    records = parquet.read_table(tmp_path / "all.parquet")["record"].to_pylist()
+    assert "".join(f"{record}\n" for record in records) == (tmp_path / "whole.jsonl").read_text("utf-8")
+    with pytest.raises(JobError, match=r"all\.parquet is there already"):
+        merge_shards(parts, tmp_path / "all.parquet")
+
+
 def test_what_is_no_whole_is_refused(shards: list[Path], generator: EdgeGenerator, tmp_path: Path) -> None:
     target = tmp_path / "all.jsonl"
 

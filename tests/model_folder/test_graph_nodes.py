@@ -7,7 +7,13 @@ from pathlib import Path
 import onnx
 import pytest
 
-from sabiyarn_edge.model_folder.graph_nodes import WEIGHT_TYPES, nodes_per_layer, read_nodes, stored_matrices
+from sabiyarn_edge.model_folder.graph_nodes import (
+    WEIGHT_TYPES,
+    GraphNode,
+    nodes_per_layer,
+    read_nodes,
+    stored_matrices,
+)
 from tests.export.models import export_tiny
 
 
@@ -71,3 +77,11 @@ def test_negative_numbers_and_nodes_without_attributes() -> None:
 def test_what_is_no_model() -> None:
     with pytest.raises(ValueError, match="not an ONNX model"):
         read_nodes(b"\xff" * 20)
+
+
+@pytest.mark.parametrize("layer", [2, 999_999_999])
+def test_a_layer_beyond_the_number_of_nodes_is_refused(layer: int) -> None:
+    """Nothing is counted for all the layers before it."""
+    nodes = [GraphNode(f"h.{layer}.x", "Add", ("a", "b"), ("c",), {}), GraphNode("y", "Add", (), (), {})]
+    with pytest.raises(ValueError, match=f"a node is named for layer {layer}, but there are 2 nodes"):
+        nodes_per_layer(nodes)

@@ -17,7 +17,9 @@ from sabiyarn_edge import EdgeGenerator, MemoryFitWarning, prefix_mask, sliding_
 from sabiyarn_edge.cli import main
 from sabiyarn_edge.engine.decoder import Decoder
 from sabiyarn_edge.errors import InvalidInputError
+from sabiyarn_edge.options.generation_config import GenerationConfig
 from sabiyarn_edge.planning import memory_plan
+from tests.engine.driving import Driver
 from tests.export.models import export_tiny
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -40,6 +42,40 @@ def test_keys_and_values_are_those_of_the_cache(medium: Path) -> None:
     kv_cache.resize(3)
     kv_cache.reserve(512)
     assert plan.kv_cache == kv_cache.nbytes
+
+
+def test_logits_are_those_of_a_run_of_all_rows(medium: Path) -> None:
+    decoder = Decoder(medium, num_threads=1)
+    Driver(decoder).generate([[5]] * 8, 1)
+    # Beside them the buffers hold 8 ids, positions and segments: less than a page, as what is left of the last one.
+    assert 0 <= decoder.buffers.nbytes - decoder.costs.logits(8) < 2 * 4096
+
+
+def test_only_what_looks_at_the_whole_vocabulary_pays_for_it(medium: Path) -> None:
+    choosing = Decoder(medium, num_threads=1).costs.choosing
+    greedy = choosing(GenerationConfig())
+    best = choosing(GenerationConfig(do_sample=True, top_k=50))
+    any_id = choosing(GenerationConfig(do_sample=True, top_k=0))
+    # For each id: a count and a bias; an id and a score; a weight, a key, a place, a mark, and the weight drawn with.
+    assert [greedy // 4000, best // 4000, any_id // 4000] == [8, 8 + 8, 8 + 8 + 17]
+
+
+def test_what_is_held_is_a_row_and_a_copy_of_it(medium: Path) -> None:
+    decoder = Decoder(medium, num_threads=1)
+    decoder.kv_cache.resize(1)
+    decoder.kv_cache.begin_append(0, 500)
+    copy = decoder.kv_cache.read(0, 0, 500).nbytes
+    one_of_its_parts = copy // (2 * 3)  # keys or values of one layer, which are put in order beside it
+    assert decoder.costs.holding(500) - decoder.costs.kv_bytes(500, 500, 1) == copy + one_of_its_parts
+
+
+def test_each_row_that_slides_has_a_mask_of_its_own(medium: Path) -> None:
+    costs = Decoder(medium, num_threads=1).costs
+    of_rows = [
+        costs.masks(10_000, runs=[(100, 100)], decode=(101, 1), rows=rows, multi_token=False)
+        for rows in (0, 3)
+    ]
+    assert of_rows[1] - of_rows[0] == 3 * 10_000
 
 
 def test_a_page_is_the_least_that_a_head_takes(medium: Path) -> None:
@@ -178,6 +214,32 @@ def test_a_call_counts_its_mask(medium: Path) -> None:
         InvalidInputError, match=r"1002 positions in 1 row\(s\): this call needs .* memory_limit_mb is"
     ):
         generator.generate(prompt, attn_mask=prefix_mask(1000), **call)  # all of it in one run
+
+
+def test_a_call_counts_its_guesses(medium: Path) -> None:
+    """201 rows of logits are 3 MiB, and 201 tokens of a run 2 MiB."""
+    plan = EdgeGenerator.plan(medium, max_length=1024)
+    generator = EdgeGenerator.from_pretrained(medium, memory_limit_mb=plan.peak_mib + 2.5)
+    prompt, call = list(range(800)), {"max_new_tokens": 220, "eos_token_id": None}
+    generator.generate(prompt, **call)
+    with pytest.raises(InvalidInputError, match=r"this call needs .* MiB, but memory_limit_mb is"):
+        generator.generate(prompt, prompt_lookup_num_tokens=200, **call)
+
+
+def test_a_call_leaves_the_prefix_cache_its_memory(medium: Path) -> None:
+    plan = EdgeGenerator.plan(medium, max_length=1024)
+    limits = {"memory_limit_mb": plan.peak_mib + 17}
+    rows = {
+        "num_return_sequences": 6,
+        "do_sample": True,
+        "max_new_tokens": 1000,
+    }  # 6 * 1003 positions are 18 MiB
+    without = EdgeGenerator.from_pretrained(medium, **limits)
+    needed = without._settings.decide([1, 2, 3], None, rows).requests[0].needed_bytes
+    assert needed + without._settings.costs.shared <= limits["memory_limit_mb"] * 2**20
+    kept = EdgeGenerator.from_pretrained(medium, prefix_cache_mb=16, **limits)
+    with pytest.raises(InvalidInputError, match=r"this call needs .* MiB, but memory_limit_mb is"):
+        kept.generate([1, 2, 3], **rows)
 
 
 def test_enough_is_left_as_it_is(medium: Path) -> None:

@@ -43,10 +43,9 @@ float BeamSearch::length_divisor(std::size_t generated) const {
 void BeamSearch::commit(std::span<const BeamCandidate> candidates, std::span<const FinishReason> reasons) {
   update_pool(candidates, reasons);
   update_running(candidates, reasons);
-  improvable_ = improvable_ && can_improve();
   const bool all_hit = std::all_of(reasons.begin(), reasons.end(),
                                    [](FinishReason reason) { return reason != FinishReason::none; });
-  closed_ = !improvable_ || all_hit || (options_.early_stopping == EarlyStopping::yes && pool_is_full());
+  closed_ = !can_improve() || all_hit || (options_.early_stopping == EarlyStopping::yes && pool_is_full());
 }
 
 bool BeamSearch::pool_is_full() const {
@@ -62,7 +61,6 @@ void BeamSearch::update_pool(std::span<const BeamCandidate> candidates,
   for (std::size_t rank = 0; rank < beams; ++rank) ranked_.push_back({finished(rank).score, rank});
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     float score = candidates[i].score / divisor;
-    if (!improvable_) score += kNotAllowed;
     // Only a hit among the first num_beams candidates is a finished sequence.
     if (reasons[i] == FinishReason::none || i >= beams) score += kNotAllowed;
     ranked_.push_back({score, beams + i});

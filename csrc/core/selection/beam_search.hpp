@@ -66,7 +66,6 @@ class BeamSearch {
   std::size_t max_length_;
   std::size_t num_candidates_;
   bool closed_ = false;
-  bool improvable_ = true;  // once false, stays false
 
   std::vector<Hypothesis> running_;
   std::vector<Hypothesis> next_running_;  // the other half of a double buffer

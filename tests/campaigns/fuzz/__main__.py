@@ -1,4 +1,4 @@
-"""Feed damaged files to the readers.
+"""Feed damaged files to the readers, damaged requests to the server, and any shapes to the operators.
 
     python -m tests.campaigns.fuzz [TARGET ...] [--runs 2000] [--seed 0] [--save FOLDER]
 
@@ -26,34 +26,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.campaigns.fuzz.readers import TARGETS, Target
+from tests.campaigns.fuzz.inputs import INPUTS
+from tests.campaigns.fuzz.operators import OPERATORS
+from tests.campaigns.fuzz.readers import READERS
+from tests.campaigns.fuzz.target import Target, outcome
 
-SLOW_SECONDS = 30.0
-"""Seconds of CPU time. Readings take milliseconds, under emulation up to some seconds; findings took minutes."""
+TARGETS: dict[str, type[Target]] = {**READERS, **INPUTS, **OPERATORS}
+
 STUCK_SECONDS = 120
 SPARE_BYTES = 2**30
 TRACED_RUNS = 300
-
-
-def outcome(target: Target, content: bytes) -> str:
-    """Read: "read", "refused: ..." or what went wrong, beginning with "FINDING"."""
-    started = time.process_time()
-    try:
-        target.read(content)
-        result = "read"
-    except target.allowed as error:
-        result = f"refused: {type(error).__name__}"
-    except BaseException as error:  # a panic of a library is no Exception
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        place = error.__traceback__
-        while place is not None and place.tb_next is not None:
-            place = place.tb_next
-        where = f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place else ""
-        result = f"FINDING {type(error).__name__}: {str(error)[:150]} ({where})"
-    if time.process_time() - started > SLOW_SECONDS:
-        result = f"FINDING slow: {time.process_time() - started:.1f} s"
-    return result
 
 
 @contextlib.contextmanager
@@ -83,6 +65,7 @@ def executable_lines(module: types.ModuleType) -> set[int]:
 
 def lines_run(target: Target, contents: list[bytes]) -> set[int]:
     """Lines of the target's module that reading runs."""
+    assert target.module is not None
     file, lines = str(target.module.__file__), set()
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
@@ -102,9 +85,12 @@ def lines_run(target: Target, contents: list[bytes]) -> set[int]:
 
 def fuzz(name: str, runs: int, seed: int, save: Path | None = None) -> dict[str, Any]:
     """Run one target."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+        contextlib.closing(TARGETS[name](Path(folder))) as target,
+    ):
         warnings.simplefilter("ignore")
-        target = TARGETS[name](Path(folder))
         if outcome(target, target.whole()) != "read":
             raise AssertionError(f"{name}: a whole file is not read: {outcome(target, target.whole())}")
         results: Counter[str] = Counter()
@@ -123,14 +109,16 @@ def fuzz(name: str, runs: int, seed: int, save: Path | None = None) -> dict[str,
                 if len(traced) < TRACED_RUNS:
                     traced.append(content)
         seconds = time.perf_counter() - started
-        lines = executable_lines(target.module)
-        covered = lines_run(target, traced) & lines
+        covered = {}
+        if target.module is not None:
+            lines = executable_lines(target.module)
+            covered = {"lines_covered": f"{len(lines_run(target, traced) & lines)} of {len(lines)}"}
     return {
         "target": name,
         "seed": seed,
         "runs": runs,
         "seconds": round(seconds, 1),
-        "lines_covered": f"{len(covered)} of {len(lines)}",
+        **covered,
         "results": dict(results.most_common()),
     }
 

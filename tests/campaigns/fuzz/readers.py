@@ -7,48 +7,20 @@ import json
 import random
 import shutil
 import struct
-from abc import ABC, abstractmethod
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.engine import session_file
-from sabiyarn_edge.errors import SabiYarnError
 from sabiyarn_edge.generator import find_model
 from sabiyarn_edge.model_folder import config, graph_nodes, weights_file
 from sabiyarn_edge.options import generation_config
 from sabiyarn_edge.text import tokenizer
 from tests.campaigns.fuzz.mutations import damaged, damaged_json
+from tests.campaigns.fuzz.target import Target
+
+__all__ = ["READERS"]
 
 NANO = find_model("nano")
-
-
-class Target(ABC):
-    """One reader.
-
-    Attributes:
-        module: where it is, for the figure of coverage.
-        allowed: what it may raise.
-    """
-
-    module: ModuleType
-    allowed: tuple[type[Exception], ...] = (SabiYarnError,)
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @abstractmethod
-    def whole(self) -> bytes:
-        """A file with nothing wrong."""
-
-    def make(self, rng: random.Random) -> bytes:
-        """A damaged file."""
-        return damaged(self.whole(), rng)
-
-    @abstractmethod
-    def read(self, content: bytes) -> Any:
-        """Read it, and use what was read."""
 
 
 class Session(Target):
@@ -266,7 +238,7 @@ class GraphNodes(Target):
         graph_nodes.stored_matrices(nodes)
 
 
-TARGETS: dict[str, type[Target]] = {
+READERS: dict[str, type[Target]] = {
     "session": Session,
     "weights_header": WeightsHeader,
     "config": Config,

@@ -38,9 +38,7 @@ NATIVE = [
         ("return best_running > (entry", "return best_running >= (entry"),
         ("history.generated_length() + 1);", "history.generated_length());"),
         ("FinishReason::none || i >= beams) score", "FinishReason::none) score"),
-        ("if (!improvable_) score += kNotAllowed;", ""),
-        ("improvable_ = improvable_ && can_improve();", "improvable_ = can_improve();"),
-        ("closed_ = !improvable_ || all_hit ||", "closed_ = !improvable_ ||"),
+        ("closed_ = !can_improve() || all_hit ||", "closed_ = all_hit ||"),
         ("EarlyStopping::yes && pool_is_full()", "EarlyStopping::yes"),
         ("(reasons[i] != FinishReason::none ? kNotAllowed : 0.0f), i}", "0.0f, i}"),
         ("std::clamp(power, 1e-37, 1e37)", "power"),
@@ -55,7 +53,7 @@ NATIVE = [
     *_of(
         f"{SELECTION}/beam_candidates.cpp",
         (TWIN, TRANSFORMERS, DRAWS),
-        ("selected.back().score <= best_of_others", "selected.back().score < best_of_others - 1.0f"),
+        ("selected.size() < wanted || selected.back().score <= best_of_others", "selected.size() < wanted"),
         (
             "top_.offer(row_of(scores, vocab_size, beam), running[beam],",
             "top_.offer(row_of(scores, vocab_size, beam), 0.0f,",

@@ -35,7 +35,7 @@ from sabiyarn_edge import EdgeGenerator, prefix_mask
 from sabiyarn_edge.bench.machine import describe_machine
 from sabiyarn_edge.options.generation_config import OptionWarning
 from sabiyarn_edge.system.process_memory import process_memory
-from tests.campaigns.soak.calls import POSITIONS, Calls, Outcome
+from tests.campaigns.soak.calls import POSITIONS, Calls, Cancellations, Outcome
 
 DRIFT_BYTES_PER_THREAD = 2**20
 """Growth of the process that is allowed in the second half of a phase. The C library has one heap for each thread, and
@@ -112,7 +112,7 @@ class Soak:
             folder,
         )
         self._alone: list[Outcome] = []
-        self._cancellations = [0]
+        self._cancellations = Cancellations()
 
     def run(self) -> list[Phase]:
         """Alone, then by one thread, with a generator per thread, and with one that all share."""
@@ -188,8 +188,7 @@ class Soak:
         rng = random.Random(self._seed)
         while not done.wait(rng.expovariate(1 / CANCEL_SECONDS)):
             generator = rng.choice(generators)
-            self._cancellations[0] += 1
-            generator.cancel()
+            self._cancellations.cancel(generator)
             assert generator.memory_usage()["kv_cache"] >= 0
 
 

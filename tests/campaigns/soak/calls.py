@@ -8,7 +8,8 @@ beginning of that outcome.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,32 @@ class Outcome:
         return any(ids != whole[: len(ids)] for (ids, _), (whole, _) in pairs)
 
 
+class Cancellations:
+    """Cancels generators, and knows which calls that may have met."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun = self._ended = 0
+
+    def cancel(self, generator: EdgeGenerator) -> None:
+        with self._lock:
+            self._begun += 1
+        generator.cancel()
+        with self._lock:
+            self._ended += 1
+
+    @property
+    def ended(self) -> int:
+        """How many have ended; for `since`."""
+        with self._lock:
+            return self._ended
+
+    def since(self, ended: int) -> bool:
+        """Whether one took place, or was taking place, after so many had ended."""
+        with self._lock:
+            return self._begun > ended
+
+
 class ReenteredError(Exception):
     """Raised by a callback after the generator refused a call from inside a call, as it should."""
 
@@ -102,7 +129,7 @@ class Calls:
     Args:
         session_file: a session that was saved with this model, to load.
         scratch: a file of this thread's own, to save sessions to.
-        cancellations: [how many times another thread has cancelled so far].
+        cancellations: of all threads.
     """
 
     def __init__(
@@ -111,9 +138,9 @@ class Calls:
         seed: int,
         session_file: Path,
         scratch: Path,
-        cancellations: Sequence[int] = (0,),
+        cancellations: Cancellations | None = None,
     ) -> None:
-        self._cancellations = cancellations
+        self._cancellations = cancellations or Cancellations()
         self._generator, self._seed = generator, seed
         self._session_file, self._scratch = session_file, scratch
         self._vocab_size = generator.config.gptjx.vocab_size
@@ -137,9 +164,9 @@ class Calls:
         """Make the call of that number."""
         rng = random.Random(f"{self._seed} {number}")
         (kind,) = rng.choices([*self._kinds], [*self._kinds.values()])
-        before = self._cancellations[0]
+        before = self._cancellations.ended
         outcome = kind(rng)
-        return replace(outcome, interrupted=self._cancellations[0] > before)
+        return replace(outcome, interrupted=self._cancellations.since(before))
 
     # --- what a call is made of
 
@@ -258,7 +285,7 @@ class Calls:
             nonlocal length
             length -= 1
             if length == 0:
-                self._generator.cancel()
+                self._cancellations.cancel(self._generator)
             return False
 
         options = {"max_new_tokens": 30, "eos_token_id": None}

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from sabiyarn_edge._core import KvCache
 from tests.core.kv.twins_kv import CacheTwin, at_slots, put_at_slots
+from tests.schedules import LENGTHS, schedule_settings
 
 MAX_ROWS = 6
 
@@ -180,10 +180,9 @@ class PagedSchedule(Schedule):
     windows = st.sampled_from([64, 100, 192])
 
 
+@pytest.mark.parametrize("longer", LENGTHS)
 @pytest.mark.parametrize(
     ("machine", "schedules"), [(Schedule, 60), (PagedSchedule, 20)], ids=["many-wraps", "shared-pages"]
 )
-def test_rows_hold_what_was_written(machine: type[Schedule], schedules: int) -> None:
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=schedules, stateful_step_count=25, deadline=None)
-    )
+def test_rows_hold_what_was_written(machine: type[Schedule], schedules: int, longer: int) -> None:
+    run_state_machine_as_test(machine, settings=schedule_settings(longer, schedules=schedules, steps=25))
