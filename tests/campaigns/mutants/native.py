@@ -14,8 +14,8 @@ PROCESSORS, CANDIDATES = (
     "tests/core/selection/test_score_processors.py",
     "tests/core/selection/test_candidates.py",
 )
-CACHE, SCHEDULES, RING = (
-    f"tests/core/kv/test_{name}.py" for name in ("kv_cache", "kv_schedules", "window_ring")
+CACHE, SHARING, SCHEDULES, RING = (
+    f"tests/core/kv/test_{name}.py" for name in ("kv_cache", "kv_sharing", "kv_schedules", "window_ring")
 )
 
 
@@ -149,7 +149,7 @@ NATIVE = [
     ),
     *_of(
         f"{KV}/kv_cache.cpp",
-        (CACHE, SCHEDULES),
+        (SHARING, CACHE, SCHEDULES),
         ("ring.truncate(total);\n  unshare_from(row, ring.used_slots());", "ring.truncate(total);"),
         (
             "rings_.at(static_cast<std::size_t>(row)).clear();\n  unshare_from(row, 0);",

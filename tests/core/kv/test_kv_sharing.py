@@ -11,7 +11,7 @@ LAYERS, HEADS, HEAD_DIM = 2, 2, 64
 
 
 class Rows:
-    """A cache whose rows are whole pages, beside the values [layers, 2, heads, head_dim] of each position of each row."""
+    """A cache whose rows are whole pages, beside the values [layers, 2, heads, head_dim] of each row's positions."""
 
     def __init__(self, *, window: int = 192, slack: int = 0, sinks: int = 0) -> None:
         self.cache = KvCache(
