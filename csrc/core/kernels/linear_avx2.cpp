@@ -9,26 +9,10 @@
 
 #define SABIYARN_KERNEL SABIYARN_DISPATCHED("avx2")
 
-#include "core/simd/lane_eights.hpp"
+#include "core/kernels/linear_nibbles_x86.hpp"
 
 namespace sabiyarn {
 namespace {
-
-using Eight = Floats8;
-using EightInts = Ints8;
-
-// Bytes ahead of what is read: the time of one access to memory, and no more than the next tile.
-constexpr std::ptrdiff_t kPrefetch = 1024;
-
-SABIYARN_KERNEL inline __m256i load(const void* source) noexcept {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(source));
-}
-
-SABIYARN_KERNEL inline __m256i four_codes(const std::int8_t* codes) noexcept {
-  std::int32_t four;
-  std::memcpy(&four, codes, sizeof four);
-  return _mm256_set1_epi32(four);
-}
 
 // |w| * (a with the sign of w): pairs of products stay below 2 * 127 * 127, which 16 bits hold.
 template <int kRows, bool kAhead>
@@ -51,56 +35,6 @@ template <int kRows, bool kAhead>
             _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(four_codes(codes + r * stride), w));
         total[r] = _mm256_add_epi32(total[r], _mm256_madd_epi16(pairs, ones));
       }
-    }
-  }
-  SABIYARN_UNROLL
-  for (int r = 0; r < kRows; ++r) sums[r] = reinterpret_cast<EightInts>(total[r]);
-}
-
-// A pair of products of a half byte with a byte is at most 2 * 15 * 127, so 16 bits hold the sum of eight
-// pairs, which four groups have.
-template <int kRows, bool kAhead>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void add_nibbles(const std::byte* weights,
-                                                               const std::int8_t* codes, std::int64_t stride,
-                                                               std::int64_t groups, __m256i* total) noexcept {
-  const __m256i low_half = _mm256_set1_epi8(15);
-  __m256i pairs[std::size_t{kRows}];
-  SABIYARN_UNROLL
-  for (int r = 0; r < kRows; ++r) pairs[r] = _mm256_setzero_si256();
-  for (std::int64_t g = 0; g < groups; ++g, weights += kGroupBytes, codes += 8) {
-    if constexpr (kAhead) {
-      if (g % 2 == 0) _mm_prefetch(reinterpret_cast<const char*>(weights) + kPrefetch, _MM_HINT_T0);
-    }
-    const __m256i both = load(weights);
-    const __m256i low = _mm256_and_si256(both, low_half);
-    const __m256i high = _mm256_and_si256(_mm256_srli_epi16(both, 4), low_half);
-    SABIYARN_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const std::int8_t* row = codes + r * stride;
-      pairs[r] = _mm256_add_epi16(pairs[r], _mm256_maddubs_epi16(low, four_codes(row)));
-      pairs[r] = _mm256_add_epi16(pairs[r], _mm256_maddubs_epi16(high, four_codes(row + 4)));
-    }
-  }
-  SABIYARN_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    total[r] = _mm256_add_epi32(total[r], _mm256_madd_epi16(pairs[r], _mm256_set1_epi16(1)));
-  }
-}
-
-template <int kRows, bool kAhead>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void nibble_sums(const std::byte* weights,
-                                                               const std::int8_t* codes, std::int64_t stride,
-                                                               std::int64_t groups,
-                                                               EightInts* sums) noexcept {
-  __m256i total[std::size_t{kRows}];
-  SABIYARN_UNROLL
-  for (int r = 0; r < kRows; ++r) total[r] = _mm256_setzero_si256();
-  for (; groups > 0; groups -= 4, weights += 4 * kGroupBytes, codes += 32) {
-    // Unrolled it takes a fifth less time for one row, but more for several: registers run out.
-    if (kRows == 1 && groups >= 4) {
-      add_nibbles<kRows, kAhead>(weights, codes, stride, 4, total);
-    } else {
-      add_nibbles<kRows, kAhead>(weights, codes, stride, groups < 4 ? groups : 4, total);
     }
   }
   SABIYARN_UNROLL

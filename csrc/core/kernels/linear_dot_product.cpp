@@ -80,28 +80,45 @@ template <int kRows, bool kAhead>
 }
 
 template <int kRows, bool kAhead>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void nibble_sums(const std::byte* weights,
+[[gnu::always_inline]] SABIYARN_KERNEL inline void nibble_sums(const std::byte* block,
                                                                const std::int8_t* codes, std::int64_t stride,
-                                                               std::int64_t groups,
+                                                               const std::int16_t*, std::int64_t,
+                                                               std::int64_t sub_blocks,
                                                                EightInts* result) noexcept {
-  const auto* w = reinterpret_cast<const std::uint8_t*>(weights);
+  const auto* scales = reinterpret_cast<const std::int8_t*>(block);
+  const auto* w = reinterpret_cast<const std::uint8_t*>(block + kTileOutputs * sub_blocks);
   const uint8x16_t low_half = vdupq_n_u8(15);
-  DotSums<kRows> sums;
-  clear(sums);
-  for (std::int64_t g = 0; g < groups; ++g, w += kGroupBytes, codes += 8) {
-    if constexpr (kAhead) {
-      if (g % 2 == 0) __builtin_prefetch(w + kPrefetch);
-    }
-    int8x16_t low[2], high[2];
+  const int8x16_t table = vld1q_s8(kFourBitTable);
+  int32x4_t total[std::size_t{kRows}][2];
+  for (auto& row : total) row[0] = row[1] = vdupq_n_s32(0);
+  for (std::int64_t j = 0; j < sub_blocks; ++j, scales += kTileOutputs, codes += kSubBlock) {
+    if constexpr (kAhead) __builtin_prefetch(w + kPrefetch);
+    DotSums<kRows> sums;
+    clear(sums);
     SABIYARN_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const uint8x16_t both = vld1q_u8(w + 16 * half);
-      low[half] = vreinterpretq_s8_u8(vandq_u8(both, low_half));
-      high[half] = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+    for (int g = 0; g < 2; ++g, w += kGroupBytes) {
+      int8x16_t low[2], high[2];
+      SABIYARN_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        const uint8x16_t both = vld1q_u8(w + 16 * half);
+        low[half] = vqtbl1q_s8(table, vandq_u8(both, low_half));
+        high[half] = vqtbl1q_s8(table, vshrq_n_u8(both, 4));
+      }
+      add(sums, low, high, codes + 8 * g, stride);
     }
-    add(sums, low, high, codes, stride);
+    const int16x8_t scale = vmovl_s8(vld1_s8(scales));
+    const int32x4_t factors[2] = {vmovl_s16(vget_low_s16(scale)), vmovl_high_s16(scale)};
+    SABIYARN_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      SABIYARN_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        const int32x4_t sum = vaddq_s32(sums.values[r][half][0], sums.values[r][half][1]);
+        total[r][half] = vmlaq_s32(total[r][half], sum, factors[half]);
+      }
+    }
   }
-  finish(sums, result);
+  SABIYARN_UNROLL
+  for (int r = 0; r < kRows; ++r) result[r] = {total[r][0], total[r][1]};
 }
 
 }  // namespace

@@ -3,13 +3,15 @@
 // Included once by each linear_<set>.cpp, behind its definitions of
 //   SABIYARN_KERNEL  attributes of every function here: the instruction set, if it is not the baseline
 //   byte_sums<kRows, kAhead>(...), nibble_sums<kRows, kAhead>(...)
-//                    the integer dot products of one block of a tile with kRows rows, always inlined
+//                    the integer dot products of one block of a tile with kRows rows, always inlined; of half bytes
+//                    times the scales of 16 inputs
 // All of it has internal linkage: the linker must never take a copy made for another instruction set.
 #pragma once
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "core/kernels/linear_output.hpp"
 #include "core/simd/lanes.hpp"
@@ -40,10 +42,25 @@ SABIYARN_KERNEL inline void normalize(const float* values, std::int64_t width, c
   }
 }
 
+// QuantizedActivations::corrections of 16 codes.
+SABIYARN_KERNEL inline void correct(const std::int8_t* codes, std::int16_t* corrections) noexcept {
+  using EightBytes [[gnu::vector_size(8)]] = std::int8_t;
+  using EightShorts [[gnu::vector_size(16)]] = std::int16_t;
+  EightBytes halves[2];
+  std::memcpy(halves, codes, sizeof halves);
+  EightShorts sums =
+      __builtin_convertvector(halves[0], EightShorts) + __builtin_convertvector(halves[1], EightShorts);
+  sums = sums + __builtin_shufflevector(sums, sums, 4, 5, 6, 7, 4, 5, 6, 7);
+  sums = (sums + __builtin_shufflevector(sums, sums, 1, 1, 3, 3, 4, 5, 6, 7)) * std::int16_t{-32};
+  corrections[0] = sums[0];
+  corrections[1] = sums[2];
+}
+
 SABIYARN_KERNEL inline void round_row(const float* values, std::int64_t row,
                                       QuantizedActivations& rounded) noexcept {
   const std::int64_t block = rounded.inputs / rounded.blocks;
   std::int8_t* codes = rounded.codes.data() + row * rounded.inputs;
+  std::int16_t* corrections = rounded.corrections.data() + row * rounded.inputs / kSubBlock * 2;
   for (std::int64_t b = 0; b < rounded.blocks; ++b, values += block, codes += block) {
     // Magnitudes are in the order of their bits, and NaN comes last: it then is the scale, and so every
     // product's.
@@ -64,10 +81,10 @@ SABIYARN_KERNEL inline void round_row(const float* values, std::int64_t row,
       codes[k] = static_cast<std::int8_t>(std::bit_cast<std::int32_t>(shifted) - 0x4b400000);
       sum += codes[k];
     }
+    for (std::int64_t k = 0; k < block; k += kSubBlock, corrections += 2) correct(codes + k, corrections);
     const auto at = static_cast<std::size_t>(row * rounded.blocks + b);
     rounded.sums[at] = sum;
     rounded.scales[at] = scale;
-    rounded.scaled_sums[at] = scale * static_cast<float>(sum);
   }
 }
 
@@ -84,29 +101,36 @@ template <int kBits, int kRows, bool kAhead>
   const std::int8_t* codes = rows.codes.data() + row * rows.inputs;
   const std::int32_t* sums = rows.sums.data() + row * num_blocks;
   const float* scales = rows.scales.data() + row * num_blocks;
-  const float* scaled_sums = rows.scaled_sums.data() + row * num_blocks;
-  const std::byte* source = weights.tile(tile);
+  const std::int64_t sub_blocks = rows.inputs / kSubBlock;  // of a row
+  const std::int16_t* corrections = rows.corrections.data() + row * sub_blocks * 2;
+  const std::byte* tile_begin = weights.tile(tile);
+  const std::byte* source = tile_begin + weights.tile_header_bytes();
   Eight total[std::size_t{kRows}] = {};
   for (std::int64_t b = 0; b < num_blocks; ++b, codes += block) {
-    const Eight scale = load_header(source);
-    Eight offset = {};
-    source += sizeof scale;
     EightInts products[std::size_t{kRows}];
     if constexpr (kBits == 8) {
-      byte_sums<kRows, kAhead>(source, codes, rows.inputs, sums + b, num_blocks, block / 4, products);
-      source += block * 8;
+      const Eight scale = load_header(source);
+      byte_sums<kRows, kAhead>(source + sizeof scale, codes, rows.inputs, sums + b, num_blocks, block / 4,
+                               products);
+      SABIYARN_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        total[r] = total[r] + to_floats(products[r]) * (scale * broadcast8(scales[r * num_blocks + b]));
+      }
     } else {
-      offset = load_header(source);
-      source += sizeof offset;
-      nibble_sums<kRows, kAhead>(source, codes, rows.inputs, block / 8, products);
-      source += block * 4;
+      nibble_sums<kRows, kAhead>(source, codes, rows.inputs, corrections, 2 * sub_blocks, block / kSubBlock,
+                                 products);
+      corrections += block / kSubBlock * 2;
+      SABIYARN_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        total[r] = total[r] + to_floats(products[r]) * broadcast8(scales[r * num_blocks + b]);
+      }
     }
+    source += weights.block_bytes();
+  }
+  if constexpr (kBits == 4) {
+    const Eight row_scale = load_header(tile_begin);
     SABIYARN_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const std::int64_t at = r * num_blocks + b;
-      total[r] = total[r] + to_floats(products[r]) * (scale * broadcast8(scales[at]));
-      if constexpr (kBits == 4) total[r] = total[r] + offset * broadcast8(scaled_sums[at]);
-    }
+    for (int r = 0; r < kRows; ++r) total[r] = total[r] * row_scale;
   }
   for (int r = 0; r < kRows; ++r) write_tile(total[r], weights.outputs, tile, row + r, output);
 }
