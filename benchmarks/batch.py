@@ -1,9 +1,10 @@
 """Batch jobs: their throughput beside generate(), and what the length of the file costs.
 
-    python -m benchmarks batch [--model FOLDER] [--lines 256] [--rounds 3] [--corpus 1000000] [--out FILE]
+    python -m benchmarks batch [--model FOLDER] [--lines 1024] [--rounds 3] [--corpus 1000000] [--out FILE]
 
 Throughput: the same prompts of 4 to 23 words, 24 new tokens each, as a job, as calls of generate() with each batch
-size, and one by one; interleaved, medians. Corpus: a job whose lines (ids included) need no model, so that the job
+size, and one by one; interleaved, medians. Few prompts show what a job costs at its beginning and end, some writes to
+the disk. Corpus: a job whose lines (ids included) need no model, so that the job
 itself is measured: private memory after 100 lines and after many, the time that each line takes, and the time to resume
 behind the last of them.
 """
@@ -137,7 +138,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="nano", help="model folder (default: the bundled nano)")
-    parser.add_argument("--lines", type=count, default=256, help="prompts of the throughput (default 256)")
+    parser.add_argument("--lines", type=count, default=1024, help="prompts of the throughput (default 1024)")
     parser.add_argument("--rounds", type=count, default=3, help="trials of each way (default 3)")
     parser.add_argument(
         "--corpus", type=count, default=1_000_000, help="lines without a model (default 1000000)"

@@ -18,16 +18,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-LACKING = frozenset(
-    name
-    for name in (
-        *("torch", "onnx", "safetensors", "transformers", "sabiyarn_edge._core_testing"),
-        *("starlette", "uvicorn", "msgspec", "openai", "httpx", "prometheus_client"),
-        *("jinja2", "jsonschema", "llguidance", "sacrebleu"),
-    )
-    if importlib.util.find_spec(name) is None
+OPTIONAL = (
+    *("torch", "onnx", "safetensors", "transformers", "sabiyarn_edge._core_testing"),
+    *("starlette", "uvicorn", "msgspec", "openai", "httpx", "prometheus_client"),
+    *("jinja2", "jsonschema", "llguidance", "sacrebleu"),
 )
-"""Of what only exports, comparisons, the server, grammars and tests need: what is not installed here."""
+"""What only exports, comparisons, the server, grammars and tests need."""
+
+LACKING = frozenset(name for name in OPTIONAL if importlib.util.find_spec(name) is None)
+"""Of it, what is not installed here."""
 
 EMULATED = "QEMU_CPU" in os.environ
 """Whether qemu runs this Python: its own memory, which grows with what it translates, is counted with Python's, and it

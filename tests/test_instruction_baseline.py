@@ -46,7 +46,7 @@ def test_the_compiled_files_keep_to_the_baseline(file: Path, baseline: Baseline)
 # What the dispatched functions are for: conversions to float16 and back, wide registers, dot products of bytes.
 DISPATCHED = {
     "x86_64": {FILES[0]: ["%ymm"], LIBRARY: ["vcvtps2ph", "vpmaddubsw", "vpdpbusd", "vfmadd"]},
-    "aarch64": {LIBRARY: ["sdot"]},  # its baseline converts float16
+    "aarch64": {LIBRARY: ["sdot", "smmla"]},  # its baseline converts float16
 }
 
 
@@ -60,6 +60,7 @@ def test_newer_instructions_stand_where_they_are_allowed(file: Path, baseline: B
 NEWER = {
     "x86_64": [
         "vpdpbusd %ymm1,%ymm2,%ymm3",
+        "vpdpbusd %zmm1,%zmm2,%zmm3",
         "pshufb %xmm1,%xmm0",
         "vaddps %xmm1,%xmm0,%xmm0",
         "popcnt %rax,%rax",
@@ -67,6 +68,7 @@ NEWER = {
     ],
     "aarch64": [
         "sdot v0.4s, v1.16b, v2.16b",
+        "smmla v0.4s, v1.16b, v2.16b",
         "fadd v0.8h, v1.8h, v2.8h",
         "ldaddal w0, w1, [x2]",
         "swp w0, w1, [x2]",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sabiyarn_edge import EdgeGenerator, document_mask, prefix_mask, sliding_window_mask
+from sabiyarn_edge.engine.prompt_mask import PromptMask
 from sabiyarn_edge.errors import InvalidInputError
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from tests.export.models import export_tiny
@@ -170,22 +171,13 @@ def test_a_mask_is_given_for_the_tokens_at_hand_only(
     generator = EdgeGenerator.from_pretrained(text_model, num_threads=1)
     decoder = generator._engine.decoder
     shapes: list[tuple[int, int]] = []
-    run = decoder.runner.run
+    write = PromptMask.write
 
-    class Spy:
-        """The decoder's runner, which notes the shapes of the masks that it asks for."""
+    def noted(mask: PromptMask, out: Any, causal: Any) -> None:
+        shapes.append(out.shape)
+        write(mask, out, causal)
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
-
-        def run(self, items: list[Any], *rest: Any) -> None:
-            def noted(mask: Any) -> Any:
-                return None if mask is None else lambda out: (shapes.append(out.shape), mask(out))
-
-            run([(row, tokens, wanted, noted(mask)) for row, tokens, wanted, mask in items], *rest)
-
-    real = decoder.runner
-    monkeypatch.setattr(decoder, "runner", Spy())
+    monkeypatch.setattr(PromptMask, "write", noted)
     monkeypatch.setattr(decoder, "max_prefill_chunk", 4)
     generator.generate([IDS, IDS[:6]], attn_mask=[MASKS["window"], None], max_new_tokens=3)
     assert shapes == [*((4, end) for end in range(4, P + 1, 4)), (1, P + 1), (1, P + 2)]

@@ -11,6 +11,8 @@ cdef extern from "core/kv/kv_cache.hpp" namespace "sabiyarn" nogil:
         int64_t window() noexcept
         int64_t num_sink_tokens() noexcept
         int64_t begin_append(int64_t row, int64_t count) except +
+        int64_t max_append(int64_t row) except +
+        void truncate(int64_t row, int64_t total) except +
         int64_t next_position(int64_t row) except +
         int64_t oldest(int64_t row) except +
         void* keys(int64_t layer) except +
@@ -32,6 +34,17 @@ cdef extern from "core/kv/step_buffers.hpp" namespace "sabiyarn" nogil:
         uint64_t version() noexcept
 
 
+cdef extern from "core/decoding/prompt_lookup.hpp" namespace "sabiyarn" nogil:
+    cdef cppclass TokenIds "std::span<const sabiyarn::TokenId>":
+        size_t size() noexcept
+        int32_t& operator[](size_t) noexcept
+
+    cdef cppclass Guesser:
+        size_t guess(TokenIds history, size_t rows, size_t room) noexcept
+        TokenIds guesses() noexcept
+        void note(cpp_bool right) noexcept
+
+
 cdef extern from "core/decoding/decode_state.hpp" namespace "sabiyarn" nogil:
     cdef cppclass DecodeState:
         int64_t num_rows() noexcept
@@ -39,6 +52,7 @@ cdef extern from "core/decoding/decode_state.hpp" namespace "sabiyarn" nogil:
         cpp_bool finished() noexcept
         cpp_bool keeps_rows() noexcept
         const int64_t* next_tokens() noexcept
+        TokenIds history_of(size_t row) except +
         void process(float* logits) except +
         void propose(float* logits) except +
         void commit() except +

@@ -4,9 +4,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .._core import DecodeState, KvCache, StepBuffers
+from .._core import DecodeState, Guesser, KvCache, StepBuffers
 
-Item = tuple[int, list[int], int, Callable[[NDArray[np.float32]], None] | None]
+MaskWriter = Callable[[NDArray[np.float32]], None]
+Item = tuple[int, list[int], int, MaskWriter | None]
 
 class Droppable(Protocol):
     abandoned: bool
@@ -14,6 +15,7 @@ class Droppable(Protocol):
 class HeldRow(Protocol):
     index: int
     tokens: list[int]
+    def cut(self, length: int) -> None: ...
 
 class Backend(Protocol):
     @property
@@ -47,6 +49,7 @@ class GraphRunner:
         texts: list[SteadyText] = ...,
     ) -> None: ...
     def decode(self, texts: list[SteadyText], scheduler: Caller, num_steps: int) -> list[SteadyText]: ...
+    def prepare(self, texts: list[SteadyText], others: int) -> int: ...
     def choose(self, texts: list[SteadyText]) -> list[SteadyText]: ...
     def release(self) -> None: ...
 
@@ -68,16 +71,17 @@ class SteadyText:
     def work(self) -> Any: ...
     @property
     def error(self) -> Exception | None: ...
-    @property
-    def num_rows(self) -> int: ...
     def __init__(
         self,
         work: Droppable,
         loop: DecodeLoop,
         rows: Sequence[HeldRow],
         *,
+        masks: list[MaskWriter] | None = None,
         tell: Callable[[], None] | None = None,
         num_steps: int,
+        guesser: Guesser | None = None,
+        positions: int = 0,
     ) -> None: ...
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int: ...

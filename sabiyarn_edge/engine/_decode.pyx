@@ -15,10 +15,13 @@ import numpy as np
 
 from sabiyarn_edge.errors import NumericalError
 
-from sabiyarn_edge.engine._decode cimport DecodeState, KvCache, StepBuffers
+from sabiyarn_edge.engine._decode cimport DecodeState, Guesser, KvCache, StepBuffers, TokenIds
 
 DEF SEGMENT_FIELDS = 5
 DEF KEY_TILE = 16  # positions whose keys are woven into one tile
+
+
+include "_choice.pxi"
 
 
 cdef class GraphRunner:
@@ -71,19 +74,19 @@ cdef class GraphRunner:
                 additive; None: causal.
             hidden: float32 [logits, n_embd], gets the hidden states from which the logits are made; or None.
             options: `onnxruntime.RunOptions`, or None.
-            texts: SteadyText objects, each of whose rows runs its next token. Their logits come first.
+            texts: SteadyText objects, as `prepare` was given them: each of their rows runs its next token. Their logits
+                come first.
         """
-        cdef int64_t num_steady = num_rows(texts)
-        cdef int64_t num_tokens = num_steady, num_logits = num_steady, num_masked = 0
-        cdef int64_t row, count, total, wanted, i, at = num_steady, logit = num_steady, mask_at = 0
-        cdef int64_t segment = num_steady
+        cdef int64_t at = num_tokens_of(texts), mask_at = self.num_masked_of(texts), segment = num_rows_of(texts)
+        cdef int64_t num_tokens = at, num_logits = at, num_masked = mask_at
+        cdef int64_t row, count, total, wanted, i, logit = at
         cdef list tokens
         for row, tokens, wanted, mask in items:
             num_tokens += len(tokens)
             num_logits += wanted
             if mask is not None:
                 num_masked += len(tokens) * (self.kv.next_position(row) + <int64_t>len(tokens))
-        self.buffers.reserve(num_tokens, num_steady + <int64_t>len(items), num_logits, num_masked)
+        self.buffers.reserve(num_tokens, segment + <int64_t>len(items), num_logits, num_masked)
         self.append_next(texts)
         for row, tokens, wanted, mask in items:
             count = len(tokens)
@@ -118,19 +121,41 @@ cdef class GraphRunner:
         Returns:
             The texts that need something else now, as `choose` does.
         """
-        cdef int64_t rows = num_rows(texts)
+        cdef int64_t rows = num_rows_of(texts), tokens, masked
         cdef list found
-        self.buffers.reserve(rows, rows, rows, 0)
         while True:
+            tokens, masked = self.prepare(texts, 0), self.num_masked_of(texts)
+            self.buffers.reserve(tokens, rows, tokens, masked)
             self.append_next(texts)
-            self.bind(rows, rows, rows, 0)
-            self.unbind_hidden(rows)
+            self.bind(tokens, rows, tokens, masked)
+            self.unbind_hidden(tokens)
             self.graph.run_with_iobinding(self.binding, None)
             self.note_next(texts)
             num_steps -= 1
             found = self.choose(texts)
             if found or num_steps <= 0 or scheduler.called:
                 return found
+
+    def prepare(self, list texts, int64_t others) -> int:
+        """Look up how many guesses texts run behind their next tokens.
+
+        Args:
+            others: rows that run beside them.
+
+        Returns:
+            How many tokens they run, each of which gets logits.
+        """
+        cdef size_t rows = num_rows_of(texts) + others
+        cdef int64_t count = 0, room
+        cdef SteadyText text
+        for text in texts:
+            if text.guesser != NULL:
+                room = min(self.kv.max_append(text.places[0]),
+                           text.positions - self.kv.next_position(text.places[0]), text.num_steps) - 1
+                text.judged = 0
+                text.guessed = text.guesser.guess(text.loop.decode.history_of(0), rows, max(room, 0))
+            count += text.num_tokens()
+        return count
 
     def choose(self, list texts) -> list:
         """Choose the next tokens of texts after a run in which their logits came first.
@@ -146,14 +171,14 @@ cdef class GraphRunner:
         cdef SteadyText text
         cdef list found = []
         for text in texts:
-            states.push_back(<DecodeState*>NULL if text.loop.is_hooked else text.loop.decode)
+            states.push_back(text.loop.decode if text.is_plain() else <DecodeState*>NULL)
             places.push_back(logits)
-            logits += text.loop.decode.num_rows() * vocab_size
+            logits += text.num_tokens() * vocab_size
         while at < count:
             text = texts[at]
             try:
-                if text.loop.is_hooked:
-                    text.loop.choose(places[at])
+                if not text.is_plain():
+                    self.choose_one(text, places[at])
                     at += 1
                     continue
                 with nogil:  # once for all: another thread may take the interpreter for a while at each release
@@ -163,14 +188,13 @@ cdef class GraphRunner:
             except Exception as error:
                 text = texts[at]
                 text.error = error
-                if isinstance(error, ValueError) and not text.loop.is_hooked:
+                if isinstance(error, ValueError) and text.is_plain():
                     text.error = text.loop.explained(error)
                 at += 1
         for text in texts:
-            text.num_steps -= 1
-            if text.error is None and text.tell is not None:
+            if text.is_plain() and text.error is None:
                 try:
-                    text.tell()
+                    text.note_choice()
                 except Exception as error:
                     text.error = error
             if (text.num_steps <= 0 or text.error is not None or text.loop.decode.finished()
@@ -178,28 +202,61 @@ cdef class GraphRunner:
                 found.append(text)
         return found
 
+    cdef int choose_one(self, SteadyText text, float* logits) except -1:
+        """Choose a text's next tokens; behind each guess that was right, the token after it too."""
+        cdef int64_t right = 0, total
+        while True:
+            text.loop.choose(logits + right * self.buffers.vocab_size())
+            if not text.note_choice() or right == text.guessed:
+                break
+            right += 1
+        if right < text.guessed:
+            total = self.kv.next_position(text.places[0]) - (text.guessed - right)
+            self.kv.truncate(text.places[0], total)
+            text.rows[0].cut(total)
+        return 0
+
     cdef int append_next(self, list texts) except -1:
-        """Say that the next tokens of the texts' rows are the run's first."""
-        cdef int64_t at = 0, i
+        """Say that the next tokens of the texts' rows, and their guesses, are the run's first."""
+        cdef int64_t at = 0, mask_at = 0, segment = 0, count, total, i, j
         cdef SteadyText text
         for text in texts:
+            count = 1 + text.guessed
             for i in range(<int64_t>text.places.size()):
-                self.append(text.places[i], 1, at, at, -1)
+                total = self.append(text.places[i], count, at, segment, -1 if text.masks is None else mask_at)
                 self.buffers.input_ids()[at] = text.loop.decode.next_tokens()[i]
-                self.buffers.logits_index()[at] = at
-                at += 1
+                for j in range(text.guessed):
+                    self.buffers.input_ids()[at + 1 + j] = text.guesser.guesses()[j]
+                for j in range(count):
+                    self.buffers.logits_index()[at + j] = at + j
+                if text.masks is not None:
+                    text.masks[i](np.asarray(<float[:count, :total]>(self.buffers.mask() + mask_at)))
+                    mask_at += count * total
+                at += count
+                segment += 1
         return 0
 
     cdef int note_next(self, list texts) except -1:
         """Note that the rows hold these tokens now."""
-        cdef int64_t at = 0
+        cdef int64_t at = 0, i
         cdef SteadyText text
         cdef list held
         for text in texts:
             for held in text.held:
-                held.append(self.buffers.input_ids()[at])
-                at += 1
+                for i in range(1 + text.guessed):
+                    held.append(self.buffers.input_ids()[at])
+                    at += 1
         return 0
+
+    cdef int64_t num_masked_of(self, list texts) except -1:
+        """Values of the masks of the texts' next tokens."""
+        cdef int64_t count = 0, row
+        cdef SteadyText text
+        for text in texts:
+            if text.masks is not None:
+                for row in text.places:
+                    count += (1 + text.guessed) * (self.kv.next_position(row) + 1 + text.guessed)
+        return count
 
     cdef int64_t append(self, int64_t row, int64_t count, int64_t at, int64_t segment, int64_t mask_at) except -1:
         """Say that the run's tokens at, at + 1, ... go behind what a row holds; returns its length with them."""
@@ -260,123 +317,6 @@ cdef class GraphRunner:
         self.bound_cache = <uint64_t>-1
         self.bound_inputs = (-1, -1, -1, -1, 0)
         self.hidden_is_bound = False
-
-
-cdef class DecodeLoop:
-    """Chooses the tokens of one DecodeState, step by step.
-
-    Args:
-        state: `_core.DecodeState`, before its first commit.
-        before_scores, after_scores, after_choice: called before the score pipeline with the state, between it and
-            the choice of tokens with the state and the scores [rows, vocab_size] to change in place, and before the
-            choice is committed with the state; None where there is nothing to do. after_choice returns extra stops,
-            one bool per candidate.
-        no_token_left: makes the error for a row of which all tokens were removed; None: a NumericalError.
-    """
-
-    cdef DecodeState* decode
-    cdef bint is_hooked
-    cdef object state, before_scores, after_scores, after_choice, no_token_left
-
-    def __init__(self, state, *, before_scores=None, after_scores=None, after_choice=None, no_token_left=None):
-        self.decode = <DecodeState*>PyCapsule_GetPointer(state._capsule(), "sabiyarn_edge.DecodeState")
-        self.state = state  # owns what `decode` points to
-        self.before_scores, self.after_scores, self.after_choice = before_scores, after_scores, after_choice
-        self.no_token_left = no_token_left
-        self.is_hooked = not (before_scores is None and after_scores is None and after_choice is None)
-
-    def select(self, size_t logits_address) -> bool:
-        """Choose the next tokens; returns whether every row has ended.
-
-        Args:
-            logits_address: of float32 [rows, vocab_size], C order, which are overwritten.
-
-        Raises:
-            NumericalError: a row's scores are NaN or leave no token to choose.
-            Exception: the latter, as no_token_left makes it.
-        """
-        self.choose(<float*>logits_address)
-        return self.decode.finished()
-
-    cdef int choose(self, float* logits) except -1:
-        if self.before_scores is not None:
-            self.before_scores(self.state)
-        with nogil:
-            self.decode.process(logits)
-        if self.after_scores is not None:
-            self.after_scores(self.state, np.asarray(
-                <float[:self.decode.num_rows(), :self.decode.vocab_size()]>logits))
-        try:
-            with nogil:
-                self.decode.propose(logits)
-        except ValueError as error:
-            raise self.explained(error)
-        if self.after_choice is None:
-            with nogil:
-                self.decode.commit()
-        else:
-            self.state.commit(self.after_choice(self.state))
-        return 0
-
-    cdef object explained(self, error):
-        """The error to raise for the core's std::invalid_argument, which names the row."""
-        if self.no_token_left is not None and self.decode.no_token_left():
-            found = self.no_token_left()
-        else:
-            found = NumericalError(
-                f"{error}. The model's weights may be damaged, or the options forbid every token."
-            )
-        found.__cause__ = error
-        return found
-
-    def run(self, backend) -> None:
-        """Select and compute until every row has ended.
-
-        Args:
-            backend: has `logits_address`, and `compute(state)`, which fills these logits for the state's next tokens.
-        """
-        while not self.select(backend.logits_address):
-            backend.compute(self.state)
-
-
-cdef class SteadyText:
-    """A text of which each row runs its next token, step by step, while nothing else is to be done.
-
-    Args:
-        work: whose text it is; its attribute `abandoned` ends the steps.
-        loop: its DecodeLoop.
-        rows: its engine.rows.Row objects, in the order of the loop's rows.
-        tell: called after each choice; None: nobody is told.
-        num_steps: after so many steps something else is to be done; at least 1.
-    """
-
-    cdef readonly object work
-    cdef readonly object error
-    """What choosing or telling raised, or None."""
-    cdef DecodeLoop loop
-    cdef list held
-    cdef vector[int64_t] places
-    cdef object tell
-    cdef int64_t num_steps
-
-    def __init__(self, work, DecodeLoop loop not None, rows, *, tell=None, int64_t num_steps):
-        self.work, self.loop, self.tell, self.num_steps = work, loop, tell, num_steps
-        self.held = [row.tokens for row in rows]
-        for row in rows:
-            self.places.push_back(row.index)
-
-    @property
-    def num_rows(self) -> int:
-        """Rows, each with logits of its own."""
-        return self.places.size()
-
-
-cdef int64_t num_rows(list texts) except -1:
-    cdef int64_t count = 0
-    cdef SteadyText text
-    for text in texts:
-        count += <int64_t>text.places.size()
-    return count
 
 
 def common_prefix(a, b) -> int:

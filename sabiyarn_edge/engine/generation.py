@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._core import DecodeOptions, DecodeState, look_up
+from .._core import DecodeOptions, DecodeState, Guesser
 from ..errors import InvalidInputError
 from ..options.overflow import SlidingContext
 from ._decode import DecodeLoop, SteadyText
@@ -115,7 +115,8 @@ class Generation(Work):
             list[int]
         ] = []  # of each row: lengths of its next runs, where a mask ties tokens together
         self._ran: list[int] = []  # of each row: tokens of the run that was planned
-        self._guesses: list[int] = []
+        lookup = request.lookup
+        self._guesser = Guesser(lookup.max_guesses, lookup.max_ngram) if lookup is not None else None
         self._rerun_started = 0.0
         self._leader: Generation | None = None
         self._shared_head = 0
@@ -163,8 +164,6 @@ class Generation(Work):
             return ()
         if not self._prefilled() and self._interrupt():
             return ()
-        if self.due:
-            return self._plan_next()
         return self._plan_pending(budget)
 
     @property
@@ -180,26 +179,14 @@ class Generation(Work):
             self._rerun_started = 0.0
         if any(self._pending):
             return
-        base = self._decoder.runner.logits_address
-        row_bytes = 4 * self.request.vocab_size
         if not self.times.first_logits:
             self.times.first_logits = time.perf_counter()
-        loop, accepted = self._loop, 0
+        loop = self._loop
         assert loop is not None
-        while True:
-            ended = loop.select(base + (first + accepted) * row_bytes)
-            if not self.times.first_token:
-                self.times.first_token = time.perf_counter()
-            self._tell()
-            if ended or accepted == len(self._guesses):
-                break
-            if int(self.state.next_tokens[0]) != self._guesses[accepted]:
-                break
-            accepted += 1
-        if accepted < len(self._guesses):
-            row = self.rows[0]
-            self._rows.truncate(row, len(row.tokens) - (len(self._guesses) - accepted))
-        self._guesses = []
+        loop.select(self._decoder.runner.logits_address + first * 4 * self.request.vocab_size)
+        if not self.times.first_token:
+            self.times.first_token = time.perf_counter()
+        self._tell()
         self.proceed()
 
     def proceed(self) -> None:
@@ -216,6 +203,8 @@ class Generation(Work):
         self._loop = None
         if self.rows:
             self.held = list(self.rows[0].tokens)
+        if self._guesser is not None:
+            self.times.guesses = self._guesser.num_run
         super().end(rows, keep=keep)
 
     # --- the beginning
@@ -263,29 +252,11 @@ class Generation(Work):
 
     # --- one run
 
-    def _plan_next(self) -> Sequence[Piece]:
-        """The next token of every row; with prompt lookup, guesses behind it."""
-        self._ran = [0] * len(self._pending)
-        if self.request.lookup is not None:
-            self._guesses = self._guess(self.request.lookup)
-            self._pending[0] += self._guesses
-        return [self._piece(place, len(tokens), len(tokens)) for place, tokens in enumerate(self._pending)]
-
     def _piece(self, place: int, count: int, num_logits: int) -> Piece:
         """The next `count` tokens of a row."""
         self._ran[place] = count
         mask = self._mask_writer(self._masks[place]) if self._masks else None
         return Piece(self.rows[place], self._pending[place][:count], num_logits, mask)
-
-    def _guess(self, lookup: Lookup) -> list[int]:
-        row = self.rows[0]
-        room = min(self._decoder.kv_cache.max_append(row.index), self.request.positions - len(row.tokens)) - 1
-        if self.request.slides:
-            room = min(room, self.request.context.until_slide(self._text_length(0)) - 1)
-        count = min(room, lookup.max_guesses)
-        guesses = look_up(self.state.history_of(0), lookup.max_ngram, count) if count > 0 else []
-        self.times.guesses += len(guesses)
-        return list(guesses)
 
     def _plan_pending(self, budget: Budget) -> Sequence[Piece]:
         """As many of the pending tokens as the budget allows; the rows' last ones, and their logits, all in one run."""
@@ -358,7 +329,7 @@ class Generation(Work):
             self._masks = [self._masks[source] for source in sources]
 
     def _steady_text(self) -> SteadyText | None:
-        if self.request.lookup is not None or self._masks or self._rerun_started or not self.due:
+        if self._rerun_started or not self.due:
             return None
         steps = sys.maxsize
         if self.request.slides:
@@ -366,7 +337,16 @@ class Generation(Work):
             steps = min(until_slide(self._text_length(place)) for place in range(len(self.rows)))
         assert self._loop is not None
         tell = self._tell if self._listener is not None else None
-        return SteadyText(self, self._loop, self.rows, tell=tell, num_steps=steps)
+        return SteadyText(
+            self,
+            self._loop,
+            self.rows,
+            masks=[self._mask_writer(mask) for mask in self._masks] or None,
+            tell=tell,
+            num_steps=steps,
+            guesser=self._guesser,
+            positions=self.request.positions,
+        )
 
     def _slide(self, place: int) -> None:
         """A row's positions have ended: it forgets them and runs what it keeps of its text again."""

@@ -81,17 +81,19 @@ class Scheduler:
         self._rows.release_free()
         texts = [work.steady for work in self.live if work.steady is not None]
         planned: list[tuple[Work, Sequence[Piece]]] = []
+        gives_back = True
         if len(texts) < len(self.live):
             planned, budget = self._plan()
-        if planned:
             # Below 0: a mask ties more tokens together than a run should have.
-            self._run(texts, planned, gives_back=budget.tokens != 0)
+            gives_back = budget.tokens != 0
+        if planned or (texts and self._most_tokens > _MUCH_SCRATCH_TOKENS):
+            self._run(texts, planned, gives_back=gives_back)
         elif texts:
             self._run_steadily(texts)
         self.live = [work for work in self.live if not work.done]
 
     def _run_steadily(self, texts: list[SteadyText]) -> None:
-        # The next run may have to give scratch memory back, or admit others.
+        # Before each of the next runs others may be admitted, or have to run.
         steps = 1 if self.waiting or len(texts) < len(self.live) else sys.maxsize
         found: list[SteadyText] = []
         runner = self._decoder.runner
@@ -184,11 +186,10 @@ class Scheduler:
     ) -> None:
         runner = self._decoder.runner
         pieces = [piece for _, works_pieces in planned for piece in works_pieces]
-        steady = sum(text.num_rows for text in texts)
-        first = steady  # place of the first logits that are not a steady text's
+        first = runner.prepare(texts, len(pieces))  # place of the first logits that are not a steady text's
         hidden = None
         if any(work.wants_hidden for work, _ in planned):
-            num_logits = steady + sum(piece.num_logits for piece in pieces)
+            num_logits = first + sum(piece.num_logits for piece in pieces)
             hidden = np.empty((num_logits, self._decoder.config.gptjx.n_embd), np.float32)
         self._most_tokens = max(self._most_tokens, sum(len(piece.tokens) for piece in pieces))
         shrinks = gives_back and self._most_tokens > _MUCH_SCRATCH_TOKENS

@@ -64,13 +64,12 @@ def _of_returns(options: OptionFields) -> Iterator[str]:
 def _of_prompt_lookup(options: OptionFields) -> Iterator[str]:
     if options.prompt_lookup_num_tokens is None:
         return
-    for other, given in (("num_beams", options.num_beams > 1), ("do_sample", options.do_sample)):
-        if given:
-            yield (
-                f"prompt_lookup_num_tokens is {options.prompt_lookup_num_tokens} and {other} is "
-                f"{getattr(options, other)}: prompt lookup works with greedy decoding only. Leave out one of "
-                "them."
-            )
+    if options.num_beams > 1 or options.num_return_sequences > 1:
+        other = "num_beams" if options.num_beams > 1 else "num_return_sequences"
+        yield (
+            f"prompt_lookup_num_tokens is {options.prompt_lookup_num_tokens} and {other} is "
+            f"{getattr(options, other)}: prompt lookup works with one row for each prompt. Leave out one of them."
+        )
 
 
 def _of_lengths(options: OptionFields) -> Iterator[str]:

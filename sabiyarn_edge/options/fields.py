@@ -78,8 +78,8 @@ class OptionFields:
     """Seed of the draws, or one for each prompt: the same draws on every machine. None: another one for each
     call. Hugging Face has no such option, it uses torch's global state."""
     prompt_lookup_num_tokens: int | None = _option(None, check.integer(at_least=1, at_most=MAX_GUESSES))
-    """Greedy only: tokens guessed at once by copying from prompt and output. Changes speed, never the output.
-    """
+    """Without beams: most tokens guessed at once by copying from prompt and output. Fewer are guessed, or none, while
+    the text shows that more would not pay. Changes speed, never the output."""
     max_matching_ngram_size: int | None = _option(None, check.integer(at_least=1))
     """With prompt_lookup_num_tokens: longest n-gram that is looked up. None: 2."""
     output_scores: bool = _option(False, check.flag)

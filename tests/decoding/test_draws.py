@@ -50,16 +50,17 @@ def test_draws_follow_the_processed_distribution(options, processed):
     assert chi_square(counts, expected) < CHI_SQUARE_9999[len(expected) - 1]
 
 
-def test_a_draw_is_where_the_cumulative_probability_passes_the_uniform_number():
+@pytest.mark.parametrize("vocab_size", [40, 1500], ids=["one-block", "several-blocks"])
+def test_a_draw_is_where_the_cumulative_probability_passes_the_uniform_number(vocab_size):
     from sabiyarn_edge._core_testing import uniform
 
     rng = np.random.default_rng(9)
     for seed in range(300):
-        scores = rng.normal(0, 3, 40).astype(np.float32)
+        scores = rng.normal(0, 3, vocab_size).astype(np.float32)
         options = _core.DecodeOptions(
             max_new_tokens=1, do_sample=True, top_k=0, seeds=[seed, 2**64 - 1 - seed], num_return_sequences=2
         )
-        state = _core.DecodeState(options, 40, [[0]])
+        state = _core.DecodeState(options, vocab_size, [[0]])
         state.advance(scores.copy()[None])
         cumulative = np.cumsum(twins.probabilities(scores))
         expected = [

@@ -74,7 +74,7 @@ PEAK = Peak()
 
 
 class _Watched:
-    """A GraphRunner that notes the memory after each run."""
+    """A GraphRunner that notes the memory after each run, or several in a row."""
 
     def __init__(self, runner: Any) -> None:
         self._runner = runner
@@ -85,6 +85,11 @@ class _Watched:
     def run(self, *arguments: Any) -> None:
         self._runner.run(*arguments)
         PEAK.note()
+
+    def decode(self, *arguments: Any) -> Any:
+        found = self._runner.decode(*arguments)
+        PEAK.note()
+        return found
 
 
 @contextmanager

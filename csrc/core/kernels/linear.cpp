@@ -32,6 +32,7 @@ std::span<const LinearKernels* const> linear_kernels() noexcept {
         add(true, kLinearAvx2);
       }
 #elif defined(__aarch64__)
+      add(has_i8mm(), kLinearI8mm);
       add(has_dot_product(), kLinearDotProduct);
 #endif
       add(true, kLinearPlain);

@@ -1,4 +1,4 @@
-// csrc/core/kernels/linear_avx_vnni.cpp - products of bytes with AVX-VNNI: Intel since Alder Lake (also its N100),
+// csrc/core/kernels/linear_avx_vnni.cpp - dot products of bytes with AVX-VNNI: Intel since Alder Lake (also its N100),
 // AMD since Zen 5.
 #include "core/kernels/linear_sets.hpp"
 
@@ -6,6 +6,7 @@
 
 #include <immintrin.h>
 
+#include "core/kernels/linear_vnni_asm.hpp"
 #include "core/simd/dispatched.hpp"
 
 #define SABIYARN_KERNEL SABIYARN_DISPATCHED("avx2,avxvnni")
@@ -13,9 +14,15 @@
 namespace sabiyarn {
 namespace {
 
-SABIYARN_KERNEL inline __m256i dot_products(__m256i sums, __m256i unsigned_bytes,
-                                            __m256i signed_bytes) noexcept {
-  return _mm256_dpbusd_avx_epi32(sums, unsigned_bytes, signed_bytes);
+constexpr int kRowsAtOnce = 6;  // 12 sums, 2 registers of weights, the codes of a row: 15 of 16
+
+[[gnu::always_inline]] SABIYARN_KERNEL inline void dot_products(__m256i& sums, __m256i unsigned_bytes,
+                                                                __m256i signed_bytes) noexcept {
+#if SABIYARN_VNNI_ASM
+  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums) : "x"(unsigned_bytes), "x"(signed_bytes));
+#else
+  sums = _mm256_dpbusd_avx_epi32(sums, unsigned_bytes, signed_bytes);
+#endif
 }
 
 }  // namespace

@@ -1,14 +1,18 @@
-// csrc/core/kernels/linear_kernel.hpp - the loops of linear.hpp around the products of one instruction set.
+// csrc/core/kernels/linear_kernel.hpp - the loops of linear.hpp around the dot products of one instruction set.
 //
 // Included once by each linear_<set>.cpp, behind its definitions of
 //   SABIYARN_KERNEL  attributes of every function here: the instruction set, if it is not the baseline
-//   byte_sums<kRows, kAhead>(...), nibble_sums<kRows, kAhead>(...)
-//                    the integer dot products of one block of a tile with kRows rows, always inlined; of half bytes
-//                    times the scales of 16 inputs
+//   kRowsAtOnce, kTilesAtOnce
+//                    rows (at most 8) and tiles (1 or 2) whose sums fit into the registers; one row reads one tile
+//   byte_sums<kRows, kTiles>(weights, tile_stride, rows, sums), nibble_sums<kRows, kTiles>(...)
+//                    the integer dot products of one block of each tile with kRows rows, always inlined; the tiles lie
+//                    tile_stride bytes apart. Bytes begin at the block's codes; half bytes at its scales, which the
+//                    products of each 16 inputs are multiplied by
 // All of it has internal linkage: the linker must never take a copy made for another instruction set.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -92,92 +96,107 @@ SABIYARN_KERNEL inline Eight load_header(const std::byte* source) noexcept {
   return load8(reinterpret_cast<const float*>(source));
 }
 
-template <int kBits, int kRows, bool kAhead>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void multiply_tile(const TiledMatrix& weights,
-                                                                 const QuantizedActivations& rows,
-                                                                 std::int64_t tile, std::int64_t row,
-                                                                 const LinearOutput& output) noexcept {
-  const std::int64_t num_blocks = rows.blocks, block = weights.block;
-  const std::int8_t* codes = rows.codes.data() + row * rows.inputs;
-  const std::int32_t* sums = rows.sums.data() + row * num_blocks;
-  const float* scales = rows.scales.data() + row * num_blocks;
+template <int kBits, int kRows, int kTiles>
+[[gnu::always_inline]] SABIYARN_KERNEL inline void multiply_tiles(const TiledMatrix& weights,
+                                                                  const QuantizedActivations& rows,
+                                                                  std::int64_t tile, std::int64_t row,
+                                                                  const LinearOutput& output) noexcept {
+  const std::int64_t num_blocks = rows.blocks;
+  const float* row_scale = rows.scales.data() + row * num_blocks;
   const std::int64_t sub_blocks = rows.inputs / kSubBlock;  // of a row
-  const std::int16_t* corrections = rows.corrections.data() + row * sub_blocks * 2;
-  const std::byte* tile_begin = weights.tile(tile);
-  const std::byte* source = tile_begin + weights.tile_header_bytes();
-  Eight total[std::size_t{kRows}] = {};
-  for (std::int64_t b = 0; b < num_blocks; ++b, codes += block) {
-    EightInts products[std::size_t{kRows}];
-    if constexpr (kBits == 8) {
-      const Eight scale = load_header(source);
-      byte_sums<kRows, kAhead>(source + sizeof scale, codes, rows.inputs, sums + b, num_blocks, block / 4,
-                               products);
+  ActivationBlock block{rows.codes.data() + row * rows.inputs,
+                        rows.inputs,
+                        rows.sums.data() + row * num_blocks,
+                        num_blocks,
+                        rows.corrections.data() + row * sub_blocks * 2,
+                        sub_blocks * 2,
+                        weights.block};
+  // Where no second tile is left, the first one is its own neighbour: computed twice, written once.
+  const bool alone = tile + 1 == weights.tiles();
+  const std::ptrdiff_t tile_stride = alone ? 0 : static_cast<std::ptrdiff_t>(weights.tile_bytes());
+  const std::byte* tile_header = weights.tile(tile);
+  const std::byte* source = tile_header + weights.tile_header_bytes();
+  Eight total[std::size_t{kRows}][std::size_t{kTiles}] = {};
+  for (std::int64_t b = 0; b < num_blocks; ++b, source += weights.block_bytes()) {
+    EightInts sums[std::size_t{kRows}][std::size_t{kTiles}];
+    if constexpr (kBits == 8) byte_sums<kRows, kTiles>(source + sizeof(Eight), tile_stride, block, sums);
+    if constexpr (kBits == 4) nibble_sums<kRows, kTiles>(source, tile_stride, block, sums);
+    const std::byte* header = source;
+    SABIYARN_UNROLL
+    for (int t = 0; t < kTiles; ++t, header += tile_stride) {
       SABIYARN_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        total[r] = total[r] + to_floats(products[r]) * (scale * broadcast8(scales[r * num_blocks + b]));
-      }
-    } else {
-      nibble_sums<kRows, kAhead>(source, codes, rows.inputs, corrections, 2 * sub_blocks, block / kSubBlock,
-                                 products);
-      corrections += block / kSubBlock * 2;
-      SABIYARN_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        total[r] = total[r] + to_floats(products[r]) * broadcast8(scales[r * num_blocks + b]);
+        Eight scale = broadcast8(row_scale[r * num_blocks + b]);
+        if constexpr (kBits == 8) scale = load_header(header) * scale;
+        total[r][t] = total[r][t] + to_floats(sums[r][t]) * scale;
       }
     }
-    source += weights.block_bytes();
+    block.codes += block.inputs;
+    ++block.sum;
+    block.corrections += block.inputs / kSubBlock * 2;
   }
   if constexpr (kBits == 4) {
-    const Eight row_scale = load_header(tile_begin);
     SABIYARN_UNROLL
-    for (int r = 0; r < kRows; ++r) total[r] = total[r] * row_scale;
+    for (int t = 0; t < kTiles; ++t, tile_header += tile_stride) {
+      SABIYARN_UNROLL
+      for (int r = 0; r < kRows; ++r) total[r][t] = total[r][t] * load_header(tile_header);
+    }
   }
-  for (int r = 0; r < kRows; ++r) write_tile(total[r], weights.outputs, tile, row + r, output);
+  for (int t = 0; t < (alone ? 1 : kTiles); ++t) {
+    for (int r = 0; r < kRows; ++r) write_tile(total[r][t], weights.outputs, tile + t, row + r, output);
+  }
 }
 
 // A function for each number of rows, so that all of its sums stay in registers. They are no templates: GCC
 // leaves out the section of a template's instances (its bug 70435), so templates are only ever inlined.
-#define SABIYARN_TILE(name, kBits, kRows, kAhead)                                                           \
-  [[gnu::noinline]] SABIYARN_KERNEL void name(const TiledMatrix& weights, const QuantizedActivations& rows, \
-                                              std::int64_t tile, std::int64_t row,                          \
-                                              const LinearOutput& output) noexcept {                        \
-    multiply_tile<kBits, kRows, kAhead>(weights, rows, tile, row, output);                                  \
+#define SABIYARN_TILES(kBits, kRows)                                                                     \
+  [[gnu::noinline]] SABIYARN_KERNEL void rows_##kBits##_##kRows(                                         \
+      const TiledMatrix& weights, const QuantizedActivations& rows, std::int64_t tile, std::int64_t row, \
+      const LinearOutput& output) noexcept {                                                             \
+    if constexpr (kRows == 1) multiply_tiles<kBits, 1, 1>(weights, rows, tile, row, output);             \
+    if constexpr (kRows > 1 && kRows <= kRowsAtOnce) {                                                   \
+      multiply_tiles<kBits, kRows, kTilesAtOnce>(weights, rows, tile, row, output);                      \
+    }                                                                                                    \
   }
-#define SABIYARN_TILES(kBits, kRows)                         \
-  SABIYARN_TILE(ahead_##kBits##_##kRows, kBits, kRows, true) \
-  SABIYARN_TILE(later_##kBits##_##kRows, kBits, kRows, false)
-SABIYARN_TILES(8, 1)
-SABIYARN_TILES(8, 2)
-SABIYARN_TILES(8, 3)
-SABIYARN_TILES(8, 4)
-SABIYARN_TILES(4, 1)
-SABIYARN_TILES(4, 2)
-SABIYARN_TILES(4, 3)
-SABIYARN_TILES(4, 4)
+#define SABIYARN_ROWS(kBits) \
+  SABIYARN_TILES(kBits, 1)   \
+  SABIYARN_TILES(kBits, 2)   \
+  SABIYARN_TILES(kBits, 3)   \
+  SABIYARN_TILES(kBits, 4)   \
+  SABIYARN_TILES(kBits, 5)   \
+  SABIYARN_TILES(kBits, 6)   \
+  SABIYARN_TILES(kBits, 7)   \
+  SABIYARN_TILES(kBits, 8)
+SABIYARN_ROWS(8)
+SABIYARN_ROWS(4)
+#undef SABIYARN_ROWS
 #undef SABIYARN_TILES
-#undef SABIYARN_TILE
 
-constexpr std::int64_t kRowsAtOnce = 4;
+using TileFunctions = std::array<void (*)(const TiledMatrix&, const QuantizedActivations&, std::int64_t,
+                                          std::int64_t, const LinearOutput&) noexcept,
+                                 9>;
+constexpr TileFunctions kBytes = {nullptr,  rows_8_1, rows_8_2, rows_8_3, rows_8_4,
+                                  rows_8_5, rows_8_6, rows_8_7, rows_8_8};
+constexpr TileFunctions kNibbles = {nullptr,  rows_4_1, rows_4_2, rows_4_3, rows_4_4,
+                                    rows_4_5, rows_4_6, rows_4_7, rows_4_8};
 
-// By the number of rows. The first rows take a tile from memory, the later ones find it in the nearest cache.
-struct TileFunctions {
-  using Function = void (*)(const TiledMatrix&, const QuantizedActivations&, std::int64_t, std::int64_t,
-                            const LinearOutput&) noexcept;
-  Function ahead[kRowsAtOnce + 1], later[kRowsAtOnce + 1];
-};
-constexpr TileFunctions kBytes = {{nullptr, ahead_8_1, ahead_8_2, ahead_8_3, ahead_8_4},
-                                  {nullptr, later_8_1, later_8_2, later_8_3, later_8_4}};
-constexpr TileFunctions kNibbles = {{nullptr, ahead_4_1, ahead_4_2, ahead_4_3, ahead_4_4},
-                                    {nullptr, later_4_1, later_4_2, later_4_3, later_4_4}};
-
+// Rows stay inside: all of them read a pair of tiles while it lies in the nearest caches.
 SABIYARN_KERNEL inline void multiply(const TiledMatrix& weights, const QuantizedActivations& rows,
                                      std::int64_t first, std::int64_t end,
                                      const LinearOutput& output) noexcept {
   const TileFunctions& functions = weights.type == WeightType::kInt8 ? kBytes : kNibbles;
-  for (std::int64_t tile = first; tile < end; ++tile) {
-    for (std::int64_t row = 0; row < rows.rows; row += kRowsAtOnce) {
-      const std::int64_t count = std::min(kRowsAtOnce, rows.rows - row);
-      (row == 0 ? functions.ahead : functions.later)[count](weights, rows, tile, row, output);
+  const std::int64_t tiles_at_once = rows.rows == 1 ? 1 : kTilesAtOnce;
+  for (std::int64_t tile = first; tile < end; tile += tiles_at_once) {
+    // The kernels prefetch along a tile, so the beginning of a second one is prefetched here.
+    if (tiles_at_once == 2 && tile + 3 < end) {
+      const std::byte* start = weights.tile(tile + 3);
+      for (std::ptrdiff_t line = 0; line < kPrefetch; line += 64) __builtin_prefetch(start + line);
+    }
+    std::int64_t count;
+    for (std::int64_t row = 0; row < rows.rows; row += count) {
+      const std::int64_t left = rows.rows - row, groups = (left + kRowsAtOnce - 1) / kRowsAtOnce;
+      count = (left + groups - 1) / groups;  // 9 rows are 5 and 4
+      functions[static_cast<std::size_t>(count)](weights, rows, tile, row, output);
     }
   }
 }

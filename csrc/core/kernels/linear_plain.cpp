@@ -17,6 +17,7 @@ using EightInts = IntPair;
 #if defined(__aarch64__)
 
 constexpr std::ptrdiff_t kPrefetch = 1024;  // bytes ahead of what is read
+constexpr int kRowsAtOnce = 4, kTilesAtOnce = 1;
 
 // The codes of four inputs, for each of four outputs.
 inline int8x16_t four_codes(const std::int8_t* codes) noexcept {
@@ -27,23 +28,25 @@ inline int8x16_t four_codes(const std::int8_t* codes) noexcept {
 
 // Products of two groups are added in 16 bits, which hold 2 * 127 * 127. A block has a multiple of eight
 // inputs, so an even number of groups.
-template <int kRows, bool kAhead>
-[[gnu::always_inline]] inline void byte_sums(const std::byte* weights, const std::int8_t* codes,
-                                             std::int64_t stride, const std::int32_t*, std::int64_t,
-                                             std::int64_t groups, EightInts* sums) noexcept {
+template <int kRows, int kTiles>
+[[gnu::always_inline]] inline void byte_sums(
+    const std::byte* weights, std::ptrdiff_t, const ActivationBlock& rows,
+    EightInts (&sums)[std::size_t{kRows}][std::size_t{kTiles}]) noexcept {
   const auto* w = reinterpret_cast<const std::int8_t*>(weights);
   int32x4_t total[std::size_t{kRows}]
                  [4];  // of two outputs each: the first's inputs 0 and 1, its 2 and 3, the second's
   for (auto& row : total) {
     for (auto& outputs : row) outputs = vdupq_n_s32(0);
   }
-  for (std::int64_t g = 0; g < groups; g += 2, w += 2 * kGroupBytes, codes += 8) {
-    if constexpr (kAhead) __builtin_prefetch(w + kPrefetch);
+  const std::int8_t* codes = rows.codes;
+  for (std::int64_t k = 0; k < rows.inputs; k += 8, w += 2 * kGroupBytes, codes += 8) {
+    __builtin_prefetch(w + kPrefetch);
     const int8x16_t first[2] = {vld1q_s8(w), vld1q_s8(w + 16)};
     const int8x16_t second[2] = {vld1q_s8(w + 32), vld1q_s8(w + 48)};
     SABIYARN_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const int8x16_t a = four_codes(codes + r * stride), b = four_codes(codes + r * stride + 4);
+      const int8x16_t a = four_codes(codes + r * rows.code_stride),
+                      b = four_codes(codes + r * rows.code_stride + 4);
       SABIYARN_UNROLL
       for (int half = 0; half < 2; ++half) {
         const int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(first[half]), vget_low_s8(a)),
@@ -56,15 +59,17 @@ template <int kRows, bool kAhead>
   }
   SABIYARN_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    sums[r] = {vpaddq_s32(total[r][0], total[r][1]), vpaddq_s32(total[r][2], total[r][3])};
+    sums[r][0] = {vpaddq_s32(total[r][0], total[r][1]), vpaddq_s32(total[r][2], total[r][3])};
   }
 }
 
 // A product of an entry with a code is at most 31 * 127: 16 bits hold the eight that two neighbours have of 16 inputs.
-template <int kRows, bool kAhead>
-[[gnu::always_inline]] inline void nibble_sums(const std::byte* block, const std::int8_t* codes,
-                                               std::int64_t stride, const std::int16_t*, std::int64_t,
-                                               std::int64_t sub_blocks, EightInts* sums) noexcept {
+template <int kRows, int kTiles>
+[[gnu::always_inline]] inline void nibble_sums(
+    const std::byte* block, std::ptrdiff_t, const ActivationBlock& rows,
+    EightInts (&sums)[std::size_t{kRows}][std::size_t{kTiles}]) noexcept {
+  const std::int8_t* codes = rows.codes;
+  const std::int64_t stride = rows.code_stride, sub_blocks = rows.inputs / kSubBlock;
   const auto* scales = reinterpret_cast<const std::int8_t*>(block);
   const auto* w = reinterpret_cast<const std::uint8_t*>(block + kTileOutputs * sub_blocks);
   const uint8x16_t low_half = vdupq_n_u8(15);
@@ -72,7 +77,7 @@ template <int kRows, bool kAhead>
   int32x4_t total[std::size_t{kRows}][2];
   for (auto& row : total) row[0] = row[1] = vdupq_n_s32(0);
   for (std::int64_t j = 0; j < sub_blocks; ++j, scales += kTileOutputs, codes += kSubBlock) {
-    if constexpr (kAhead) __builtin_prefetch(w + kPrefetch);
+    __builtin_prefetch(w + kPrefetch);
     const int16x8_t scale = vmovl_s8(vld1_s8(scales));
     int16x8_t products[std::size_t{kRows}][4];  // of two outputs each
     for (auto& row : products) {
@@ -108,30 +113,35 @@ template <int kRows, bool kAhead>
     }
   }
   SABIYARN_UNROLL
-  for (int r = 0; r < kRows; ++r) sums[r] = {total[r][0], total[r][1]};
+  for (int r = 0; r < kRows; ++r) sums[r][0] = {total[r][0], total[r][1]};
 }
 
 #else
 
-template <int kRows, bool kAhead>
-[[gnu::always_inline]] inline void byte_sums(const std::byte* weights, const std::int8_t* codes,
-                                             std::int64_t stride, const std::int32_t*, std::int64_t,
-                                             std::int64_t groups, EightInts* sums) noexcept {
+constexpr std::ptrdiff_t kPrefetch = 0;
+constexpr int kRowsAtOnce = 4, kTilesAtOnce = 1;
+
+template <int kRows, int kTiles>
+[[gnu::always_inline]] inline void byte_sums(
+    const std::byte* weights, std::ptrdiff_t, const ActivationBlock& rows,
+    EightInts (&sums)[std::size_t{kRows}][std::size_t{kTiles}]) noexcept {
   const auto* w = reinterpret_cast<const std::int8_t*>(weights);
   for (int r = 0; r < kRows; ++r) {
     std::int32_t total[kTileOutputs] = {};
-    for (std::int64_t g = 0; g < groups; ++g) {
-      const std::int8_t* a = codes + r * stride + 4 * g;
+    for (std::int64_t g = 0; g < rows.inputs / 4; ++g) {
+      const std::int8_t* a = rows.codes + r * rows.code_stride + 4 * g;
       for (std::int64_t i = 0; i < 32; ++i) total[i / 4] += w[32 * g + i] * a[i % 4];
     }
     std::memcpy(sums + r, total, sizeof total);
   }
 }
 
-template <int kRows, bool kAhead>
-[[gnu::always_inline]] inline void nibble_sums(const std::byte* block, const std::int8_t* codes,
-                                               std::int64_t stride, const std::int16_t*, std::int64_t,
-                                               std::int64_t sub_blocks, EightInts* sums) noexcept {
+template <int kRows, int kTiles>
+[[gnu::always_inline]] inline void nibble_sums(
+    const std::byte* block, std::ptrdiff_t, const ActivationBlock& rows,
+    EightInts (&sums)[std::size_t{kRows}][std::size_t{kTiles}]) noexcept {
+  const std::int8_t* codes = rows.codes;
+  const std::int64_t stride = rows.code_stride, sub_blocks = rows.inputs / kSubBlock;
   const auto* scales = reinterpret_cast<const std::int8_t*>(block);
   const auto* w = reinterpret_cast<const std::uint8_t*>(block + kTileOutputs * sub_blocks);
   for (int r = 0; r < kRows; ++r) {

@@ -20,6 +20,7 @@ extern const LinearKernels kLinearAvxVnni;
 extern const LinearKernels kLinearAvx512Vnni;
 #elif defined(__aarch64__)
 extern const LinearKernels kLinearDotProduct;
+extern const LinearKernels kLinearI8mm;
 #endif
 
 }  // namespace sabiyarn

@@ -26,4 +26,15 @@ struct QuantizedActivations {
   void resize(std::int64_t num_rows, std::int64_t width, std::int64_t block);
 };
 
+// One block of inputs of consecutive rows.
+struct ActivationBlock {
+  const std::int8_t* codes;         // of the first row
+  std::int64_t code_stride;         // from a row's codes to those of the next
+  const std::int32_t* sum;          // of the first row's codes
+  std::int64_t sum_stride;          // from a row's sum to that of the next
+  const std::int16_t* corrections;  // of the first row
+  std::int64_t correction_stride;   // from a row's corrections to those of the next
+  std::int64_t inputs;              // a multiple of 16
+};
+
 }  // namespace sabiyarn

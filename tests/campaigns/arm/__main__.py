@@ -30,12 +30,12 @@ from typing import Any
 from tests.campaigns.arm.board import Board, BoardError, check_tools, enable_emulation, run
 from tests.campaigns.arm.cpus import CPUS
 from tests.campaigns.arm.cross_build import REPOSITORY, build_wheel, fresh_folder
-from tests.device import needs
+from tests.device import OPTIONAL, needs
 from tests.disassembly import AARCH64, beyond_baseline
 
 RUN_TIME = ["numpy", "onnxruntime", "tokenizers", "sentencex"]
 TEST_TOOLS = ["pytest", "hypothesis", "regex"]
-ABSENT = frozenset({"torch", "onnx", "safetensors", "transformers"})
+ABSENT = frozenset(OPTIONAL) - {"sabiyarn_edge._core_testing"}
 """Packages that tests import and the board does not have."""
 SYSTEM_TESTS = (
     "tests/campaigns/arm/test_golden_tokens.py::test_the_oracle_gives_the_greedy_tokens",

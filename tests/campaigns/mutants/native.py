@@ -116,7 +116,7 @@ NATIVE = [
         (DRAWS, STATE),
         ("weights_[index] = 0.0f;\n  sum_block", "sum_block"),
         ("i < block_sums_.size() && through <= target", "i < block_sums_.size() && through < target * 0.5"),
-        ("if (weights_[i] == 0.0f) continue;\n    index = i;", "index = i;"),
+        ("    before = through;\n", ""),
     ),
     *_of(
         f"{DECODING}/decode_state.cpp",

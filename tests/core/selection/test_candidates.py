@@ -92,3 +92,22 @@ def test_equal_scores_at_the_border_of_top_p_go_to_the_lower_ids():
     scores = np.zeros(8, np.float32)
     _core_testing.filter_top_p(scores, 0.5)
     assert np.flatnonzero(scores == 0).tolist() == [0, 1, 2, 3]
+
+
+def test_a_probability_at_the_limit_stays():
+    """As in transformers, which removes what is below it: the limit is the second token's own weight."""
+    tried = 0
+    for second in np.linspace(-3, -0.1, 30, dtype=np.float32):
+        scores = np.array([0, second, second - 1], np.float32)
+        weights = _core_testing.exp_float(scores).astype(np.float64)
+        found = scores.copy()
+        _core_testing.filter_min_p(found, float(weights[1]))
+        assert (found > -np.inf).tolist() == [True, True, False]
+        total = weights.sum()
+        epsilon = float(weights[1] / total)
+        if epsilon * total == weights[1]:  # else the quotient was rounded to another number
+            found = scores.copy()
+            _core_testing.filter_epsilon(found, epsilon)
+            assert (found > -np.inf).tolist() == [True, True, False]
+            tried += 1
+    assert tried > 0
