@@ -129,9 +129,10 @@ def serve(folder: Path, threads: int) -> None:
         print(json.dumps(getattr(grower, request["do"])(request["size"])), flush=True)
 
 
-def _options(dtype: str) -> dict[str, str]:
-    """Return the export's options. GPTQ would take minutes and change no timing."""
-    return {"dtype": dtype, **({"rounding": "search"} if dtype == "int4" else {})}
+def _options(dtype: str) -> dict[str, Any]:
+    """Return the export's options. GPTQ, and measuring what to keep, would take minutes and change no timing."""
+    int4 = {"rounding": "search", "keep_int8": ["lm_head", "wpe", "first"]}
+    return {"dtype": dtype, **(int4 if dtype == "int4" else {})}
 
 
 def _say(message: str) -> None:

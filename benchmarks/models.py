@@ -95,21 +95,17 @@ def export(work: Path, shape: str, name: str, **options: Any) -> Path:
     return out
 
 
-def onnxruntime_folder(
-    work: Path, shape: str, name: str, *, bits: int, block_size: int = 128, rounding: str = "search"
-) -> Path:
+def onnxruntime_folder(work: Path, shape: str, name: str, *, bits: int, block_size: int = 128) -> Path:
     """Export the checkpoint to onnxruntime's own operators. With 4 bits, all matrices but the positions have 4."""
     out = work / f"onnxruntime-{shape}-{name}"
     stamp = work / f"{out.name}.exporter"
-    current = _exporter_version() + str((bits, block_size, rounding))
+    current = _exporter_version() + str((bits, block_size))
     if not out.is_dir() or not stamp.is_file() or stamp.read_text(encoding="ascii") != current:
         from sabiyarn_edge.modeling import GPTJXConfig
 
         plan = BlockPlan(f"int{bits}", bits, block_size, ("wpe",) if bits == 4 else ())
         with _made(out) as partial:
-            write_onnxruntime_folder(
-                partial, GPTJXConfig(**SHAPES[shape]), _tensors(work, shape), plan, rounding
-            )
+            write_onnxruntime_folder(partial, GPTJXConfig(**SHAPES[shape]), _tensors(work, shape), plan)
         stamp.write_text(current, encoding="ascii")
     return out
 
@@ -118,7 +114,8 @@ def _exporter_version() -> str:
     """Return the hash of the exporter's source, and of the code that writes onnxruntime's graph."""
     digest = hashlib.sha256()
     exporter = Path(sabiyarn_edge.export.__file__).parent
-    for path in (*sorted(exporter.glob("*.py")), Path(__file__).with_name("onnxruntime_graph.py")):
+    ours = (Path(__file__).with_name(f"onnxruntime_{part}.py") for part in ("blocks", "graph"))
+    for path in (*sorted(exporter.glob("*.py")), *ours):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -1,7 +1,7 @@
 """The same model in onnxruntime's own operators, for engines that know no others.
 
-MatMulNBits and GatherBlockQuantized on blocks of 8 or 4 bits, rounded exactly as in this package's exports; and
-attention on a float16 cache in two ways, in a graph each:
+MatMulNBits and GatherBlockQuantized on blocks of 8 or 4 bits, each rounded to nearest; and attention on a float16 cache
+in two ways, in a graph each:
 
     decoder.onnx        GroupQueryAttention, which appends to the cache in place: fused as far as possible
     concatenating.onnx  standard operators and a mask; the caller concatenates past and present
@@ -9,6 +9,7 @@ attention on a float16 cache in two ways, in a graph each:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.onnxruntime_blocks import packed_width, round_to_blocks
 from sabiyarn_edge.export.block_plan import BlockPlan
 from sabiyarn_edge.export.decoder_graph import DecoderGraph, Parameters
 from sabiyarn_edge.export.exporter import WEIGHTS_FILE
@@ -46,12 +48,11 @@ def write_onnxruntime_folder(
     config: GPTJXConfig,
     tensors: dict[str, np.ndarray[Any, Any]],
     plan: BlockPlan,
-    rounding: str,
 ) -> None:
     """Write decoder.onnx, concatenating.onnx, weights.bin and config.json."""
     shapes = {name: values.shape for name, values in tensors.items()}
     parameters = Parameters(shapes, lambda name: tensors[name])
-    weights = _Blocks(plan, config, rounding)
+    weights = _Blocks(plan, config)
     graphs = {
         "decoder.onnx": _InPlace(parameters, config, weights, "float16").build(),
         CONCATENATING_GRAPH: _Concatenating(parameters, config, weights, "float16").build(),
@@ -114,7 +115,7 @@ class _Blocks(QuantizedWeights):
         codes, scales, zero_points = self._stored(table)
         rows, width = table.shape
         layout = self.layout(table)
-        flat = codes.viewed_as(f"{codes.name}.rows", (rows, layout.packed_width(width)))
+        flat = codes.viewed_as(f"{codes.name}.rows", (rows, packed_width(width, layout.bits)))
         if codes.name not in graph.tensors:  # the bytes of the view
             graph.tensor(codes)
         return graph.node(
@@ -133,11 +134,17 @@ class _Blocks(QuantizedWeights):
         rows, width = weight.shape
         layout = self.layout(weight)
         count = width // layout.size
-        name, of_block, of_row = weight.name, layout.packed_width(layout.size), layout.packed_width(count)
+        of_block, of_row = packed_width(layout.size, layout.bits), packed_width(count, layout.bits)
+        name = weight.name
+
+        @functools.cache
+        def rounded() -> tuple[np.ndarray[Any, Any], ...]:
+            return round_to_blocks(weight.load(), layout.bits, layout.size)
+
         return (
-            Tensor(name, "uint8", (rows, count, of_block), lambda: self.blocks(weight).codes),
-            Tensor(f"{name}.scales", "float32", (rows, count), lambda: self.blocks(weight).scales),
-            Tensor(f"{name}.zero_points", "uint8", (rows, of_row), lambda: self.blocks(weight).zero_points),
+            Tensor(name, "uint8", (rows, count, of_block), lambda: rounded()[0]),
+            Tensor(f"{name}.scales", "float32", (rows, count), lambda: rounded()[1]),
+            Tensor(f"{name}.zero_points", "uint8", (rows, of_row), lambda: rounded()[2]),
         )
 
 

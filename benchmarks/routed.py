@@ -119,7 +119,9 @@ def main() -> int:
     from sabiyarn_edge.bench.machine import describe_machine
     from sabiyarn_edge.bench.statistics import summary
 
-    rounding = {"rounding": "nearest"} if args.dtype == "int4" else {}
+    rounding = (
+        {"rounding": "nearest", "keep_int8": ["lm_head", "wpe", "first"]} if args.dtype == "int4" else {}
+    )
     folders = {
         name: export(args.work, shape, args.dtype, dtype=args.dtype, **rounding)
         for name, shape in (("dense", DENSE), ("routed", ROUTED))

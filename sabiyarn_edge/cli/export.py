@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ExportError
@@ -12,7 +13,7 @@ from .parser import Parser
 from .terminal import PROGRAM
 
 if TYPE_CHECKING:
-    from ..export import Accuracy, ExportReport, PortableReport
+    from ..export import Accuracy, ExportReport, KeptMatrix, PortableReport
 
 __all__ = ["add_to", "run"]
 
@@ -50,26 +51,26 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "--block-size",
         type=int,
         metavar="N",
-        help="weights of int8 and int4 that share a scale: 16, 32, 64, 128 or 256 (default: 128, or less where 128 "
-        "does not divide the width)",
+        help="inputs of products with int8 and int4 weights that are rounded together, and weights of int8 that share "
+        "a scale: 16, 32, 64, 128 or 256 (default: 128, or less where 128 does not divide the width)",
     )
     parser.add_argument(
         "--keep-int8",
         metavar="LIST",
         help="what has 8 bits in an int4 export, separated by commas: lm_head (the embedding too), first, last "
-        "(block), parts of names such as mlp.c_proj or h.3, or none (default: lm_head,wpe,first)",
+        "(block), parts of names such as mlp.c_proj or h.3, or none (default: what wins most accuracy per byte)",
     )
     parser.add_argument(
         "--rounding",
         metavar="HOW",
-        help="how int4 rounds: nearest, search (clips outliers) or gptq (default: corrects each weight's error in "
+        help="how int4 rounds: nearest, search (for scales) or gptq (default: corrects each weight's error in "
         "those after it; the best and slowest)",
     )
     parser.add_argument(
         "--calibration",
         metavar="FILE",
-        help="text (UTF-8) like what the model will read, for gptq and for the scales of an int8 KV cache (default: "
-        "the model writes one)",
+        help="text (UTF-8) like what the model will read, for gptq, for what int4 keeps in 8 bits and for the scales "
+        "of an int8 KV cache (default: the model writes one)",
     )
     parser.add_argument(
         "--evaluate",
@@ -165,6 +166,12 @@ def _accuracy(report: ExportReport, accuracy: Accuracy) -> list[str]:
     ]
 
 
+def _kept(kept: Sequence[KeptMatrix]) -> str:
+    """Return the line on what an int4 export keeps in 8 bits."""
+    names = [matrix.name.removeprefix("transformer.").removesuffix(".weight") for matrix in kept]
+    return f"in 8 bits, since that wins most accuracy per byte: {', '.join(names) or 'nothing'}"
+
+
 def _portable(portable: PortableReport) -> str:
     check = portable.verification
     difference = (
@@ -191,6 +198,8 @@ def _summary(report: ExportReport) -> str:
         f"{report.parameters:,} parameters as {report.dtype}; {report.block_size} positions{cut}; KV cache "
         f"{report.kv_cache_dtype}, {report.kv_bytes_per_token:,} bytes per token",
     ]
+    if report.kept_int8 is not None:
+        lines.append(_kept(report.kept_int8))
     if report.accuracy is not None:
         lines += _accuracy(report, report.accuracy)
     check = report.verification

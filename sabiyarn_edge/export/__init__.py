@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .accuracy import Accuracy, WeightError
 from .exporter import export_model
+from .kept_matrices import KeptMatrix
 from .portable_check import PortableVerification
 from .report import ExportReport, PortableReport
 from .verify import Verification
@@ -14,6 +15,7 @@ from .verify import Verification
 __all__ = [
     "Accuracy",
     "ExportReport",
+    "KeptMatrix",
     "PortableReport",
     "PortableVerification",
     "Verification",

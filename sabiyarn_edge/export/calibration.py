@@ -18,9 +18,9 @@ from torch import Tensor
 from ..modeling import GPTJXForCausalLM
 from ..modeling.blocks import Attend
 from .block_plan import stored_name
-from .block_quantization import round_to_nearest
 from .gptq import round_by_gptq
 from .quantized_weights import QuantizedWeights
+from .scale_search import round_to_nearest_entries
 from .watched_inputs import watched_inputs
 from .weight_format import Matrix
 
@@ -90,7 +90,7 @@ def calibrate(
                 of_expert = stored_name(matrix.name) != matrix.name
                 if layout.bits < 8 and of_expert and seen.tokens < LEAST_TOKENS * matrix.shape[1]:
                     too_few[matrix.name] = seen.tokens
-                    weights.put(matrix, round_to_nearest(matrix.load(), layout))
+                    weights.put(matrix, round_to_nearest_entries(matrix.load(), layout))
                 elif layout.bits < 8:
                     weights.put(matrix, round_by_gptq(matrix.load(), seen.mean(), layout))
                 views[matrix.name].copy_(torch.from_numpy(weights.restored(matrix)))

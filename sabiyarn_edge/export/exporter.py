@@ -75,16 +75,19 @@ def export_model(
             the same logits); "int4" (smaller and faster still, at a loss that the report states); "float32",
             "float16" or "bfloat16" (16 bits take half of float32's size and time; products compute in float32);
             "keep" (whichever of these floats the checkpoint has, so that nothing is rounded).
-        weight_block_size: int8 has a scale for so many weights of a row, int4 a scale and a zero point: 16, 32, 64,
-            128 or 256. None: 128, or less where 128 does not divide the width.
+        weight_block_size: so many inputs of a product with int8 or int4 weights are rounded together, and so many
+            weights of int8 share a scale: 16, 32, 64, 128 or 256. None: 128, or less where 128 does not divide the
+            width. int4 has a scale for each 16 weights in any case.
         keep_int8: which matrices of an int4 export have 8 bits: "lm_head" (the embedding too, which is the same
-            table), "first", "last" (blocks) and parts of names ("mlp.c_proj", "h.3", "wpe"). None: lm_head,
-            wpe and first.
-        rounding: how an int4 export rounds: "nearest"; "search" (clips the outermost weights where that makes the
-            sum of errors less); "gptq" (also lets the weights of a row make up for each other's errors in products
-            with the inputs that calibration text gives). None: gptq, the best and slowest.
-        calibration: a UTF-8 text for gptq and for the scales of an int8 cache, of the kind that the model is for: some
-            10,000 words are plenty. None: the model writes one itself, which does nearly as well.
+            table), "first", "last" (blocks) and parts of names ("mlp.c_proj", "h.3", "wpe"). None: those that win most
+            accuracy per byte, measured on the calibration text, in room for the tables and one block
+            (ExportReport.kept_int8).
+        rounding: how an int4 export rounds: "nearest"; "search" (tries scales for the least sum of errors); "gptq"
+            (also lets the weights of a row make up for each other's errors in products with the inputs that calibration
+            text gives). None: gptq, the best and slowest.
+        calibration: a UTF-8 text for gptq, for what int4 keeps in 8 bits and for the scales of an int8 cache, of the
+            kind that the model is for: some 10,000 words are plenty. None: the model writes one itself, which does
+            nearly as well.
         kv_cache_dtype: how keys and values are stored: "float16"; "float32" (twice the memory); "int8" (half of
             float16's, at a small loss; each channel has a scale).
         max_length: cuts the position table to so many rows, for devices that never need block_size of them;
@@ -143,10 +146,11 @@ def export_model(
         weight_options = replace(weight_options, dtype=dtype)
     weight_format = make_weight_format(weight_options, config)
     calibrated = Calibration()
-    if weight_options.calibrated or kv_cache_dtype == "int8":
+    if weight_options.calibrated or weight_options.chooses_kept or kv_cache_dtype == "int8":
         calibrated = run_calibration(
             checkpoint,
-            weight_format if weight_options.calibrated else None,
+            weight_format,
+            weight_options,
             calibration,
             calibration_text,
             kv_cache=kv_cache_dtype == "int8",
@@ -211,6 +215,7 @@ def export_model(
             sizes_mib=_sizes_mib(partial),
             weights_hash=model_config.weights_hash,
             weights=weights,
+            kept_int8=calibrated.kept,
             activations=activations,
             accuracy=None if evaluation is None else evaluation.accuracy,
             verification=verification,

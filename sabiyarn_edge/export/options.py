@@ -26,10 +26,12 @@ def check_options(
     if kv_cache_dtype not in EXPORTED_KV_CACHE_DTYPES:
         allowed = ", ".join(EXPORTED_KV_CACHE_DTYPES)
         raise InvalidInputError(f"kv_cache_dtype is {kv_cache_dtype!r}; it must be one of {allowed}.")
-    if calibration is not None and not weights.calibrated and kv_cache_dtype != "int8":
+    looked_at = weights.calibrated or weights.chooses_kept or kv_cache_dtype == "int8"
+    if calibration is not None and not looked_at:
         raise InvalidInputError(
-            f"a calibration text ({calibration}) was given, but nothing looks at one: that do int4 weights rounded "
-            "by gptq (--dtype int4) and an int8 KV cache (--kv-cache-dtype int8). Leave it out."
+            f"a calibration text ({calibration}) was given, but nothing looks at one: that do int4 weights that are "
+            "rounded by gptq or that --keep-int8 says nothing of (--dtype int4), and an int8 KV cache "
+            "(--kv-cache-dtype int8). Leave it out."
         )
     if max_length is not None and (type(max_length) is not int or max_length < 1):
         raise InvalidInputError(

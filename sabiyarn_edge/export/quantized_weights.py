@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from ..model_folder.config import GPTJXConfig
 from .block_plan import BlockPlan
 from .block_quantization import BlockLayout, Blocks, round_to_nearest
-from .scale_search import round_to_searched
+from .scale_search import round_to_nearest_entries, round_to_searched
+from .table_quantization import TableBlocks
 from .tensors import Array, Tensor, check_finite
 from .tiles import tiled, tiled_shape
 from .weight_format import Matrix, WeightFormat
@@ -30,7 +34,7 @@ class QuantizedWeights(WeightFormat):
         """
         self.name = plan.name
         self._plan, self._config, self._rounding = plan, config, rounding
-        self._blocks: dict[str, Blocks] = {}
+        self._blocks: dict[str, Blocks | TableBlocks] = {}
 
     def weight_type(self, matrix: Matrix) -> str:
         return f"int{self.layout(matrix).bits}"
@@ -41,7 +45,8 @@ class QuantizedWeights(WeightFormat):
     def tiles(self, matrix: Matrix) -> Tensor:
         def load() -> Array:
             blocks = self.blocks(matrix)
-            check_finite(blocks.scales, matrix.name, self.name)
+            scales = blocks.scales if isinstance(blocks, Blocks) else blocks.scales.rows
+            check_finite(scales, matrix.name, self.name)
             return tiled(blocks)
 
         return Tensor(matrix.name, "uint8", tiled_shape(*matrix.shape, self.layout(matrix)), load)
@@ -53,16 +58,25 @@ class QuantizedWeights(WeightFormat):
         """How this matrix is cut and rounded."""
         return self._plan.layout(matrix.name, matrix.shape[1], self._config)
 
-    def blocks(self, matrix: Matrix) -> Blocks:
+    def blocks(self, matrix: Matrix) -> Blocks | TableBlocks:
         """The matrix as it is stored."""
         if matrix.name not in self._blocks:
-            layout = self.layout(matrix)
-            to_nearest = layout.bits == 8 or self._rounding == "nearest"
-            self._blocks[matrix.name] = (round_to_nearest if to_nearest else round_to_searched)(
-                matrix.load(), layout
-            )
+            layout, weights = self.layout(matrix), matrix.load()
+            if layout.bits == 8:
+                blocks: Blocks | TableBlocks = round_to_nearest(weights, layout)
+            elif self._rounding == "nearest":
+                blocks = round_to_nearest_entries(weights, layout)
+            else:
+                blocks = round_to_searched(weights, layout)
+            self._blocks[matrix.name] = blocks
         return self._blocks[matrix.name]
 
-    def put(self, matrix: Matrix, blocks: Blocks) -> None:
+    def keep_in_int8(self, names: Sequence[str]) -> None:
+        """Give these tensors 8 bits and forget how matrices were rounded before."""
+        rules = tuple(name.removeprefix("transformer.").removesuffix(".weight") for name in names)
+        self._plan = replace(self._plan, keep_int8=rules)
+        self._blocks.clear()
+
+    def put(self, matrix: Matrix, blocks: Blocks | TableBlocks) -> None:
         """Store the matrix so, however it was rounded."""
         self._blocks[matrix.name] = blocks

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .accuracy import Accuracy, WeightError
 from .activation_rounding import ActivationError
+from .kept_matrices import KeptMatrix
 from .portable_check import PortableVerification
 from .verify import Verification
 
@@ -47,8 +49,8 @@ class ExportReport:
     kv_cache_dtype: str
     """How keys and values are stored."""
     calibration: str | None
-    """The text that gptq and the scales of an int8 KV cache look at, a file or "the model's own text"; None if neither
-    does."""
+    """The text that gptq, the choice of what stays in 8 bits and the scales of an int8 KV cache look at, a file or "the
+    model's own text"; None if none does."""
     calibration_tokens: int
     """Of that text. At most 16,384 of them are run, from all over it."""
     block_size: int
@@ -67,6 +69,9 @@ class ExportReport:
     """SHA-256 over the tensors."""
     weights: dict[str, WeightError]
     """Matrix -> how it is stored, and its distance from the checkpoint's."""
+    kept_int8: Sequence[KeptMatrix] | None
+    """Matrices of an int4 export that were chosen to have 8 bits, by falling accuracy per byte; None where nothing was
+    to be chosen."""
     activations: dict[str, ActivationError]
     """Matrix in 8 or 4 bits -> what it costs that its inputs are rounded to 8 bits; empty when it was not measured."""
     accuracy: Accuracy | None

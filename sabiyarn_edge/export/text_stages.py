@@ -11,6 +11,7 @@ from ..modeling.tensor_files import first_ten
 from .accuracy import Accuracy, measure_accuracy
 from .activation_rounding import ActivationError, measure_activation_errors
 from .calibration import calibrate
+from .kept_matrices import KeptMatrix, choose_kept, count_candidates
 from .kv_scales import KvScales, calibration_pieces, measure_scales
 from .progress import Progress
 from .quantized_weights import QuantizedWeights
@@ -49,6 +50,8 @@ class Calibration:
     tokens: int = 0
     too_few: dict[str, int] = field(default_factory=dict)
     """Matrices that were rounded to nearest, since they saw so few tokens."""
+    kept: Sequence[KeptMatrix] | None = None
+    """Matrices of an int4 export that were chosen to have 8 bits, the best first; None if nothing was to be chosen."""
 
     def notes(self, weight_options: WeightOptions, config: GPTJXConfig) -> list[str]:
         """What the user should know of the text."""
@@ -72,7 +75,8 @@ class Calibration:
 
 def run_calibration(
     checkpoint: Checkpoint,
-    weights: WeightFormat | None,
+    weights: WeightFormat,
+    options: WeightOptions,
     path: Path | None,
     text: str | None,
     *,
@@ -82,7 +86,7 @@ def run_calibration(
     """Run the torch model over `text`, which came from `path`, or over the model's own.
 
     Args:
-        weights: gets the blocks' matrices, rounded by GPTQ; None: not wanted.
+        weights: is told what to keep in 8 bits, and gets the blocks' matrices, rounded by GPTQ, if `options` say so.
         kv_cache: whether scales of an int8 cache are wanted.
     """
     config = checkpoint.config
@@ -90,19 +94,27 @@ def run_calibration(
     too_few: dict[str, int] = {}
     with stages.stage("reading text" if text else "writing text", own.rows * own.length, "token") as advance:
         texts = checkpoint.texts(text, own, advance)
-    if weights is not None:
+    matrices = checkpoint.matrices()
+    kept = None
+    if options.chooses_kept:
+        assert isinstance(weights, QuantizedWeights)
+        with stages.stage("measuring matrices", count_candidates(matrices), "matrix") as advance:
+            kept = choose_kept(
+                checkpoint.model, matrices, checkpoint.views(), weights, texts, progress=advance
+            )
+        weights.keep_in_int8([matrix.name for matrix in kept])
+    if options.calibrated:
         assert isinstance(weights, QuantizedWeights)
         most = max(config.experts_of(layer) for layer in range(config.n_layer))
         for_each = max(most // config.num_experts_per_tok, 1) if config.use_moe else 1
         rows = evenly_spaced(texts, CALIBRATION_TOKENS * for_each)
-        matrices = checkpoint.matrices()
         with stages.stage("rounding weights", len(matrices) - len(TABLES), "matrix") as advance:
             too_few = calibrate(
                 checkpoint.model, matrices, checkpoint.views(), weights, rows, progress=advance
             )
     tokens = [int(token) for piece in texts for token in piece.flatten()]
     scales = _kv_scales(checkpoint, tokens, stages) if kv_cache else ()
-    return Calibration(scales, str(path) if path else OWN_TEXT, len(tokens), too_few)
+    return Calibration(scales, str(path) if path else OWN_TEXT, len(tokens), too_few, kept)
 
 
 def _kv_scales(checkpoint: Checkpoint, tokens: Sequence[int], stages: Progress) -> Sequence[KvScales]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .block_quantization import BlockLayout, Blocks
+from .table_quantization import SUB_BLOCK, TableBlocks
 
 __all__ = ["TILE_OUTPUTS", "tiled", "tiled_floats", "tiled_floats_shape", "tiled_shape"]
 
@@ -22,38 +23,41 @@ _IN_GROUP = 4  # codes of one row that stand side by side
 
 def tiled_shape(rows: int, width: int, layout: BlockLayout) -> tuple[int, int]:
     """[tiles, bytes of a tile] of a matrix [rows, width]."""
-    header = 4 * TILE_OUTPUTS * (1 if layout.bits == 8 else 2)
-    block = header + TILE_OUTPUTS * layout.size * layout.bits // 8
-    return -(-rows // TILE_OUTPUTS), width // layout.size * block
-
-
-def tiled(blocks: Blocks) -> NDArray[np.uint8]:
-    """The matrix as uint8 [tiles, bytes of a tile]; the last tile is filled up with rows of zeros."""
-    layout = blocks.layout
-    rows, count = blocks.scales.shape
-    tiles = -(-rows // TILE_OUTPUTS)
-
-    def woven(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """[rows, blocks] float32 -> [tiles, blocks, 4 * TILE_OUTPUTS] bytes"""
-        padded = np.zeros((tiles * TILE_OUTPUTS, count), np.float32)
-        padded[:rows] = values
-        by_tile = padded.reshape(tiles, TILE_OUTPUTS, count).transpose(0, 2, 1)
-        return np.ascontiguousarray(by_tile).view(np.uint8)
-
-    codes = np.zeros((tiles * TILE_OUTPUTS, count, layout.size), np.uint8)
-    codes[:rows] = blocks.unpacked_codes()
-    if layout.bits == 8:  # zero points are all 128: see range_grid
-        codes[:rows] ^= np.uint8(128)
-        groups = codes.reshape(tiles, TILE_OUTPUTS, count, -1, _IN_GROUP)
-        headers = [woven(blocks.scales)]
+    if layout.bits == 8:
+        tile_bytes = TILE_OUTPUTS * (width // layout.size * 4 + width)
     else:
-        halves = codes.reshape(tiles, TILE_OUTPUTS, count, -1, 2, _IN_GROUP)
-        groups = halves[..., 0, :] | np.left_shift(halves[..., 1, :], np.uint8(4))
-        zero_points = blocks.unpacked_zero_points().astype(np.float32)
-        headers = [woven(blocks.scales), woven(-zero_points * blocks.scales)]
-    # [tiles, rows of a tile, blocks, groups, 4] -> [tiles, blocks, groups, rows of a tile, 4]
-    body = groups.transpose(0, 2, 3, 1, 4).reshape(tiles, count, -1)
-    return np.concatenate([*headers, body], axis=-1).reshape(tiles, -1)
+        tile_bytes = TILE_OUTPUTS * (4 + width // SUB_BLOCK + width // 2)
+    return -(-rows // TILE_OUTPUTS), tile_bytes
+
+
+def tiled(blocks: Blocks | TableBlocks) -> NDArray[np.uint8]:
+    """The matrix as uint8 [tiles, bytes of a tile]; the last tile is filled up with rows of zeros."""
+    rows, width = blocks.codes.shape
+    tiles, tile_bytes = tiled_shape(rows, width, blocks.layout)
+    count = width // blocks.layout.size
+
+    def woven(values: NDArray[Any], of_block: int) -> NDArray[np.uint8]:
+        """[rows, count * of_block * n] -> [tiles, count, bytes]: of each n numbers those of 8 rows after another."""
+        padded = np.zeros((tiles * TILE_OUTPUTS, values.shape[1]), values.dtype)
+        padded[:rows] = values
+        by_tile = padded.reshape(tiles, TILE_OUTPUTS, count, of_block, -1).transpose(0, 2, 3, 1, 4)
+        return np.ascontiguousarray(by_tile).reshape(tiles, count, -1).view(np.uint8)
+
+    if isinstance(blocks, Blocks):
+        codes = woven(blocks.codes, blocks.layout.size // _IN_GROUP)
+        return np.concatenate([woven(blocks.scales, 1), codes], axis=-1).reshape(tiles, tile_bytes)
+    halves = blocks.codes.reshape(rows, -1, 2, _IN_GROUP)
+    both = (halves[:, :, 0] | np.left_shift(halves[:, :, 1], np.uint8(4))).reshape(rows, -1)
+    body = np.concatenate(
+        [
+            woven(blocks.scales.subs, blocks.layout.size // SUB_BLOCK),
+            woven(both, blocks.layout.size // (2 * _IN_GROUP)),
+        ],
+        axis=-1,
+    ).reshape(tiles, -1)
+    row_scales = np.zeros(tiles * TILE_OUTPUTS, np.float32)
+    row_scales[:rows] = blocks.scales.rows
+    return np.concatenate([row_scales.reshape(tiles, -1).view(np.uint8), body], axis=-1)
 
 
 def tiled_floats_shape(rows: int, width: int, itemsize: int) -> tuple[int, int]:

@@ -36,9 +36,6 @@ DTYPES = (*FLOAT_DTYPES, *_BITS, KEEP)
 ROUNDINGS = ("nearest", "search", "gptq")
 """Of int4, by rising quality and time."""
 
-KEPT_IN_INT8 = ("lm_head", "wpe", "first")
-"""What int4 keeps in 8 bits unless told otherwise."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class WeightOptions:
@@ -53,6 +50,11 @@ class WeightOptions:
     def calibrated(self) -> bool:
         """Whether rounding looks at what the products' inputs are like."""
         return self.dtype == "int4" and self.rounding in (None, "gptq")
+
+    @property
+    def chooses_kept(self) -> bool:
+        """Whether it is measured which matrices have 8 bits."""
+        return self.dtype == "int4" and self.keep_int8 is None
 
 
 def check_weight_options(options: WeightOptions) -> None:
@@ -91,7 +93,7 @@ def make_weight_format(options: WeightOptions, config: GPTJXConfig) -> WeightFor
     """The format for a model of this shape, from options that check_weight_options() has allowed.
 
     Args:
-        options: with another dtype than "keep".
+        options: with another dtype than "keep". Where they leave open what an int4 export keeps in 8 bits, nothing is.
 
     Raises:
         InvalidInputError: a rule of keep_int8 matches no matrix.
@@ -100,8 +102,7 @@ def make_weight_format(options: WeightOptions, config: GPTJXConfig) -> WeightFor
     dtype = options.dtype
     if dtype in FLOAT_DTYPES:
         return FloatWeights(dtype)
-    kept = KEPT_IN_INT8 if options.keep_int8 is None else options.keep_int8
-    plan = BlockPlan(dtype, _BITS[dtype], options.block_size, kept if dtype == "int4" else ())
+    plan = BlockPlan(dtype, _BITS[dtype], options.block_size, options.keep_int8 or ())
     plan.check(config)
     return QuantizedWeights(plan, config, "nearest" if options.rounding == "nearest" else "search")
 

@@ -26,7 +26,10 @@ __all__ = [
 CONFIG_FILE = "config.json"
 PORTABLE_FOLDER = "portable"
 """Of a model folder: the same model in standard ONNX operators, for other runtimes; never read here."""
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+"""Of the folders that are written."""
+_OLDEST_VERSION, _OLDEST_INT4_VERSION = 3, 4
+"""Of the folders that are read; 4-bit weights lie otherwise since version 4, all else as before."""
 KV_CACHE_DTYPES = ("float32", "float16")
 """KV cache types of the torch model."""
 _KV_VALUE_BYTES = {"float16": 2, "float32": 4, "int8": 1}
@@ -280,10 +283,12 @@ class ModelConfig:
                 f"format_version is {version}, and this sabiyarn_edge reads up to {FORMAT_VERSION}. "
                 "Upgrade sabiyarn_edge, or export the checkpoint again with this version."
             )
-        if version < FORMAT_VERSION:
+        of_int4 = ours.get("dtype") == "int4"
+        oldest = _OLDEST_INT4_VERSION if of_int4 else _OLDEST_VERSION
+        if version < oldest:
             raise InvalidInputError(
-                f"format_version is {version}, and this sabiyarn_edge reads {FORMAT_VERSION}. Export the checkpoint "
-                "again: sabiyarn-edge export SOURCE OUT --force."
+                f"format_version is {version}, and this sabiyarn_edge reads {'int4 ' * of_int4}folders of version "
+                f"{oldest} or later. Export the checkpoint again: sabiyarn-edge export SOURCE OUT --force."
             )
         own_fields = [f for f in dataclasses.fields(cls) if f.name != "gptjx"]
         missing = [f.name for f in own_fields if f.name not in ours]

@@ -11,7 +11,7 @@ import pytest
 from sabiyarn_edge.export.block_plan import BlockPlan
 from sabiyarn_edge.modeling import GPTJXConfig
 from tests.data.make_tiny_checkpoint import SHAPE, random_tensors
-from tests.export.models import rounded_to_blocks
+from tests.export.models import rounded_to_bytes
 from tests.reference_gptjx import ReferenceGPTJX
 
 onnxruntime_graph = pytest.importorskip("benchmarks.onnxruntime_graph", reason="needs a checkout")
@@ -26,7 +26,7 @@ BOUND = 0.1  # of the logits' standard deviation: activations are rounded to 8 b
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("onnxruntime")
     onnxruntime_graph.write_onnxruntime_folder(
-        made, GPTJXConfig(**SHAPE), dict(random_tensors()), BlockPlan("int8", 8, 16, ()), "nearest"
+        made, GPTJXConfig(**SHAPE), dict(random_tensors()), BlockPlan("int8", 8, 16, ())
     )
     return made
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected() -> np.ndarray:
     stored = {
-        name: rounded_to_blocks(values, size=16) if values.ndim == 2 else values
+        name: rounded_to_bytes(values, size=16) if values.ndim == 2 else values
         for name, values in random_tensors().items()
     }
     oracle = ReferenceGPTJX(stored, n_layer=SHAPE["n_layer"], n_heads=SHAPE["n_heads"])

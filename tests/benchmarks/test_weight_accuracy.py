@@ -19,14 +19,14 @@ TABLE, POSITIONS = 52050 * 768, 1024 * 768
     [
         ({"dtype": "float32"}, 32 * (12 * BLOCK_WEIGHTS + TABLE + POSITIONS)),
         ({"dtype": "int8"}, (8 + 32 / 128) * (12 * BLOCK_WEIGHTS + TABLE + POSITIONS)),
-        ({"dtype": "int4", "keep_int8": []}, (4 + 64 / 128) * (12 * BLOCK_WEIGHTS + TABLE + POSITIONS)),
+        ({"dtype": "int4", "keep_int8": []}, (4 + 8 / 16) * (12 * BLOCK_WEIGHTS + TABLE + POSITIONS)),
         (
             {"dtype": "int4"},
             (4 + 64 / 128) * 11 * BLOCK_WEIGHTS + (8 + 32 / 128) * (BLOCK_WEIGHTS + TABLE + POSITIONS),
         ),
         (
-            {"dtype": "int4", "weight_block_size": 32},
-            (4 + 64 / 32) * 11 * BLOCK_WEIGHTS + (8 + 32 / 32) * (BLOCK_WEIGHTS + TABLE + POSITIONS),
+            {"dtype": "int4", "keep_int8": ["lm_head"], "weight_block_size": 32},
+            (4 + 8 / 16) * (12 * BLOCK_WEIGHTS + POSITIONS) + (8 + 32 / 32) * TABLE,
         ),
     ],
 )

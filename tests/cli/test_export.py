@@ -107,7 +107,7 @@ def test_progress_goes_to_stderr(run, checkpoint, tmp_path):
         (["--rounding", "gptq"], 2, "rounding (gptq) was given, but dtype is int8"),
         (["--calibration", "a.txt"], 2, "a calibration text (a.txt) was given, but nothing looks at one"),
         (
-            ["--dtype", "int4", "--rounding", "search", "--calibration", "a.txt"],
+            ["--dtype", "int4", "--rounding", "search", "--keep-int8", "none", "--calibration", "a.txt"],
             2,
             "a calibration text (a.txt) was given, but nothing looks at one",
         ),

@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -44,7 +43,7 @@ class Exported:
     report: ExportReport
     shape: dict[str, Any]
     tensors: dict[str, Array]
-    int8_names: tuple[str, ...] = ("wte", "wpe", "h.0")
+    int8_names: tuple[str, ...] = ()
     """Parts of the names of matrices that an int4 export keeps in 8 bits."""
 
     def dtype_of(self, name: str) -> str:
@@ -79,8 +78,8 @@ class Exported:
             "float32": lambda matrix: matrix,
             "float16": lambda matrix: matrix.astype(np.float16),
             "bfloat16": rounded_to_bfloat16,
-            "int8": rounded_to_blocks,
-            "int4": partial(rounded_to_blocks, bits=4),
+            "int8": rounded_to_bytes,
+            "int4": rounded_to_table,
         }
         found = {}
         for name, values in self.tensors.items():
@@ -98,26 +97,9 @@ def rounded_to_bfloat16(matrix: Array) -> Array:
     return np.ldexp(np.rint(256 * fraction), exponent - 8)
 
 
-def rounded_to_blocks(matrix: Array, *, bits: int = 8, size: int | None = None) -> Array:
-    """What so many bits leave of a matrix [rows, width], block by block in plain loops."""
+def rounded_to_bytes(matrix: Array, size: int | None = None) -> Array:
+    """What 8 bits leave of a matrix [rows, width], block by block in plain loops."""
     size = size or next(size for size in (128, 64, 32, 16) if matrix.shape[1] % size == 0)
-    levels = 2**bits - 1
-    if bits == 8:
-        return rounded_to_bytes(matrix, size)
-    out = np.empty(matrix.shape, np.float64)
-    for row, block_index in np.ndindex(matrix.shape[0], matrix.shape[1] // size):
-        place = (row, slice(block_index * size, (block_index + 1) * size))
-        block = matrix[place]
-        low, high = min(block.min(), 0), max(block.max(), 0)
-        scale = np.float32(high - low) / np.float32(levels)
-        zero_point = round(float(-low / scale))
-        codes = [min(max(round(float(weight / scale)) + zero_point, 0), levels) for weight in block]
-        out[place] = (np.array(codes) - zero_point) * np.float64(scale)
-    return out
-
-
-def rounded_to_bytes(matrix: Array, size: int) -> Array:
-    """The same of 8 bits, which reach as far on both sides of 0."""
     out = np.empty(matrix.shape, np.float64)
     for row, block_index in np.ndindex(matrix.shape[0], matrix.shape[1] // size):
         place = (row, slice(block_index * size, (block_index + 1) * size))
@@ -125,6 +107,24 @@ def rounded_to_bytes(matrix: Array, size: int) -> Array:
         out[place] = [
             round(float(weight / scale)) * np.float64(scale) if scale else 0 for weight in matrix[place]
         ]
+    return out
+
+
+TABLE = (-31, -22, -17, -13, -10, -7, -4, -1, 1, 3, 6, 9, 12, 16, 21, 28)
+"""What codes of 4 bits mean."""
+
+
+def rounded_to_table(matrix: Array) -> Array:
+    """What 4 bits leave of a matrix [rows, width], rounded to nearest: row by row, 16 weights after another."""
+    out = np.empty(matrix.shape, np.float64)
+    for row, weights in enumerate(matrix):
+        groups = weights.reshape(-1, 16)
+        scales = [max(group, key=abs) / np.float32(TABLE[0]) for group in groups]
+        row_scale = max(abs(scale) for scale in scales) / np.float32(127)
+        for place, (group, scale) in enumerate(zip(groups, scales, strict=True)):
+            step = np.float64(row_scale) * round(float(scale / row_scale)) if row_scale else 0.0
+            nearest = [min((step * entry for entry in TABLE), key=lambda v, w=w: abs(v - w)) for w in group]
+            out[row, 16 * place : 16 * place + 16] = nearest
     return out
 
 
@@ -145,18 +145,19 @@ def untiled_floats(tiles: Array, rows: int, width: int, *, weight_type: str) -> 
 def untiled(tiles: Array, rows: int, width: int, *, bits: int, size: int) -> Array:
     """The matrix in tiles [tiles, bytes] (csrc/core/kernels/tiled_matrix.hpp), number by number."""
     out = np.empty((rows, width), np.float64)
-    header, codes = (32, 8 * size) if bits == 8 else (64, 4 * size)
+    begin, header, codes = (0, 32, 8 * size) if bits == 8 else (32, size // 2, 4 * size)
     for row, k in np.ndindex(rows, width):
         block, inside, lane = k // size, k % size, row % 8
-        part = tiles[row // 8, block * (header + codes) : (block + 1) * (header + codes)]
-        scale = part[:32].view(np.float32)[lane]
+        tile = tiles[row // 8]
+        part = tile[begin + block * (header + codes) : begin + (block + 1) * (header + codes)]
         if bits == 8:
             byte = part[header + inside // 4 * 32 + 4 * lane + inside % 4]
-            out[row, k] = np.float64(scale) * np.int8(byte.view(np.int8))
+            out[row, k] = np.float64(part[:32].view(np.float32)[lane]) * np.int8(byte.view(np.int8))
         else:
             byte = int(part[header + inside // 8 * 32 + 4 * lane + inside % 4])
             code = byte & 15 if inside % 8 < 4 else byte >> 4
-            out[row, k] = np.float64(scale) * code + np.float64(part[32:64].view(np.float32)[lane])
+            scale = int(part[inside // 16 * 8 + lane].view(np.int8))
+            out[row, k] = np.float64(tile[:32].view(np.float32)[lane]) * scale * TABLE[code]
     return out
 
 

@@ -147,7 +147,7 @@ def test_inputs_and_outputs_are_the_contract(exported: Exported) -> None:
     ]
     assert session.get_modelmeta().custom_metadata_map == {
         "weights_hash": exported.report.weights_hash,
-        "format_version": "3",
+        "format_version": "4",
         "kv_cache_dtype": exported.report.kv_cache_dtype,
         "block_size": str(shape["block_size"]),
     }

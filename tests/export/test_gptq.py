@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sabiyarn_edge.export.block_quantization import BlockLayout, round_to_nearest
+from sabiyarn_edge.export.block_quantization import BlockLayout
 from sabiyarn_edge.export.gptq import DAMPING, round_by_gptq
-from sabiyarn_edge.export.scale_search import round_to_searched, searched_grid
+from sabiyarn_edge.export.scale_search import round_to_nearest_entries, round_to_searched, searched_scales
+from tests.export.models import TABLE
 
 
 def problem(seed: int, rows: int, width: int, tokens: int = 500) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -22,20 +23,19 @@ def problem(seed: int, rows: int, width: int, tokens: int = 500) -> tuple[np.nda
     return weights, inputs, inputs.T @ inputs / tokens
 
 
-def twin(weights: np.ndarray, hessian: np.ndarray, layout: BlockLayout) -> np.ndarray:
+def twin(weights: np.ndarray, hessian: np.ndarray) -> np.ndarray:
     """Optimal brain quantization, one weight after another: round it, solve for the best change of all weights that are
     left, and take it and its row and column out of H. No Cholesky, no batches."""
-    grid = searched_grid(weights, layout, np.diag(hessian).astype(np.float32))
+    scales = searched_scales(weights, np.diag(hessian).astype(np.float32))
     order = np.argsort(-np.diag(hessian), kind="stable")
     left, out = weights.astype(np.float64), np.zeros(weights.shape)
     damped = hessian + DAMPING * np.diag(hessian).mean() * np.eye(len(hessian))
     for step, column in enumerate(order):
         rest = order[step:]
         inverse = np.linalg.inv(damped[np.ix_(rest, rest)])
-        scale = grid.scales[:, column // layout.size].astype(np.float64)
-        zero_point = grid.zero_points[:, column // layout.size].astype(np.float64)
-        code = np.clip(np.rint(left[:, column] / scale) + zero_point, 0, layout.levels)
-        out[:, column] = (code - zero_point) * scale
+        values = scales.steps()[:, column // 16, None].astype(np.float64) * np.array(TABLE)
+        nearest = np.abs(values - left[:, column, None]).argmin(axis=1)
+        out[:, column] = values[np.arange(len(values)), nearest]
         error = (left[:, column] - out[:, column]) / inverse[0, 0]
         left[:, rest] -= error[:, None] * inverse[0]
     return out
@@ -46,7 +46,7 @@ def test_equals_the_twin(rows: int, width: int, size: int) -> None:
     weights, _, hessian = problem(width, rows, width)
     layout = BlockLayout(4, size)
     restored = round_by_gptq(weights, hessian, layout).restored()
-    expected = twin(weights, hessian, layout)
+    expected = twin(weights, hessian)
     # float32 against float64: a weight may fall on the other side of a border, and those after it with it.
     same = np.isclose(restored, expected, rtol=1e-5, atol=1e-6)
     assert same.mean() > 0.98
@@ -67,7 +67,7 @@ def test_products_are_nearer_than_by_rounding_each_weight(size: int) -> None:
     layout = BlockLayout(4, size)
     errors = {
         method.__name__: product_error(weights, method(weights, layout).restored(), hessian)
-        for method in (round_to_nearest, round_to_searched)
+        for method in (round_to_nearest_entries, round_to_searched)
     }
     by_gptq = round_by_gptq(weights, hessian, layout).restored()
     error = product_error(weights, by_gptq, hessian)

@@ -119,7 +119,7 @@ def test_model_config_round_trip(tmp_path):
     assert ModelConfig.load(tmp_path) == config
     values = json.loads((tmp_path / "config.json").read_text())
     assert values["n_layer"] == 12
-    assert values["sabiyarn_edge"]["format_version"] == 3
+    assert values["sabiyarn_edge"]["format_version"] == 4
     assert "gptjx" not in values["sabiyarn_edge"]
 
 
@@ -129,8 +129,15 @@ def test_model_config_round_trip(tmp_path):
         ({"sabiyarn_edge": None}, "not an exported model.*sabiyarn-edge export"),
         ({"n_layer": 0}, "n_layer is 0"),
         ({"sabiyarn_edge": {"format_version": 3}}, "lacks dtype, kv_cache_dtype, graph, graph_hash"),
-        ({"format_version": 4}, "format_version is 4, and this sabiyarn_edge reads up to 3. Upgrade"),
-        ({"format_version": 1}, "format_version is 1, and this sabiyarn_edge reads 3. Export the checkpoint"),
+        ({"format_version": 5}, "format_version is 5, and this sabiyarn_edge reads up to 4. Upgrade"),
+        (
+            {"format_version": 1},
+            "format_version is 1, and this sabiyarn_edge reads folders of version 3 or later",
+        ),
+        (
+            {"format_version": 3, "dtype": "int4"},
+            "format_version is 3, .* reads int4 folders of version 4 or later. Export the checkpoint again: sabiyarn",
+        ),
         ({"format_version": 2}, "format_version is 2, .* again: sabiyarn-edge export SOURCE OUT --force"),
         ({"format_version": "1"}, "format_version is '1'"),
         ({"dtype": ""}, "dtype is ''"),
@@ -151,6 +158,13 @@ def test_bad_model_configs(tmp_path, change, message):
     with pytest.raises(ModelFolderError, match=message) as caught:
         ModelConfig.load(tmp_path)
     assert str(tmp_path / "config.json") in str(caught.value)
+
+
+def test_folders_without_weights_of_4_bits_are_read_as_before(tmp_path):
+    values = model_config().to_dict()
+    values["sabiyarn_edge"] |= {"format_version": 3, "dtype": "int8"}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert ModelConfig.load(tmp_path).dtype == "int8"
 
 
 def test_a_graph_is_read_only_if_it_has_its_hash(tmp_path):

@@ -13,8 +13,8 @@ void QuantizedActivations::resize(std::int64_t num_rows, std::int64_t width, std
   blocks = width / block;
   codes.resize(static_cast<std::size_t>(rows * inputs));
   sums.resize(static_cast<std::size_t>(rows * blocks));
+  corrections.resize(static_cast<std::size_t>(rows * inputs / kSubBlock * 2));
   scales.resize(sums.size());
-  scaled_sums.resize(sums.size());
 }
 
 std::span<const LinearKernels* const> linear_kernels() noexcept {

@@ -2,8 +2,10 @@
 //
 // Integer weights meet rows that were rounded to 8 bits (quantized_activations.hpp):
 //
-//   out[row, n] = sum over blocks b of  scale[n, b] * row_scale[b] * (integer dot product of the codes)
-//                                       + offset[n, b] * row_scale[b] * (sum of the row's codes)   (4 bits only)
+//   8 bits:  out[row, n] = sum over blocks b of  dot[n, b] * (scale[n, b] * x_scale[row, b])
+//            dot[n, b]   = integer dot product of the codes
+//   4 bits:  out[row, n] = row_scale[n] * sum over blocks b of  dot[n, b] * x_scale[row, b]
+//            dot[n, b]   = sum over each 16 inputs j of  scale[n, j] * (integer dot product of entries and codes)
 //
 // Integer sums are exact and the float operations are added in the order of the blocks without fused multiply-add.
 // Float weights meet the rows as they are:

@@ -61,58 +61,10 @@ template <int kRows, int kTiles>
   for (int r = 0; r < kRows; ++r) sums[r][0] = reinterpret_cast<EightInts>(total[r]);
 }
 
-// A pair of products of a half byte with a byte is at most 2 * 15 * 127, so 16 bits hold the sum of eight
-// pairs, which four groups have.
-template <int kRows>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void add_nibbles(const std::byte* weights,
-                                                               const std::int8_t* codes, std::int64_t stride,
-                                                               std::int64_t groups, __m256i* total) noexcept {
-  const __m256i low_half = _mm256_set1_epi8(15);
-  __m256i pairs[std::size_t{kRows}];
-  SABIYARN_UNROLL
-  for (int r = 0; r < kRows; ++r) pairs[r] = _mm256_setzero_si256();
-  for (std::int64_t g = 0; g < groups; ++g, weights += kGroupBytes, codes += 8) {
-    if (g % 2 == 0) _mm_prefetch(reinterpret_cast<const char*>(weights) + kPrefetch, _MM_HINT_T0);
-    const __m256i both = load(weights);
-    const __m256i low = _mm256_and_si256(both, low_half);
-    const __m256i high = _mm256_and_si256(_mm256_srli_epi16(both, 4), low_half);
-    SABIYARN_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const std::int8_t* row = codes + r * stride;
-      pairs[r] = _mm256_add_epi16(pairs[r], _mm256_maddubs_epi16(low, four_codes(row)));
-      pairs[r] = _mm256_add_epi16(pairs[r], _mm256_maddubs_epi16(high, four_codes(row + 4)));
-    }
-  }
-  SABIYARN_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    total[r] = _mm256_add_epi32(total[r], _mm256_madd_epi16(pairs[r], _mm256_set1_epi16(1)));
-  }
-}
-
-template <int kRows, int kTiles>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void nibble_sums(
-    const std::byte* weights, std::ptrdiff_t, const ActivationBlock& rows,
-    EightInts (&sums)[std::size_t{kRows}][std::size_t{kTiles}]) noexcept {
-  const std::int8_t* codes = rows.codes;
-  __m256i total[std::size_t{kRows}];
-  SABIYARN_UNROLL
-  for (int r = 0; r < kRows; ++r) total[r] = _mm256_setzero_si256();
-  for (std::int64_t groups = rows.inputs / 8; groups > 0;
-       groups -= 4, weights += 4 * kGroupBytes, codes += 32) {
-    // Unrolled it takes a fifth less time for one row, but more for several: registers run out.
-    if (kRows == 1 && groups >= 4) {
-      add_nibbles<kRows>(weights, codes, rows.code_stride, 4, total);
-    } else {
-      add_nibbles<kRows>(weights, codes, rows.code_stride, groups < 4 ? groups : 4, total);
-    }
-  }
-  SABIYARN_UNROLL
-  for (int r = 0; r < kRows; ++r) sums[r][0] = reinterpret_cast<EightInts>(total[r]);
-}
-
 }  // namespace
 }  // namespace sabiyarn
 
+#include "core/kernels/linear_four_bits_x86.hpp"
 #include "core/kernels/linear_kernel.hpp"
 
 namespace sabiyarn {

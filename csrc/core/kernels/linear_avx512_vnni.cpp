@@ -43,8 +43,6 @@ SABIYARN_KERNEL inline Pair load_pair(const std::byte* first, std::ptrdiff_t til
   return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 SABIYARN_KERNEL inline Pair biased(const Pair& bytes) noexcept { return bytes ^ 0x80808080u; }
-SABIYARN_KERNEL inline Pair low_halves(const Pair& bytes) noexcept { return bytes & 0x0f0f0f0fu; }
-SABIYARN_KERNEL inline Pair high_halves(const Pair& bytes) noexcept { return (bytes >> 4) & 0x0f0f0f0fu; }
 SABIYARN_KERNEL inline Pair add_pairs(const Pair& a, const Pair& b) noexcept { return a + b; }
 SABIYARN_KERNEL inline __m256i first_of(const Pair& pair) noexcept {
   return reinterpret_cast<__m256i>(__builtin_shufflevector(pair, pair, 0, 1, 2, 3, 4, 5, 6, 7));

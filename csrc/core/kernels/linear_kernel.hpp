@@ -5,8 +5,9 @@
 //   kRowsAtOnce, kTilesAtOnce
 //                    rows (at most 8) and tiles (1 or 2) whose sums fit into the registers; one row reads one tile
 //   byte_sums<kRows, kTiles>(weights, tile_stride, rows, sums), nibble_sums<kRows, kTiles>(...)
-//                    the integer dot products of one block of each tile with kRows rows, always inlined; the tiles'
-//                    codes lie tile_stride bytes apart
+//                    the integer dot products of one block of each tile with kRows rows, always inlined; the tiles lie
+//                    tile_stride bytes apart. Bytes begin at the block's codes; half bytes at its scales, which the
+//                    products of each 16 inputs are multiplied by
 // All of it has internal linkage: the linker must never take a copy made for another instruction set.
 #pragma once
 
@@ -14,6 +15,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "core/kernels/linear_output.hpp"
 #include "core/simd/lanes.hpp"
@@ -44,10 +46,25 @@ SABIYARN_KERNEL inline void normalize(const float* values, std::int64_t width, c
   }
 }
 
+// QuantizedActivations::corrections of 16 codes.
+SABIYARN_KERNEL inline void correct(const std::int8_t* codes, std::int16_t* corrections) noexcept {
+  using EightBytes [[gnu::vector_size(8)]] = std::int8_t;
+  using EightShorts [[gnu::vector_size(16)]] = std::int16_t;
+  EightBytes halves[2];
+  std::memcpy(halves, codes, sizeof halves);
+  EightShorts sums =
+      __builtin_convertvector(halves[0], EightShorts) + __builtin_convertvector(halves[1], EightShorts);
+  sums = sums + __builtin_shufflevector(sums, sums, 4, 5, 6, 7, 4, 5, 6, 7);
+  sums = (sums + __builtin_shufflevector(sums, sums, 1, 1, 3, 3, 4, 5, 6, 7)) * std::int16_t{-32};
+  corrections[0] = sums[0];
+  corrections[1] = sums[2];
+}
+
 SABIYARN_KERNEL inline void round_row(const float* values, std::int64_t row,
                                       QuantizedActivations& rounded) noexcept {
   const std::int64_t block = rounded.inputs / rounded.blocks;
   std::int8_t* codes = rounded.codes.data() + row * rounded.inputs;
+  std::int16_t* corrections = rounded.corrections.data() + row * rounded.inputs / kSubBlock * 2;
   for (std::int64_t b = 0; b < rounded.blocks; ++b, values += block, codes += block) {
     // Magnitudes are in the order of their bits, and NaN comes last: it then is the scale, and so every
     // product's.
@@ -68,10 +85,10 @@ SABIYARN_KERNEL inline void round_row(const float* values, std::int64_t row,
       codes[k] = static_cast<std::int8_t>(std::bit_cast<std::int32_t>(shifted) - 0x4b400000);
       sum += codes[k];
     }
+    for (std::int64_t k = 0; k < block; k += kSubBlock, corrections += 2) correct(codes + k, corrections);
     const auto at = static_cast<std::size_t>(row * rounded.blocks + b);
     rounded.sums[at] = sum;
     rounded.scales[at] = scale;
-    rounded.scaled_sums[at] = scale * static_cast<float>(sum);
   }
 }
 
@@ -86,33 +103,43 @@ template <int kBits, int kRows, int kTiles>
                                                                   const LinearOutput& output) noexcept {
   const std::int64_t num_blocks = rows.blocks;
   const float* row_scale = rows.scales.data() + row * num_blocks;
-  const float* scaled_sum = rows.scaled_sums.data() + row * num_blocks;
-  ActivationBlock block{rows.codes.data() + row * rows.inputs, rows.inputs,
-                        rows.sums.data() + row * num_blocks, num_blocks, weights.block};
+  const std::int64_t sub_blocks = rows.inputs / kSubBlock;  // of a row
+  ActivationBlock block{rows.codes.data() + row * rows.inputs,
+                        rows.inputs,
+                        rows.sums.data() + row * num_blocks,
+                        num_blocks,
+                        rows.corrections.data() + row * sub_blocks * 2,
+                        sub_blocks * 2,
+                        weights.block};
   // Where no second tile is left, the first one is its own neighbour: computed twice, written once.
   const bool alone = tile + 1 == weights.tiles();
   const std::ptrdiff_t tile_stride = alone ? 0 : static_cast<std::ptrdiff_t>(weights.tile_bytes());
-  const std::byte* source = weights.tile(tile);
+  const std::byte* tile_header = weights.tile(tile);
+  const std::byte* source = tile_header + weights.tile_header_bytes();
   Eight total[std::size_t{kRows}][std::size_t{kTiles}] = {};
-  for (std::int64_t b = 0; b < num_blocks; ++b, block.codes += block.inputs, ++block.sum) {
-    const std::byte* header = source;
+  for (std::int64_t b = 0; b < num_blocks; ++b, source += weights.block_bytes()) {
     EightInts sums[std::size_t{kRows}][std::size_t{kTiles}];
-    source += kBits == 8 ? sizeof(Eight) : 2 * sizeof(Eight);
-    if constexpr (kBits == 8) byte_sums<kRows, kTiles>(source, tile_stride, block, sums);
+    if constexpr (kBits == 8) byte_sums<kRows, kTiles>(source + sizeof(Eight), tile_stride, block, sums);
     if constexpr (kBits == 4) nibble_sums<kRows, kTiles>(source, tile_stride, block, sums);
-    source += block.inputs * kBits;
+    const std::byte* header = source;
     SABIYARN_UNROLL
     for (int t = 0; t < kTiles; ++t, header += tile_stride) {
-      const Eight scale = load_header(header);
       SABIYARN_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        const std::int64_t at = r * num_blocks + b;
-        Eight& sum = total[r][t];
-        sum = sum + to_floats(sums[r][t]) * (scale * broadcast8(row_scale[at]));
-        if constexpr (kBits == 4) {
-          sum = sum + load_header(header + sizeof scale) * broadcast8(scaled_sum[at]);
-        }
+        Eight scale = broadcast8(row_scale[r * num_blocks + b]);
+        if constexpr (kBits == 8) scale = load_header(header) * scale;
+        total[r][t] = total[r][t] + to_floats(sums[r][t]) * scale;
       }
+    }
+    block.codes += block.inputs;
+    ++block.sum;
+    block.corrections += block.inputs / kSubBlock * 2;
+  }
+  if constexpr (kBits == 4) {
+    SABIYARN_UNROLL
+    for (int t = 0; t < kTiles; ++t, tile_header += tile_stride) {
+      SABIYARN_UNROLL
+      for (int r = 0; r < kRows; ++r) total[r][t] = total[r][t] * load_header(tile_header);
     }
   }
   for (int t = 0; t < (alone ? 1 : kTiles); ++t) {

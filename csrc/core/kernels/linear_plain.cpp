@@ -63,36 +63,37 @@ template <int kRows, int kTiles>
   }
 }
 
-// A product of a half byte with a byte is at most 15 * 127: 16 bits hold eight of them, and those of two
-// neighbours.
+// A product of an entry with a code is at most 31 * 127: 16 bits hold the eight that two neighbours have of 16 inputs.
 template <int kRows, int kTiles>
 [[gnu::always_inline]] inline void nibble_sums(
-    const std::byte* weights, std::ptrdiff_t, const ActivationBlock& rows,
+    const std::byte* block, std::ptrdiff_t, const ActivationBlock& rows,
     EightInts (&sums)[std::size_t{kRows}][std::size_t{kTiles}]) noexcept {
-  constexpr std::int64_t kGroups = 4;  // of two products for each output and input
-  const auto* w = reinterpret_cast<const std::uint8_t*>(weights);
+  const std::int8_t* codes = rows.codes;
+  const std::int64_t stride = rows.code_stride, sub_blocks = rows.inputs / kSubBlock;
+  const auto* scales = reinterpret_cast<const std::int8_t*>(block);
+  const auto* w = reinterpret_cast<const std::uint8_t*>(block + kTileOutputs * sub_blocks);
   const uint8x16_t low_half = vdupq_n_u8(15);
+  const int8x16_t table = vld1q_s8(kFourBitTable);
   int32x4_t total[std::size_t{kRows}][2];
   for (auto& row : total) row[0] = row[1] = vdupq_n_s32(0);
-  const std::int8_t* codes = rows.codes;
-  const std::int64_t groups = rows.inputs / 8;
-  for (std::int64_t begin = 0; begin < groups; begin += kGroups) {
-    const std::int64_t end = begin + kGroups < groups ? begin + kGroups : groups;
+  for (std::int64_t j = 0; j < sub_blocks; ++j, scales += kTileOutputs, codes += kSubBlock) {
+    __builtin_prefetch(w + kPrefetch);
+    const int16x8_t scale = vmovl_s8(vld1_s8(scales));
     int16x8_t products[std::size_t{kRows}][4];  // of two outputs each
     for (auto& row : products) {
       for (auto& outputs : row) outputs = vdupq_n_s16(0);
     }
-    for (std::int64_t g = begin; g < end; ++g, w += kGroupBytes, codes += 8) {
-      if (g % 2 == 0) __builtin_prefetch(w + kPrefetch);
+    SABIYARN_UNROLL
+    for (int g = 0; g < 2; ++g, w += kGroupBytes) {
       SABIYARN_UNROLL
       for (int half = 0; half < 2; ++half) {
         const uint8x16_t both = vld1q_u8(w + 16 * half);
-        const int8x16_t low = vreinterpretq_s8_u8(vandq_u8(both, low_half));
-        const int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+        const int8x16_t low = vqtbl1q_s8(table, vandq_u8(both, low_half));
+        const int8x16_t high = vqtbl1q_s8(table, vshrq_n_u8(both, 4));
         SABIYARN_UNROLL
         for (int r = 0; r < kRows; ++r) {
-          const int8x16_t a = four_codes(codes + r * rows.code_stride),
-                          b = four_codes(codes + r * rows.code_stride + 4);
+          const std::int8_t* eight = codes + r * stride + 8 * g;
+          const int8x16_t a = four_codes(eight), b = four_codes(eight + 4);
           int16x8_t(&sum)[4] = products[r];
           sum[2 * half] = vmlal_s8(sum[2 * half], vget_low_s8(low), vget_low_s8(a));
           sum[2 * half + 1] = vmlal_high_s8(sum[2 * half + 1], low, a);
@@ -101,12 +102,13 @@ template <int kRows, int kTiles>
         }
       }
     }
+    const int32x4_t factors[2] = {vmovl_s16(vget_low_s16(scale)), vmovl_high_s16(scale)};
     SABIYARN_UNROLL
     for (int r = 0; r < kRows; ++r) {
       SABIYARN_UNROLL
       for (int half = 0; half < 2; ++half) {
         const int16x8_t pairs = vpaddq_s16(products[r][2 * half], products[r][2 * half + 1]);
-        total[r][half] = vpadalq_s16(total[r][half], pairs);
+        total[r][half] = vmlaq_s32(total[r][half], vpaddlq_s16(pairs), factors[half]);
       }
     }
   }
@@ -136,17 +138,24 @@ template <int kRows, int kTiles>
 
 template <int kRows, int kTiles>
 [[gnu::always_inline]] inline void nibble_sums(
-    const std::byte* weights, std::ptrdiff_t, const ActivationBlock& rows,
+    const std::byte* block, std::ptrdiff_t, const ActivationBlock& rows,
     EightInts (&sums)[std::size_t{kRows}][std::size_t{kTiles}]) noexcept {
-  const auto* w = reinterpret_cast<const std::uint8_t*>(weights);
+  const std::int8_t* codes = rows.codes;
+  const std::int64_t stride = rows.code_stride, sub_blocks = rows.inputs / kSubBlock;
+  const auto* scales = reinterpret_cast<const std::int8_t*>(block);
+  const auto* w = reinterpret_cast<const std::uint8_t*>(block + kTileOutputs * sub_blocks);
   for (int r = 0; r < kRows; ++r) {
     std::int32_t total[kTileOutputs] = {};
-    for (std::int64_t g = 0; g < rows.inputs / 8; ++g) {
-      const std::int8_t* a = rows.codes + r * rows.code_stride + 8 * g;
-      for (std::int64_t i = 0; i < 32; ++i) {
-        const int both = w[32 * g + i];
-        total[i / 4] += (both & 15) * a[i % 4] + (both >> 4) * a[i % 4 + 4];
+    for (std::int64_t j = 0; j < sub_blocks; ++j) {
+      std::int32_t sum[kTileOutputs] = {};
+      for (std::int64_t g = 2 * j; g < 2 * j + 2; ++g) {
+        const std::int8_t* a = codes + r * stride + 8 * g;
+        for (std::int64_t i = 0; i < 32; ++i) {
+          const int both = w[32 * g + i];
+          sum[i / 4] += kFourBitTable[both & 15] * a[i % 4] + kFourBitTable[both >> 4] * a[i % 4 + 4];
+        }
       }
+      for (std::int64_t n = 0; n < kTileOutputs; ++n) total[n] += scales[kTileOutputs * j + n] * sum[n];
     }
     std::memcpy(sums + r, total, sizeof total);
   }

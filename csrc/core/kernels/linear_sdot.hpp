@@ -101,14 +101,14 @@ SABIYARN_KERNEL inline void load_group(const std::byte* weights, int8x16_t (&gro
 }
 
 // Eight inputs of eight outputs: the low halves are the first four inputs.
-SABIYARN_KERNEL inline void load_nibbles(const std::byte* weights, int8x16_t (&first)[2],
+SABIYARN_KERNEL inline void load_nibbles(const std::byte* weights, int8x16_t table, int8x16_t (&first)[2],
                                          int8x16_t (&second)[2]) noexcept {
   const auto* w = reinterpret_cast<const std::uint8_t*>(weights);
   SABIYARN_UNROLL
   for (int half = 0; half < 2; ++half) {
     const uint8x16_t both = vld1q_u8(w + 16 * half);
-    first[half] = vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(15)));
-    second[half] = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+    first[half] = vqtbl1q_s8(table, vandq_u8(both, vdupq_n_u8(15)));
+    second[half] = vqtbl1q_s8(table, vshrq_n_u8(both, 4));
   }
 }
 
@@ -138,24 +138,38 @@ template <int kRows>
 
 template <int kRows>
 [[gnu::always_inline]] SABIYARN_KERNEL inline void sdot_nibble_sums(
-    const std::byte* weights, const ActivationBlock& rows,
+    const std::byte* block, const ActivationBlock& rows,
     EightInts (&result)[std::size_t{kRows}][1]) noexcept {
-  DotSums<kRows> sums;
-  clear(sums);
+  const auto* scales = reinterpret_cast<const std::int8_t*>(block);
+  const std::byte* weights = block + kTileOutputs * (rows.inputs / kSubBlock);
+  const int8x16_t table = vld1q_s8(kFourBitTable);
+  int32x4_t total[std::size_t{kRows}][2];
+  SABIYARN_UNROLL
+  for (int r = 0; r < kRows; ++r) total[r][0] = total[r][1] = vdupq_n_s32(0);
   const std::int8_t* codes = rows.codes;
-  for (std::int64_t k = 16; k <= rows.inputs; k += 16, codes += 16, weights += 2 * kGroupBytes) {
+  for (std::int64_t k = 0; k < rows.inputs; k += kSubBlock, codes += kSubBlock, scales += kTileOutputs) {
     __builtin_prefetch(weights + kPrefetch);
     int8x16_t w[4][2];
-    load_nibbles(weights, w[0], w[1]);
-    load_nibbles(weights + kGroupBytes, w[2], w[3]);
-    add_sixteen(sums, w, codes, rows.code_stride);
+    load_nibbles(weights, table, w[0], w[1]);
+    load_nibbles(weights + kGroupBytes, table, w[2], w[3]);
+    weights += 2 * kGroupBytes;
+    const int16x8_t scale = vmovl_s8(vld1_s8(scales));
+    const int32x4_t factors[2] = {vmovl_s16(vget_low_s16(scale)), vmovl_high_s16(scale)};
+    SABIYARN_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const int8x16_t sixteen = vld1q_s8(codes + r * rows.code_stride);
+      SABIYARN_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        int32x4_t sum = vdotq_laneq_s32(vdupq_n_s32(0), w[0][half], sixteen, 0);
+        sum = vdotq_laneq_s32(sum, w[1][half], sixteen, 1);
+        sum = vdotq_laneq_s32(sum, w[2][half], sixteen, 2);
+        sum = vdotq_laneq_s32(sum, w[3][half], sixteen, 3);
+        total[r][half] = vmlaq_s32(total[r][half], sum, factors[half]);
+      }
+    }
   }
-  if (rows.inputs % 16 != 0) {
-    int8x16_t w[2][2];
-    load_nibbles(weights, w[0], w[1]);
-    add_eight(sums, w, codes, rows.code_stride);
-  }
-  finish(sums, result);
+  SABIYARN_UNROLL
+  for (int r = 0; r < kRows; ++r) result[r][0] = {total[r][0], total[r][1]};
 }
 
 }  // namespace

@@ -9,8 +9,7 @@
 //                    one register for two tiles, with the functions of linear_vnni_pair.hpp, instead of its two
 // by linear_avx_vnni.cpp and linear_avx512_vnni.cpp, and by a test that brings its own dot products.
 //
-// Weights are biased by +128, a change of their highest bit: sums begin with -128 * sum(codes). Half bytes are
-// unsigned as they are.
+// Weights are biased by +128, a change of their highest bit: sums begin with -128 * sum(codes).
 #pragma once
 
 #include <immintrin.h>
@@ -79,30 +78,6 @@ SABIYARN_KERNEL inline __m256i row_byte_sums(const std::byte* weights, const Act
   return sum_of_chains(sums);
 }
 
-SABIYARN_KERNEL inline void add_row_nibbles(__m256i& low_sums, __m256i& high_sums, const std::byte* weights,
-                                            const std::int8_t* codes) noexcept {
-  const __m256i both = load(weights), low_half = _mm256_set1_epi8(15);
-  dot_products(low_sums, _mm256_and_si256(both, low_half), _mm256_set1_epi32(four_codes(codes)));
-  dot_products(high_sums, _mm256_and_si256(_mm256_srli_epi16(both, 4), low_half),
-               _mm256_set1_epi32(four_codes(codes + 4)));
-}
-
-SABIYARN_KERNEL inline __m256i row_nibble_sums(const std::byte* weights,
-                                               const ActivationBlock& row) noexcept {
-  __m256i sums[kChainsOfOneRow];
-  SABIYARN_UNROLL
-  for (int c = 0; c < kChainsOfOneRow; ++c) sums[c] = _mm256_setzero_si256();
-  const std::int8_t* codes = row.codes;
-  std::int64_t groups = row.inputs / 8;
-  for (; groups >= 2; groups -= 2, weights += 2 * kGroupBytes, codes += 16) {
-    prefetch(weights);
-    add_row_nibbles(sums[0], sums[1], weights, codes);
-    add_row_nibbles(sums[2], sums[3], weights + kGroupBytes, codes + 8);
-  }
-  if (groups > 0) add_row_nibbles(sums[0], sums[1], weights, codes);
-  return sum_of_chains(sums);
-}
-
 // Of several rows, the sums of a pair of tiles; `chain` is the one of the next four inputs.
 template <int kRows>
 struct PairSums {
@@ -156,32 +131,8 @@ template <int kRows, int kTiles>
   }
 }
 
-template <int kRows, int kTiles>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void nibble_sums(
-    const std::byte* weights, std::ptrdiff_t tile_stride, const ActivationBlock& rows,
-    EightInts (&result)[std::size_t{kRows}][std::size_t{kTiles}]) noexcept {
-  if constexpr (kTiles == 1) {
-    result[0][0] = reinterpret_cast<EightInts>(row_nibble_sums(weights, rows));
-  } else {
-    PairSums<kRows> sums;
-    SABIYARN_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      sums.of[0][r] = broadcast_pair(0);
-      if constexpr (kChains<kRows> == 2) sums.of[1][r] = broadcast_pair(0);
-    }
-    const std::int8_t* codes = rows.codes;
-    for (std::int64_t k = 0; k < rows.inputs; k += 8, codes += 8, weights += kGroupBytes) {
-      prefetch(weights);
-      prefetch(weights + tile_stride);
-      const Pair both = load_pair(weights, tile_stride);
-      add_group<kRows>(sums, 0, low_halves(both), codes, rows.code_stride);
-      add_group<kRows>(sums, 1, high_halves(both), codes + 4, rows.code_stride);
-    }
-    finish<kRows, kTiles>(sums, result);
-  }
-}
-
 }  // namespace
 }  // namespace sabiyarn
 
+#include "core/kernels/linear_four_bits_x86.hpp"
 #include "core/kernels/linear_kernel.hpp"

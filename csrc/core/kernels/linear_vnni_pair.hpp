@@ -27,13 +27,6 @@ SABIYARN_KERNEL inline Pair biased(const Pair& bytes) noexcept {
   const __m256i bias = _mm256_set1_epi8(-128);
   return {_mm256_xor_si256(bytes.first, bias), _mm256_xor_si256(bytes.second, bias)};
 }
-SABIYARN_KERNEL inline Pair low_halves(const Pair& bytes) noexcept {
-  const __m256i low_half = _mm256_set1_epi8(15);
-  return {_mm256_and_si256(bytes.first, low_half), _mm256_and_si256(bytes.second, low_half)};
-}
-SABIYARN_KERNEL inline Pair high_halves(const Pair& bytes) noexcept {
-  return low_halves({_mm256_srli_epi16(bytes.first, 4), _mm256_srli_epi16(bytes.second, 4)});
-}
 SABIYARN_KERNEL inline Pair add_pairs(const Pair& a, const Pair& b) noexcept {
   return {_mm256_add_epi32(a.first, b.first), _mm256_add_epi32(a.second, b.second)};
 }

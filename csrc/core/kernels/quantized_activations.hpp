@@ -16,9 +16,11 @@ struct QuantizedActivations {
   std::int64_t blocks = 0;
   std::vector<std::int8_t> codes;  // [rows, inputs]
   std::vector<std::int32_t> sums;  // [rows, blocks]: of each block's codes
-  std::vector<float> scales;       // [rows, blocks]
-  std::vector<float>
-      scaled_sums;  // [rows, blocks]: scale * sum, which an offset of the weights is multiplied by
+  // [rows, inputs / 16, 2]: instructions that take unsigned by signed bytes multiply the codes with an entry of
+  // kFourBitTable plus 32. Of each 16 codes, this is -32 times the sum of those whose index mod 4 is 0 or 1, and of
+  // those where it is 2 or 3: what pairs of neighbouring products have too much. 16 bits hold 32 * 8 * 127.
+  std::vector<std::int16_t> corrections;
+  std::vector<float> scales;  // [rows, blocks]
 
   // Memory is kept for the next call.
   void resize(std::int64_t num_rows, std::int64_t width, std::int64_t block);
@@ -26,11 +28,13 @@ struct QuantizedActivations {
 
 // One block of inputs of consecutive rows.
 struct ActivationBlock {
-  const std::int8_t* codes;  // of the first row
-  std::int64_t code_stride;  // from a row's codes to those of the next
-  const std::int32_t* sum;   // of the first row's codes
-  std::int64_t sum_stride;   // from a row's sum to that of the next
-  std::int64_t inputs;       // a multiple of 8
+  const std::int8_t* codes;         // of the first row
+  std::int64_t code_stride;         // from a row's codes to those of the next
+  const std::int32_t* sum;          // of the first row's codes
+  std::int64_t sum_stride;          // from a row's sum to that of the next
+  const std::int16_t* corrections;  // of the first row
+  std::int64_t correction_stride;   // from a row's corrections to those of the next
+  std::int64_t inputs;              // a multiple of 16
 };
 
 }  // namespace sabiyarn

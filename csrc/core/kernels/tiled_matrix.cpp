@@ -49,11 +49,11 @@ void TiledMatrix::check_shape() const {
     throw std::invalid_argument("the weights are " + shape_of(*this) +
                                 "; outputs must be 1 to 2^28, and inputs a multiple of 8 up to 2^28");
   }
-  if (is_float(type) ? block != 0 : block < 8 || block % 8 != 0 || inputs % block != 0) {
+  if (is_float(type) ? block != 0 : block < kSubBlock || block % kSubBlock != 0 || inputs % block != 0) {
     throw std::invalid_argument(
         "block_size is " + std::to_string(block) + "; it must be " +
         (is_float(type) ? "0: float weights have no blocks"
-                        : "a multiple of 8 that divides the " + std::to_string(inputs) + " inputs"));
+                        : "a multiple of 16 that divides the " + std::to_string(inputs) + " inputs"));
   }
 }
 
@@ -75,18 +75,21 @@ void read_row(const TiledMatrix& weights, std::int64_t row, float* target) noexc
     return;
   }
   const bool bytes = weights.type == WeightType::kInt8;
+  const float row_scale = bytes ? 1.0f : read<float>(source + 4 * lane);
+  source += weights.tile_header_bytes();
   for (std::int64_t b = 0; b < weights.blocks();
        ++b, source += weights.block_bytes(), target += weights.block) {
-    const auto scale = read<float>(source + 4 * lane);
-    const float offset = bytes ? 0.0f : read<float>(source + 4 * (kTileOutputs + lane));
-    const auto* codes = reinterpret_cast<const std::uint8_t*>(source + weights.header_bytes()) + 4 * lane;
+    const std::byte* codes = source + weights.block_header_bytes() + 4 * lane;
     for (std::int64_t k = 0; k < weights.block; ++k) {
+      const auto at = static_cast<std::size_t>(k);
       if (bytes) {
-        const std::uint8_t code = codes[k / 4 * static_cast<std::int64_t>(kGroupBytes) + k % 4];
-        target[k] = scale * static_cast<float>(static_cast<std::int8_t>(code));
+        const auto code = read<std::int8_t>(codes + at / 4 * kGroupBytes + at % 4);
+        target[k] = read<float>(source + 4 * lane) * static_cast<float>(code);
       } else {
-        const std::uint8_t both = codes[k / 8 * static_cast<std::int64_t>(kGroupBytes) + k % 4];
-        target[k] = scale * static_cast<float>(k % 8 < 4 ? both & 15 : both >> 4) + offset;
+        const auto both = read<std::uint8_t>(codes + at / 8 * kGroupBytes + at % 4);
+        const auto scale = read<std::int8_t>(source + at / kSubBlock * kTileOutputs + lane);
+        const int value = kFourBitTable[at % 8 < 4 ? both & 15 : both >> 4];
+        target[k] = row_scale * static_cast<float>(scale * value);
       }
     }
   }

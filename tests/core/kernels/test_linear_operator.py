@@ -95,9 +95,9 @@ def test_an_embedding_reads_rows(weight_type: str) -> None:
         ({"weight_type": 3}, "attribute block_size is missing, or no integer"),
         (
             {"weight_type": 3, "block_size": 0},
-            "block_size is 0; it must be a multiple of 8 that divides the 544",
+            "block_size is 0; it must be a multiple of 16 that divides the 544",
         ),
-        ({"weight_type": 22, "block_size": 24}, "block_size is 24; it must be a multiple of 8 that divides"),
+        ({"weight_type": 22, "block_size": 24}, "block_size is 24; it must be a multiple of 16 that divides"),
     ],
 )
 def test_attributes_that_describe_nothing(kind: str, changes: dict[str, int], message: str) -> None:

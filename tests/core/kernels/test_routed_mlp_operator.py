@@ -179,7 +179,7 @@ def test_no_rows() -> None:
         ({"proj_weight_type": 3}, "attribute proj_block_size is missing"),
         (
             {"fc_weight_type": 22, "fc_block_size": 24},
-            "block_size is 24; it must be a multiple of 8 that divides",
+            "block_size is 24; it must be a multiple of 16 that divides",
         ),
     ],
 )

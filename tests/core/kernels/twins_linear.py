@@ -14,18 +14,29 @@ EPSILON = 2.0**-24
 TILE_OUTPUTS = 8
 
 
+SUB_BLOCK = 16
+"""Weights of 4 bits that share a scale."""
+
+TABLE = np.array([-31, -22, -17, -13, -10, -7, -4, -1, 1, 3, 6, 9, 12, 16, 21, 28])
+"""What codes of 4 bits mean."""
+
+
 @dataclass(frozen=True)
 class Weights:
-    """A matrix [outputs, inputs]: codes, and per output and block a scale and, at 4 bits, an offset (float32)."""
+    """A matrix [outputs, inputs] in blocks of block_size inputs, in 8 or 4 bits.
+
+    8 bits: codes -127 ... 127, and scales float32 [outputs, blocks]. 4 bits: codes 0 ... 15, scales of -127 ... 127
+    [outputs, inputs / 16], and row_scales float32 [outputs].
+    """
 
     codes: np.ndarray
     scales: np.ndarray
-    offsets: np.ndarray | None
+    row_scales: np.ndarray | None
     block_size: int
 
     @property
     def bits(self) -> int:
-        return 8 if self.offsets is None else 4
+        return 8 if self.row_scales is None else 4
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -40,31 +51,38 @@ class Weights:
         """csrc/core/kernels/tiled_matrix.hpp, byte by byte in the order of its description."""
         outputs, inputs = self.codes.shape
         parts: list[bytes] = []
-        lanes = range(TILE_OUTPUTS)
         for first in range(0, outputs, TILE_OUTPUTS):
-            rows = [first + lane if first + lane < outputs else None for lane in lanes]
-            for block in range(inputs // self.block_size):
-                for table in (self.scales, self.offsets):
-                    if table is not None:
-                        numbers = [0.0 if row is None else table[row, block] for row in rows]
-                        parts.append(np.array(numbers, np.float32).tobytes())
+            rows = [row if row < outputs else None for row in range(first, first + TILE_OUTPUTS)]
+            if self.row_scales is not None:
+                parts.append(stored_column(self.row_scales[:, None], rows, 0, np.float32))
+            for begin in range(0, inputs, self.block_size):
+                end = begin + self.block_size
+                if self.row_scales is None:
+                    parts.append(stored_column(self.scales, rows, begin // self.block_size, np.float32))
+                else:
+                    for sub in range(begin // SUB_BLOCK, end // SUB_BLOCK):
+                        parts.append(stored_column(self.scales, rows, sub, np.int8))
                 step = 4 if self.bits == 8 else 8
-                begin = block * self.block_size
-                for at in range(begin, begin + self.block_size, step):
+                for at in range(begin, end, step):
                     for row in rows:
                         codes = np.zeros(step, int) if row is None else self.codes[row, at : at + step]
-                        stored = codes if self.bits == 8 else codes[:4] + 16 * codes[4:]
-                        parts.append((stored & 255).astype(np.uint8).tobytes())
+                        both = codes if self.bits == 8 else codes[:4] + 16 * codes[4:]
+                        parts.append((both & 255).astype(np.uint8).tobytes())
         return np.frombuffer(b"".join(parts), np.uint8).copy()
 
     def values(self) -> np.ndarray:
         """float64 [outputs, inputs]."""
-        blocks = (
-            self.codes.reshape(len(self.codes), -1, self.block_size) * self.scales.astype(float)[..., None]
+        scales = self.scales.astype(float)
+        if self.row_scales is None:
+            return self.codes * np.repeat(scales, self.block_size, axis=1)
+        return (
+            self.row_scales.astype(float)[:, None] * np.repeat(scales, SUB_BLOCK, axis=1) * TABLE[self.codes]
         )
-        if self.offsets is not None:
-            blocks = blocks + self.offsets.astype(float)[..., None]
-        return blocks.reshape(self.codes.shape)
+
+
+def stored_column(table: np.ndarray, rows: list[int | None], column: int, dtype: type[np.generic]) -> bytes:
+    """One number of each row of a tile; 0 where there is no row."""
+    return np.array([0 if row is None else table[row, column] for row in rows], dtype).tobytes()
 
 
 @dataclass(frozen=True)
@@ -112,12 +130,15 @@ def random_floats(rng: np.random.Generator, outputs: int, inputs: int, weight_ty
 def random_weights(
     rng: np.random.Generator, outputs: int, inputs: int, block_size: int, bits: int
 ) -> Weights:
-    shape = (outputs, inputs // block_size)
-    scales = rng.uniform(-0.1, 0.1, shape).astype(np.float32)
     if bits == 8:
+        scales = rng.uniform(-0.1, 0.1, (outputs, inputs // block_size)).astype(np.float32)
         return Weights(rng.integers(-127, 128, (outputs, inputs)), scales, None, block_size)
-    offsets = rng.uniform(-0.5, 0.5, shape).astype(np.float32)
-    return Weights(rng.integers(0, 16, (outputs, inputs)), scales, offsets, block_size)
+    return Weights(
+        rng.integers(0, 16, (outputs, inputs)),
+        rng.integers(-127, 128, (outputs, inputs // SUB_BLOCK)),
+        rng.uniform(-0.1, 0.1, outputs).astype(np.float32) / 127,
+        block_size,
+    )
 
 
 def rounded_rows(x: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -198,13 +219,13 @@ def _product_of_codes(
         units = np.abs(rounded.reshape(len(x), -1, weights.block_size)).max(axis=-1) / 127
         slack = 0.51 * np.repeat(units, weights.block_size, axis=-1) @ np.abs(values).T
     result = rounded @ values.T
-    # Of each block one term, at 4 bits two, each rounded up to three times and then added. Dot products are exact.
+    # Of each block one term, rounded up to three times and then added; at 4 bits the sum is scaled once more. Dot
+    # products are exact.
     num_blocks = values.shape[1] // weights.block_size
     in_blocks = rounded.reshape(len(x), num_blocks, -1)
-    scaled = weights.codes.reshape(len(values), num_blocks, -1) * weights.scales.astype(float)[..., None]
-    size = np.abs(np.einsum("rbk,nbk->rnb", in_blocks, scaled)).sum(axis=-1)
-    if weights.offsets is not None:
-        size += np.abs(np.einsum("rbk,nb->rnb", in_blocks, weights.offsets.astype(float))).sum(axis=-1)
+    size = np.abs(np.einsum("rbk,nbk->rnb", in_blocks, values.reshape(len(values), num_blocks, -1))).sum(
+        axis=-1
+    )
     return result, slack + (2 * num_blocks + 4) * EPSILON * size
 
 

@@ -65,45 +65,59 @@ std::vector<const LinearKernels*> all_kernels() {
 // One output of one row, from the stored numbers. Integer sums are exact in any order.
 float expected(const TiledMatrix& weights, const QuantizedActivations& rows, std::int64_t output,
                std::int64_t row) {
-  float total = 0.0f;
+  const bool bytes = weights.type == WeightType::kInt8;
   const auto lane = static_cast<std::size_t>(output % kTileOutputs);
-  for (std::int64_t b = 0; b < weights.blocks(); ++b) {
-    const std::byte* block =
-        weights.tile(output / kTileOutputs) + static_cast<std::size_t>(b) * weights.block_bytes();
-    float scale, offset = 0.0f;
-    std::memcpy(&scale, block + 4 * lane, sizeof scale);
-    if (weights.type == WeightType::kInt4) std::memcpy(&offset, block + 32 + 4 * lane, sizeof offset);
-    const std::byte* codes = block + weights.header_bytes() + 4 * lane;
+  const std::byte* block = weights.tile(output / kTileOutputs);
+  float row_scale = 1.0f, total = 0.0f;
+  if (!bytes) {
+    std::memcpy(&row_scale, block + 4 * lane, sizeof row_scale);
+    block += 32;
+  }
+  for (std::int64_t b = 0; b < weights.blocks(); ++b, block += weights.block_bytes()) {
+    float scale = 1.0f;
+    if (bytes) std::memcpy(&scale, block + 4 * lane, sizeof scale);
+    const std::byte* codes = block + (bytes ? 32 : weights.block / 2) + 4 * lane;
     std::int32_t sum = 0;
     for (std::int64_t k = 0; k < weights.block; ++k) {
-      const bool bytes = weights.type == WeightType::kInt8;
       const std::int64_t per_group = bytes ? 4 : 8;
       const auto stored = static_cast<std::uint8_t>(codes[k / per_group * 32 + k % 4]);
-      const int code = bytes ? static_cast<std::int8_t>(stored) : k % 8 < 4 ? stored & 15 : stored >> 4;
+      const int four = k % 8 < 4 ? stored & 15 : stored >> 4;
+      const int small =
+          bytes ? 1 : static_cast<std::int8_t>(block[static_cast<std::size_t>(k / 16 * 8) + lane]);
+      const int code = bytes ? static_cast<std::int8_t>(stored) : small * kFourBitTable[four];
       sum += code * rows.codes[static_cast<std::size_t>(row * weights.inputs + b * weights.block + k)];
     }
-    const auto at = static_cast<std::size_t>(row * rows.blocks + b);
-    total += static_cast<float>(sum) * (scale * rows.scales[at]);
-    if (weights.type == WeightType::kInt4) total += offset * rows.scaled_sums[at];
+    total += static_cast<float>(sum) * (scale * rows.scales[static_cast<std::size_t>(row * rows.blocks + b)]);
   }
-  return total;
+  return bytes ? total : total * row_scale;
 }
 
 enum class Codes { kRandom, kLowest, kHighest };
 
+void write_floats(std::byte* target, std::size_t bytes, std::mt19937& random) {
+  for (std::size_t i = 0; i < bytes; i += 4) {
+    const float value = static_cast<float>(random() % 2000u) * 1e-4f - 0.1f;
+    std::memcpy(target + i, &value, sizeof value);
+  }
+}
+
 std::vector<std::byte> tiles(TiledMatrix shape, Codes codes, std::mt19937& random) {
   std::vector<std::byte> data(shape.nbytes());
-  for (std::size_t at = 0; at < data.size(); at += shape.block_bytes()) {
-    for (std::size_t i = 0; i < shape.block_bytes(); ++i) {
-      const bool extreme = codes != Codes::kRandom, highest = codes == Codes::kHighest;
-      const auto drawn = static_cast<int>(random() & 255u);
-      const int eight = extreme ? (highest ? 127 : -127) : drawn == 128 ? 0 : drawn;  // -128 is no code
-      const int four = extreme ? (highest ? 255 : 0) : drawn;
-      data[at + i] = static_cast<std::byte>(shape.type == WeightType::kInt8 ? eight : four);
-    }
-    for (std::size_t i = 0; i < shape.header_bytes(); i += 4) {
-      const float value = static_cast<float>(random() % 2000u) * 1e-4f - 0.1f;
-      std::memcpy(data.data() + at + i, &value, sizeof value);
+  const bool extreme = codes != Codes::kRandom, highest = codes == Codes::kHighest;
+  const auto eight_bits = [&] {  // codes of 8 bits, and scales of 4-bit weights: -128 is none
+    const auto drawn = static_cast<int>(random() & 255u);
+    return static_cast<std::byte>(extreme ? (highest ? 127 : -127) : drawn == 128 ? 0 : drawn);
+  };
+  const bool bytes = shape.type == WeightType::kInt8;
+  for (std::size_t tile = 0; tile < data.size(); tile += shape.tile_bytes()) {
+    write_floats(data.data() + tile, shape.tile_header_bytes(), random);
+    for (std::size_t at = tile + shape.tile_header_bytes(); at < tile + shape.tile_bytes();
+         at += shape.block_bytes()) {
+      for (std::size_t i = 0; i < shape.block_bytes(); ++i) {
+        const int four = extreme ? (highest ? 255 : 0) : static_cast<int>(random() & 255u);
+        data[at + i] = bytes || i < shape.block_header_bytes() ? eight_bits() : static_cast<std::byte>(four);
+      }
+      if (bytes) write_floats(data.data() + at, shape.block_header_bytes(), random);
     }
   }
   return data;
@@ -227,7 +241,7 @@ int main() {
   std::mt19937 random(1);
   for (const LinearKernels* kernels : all_kernels()) std::printf("%s\n", kernels->name);
   for (const WeightType type : {WeightType::kInt8, WeightType::kInt4}) {
-    for (const std::int64_t block : {8, 16, 24, 32, 64, 128, 256}) {
+    for (const std::int64_t block : {16, 32, 48, 64, 128, 256}) {
       for (const Codes codes : {Codes::kRandom, Codes::kLowest, Codes::kHighest}) {
         TiledMatrix weights{nullptr, 19, 2 * block, type, block};
         const std::vector<std::byte> data = tiles(weights, codes, random);
