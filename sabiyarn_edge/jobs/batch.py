@@ -18,7 +18,7 @@ from .job import resume, run_job
 from .ledger import LEDGER_SUFFIX, Ledger, Progress
 from .lines import FORMATS, Format, Request, format_of
 from .output import Output
-from .parquet import is_parquet, read_rows, records_of, write_records
+from .parquet import check_pyarrow, is_parquet, read_rows, records_of, write_records
 from .pipeline import Unit
 from .shard import Shard, read_shard
 from .source import Source
@@ -166,6 +166,7 @@ def run_batch(
         )
     asking.expect(format or ("jsonl" if is_rows else format_of(str(input))))
     window = window_for(generator, rows)
+    check_pyarrow(input, output)
     if is_parquet(input) and is_parquet(output):
         _check_differ(Path(str(input)), Path(output))
     written = records_of(output)

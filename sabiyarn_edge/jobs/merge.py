@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 from ..errors import InvalidInputError, JobError
 from ..system.atomic_write import atomic_file
 from .ledger import Ledger, Progress, differences
-from .parquet import is_parquet, records_of, write_records
+from .parquet import check_pyarrow, is_parquet, records_of, write_records
 from .shard import read_shard
 
 __all__ = ["merge_shards"]
@@ -49,6 +49,7 @@ def merge_shards(parts: Sequence[str | Path], output: str | Path) -> int:
         InvalidInputError: a file cannot be read.
         JobError: the parts are not all shards of one job, one is not complete, or was changed; or the output is there.
     """
+    check_pyarrow(output)
     target = records_of(output)
     for path in (Path(output), target):
         if path.exists():

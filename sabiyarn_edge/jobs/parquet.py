@@ -11,7 +11,15 @@ from ..errors import InvalidInputError, JobError
 from ..system.atomic_write import atomic_file
 from ..system.installation import install_command
 
-__all__ = ["columns_of", "is_parquet", "plain_row", "read_rows", "records_of", "write_records"]
+__all__ = [
+    "check_pyarrow",
+    "columns_of",
+    "is_parquet",
+    "plain_row",
+    "read_rows",
+    "records_of",
+    "write_records",
+]
 
 _ROWS_AT_ONCE = 1024
 _JSON_VALUES = (str, int, float, bool, list, dict)
@@ -23,15 +31,18 @@ def is_parquet(name: object) -> bool:
 
 
 def records_of(output: str | Path) -> Path:
-    """The file of a job's records, one per line: its output, or what a Parquet output is made of in the end.
+    """The file of a job's records, one per line: its output, or what a Parquet output is made of in the end."""
+    return Path(f"{output}.jsonl" if is_parquet(output) else output)
+
+
+def check_pyarrow(*files: object) -> None:
+    """Refuse Parquet before the work is done rather than behind it.
 
     Raises:
-        JobError: the output is Parquet, and pyarrow is not installed.
+        JobError: one of the files is Parquet, and pyarrow is not installed.
     """
-    if not is_parquet(output):
-        return Path(output)
-    _arrow()
-    return Path(f"{output}.jsonl")
+    if any(map(is_parquet, files)):
+        _arrow()
 
 
 def plain_row(row: Mapping[str, Any]) -> dict[str, Any]:

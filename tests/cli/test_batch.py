@@ -120,7 +120,7 @@ def test_parquet_without_pyarrow(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "in.txt").write_text("ọmọ\n", encoding="utf-8")
-    for files in (("in.parquet", "out.jsonl"), (tmp_path / "in.txt", tmp_path / "out.parquet")):
-        error = run("batch", *files, "--model", text_model).error
+    for files in (("in.parquet", "out.jsonl"), ("in.txt", "out.parquet")):
+        error = run("batch", *(tmp_path / file for file in files), "--model", text_model).error
         assert error.startswith("Parquet needs pyarrow") and ".[ray]" in error
-    assert not (tmp_path / "out.parquet.jsonl").exists()  # refused before the work, not behind it
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]  # refused before the work, not behind it
