@@ -84,6 +84,7 @@ def choose_kept(
                 _put(views, matrix, torch.from_numpy(weights.restored(matrix)))
             all_in_four = _divergence(model, rows, expected)
             for name, own in tensors.items():
+                in_four_bits = {matrix.name: views[matrix.name].clone() for matrix in own}
                 for matrix in own:
                     layout = BlockLayout(8, weights.layout(matrix).size)
                     values = originals[matrix.name][: matrix.shape[0]].contiguous().numpy()
@@ -92,7 +93,7 @@ def choose_kept(
                 extra = sum(_bytes(matrix, weights, 8) - _bytes(matrix, weights, 4) for matrix in own)
                 found.append(KeptMatrix(name=name, kl_won=won, extra_bytes=extra))
                 for matrix in own:
-                    _put(views, matrix, torch.from_numpy(weights.restored(matrix)))
+                    views[matrix.name].copy_(in_four_bits[matrix.name])
                 progress(1)
         finally:
             for name, original in originals.items():
