@@ -99,7 +99,8 @@ SABIYARN_KERNEL inline Eight load_header(const std::byte* source) noexcept {
 template <int kBits, int kRows, int kTiles>
 [[gnu::always_inline]] SABIYARN_KERNEL inline void multiply_tiles(const TiledMatrix& weights,
                                                                   const QuantizedActivations& rows,
-                                                                  std::int64_t tile, std::int64_t row,
+                                                                  std::int64_t tile, std::int64_t end,
+                                                                  std::int64_t row,
                                                                   const LinearOutput& output) noexcept {
   const std::int64_t num_blocks = rows.blocks;
   const float* row_scale = rows.scales.data() + row * num_blocks;
@@ -112,7 +113,7 @@ template <int kBits, int kRows, int kTiles>
                         sub_blocks * 2,
                         weights.block};
   // Where no second tile is left, the first one is its own neighbour: computed twice, written once.
-  const bool alone = tile + 1 == weights.tiles();
+  const bool alone = tile + 1 == end;
   const std::ptrdiff_t tile_stride = alone ? 0 : static_cast<std::ptrdiff_t>(weights.tile_bytes());
   const std::byte* tile_header = weights.tile(tile);
   const std::byte* source = tile_header + weights.tile_header_bytes();
@@ -151,11 +152,11 @@ template <int kBits, int kRows, int kTiles>
 // leaves out the section of a template's instances (its bug 70435), so templates are only ever inlined.
 #define SABIYARN_TILES(kBits, kRows)                                                                     \
   [[gnu::noinline]] SABIYARN_KERNEL void rows_##kBits##_##kRows(                                         \
-      const TiledMatrix& weights, const QuantizedActivations& rows, std::int64_t tile, std::int64_t row, \
-      const LinearOutput& output) noexcept {                                                             \
-    if constexpr (kRows == 1) multiply_tiles<kBits, 1, 1>(weights, rows, tile, row, output);             \
+      const TiledMatrix& weights, const QuantizedActivations& rows, std::int64_t tile, std::int64_t end, \
+      std::int64_t row, const LinearOutput& output) noexcept {                                           \
+    if constexpr (kRows == 1) multiply_tiles<kBits, 1, 1>(weights, rows, tile, end, row, output);        \
     if constexpr (kRows > 1 && kRows <= kRowsAtOnce) {                                                   \
-      multiply_tiles<kBits, kRows, kTilesAtOnce>(weights, rows, tile, row, output);                      \
+      multiply_tiles<kBits, kRows, kTilesAtOnce>(weights, rows, tile, end, row, output);                 \
     }                                                                                                    \
   }
 #define SABIYARN_ROWS(kBits) \
@@ -173,7 +174,7 @@ SABIYARN_ROWS(4)
 #undef SABIYARN_TILES
 
 using TileFunctions = std::array<void (*)(const TiledMatrix&, const QuantizedActivations&, std::int64_t,
-                                          std::int64_t, const LinearOutput&) noexcept,
+                                          std::int64_t, std::int64_t, const LinearOutput&) noexcept,
                                  9>;
 constexpr TileFunctions kBytes = {nullptr,  rows_8_1, rows_8_2, rows_8_3, rows_8_4,
                                   rows_8_5, rows_8_6, rows_8_7, rows_8_8};
@@ -196,7 +197,7 @@ SABIYARN_KERNEL inline void multiply(const TiledMatrix& weights, const Quantized
     for (std::int64_t row = 0; row < rows.rows; row += count) {
       const std::int64_t left = rows.rows - row, groups = (left + kRowsAtOnce - 1) / kRowsAtOnce;
       count = (left + groups - 1) / groups;  // 9 rows are 5 and 4
-      functions[static_cast<std::size_t>(count)](weights, rows, tile, row, output);
+      functions[static_cast<std::size_t>(count)](weights, rows, tile, end, row, output);
     }
   }
 }

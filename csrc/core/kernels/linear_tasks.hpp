@@ -18,10 +18,10 @@ inline constexpr std::int64_t kRowsPerTask = 4;
 // cache.
 inline constexpr std::int64_t kTilesOfManyRows = 8;
 
-// An even number: products with floats take tiles in pairs.
+// An even number: products take tiles in pairs.
 inline std::int64_t tiles_per_task(const TiledMatrix& weights, std::int64_t num_rows) noexcept {
   const auto read_at_once = static_cast<std::int64_t>(kBytesPerTask / weights.tile_bytes());
-  const std::int64_t least = is_float(weights.type) ? (num_rows > 1 ? kTilesOfManyRows : 2) : 1;
+  const std::int64_t least = is_float(weights.type) && num_rows > 1 ? kTilesOfManyRows : 2;
   return std::max(read_at_once + read_at_once % 2, least);
 }
 

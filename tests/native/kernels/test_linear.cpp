@@ -136,13 +136,16 @@ void compare(const TiledMatrix& weights, std::int64_t num_rows, std::mt19937& ra
     for (std::int64_t row = 0; row < num_rows; ++row) {
       kernels->round_row(values.data() + row * weights.inputs, row, rows);
     }
-    std::vector<float> out(static_cast<std::size_t>(num_rows * weights.outputs));
-    kernels->multiply(weights, rows, 0, weights.tiles(), {out.data()});
     int wrong = 0;
-    for (std::int64_t row = 0; row < num_rows; ++row) {
-      for (std::int64_t n = 0; n < weights.outputs; ++n) {
-        const float want = expected(weights, rows, n, row);
-        if (out[static_cast<std::size_t>(row * weights.outputs + n)] != want) ++wrong;
+    // All tiles, and the first alone: the others are a neighbouring thread's.
+    for (const std::int64_t end : {weights.tiles(), std::int64_t{1}}) {
+      std::vector<float> out(static_cast<std::size_t>(num_rows * weights.outputs), 12345.0f);
+      kernels->multiply(weights, rows, 0, end, {out.data()});
+      for (std::int64_t row = 0; row < num_rows; ++row) {
+        for (std::int64_t n = 0; n < weights.outputs; ++n) {
+          const float want = n < end * kTileOutputs ? expected(weights, rows, n, row) : 12345.0f;
+          if (out[static_cast<std::size_t>(row * weights.outputs + n)] != want) ++wrong;
+        }
       }
     }
     if (wrong != 0) {
