@@ -52,6 +52,21 @@ def test_search_equals_the_twin(seed):
     assert [bool(reason) for reason in state.finish_reasons()] == [entry.finished for entry in twin]
 
 
+def tells_apart(wrong, model, prompt, ends, options):
+    """Whether a twin that decides otherwise finds other sequences than the search, which must find the twin's."""
+    expected, others = (
+        [entry.tokens for entry in search(twin, model, prompt, ends=ends, **options)]
+        for twin in (BeamTwin, wrong)
+    )
+    decoded = decode(
+        model,
+        [prompt],
+        _core.DecodeOptions(eos_token_id=ends, num_return_sequences=options["num_beams"], **options),
+    )
+    assert decoded.sequences() == [[*prompt, *tokens] for tokens in expected]
+    return expected != others
+
+
 @pytest.mark.parametrize("length_penalty", [-2.0, -1.0, -0.5])
 def test_never_measures_at_the_length_so_far_where_the_penalty_is_negative(length_penalty):
     """Later tokens make such scores worse: measured at the longest length, the search would end too early."""
@@ -68,16 +83,7 @@ def test_never_measures_at_the_length_so_far_where_the_penalty_is_negative(lengt
         ends = rng.sample(range(vocab_size), rng.randint(1, 2))
         options = {"num_beams": rng.randint(2, 5), "max_new_tokens": rng.choice([6, 12, 20])}
         options |= {"length_penalty": length_penalty, "early_stopping": "never"}
-        expected, wrong = (
-            search(twin, model, [0], ends=ends, **options) for twin in (BeamTwin, AtTheLongest)
-        )
-        told_apart += [entry.tokens for entry in expected] != [entry.tokens for entry in wrong]
-        decoded = decode(
-            model,
-            [[0]],
-            _core.DecodeOptions(eos_token_id=ends, num_return_sequences=options["num_beams"], **options),
-        )
-        assert decoded.sequences() == [[0, *entry.tokens] for entry in expected]
+        told_apart += tells_apart(AtTheLongest, model, [0], ends, options)
     assert told_apart >= 3  # the logits are peaked enough
 
 
@@ -96,16 +102,7 @@ def test_never_counts_new_tokens_alone():
         prompt, ends = [rng.randrange(vocab_size) for _ in range(40)], rng.sample(range(vocab_size), 1)
         options = {"num_beams": rng.randint(2, 4), "max_new_tokens": 8}
         options |= {"length_penalty": rng.choice([0.5, 1.0]), "early_stopping": "never"}
-        expected, wrong = (
-            search(twin, model, prompt, ends=ends, **options) for twin in (BeamTwin, WithThePrompt)
-        )
-        told_apart += [entry.tokens for entry in expected] != [entry.tokens for entry in wrong]
-        decoded = decode(
-            model,
-            [prompt],
-            _core.DecodeOptions(eos_token_id=ends, num_return_sequences=options["num_beams"], **options),
-        )
-        assert decoded.sequences() == [[*prompt, *entry.tokens] for entry in expected]
+        told_apart += tells_apart(WithThePrompt, model, prompt, ends, options)
     assert told_apart >= 3
 
 
@@ -135,16 +132,7 @@ def test_each_end_token_adds_a_candidate_of_every_beam():
         ends = rng.sample(range(vocab_size), rng.choice([3, 4]))
         options = {"num_beams": rng.randint(2, 5), "max_new_tokens": rng.choice([4, 8, 12])}
         options |= {"length_penalty": 2.0, "early_stopping": "never"}
-        expected, wrong = (
-            search(twin, model, [0], ends=ends, **options) for twin in (BeamTwin, TwoOfEveryBeam)
-        )
-        told_apart += [entry.tokens for entry in expected] != [entry.tokens for entry in wrong]
-        decoded = decode(
-            model,
-            [[0]],
-            _core.DecodeOptions(eos_token_id=ends, num_return_sequences=options["num_beams"], **options),
-        )
-        assert decoded.sequences() == [[0, *entry.tokens] for entry in expected]
+        told_apart += tells_apart(TwoOfEveryBeam, model, [0], ends, options)
     assert told_apart >= 3
 
 
