@@ -161,6 +161,14 @@ void register_kv_cache(py::module_& module) {
           py::arg("row"),
           "Positions of the row below it are evicted, but for the sinks; 0 until the first eviction.")
       .def(
+          "shared_slots",
+          [](const KvCache& cache, std::int64_t row, std::int64_t other) {
+            check_row(cache, row);
+            check_row(cache, other);
+            return cache.shared_slots(row, other);
+          },
+          py::arg("row"), py::arg("other"), "Leading slots in which two rows hold the same keys and values.")
+      .def(
           "max_append",
           [](const KvCache& cache, std::int64_t row) {
             check_row(cache, row);

@@ -15,6 +15,7 @@ cdef extern from "core/kv/kv_cache.hpp" namespace "sabiyarn" nogil:
         void truncate(int64_t row, int64_t total) except +
         int64_t next_position(int64_t row) except +
         int64_t oldest(int64_t row) except +
+        int64_t shared_slots(int64_t row, int64_t other) except +
         void* keys(int64_t layer) except +
         void* values(int64_t layer) except +
         uint64_t layout_version() noexcept

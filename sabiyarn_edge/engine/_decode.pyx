@@ -259,11 +259,16 @@ cdef class GraphRunner:
         return count
 
     cdef int64_t append(self, int64_t row, int64_t count, int64_t at, int64_t segment, int64_t mask_at) except -1:
-        """Say that the run's tokens at, at + 1, ... go behind what a row holds; returns its length with them."""
+        """Say that the run's tokens at, at + 1, ... go behind what a row holds; returns its length with them.
+
+        mask_at: where their mask begins, -1: they have none.
+        """
         cdef int64_t total = self.kv.begin_append(row, count), i
         cdef int64_t* fields = self.buffers.segments() + SEGMENT_FIELDS * segment
         for i in range(count):
             self.buffers.position_ids()[at + i] = total - count + i
+        if mask_at < 0 and segment > 0:  # attention reads once what the row and the one before it share
+            mask_at = ~self.kv.shared_slots((fields - SEGMENT_FIELDS)[0], row)
         fields[0], fields[1], fields[2], fields[3], fields[4] = row, count, total, self.kv.oldest(row), mask_at
         return total
 

@@ -5,7 +5,8 @@ Inputs:
     segments                        int64 [segments, 5]: (row, num_tokens, total, oldest, mask_at) of each segment
     window                          int64 [2]: (positions that a token sees at most, first positions never evicted)
     attention_mask                  float32 [m], empty without masks: a segment's block [num_tokens, total] begins at
-                                    mask_at, additive, over the row's positions; mask_at is -1 for causal segments
+                                    mask_at, additive, over the row's positions; mask_at is -1 for causal segments,
+                                    and -1 - n where the row's first n slots are those of the segment before it
     logits_index                    int64 [n]: the tokens whose logits are wanted
     past_key_values.{i}.key         [rows, n_heads, capacity / 16, head_dim, 16]: woven by 16 positions
     past_key_values.{i}.value       [rows, n_heads, capacity, head_dim]

@@ -62,7 +62,7 @@ void check_attention(const AttentionInput& input) {
   const auto mask_size = static_cast<std::int64_t>(input.mask.size());
   thread_local std::vector<std::int64_t> rows_seen;
   rows_seen.clear();
-  std::int64_t tokens = 0;
+  std::int64_t tokens = 0, past_before = 0;
   for (std::size_t i = 0; i < input.segments.size(); ++i) {
     const AttentionSegment& segment = input.segments[i];
     require(segment.row >= 0 && segment.row < rows, i, "row", segment.row, range(0, rows - 1));
@@ -82,13 +82,18 @@ void check_attention(const AttentionInput& input) {
                 " tokens in a cache of " + std::to_string(capacity) + " slots with a window of " +
                 std::to_string(window));
     require(
-        segment.mask_at >= -1 && segment.mask_at <= mask_size, i, "mask_at", segment.mask_at,
+        segment.mask_at <= mask_size, i, "mask_at", segment.mask_at,
         "-1, or where its mask begins among the " + std::to_string(mask_size) + " values of attention_mask");
-    require(segment.mask_at == -1 || segment.num_tokens * segment.total <= mask_size - segment.mask_at, i,
+    require(segment.causal() || segment.num_tokens * segment.total <= mask_size - segment.mask_at, i,
             "mask_at", segment.mask_at,
             "-1, or such that num_tokens x total = " + std::to_string(segment.num_tokens) + " x " +
                 std::to_string(segment.total) + " values follow among the " + std::to_string(mask_size) +
                 " of attention_mask");
+    const std::int64_t most_shared = i == 0 ? 0 : std::min({past, past_before, capacity});
+    require(segment.shared() <= most_shared, i, "mask_at", segment.mask_at,
+            "at least " + std::to_string(~most_shared) + ", as it can share at most " +
+                std::to_string(most_shared) + " slots with the segment before it");
+    past_before = past;
   }
   if (tokens != input.tokens) {
     throw std::invalid_argument("segments: their num_tokens are " + std::to_string(tokens) +
@@ -106,10 +111,17 @@ void group_queries(const AttentionInput& input, std::vector<AttentionQueries>& g
   groups.clear();
   std::int64_t first_token = 0;
   for (std::size_t i = 0; i < input.segments.size(); ++i) {
-    const std::int64_t count = input.segments[i].num_tokens;
-    for (std::int64_t first = 0; first < count; first += kAttentionQueries) {
-      groups.push_back(
-          {static_cast<std::int64_t>(i), first_token, first, std::min(first + kAttentionQueries, count)});
+    const AttentionSegment& segment = input.segments[i];
+    const std::int64_t count = segment.num_tokens;
+    if (segment.shared() > 0 && 2 * segment.shared() >= std::min(segment.total, input.shape.capacity) &&
+        groups.back().first == 0 && groups.back().end + count <= kAttentionQueries) {
+      ++groups.back().num_segments;
+      groups.back().end += count;
+    } else {
+      for (std::int64_t first = 0; first < count; first += kAttentionQueries) {
+        groups.push_back({static_cast<std::int64_t>(i), 1, first_token, first,
+                          std::min(first + kAttentionQueries, count)});
+      }
     }
     first_token += count;
   }

@@ -31,7 +31,12 @@ struct AttentionSegment {
   std::int64_t num_tokens;  // at least 1
   std::int64_t total;       // tokens of the row after the run: the new ones have the last positions before it
   std::int64_t oldest;      // positions below it are evicted, but for the sinks
-  std::int64_t mask_at;     // -1: causal. Else where its mask begins: [num_tokens, total], over positions
+  // Where its mask begins: [num_tokens, total], over positions. Below 0: causal, and the first ~mask_at slots
+  // hold the same as those of the segment before it, which are read once for both.
+  std::int64_t mask_at;
+
+  constexpr bool causal() const noexcept { return mask_at < 0; }
+  constexpr std::int64_t shared() const noexcept { return causal() ? ~mask_at : 0; }
 };
 static_assert(sizeof(AttentionSegment) == 5 * sizeof(std::int64_t));
 
@@ -51,11 +56,12 @@ struct AttentionInput {
   float* out = nullptr;                // [tokens, heads, head_dim]; zeros for a token that sees nothing
 };
 
-// Tokens first ... end - 1 of a segment.
+// Tokens first ... end - 1 of a segment; or all tokens of several segments that begin alike.
 struct AttentionQueries {
-  std::int64_t segment;
-  std::int64_t first_token;  // of the segment, in the run
-  std::int64_t first;
+  std::int64_t segment;  // the first one
+  std::int64_t num_segments;
+  std::int64_t first_token;  // of that segment, in the run
+  std::int64_t first;        // counted from first_token, as `end`
   std::int64_t end;
 };
 
@@ -81,21 +87,21 @@ std::span<const AttentionKernels* const> attention_kernels() noexcept;
 void check_attention(const AttentionInput& input);
 
 // All queries in groups of at most kAttentionQueries, those that see the most keys first, so that no thread
-// is left with them at the end.
+// is left with them at the end. Segments come together where at least half of what they see is the same.
 void group_queries(const AttentionInput& input, std::vector<AttentionQueries>& groups);
 
 // Attention of all tokens of a checked input. parallel_for(count, task) calls task(i) for each i < count, in
-// any order and on any threads.
+// any order and on any threads. Head goes by head, so that groups of the same keys find them in a cache.
 template <typename ParallelFor>
 void compute_attention(const AttentionInput& input, const AttentionKernels& kernels,
                        const ParallelFor& parallel_for) {
   thread_local std::vector<AttentionQueries> kept;  // a decode step allocates nothing
   std::vector<AttentionQueries>& groups = kept;     // other threads must see this thread's
   group_queries(input, groups);
-  const std::int64_t heads = input.shape.heads;
+  const auto count = static_cast<std::int64_t>(groups.size());
   const auto for_each = [&](const auto& action) {
-    parallel_for(static_cast<std::int64_t>(groups.size()) * heads, [&](std::int64_t task) {
-      action(groups[static_cast<std::size_t>(task / heads)], task % heads);
+    parallel_for(count * input.shape.heads, [&](std::int64_t task) {
+      action(groups[static_cast<std::size_t>(task % count)], task / count);
     });
   };
   const auto append = [&](const AttentionQueries& queries, std::int64_t head) {
@@ -106,7 +112,9 @@ void compute_attention(const AttentionInput& input, const AttentionKernels& kern
     scratch.resize(attention_scratch(input.shape.head_dim));
     kernels.attend(input, queries, head, scratch.data());
   };
-  if (groups.size() == input.segments.size()) {  // nobody waits for another group's keys
+  std::int64_t parts = 0;
+  for (const AttentionQueries& queries : groups) parts += queries.num_segments;
+  if (parts == static_cast<std::int64_t>(input.segments.size())) {  // nobody waits for another group's keys
     for_each([&](const AttentionQueries& queries, std::int64_t head) {
       append(queries, head);
       attend(queries, head);

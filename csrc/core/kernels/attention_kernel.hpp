@@ -37,16 +37,19 @@ namespace {
 constexpr std::int64_t kUnpackedQueries = 16;
 constexpr std::int64_t kRowsAtOnce = 6;  // of a product: with two vectors of columns it fills 16 registers
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
-// Bytes that a single query asks for ahead of what it multiplies: about the time that memory takes to answer.
-constexpr std::int64_t kPrefetch = 2048;
+// Values that a single query asks for ahead of what it multiplies: 2 KB, about the time that memory takes to
+// answer.
+template <typename Value>
+constexpr std::int64_t kPrefetched = 2048 / sizeof(Value);
 
 // out[r, 8 v ...] = or += sum over k of a[r, k] * b[k, 8 v ...], for kRows rows and kVectors vectors of
-// columns.
+// columns. Columns come in pairs of vectors, each pair `pair` elements of b behind the one before: 16 for
+// values, a whole tile for keys.
 template <int kRows, int kVectors, typename B>
 [[gnu::always_inline]] SABIYARN_KERNEL inline void product(const float* a, std::int64_t a_stride, const B* b,
-                                                           std::int64_t b_stride, float* out,
-                                                           std::int64_t out_stride, std::int64_t depth,
-                                                           bool add) noexcept {
+                                                           std::int64_t b_stride, std::int64_t pair,
+                                                           float* out, std::int64_t out_stride,
+                                                           std::int64_t depth, bool add) noexcept {
   Eight sums[std::size_t{kRows}][std::size_t{kVectors}] = {};
   if (add) {
     SABIYARN_UNROLL
@@ -55,22 +58,34 @@ template <int kRows, int kVectors, typename B>
       for (int v = 0; v < kVectors; ++v) sums[r][v] = load8(out + r * out_stride + 8 * v);
     }
   }
+  // What a single query multiplies next comes from memory.
+  constexpr std::int64_t columns = 8 * kVectors;
+  const bool woven = pair > kKeyTile;
+  const B* next = b + (woven ? std::max(columns / kKeyTile * pair, kPrefetched<B>) : kPrefetched<B>);
+  const std::int64_t next_stride = woven ? columns : b_stride;
   for (std::int64_t k = 0; k < depth; ++k, b += b_stride) {
     if constexpr (kRows == 1) {
-      constexpr std::size_t bytes = 8 * kVectors * sizeof(B);
       SABIYARN_UNROLL
-      for (std::size_t line = 0; line < bytes; line += 64) {
-        __builtin_prefetch(reinterpret_cast<const std::byte*>(b) + kPrefetch + line);
+      for (std::size_t line = 0; line < columns * sizeof(B); line += 64) {
+        __builtin_prefetch(reinterpret_cast<const std::byte*>(next) + line);
       }
+      next += next_stride;
+      // One after the other, so that the registers suffice for eight sums.
+      const Eight factor = broadcast8(a[k]);
+      SABIYARN_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        sums[0][v] = multiply_add(factor, load8(b + v / 2 * pair + v % 2 * 8), sums[0][v]);
+      }
+      continue;
     }
-    Eight columns[std::size_t{kVectors}];
+    Eight column[std::size_t{kVectors}];
     SABIYARN_UNROLL
-    for (int v = 0; v < kVectors; ++v) columns[v] = load8(b + 8 * v);
+    for (int v = 0; v < kVectors; ++v) column[v] = load8(b + v / 2 * pair + v % 2 * 8);
     SABIYARN_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const Eight factor = broadcast8(a[r * a_stride + k]);
       SABIYARN_UNROLL
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = multiply_add(factor, columns[v], sums[r][v]);
+      for (int v = 0; v < kVectors; ++v) sums[r][v] = multiply_add(factor, column[v], sums[r][v]);
     }
   }
   SABIYARN_UNROLL
@@ -82,11 +97,11 @@ template <int kRows, int kVectors, typename B>
 
 // Functions of their own, so that all sums stay in registers; no templates, which GCC does not put into the
 // section of SABIYARN_KERNEL.
-#define SABIYARN_PRODUCT(name, kRows, kVectors, B)                                                        \
-  [[gnu::noinline]] SABIYARN_KERNEL void name(const float* a, std::int64_t a_stride, const B* b,          \
-                                              std::int64_t b_stride, float* out, std::int64_t out_stride, \
-                                              std::int64_t depth, bool add) noexcept {                    \
-    product<kRows, kVectors>(a, a_stride, b, b_stride, out, out_stride, depth, add);                      \
+#define SABIYARN_PRODUCT(name, kRows, kVectors, B)                                                 \
+  [[gnu::noinline]] SABIYARN_KERNEL void name(                                                     \
+      const float* a, std::int64_t a_stride, const B* b, std::int64_t b_stride, std::int64_t pair, \
+      float* out, std::int64_t out_stride, std::int64_t depth, bool add) noexcept {                \
+    product<kRows, kVectors>(a, a_stride, b, b_stride, pair, out, out_stride, depth, add);         \
   }
 #define SABIYARN_PRODUCTS(B)                \
   SABIYARN_PRODUCT(product_1, 1, 2, B)      \
@@ -104,8 +119,8 @@ SABIYARN_PRODUCTS(std::int8_t)
 #undef SABIYARN_PRODUCT
 
 template <typename B>
-using Product = void (*)(const float*, std::int64_t, const B*, std::int64_t, float*, std::int64_t,
-                         std::int64_t, bool) noexcept;
+using Product = void (*)(const float*, std::int64_t, const B*, std::int64_t, std::int64_t, float*,
+                         std::int64_t, std::int64_t, bool) noexcept;
 template <typename B>
 constexpr Product<B> kProducts[kRowsAtOnce + 1] = {nullptr,   product_1, product_2, product_3,
                                                    product_4, product_5, product_6};
@@ -114,23 +129,44 @@ constexpr Product<B> kProducts[kRowsAtOnce + 1] = {nullptr,   product_1, product
 template <typename B>
 [[gnu::always_inline]] SABIYARN_KERNEL inline void product_all(std::int64_t rows, std::int64_t columns,
                                                                const float* a, std::int64_t a_stride,
-                                                               const B* b, std::int64_t b_stride, float* out,
+                                                               const B* b, std::int64_t b_stride,
+                                                               std::int64_t pair, float* out,
                                                                std::int64_t out_stride, std::int64_t depth,
                                                                bool add) noexcept {
   std::int64_t c = 0;
-  for (; rows == 1 && c + 64 <= columns; c += 64) {
-    wide_product(a, a_stride, b + c, b_stride, out + c, out_stride, depth, add);
+  for (; rows == 1 && c + 64 <= columns; c += 64, b += 4 * pair) {
+    wide_product(a, a_stride, b, b_stride, pair, out + c, out_stride, depth, add);
   }
-  for (; c + 16 <= columns; c += 16) {
-    for (std::int64_t r = 0; r < rows; r += kRowsAtOnce) {
-      kProducts<B>[std::min(kRowsAtOnce, rows - r)](a + r* a_stride, a_stride, b + c, b_stride,
-                                                    out + r* out_stride + c, out_stride, depth, add);
+  for (; c + 16 <= columns; c += 16, b += pair) {
+    // Blocks of nearly the same size: the smaller a block, the more it waits for its own sums.
+    std::int64_t blocks = (rows + kRowsAtOnce - 1) / kRowsAtOnce;
+    for (std::int64_t r = 0, count; r < rows; r += count, --blocks) {
+      count = (rows - r + blocks - 1) / blocks;
+      kProducts<B>[count](a + r* a_stride, a_stride, b, b_stride, pair, out + r* out_stride + c, out_stride,
+                          depth, add);
     }
   }
   for (std::int64_t r = 0; c < columns && r < rows; ++r) {
-    narrow_product(a + r * a_stride, a_stride, b + c, b_stride, out + r * out_stride + c, out_stride, depth,
+    narrow_product(a + r * a_stride, a_stride, b, b_stride, pair, out + r * out_stride + c, out_stride, depth,
                    add);
   }
+}
+
+// A token of a group, and its place in its segment.
+struct GroupToken {
+  const AttentionSegment* segment;
+  std::int64_t index;
+
+  std::int64_t position() const noexcept { return segment->total - segment->num_tokens + index; }
+  void advance() noexcept {
+    if (++index < segment->num_tokens) return;
+    ++segment;
+    index = 0;
+  }
+};
+
+inline GroupToken first_of(const AttentionInput& input, const AttentionQueries& group) noexcept {
+  return {input.segments.data() + group.segment, group.first};
 }
 
 // The queries of one call of attend().
@@ -141,6 +177,11 @@ struct Attending {
   float* unpacked;      // [2, kSlotTile, head_dim]
   SlotRuns visible[kAttentionQueries];
   const float* masks[kAttentionQueries];  // by position, or null
+  std::int64_t rows[kAttentionQueries];   // where the head's slots of the query's row begin, in values
+  std::int64_t slots[kAttentionQueries];  // that the row has
+  std::int64_t
+      shared[kAttentionQueries];  // leading slots, in whole tiles, that hold what the query before sees
+  std::int64_t attended[kAttentionQueries];  // slots that are done
   float largest[kAttentionQueries];
   float sums[kAttentionQueries];
   bool seen[kAttentionQueries];  // does the query see anything?
@@ -216,10 +257,9 @@ template <typename B>
                                                                std::int64_t head_dim) noexcept {
   const std::int64_t count = last - first + 1;
   float* scores = at.scores + first * kSlotTile;
-  for (std::int64_t t = begin / kKeyTile * kKeyTile; t < end; t += kKeyTile) {
-    product_all(count, kKeyTile, at.queries + first * head_dim, head_dim, keys + t * head_dim, kKeyTile,
-                scores + t, kSlotTile, head_dim, false);
-  }
+  const std::int64_t low = begin / kKeyTile * kKeyTile;
+  product_all(count, tiles_end(end) - low, at.queries + first * head_dim, head_dim, keys + low * head_dim,
+              kKeyTile, kKeyTile * head_dim, scores + low, kSlotTile, head_dim, false);
   for (std::int64_t i = first; i <= last; ++i) {
     float* row = at.scores + i * kSlotTile;
     const bool all = at.masks[i] == nullptr && visible_bits(at.visible[i], tile) == ~std::uint64_t{0};
@@ -230,7 +270,7 @@ template <typename B>
     at.seen[i] = true;
     update_softmax(row, at.largest[i], at.sums[i], at.accumulators + i * head_dim, head_dim);
   }
-  product_all(count, head_dim, scores + begin, kSlotTile, values + begin * head_dim, head_dim,
+  product_all(count, head_dim, scores + begin, kSlotTile, values + begin * head_dim, head_dim, kKeyTile,
               at.accumulators + first * head_dim, head_dim, end - begin, true);
 }
 
@@ -240,18 +280,48 @@ template <typename Value>
   for (std::int64_t i = 0; i < count; i += 8) store8(load8(source + i), target + i);
 }
 
+// The slots tile ... tile + kSlotTile - 1 of the queries first ... last, which hold the same for all of them.
+template <typename Value>
+[[gnu::always_inline]] SABIYARN_KERNEL inline void attend_slots(Attending& at, const Value* keys,
+                                                                const Value* values, std::int64_t tile,
+                                                                std::int64_t first, std::int64_t last,
+                                                                std::int64_t head_dim) noexcept {
+  std::uint64_t bits = 0;
+  std::int64_t first_seeing = last + 1, last_seeing = first;
+  for (std::int64_t i = first; i <= last; ++i) {
+    const std::uint64_t seen = visible_bits(at.visible[i], tile);
+    if (seen == 0) continue;
+    bits |= seen;
+    first_seeing = std::min(first_seeing, i);
+    last_seeing = i;
+  }
+  if (bits == 0) return;
+  const std::int64_t begin = std::countr_zero(bits), end = kSlotTile - std::countl_zero(bits);
+  const std::int64_t offset = at.rows[first] + tile * head_dim;
+  const Value *tile_keys = keys + offset, *tile_values = values + offset;
+  if constexpr (sizeof(Value) < sizeof(float)) {
+    if (last_seeing - first_seeing + 1 >= kUnpackedQueries) {
+      float* unpacked_values = at.unpacked + kSlotTile * head_dim;
+      const std::int64_t low = begin / kKeyTile * kKeyTile * head_dim, high = tiles_end(end) * head_dim;
+      unpack(tile_keys + low, high - low, at.unpacked + low);
+      unpack(tile_values + begin * head_dim, (end - begin) * head_dim, unpacked_values + begin * head_dim);
+      attend_tile(at, static_cast<const float*>(at.unpacked), static_cast<const float*>(unpacked_values),
+                  tile, begin, end, first_seeing, last_seeing, head_dim);
+      return;
+    }
+  }
+  attend_tile(at, tile_keys, tile_values, tile, begin, end, first_seeing, last_seeing, head_dim);
+}
+
 template <typename Value>
 [[gnu::always_inline]] SABIYARN_KERNEL inline void attend_as(const AttentionInput& input,
                                                              const AttentionQueries& group, std::int64_t head,
                                                              float* scratch) noexcept {
   const auto [rows, heads, head_dim, capacity] = input.shape;
-  const AttentionSegment& segment = input.segments[static_cast<std::size_t>(group.segment)];
   const std::int64_t width = heads * head_dim, count = group.end - group.first;
   const std::int64_t token = group.first_token + group.first;
-  const std::int64_t position = segment.total - segment.num_tokens + group.first;  // of the first query
-  const std::int64_t offset = (segment.row * heads + head) * capacity * head_dim;
-  const Value* keys = reinterpret_cast<const Value*>(input.keys) + offset;
-  const Value* values = reinterpret_cast<const Value*>(input.values) + offset;
+  const auto* keys = reinterpret_cast<const Value*>(input.keys);
+  const auto* values = reinterpret_cast<const Value*>(input.values);
 
   Attending at;
   at.queries = scratch;
@@ -259,48 +329,35 @@ template <typename Value>
   at.scores = at.accumulators + kAttentionQueries * head_dim;
   at.unpacked = at.scores + kAttentionQueries * kSlotTile;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  for (std::int64_t i = 0; i < count; ++i) {
+  GroupToken current = first_of(input, group);
+  for (std::int64_t i = 0; i < count; ++i, current.advance()) {
     const float* query = input.qkv + (token + i) * 3 * width + head * head_dim;
     for (std::int64_t d = 0; d < head_dim; d += 8) {
       Eight value = load8(query + d) * broadcast8(scale);
       if constexpr (sizeof(Value) == 1) value = value * load8(input.key_scale + head * head_dim + d);
       store8(value, at.queries + i * head_dim + d);
     }
-    at.visible[i] = visible_slots(segment, position + i, input.window, input.num_sinks, capacity);
-    at.masks[i] = segment.mask_at < 0
-                      ? nullptr
-                      : input.mask.data() + segment.mask_at + (group.first + i) * segment.total;
+    const AttentionSegment& segment = *current.segment;
+    at.visible[i] = visible_slots(segment, current.position(), input.window, input.num_sinks, capacity);
+    at.masks[i] =
+        segment.causal() ? nullptr : input.mask.data() + segment.mask_at + current.index * segment.total;
+    at.rows[i] = (segment.row * heads + head) * capacity * head_dim;
+    at.slots[i] = std::min(segment.total, capacity);
+    at.shared[i] = current.index > 0 ? capacity : segment.shared() / kSlotTile * kSlotTile;
+    at.attended[i] = 0;
     at.largest[i] = kHidden;
     at.sums[i] = 0.0f;
     at.seen[i] = false;
   }
   std::fill(at.accumulators, at.accumulators + count * head_dim, 0.0f);
 
-  for (std::int64_t tile = 0; tile < std::min(segment.total, capacity); tile += kSlotTile) {
-    std::uint64_t bits = 0;
-    std::int64_t first = count, last = -1;
-    for (std::int64_t i = 0; i < count; ++i) {
-      const std::uint64_t seen = visible_bits(at.visible[i], tile);
-      if (seen == 0) continue;
-      bits |= seen;
-      first = std::min(first, i);
-      last = i;
-    }
-    if (bits == 0) continue;
-    const std::int64_t begin = std::countr_zero(bits), end = kSlotTile - std::countl_zero(bits);
-    const Value *tile_keys = keys + tile * head_dim, *tile_values = values + tile * head_dim;
-    if constexpr (sizeof(Value) < sizeof(float)) {
-      if (last - first + 1 >= kUnpackedQueries) {
-        float* unpacked_values = at.unpacked + kSlotTile * head_dim;
-        const std::int64_t low = begin / kKeyTile * kKeyTile * head_dim, high = tiles_end(end) * head_dim;
-        unpack(tile_keys + low, high - low, at.unpacked + low);
-        unpack(tile_values + begin * head_dim, (end - begin) * head_dim, unpacked_values + begin * head_dim);
-        attend_tile(at, static_cast<const float*>(at.unpacked), static_cast<const float*>(unpacked_values),
-                    tile, begin, end, first, last, head_dim);
-        continue;
-      }
-    }
-    attend_tile(at, tile_keys, tile_values, tile, begin, end, first, last, head_dim);
+  // Queries go together as far as each sees the same as the one before it, then apart.
+  for (std::int64_t first = 0; first < count;) {
+    std::int64_t tile = at.attended[first], last = first, end = at.slots[first];
+    for (; last + 1 < count && at.shared[last + 1] > tile; ++last) end = std::min(end, at.shared[last + 1]);
+    for (; tile < end; tile += kSlotTile) attend_slots(at, keys, values, tile, first, last, head_dim);
+    std::fill(at.attended + first, at.attended + last + 1, tile);
+    while (first < count && at.attended[first] >= at.slots[first]) ++first;
   }
 
   for (std::int64_t i = 0; i < count; ++i) {
@@ -369,17 +426,17 @@ template <typename Value>
                                                              const AttentionQueries& group,
                                                              std::int64_t head) noexcept {
   const auto [rows, heads, head_dim, capacity] = input.shape;
-  const AttentionSegment& segment = input.segments[static_cast<std::size_t>(group.segment)];
   const std::int64_t width = heads * head_dim;
-  const std::int64_t offset = (segment.row * heads + head) * capacity * head_dim;
-  Value* keys = reinterpret_cast<Value*>(input.keys) + offset;
-  Value* values = reinterpret_cast<Value*>(input.values) + offset;
   const bool scaled = sizeof(Value) == 1;
   const float* key_scale = scaled ? input.key_scale + head * head_dim : nullptr;
   const float* value_scale = scaled ? input.value_scale + head * head_dim : nullptr;
-  for (std::int64_t i = group.first; i < group.end; ++i) {
-    const std::int64_t slot = ring_slot(segment.total - segment.num_tokens + i, input.num_sinks, capacity);
+  GroupToken current = first_of(input, group);
+  for (std::int64_t i = group.first; i < group.end; ++i, current.advance()) {
+    const std::int64_t offset = (current.segment->row * heads + head) * capacity * head_dim;
+    const std::int64_t slot = ring_slot(current.position(), input.num_sinks, capacity);
     const float* source = input.qkv + (group.first_token + i) * 3 * width + width + head * head_dim;
+    Value* keys = reinterpret_cast<Value*>(input.keys) + offset;
+    Value* values = reinterpret_cast<Value*>(input.values) + offset;
     Value* key = keys + slot / kKeyTile * kKeyTile * head_dim + slot % kKeyTile;
     for (std::int64_t d = 0; d < head_dim; d += 8) {
       Value rounded[8];

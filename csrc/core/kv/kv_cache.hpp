@@ -83,6 +83,10 @@ class KvCache {
   std::int64_t next_position(std::int64_t row) const { return ring(row).total(); }
   // Positions below it are evicted, but for the sinks; 0 until the first eviction.
   std::int64_t oldest(std::int64_t row) const { return ring(row).oldest(); }
+  // Leading slots in which two rows hold the same keys and values.
+  std::int64_t shared_slots(std::int64_t row, std::int64_t other) const {
+    return shared_.at(static_cast<std::size_t>(row * num_rows() + other));
+  }
   // The most tokens that begin_append() takes at once.
   std::int64_t max_append(std::int64_t row) const { return ring(row).max_append(); }
   const WindowRing& ring(std::int64_t row) const { return rings_.at(static_cast<std::size_t>(row)); }

@@ -55,11 +55,15 @@ class Cache:
         parts: list[tuple[int, int, np.ndarray]],
         kernels: str,
         masks: dict[int, np.ndarray] | None = None,
+        shared: dict[int, int] | None = None,
     ) -> list[np.ndarray]:
-        """Run (row, past, qkv [tokens, 3, heads, head_dim]) together; masks [tokens, total] by row."""
+        """Run (row, past, qkv [tokens, 3, heads, head_dim]) together.
+
+        masks: [tokens, total], by row. shared: slots that a row has in common with the one before it, by row.
+        """
         segments, mask = [], np.zeros(0, np.float32)
         for row, past, qkv in parts:
-            total, mask_at = past + len(qkv), -1
+            total, mask_at = past + len(qkv), -1 - (shared or {}).get(row, 0)
             if masks and row in masks:
                 mask_at, mask = len(mask), np.concatenate([mask, masks[row].ravel()])
             segments.append((row, len(qkv), total, self.oldest(total), mask_at))
@@ -196,6 +200,35 @@ def test_bits_do_not_depend_on_the_run(
     for row in range(rows):
         found = np.concatenate(outputs[row])
         np.testing.assert_array_equal(found.view(np.int32), expected[row].view(np.int32))
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("window", "num_sinks", "capacity", "past"), [(400, 0, 448, 300), (150, 4, 192, 170), (100, 10, 256, 230)]
+)
+def test_slots_that_rows_share_are_read_once(
+    kernels: str, dtype: str, window: int, num_sinks: int, capacity: int, past: int
+) -> None:
+    """Rows of a tree of forks give the bits that each gives alone, with nothing in the copies of what they share."""
+    rng = np.random.default_rng(past)
+    shared = {1: past, 2: past - 30, 4: past, 5: 64, 6: past - 64, 7: past - 1, 8: past}  # 3 begins anew
+    texts = [make_qkv(0, past, 2, 24)]
+    for row in range(1, 9):
+        texts.append(np.concatenate([texts[-1][: shared.get(row, 0)], make_qkv(row, past, 2, 24)])[:past])
+    cache = Cache.make(dtype, 9, 2, capacity, 24, window, num_sinks)
+    for row, text in enumerate(texts):
+        run_in_chunks(cache, row, text, 64, kernels)
+    for new in (1, 2, 20):
+        parts = [(row, past, make_qkv(row + 9, int(rng.integers(1, new + 1)), 2, 24)) for row in range(9)]
+        alone = [cache.run([part], kernels)[0] for part in parts]
+        bare = Cache(cache.keys.copy(), cache.values.copy(), cache.scales, window, num_sinks)
+        for row in (1, 2, 4, 8):  # with at least half of their slots
+            tiles = shared[row] // 64 * 64
+            for buffer in (bare.keys[row, :, : tiles // 16], bare.values[row, :, :tiles]):
+                buffer[:] = 99 if dtype == "int8" else np.nan
+        for found, expected in zip(bare.run(parts, kernels, shared=shared), alone, strict=True):
+            np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
@@ -390,8 +423,14 @@ def test_segments_that_do_not_fit_are_named() -> None:
         "num_tokens of segment 1 is 1; it must be at most 0 behind 32",
         **many | {"window": 33, "segments": np.array([[2, 10, 20, 0, -1], [0, 1, 33, 0, -1]])},
     )
-    for mask_at in (1, 31, 32, -2, MOST):
+    for mask_at in (1, 31, 32, MOST):
         call.refused_segment(f"mask_at of segment 1 is {mask_at}; it must be -1", 1, mask_at=mask_at)
+    for segment, most in [(0, 0), (1, 16)]:  # the first has none before it, which held 16 tokens
+        for mask_at in (-2 - most, -MOST - 1):
+            message = (
+                f"mask_at of segment {segment} is {mask_at}; it must be at least {-1 - most}, as it can share"
+            )
+            call.refused_segment(message, segment, mask_at=mask_at)
     call.refused("mask_at of segment 1 is 0", mask=None)
     for window, sinks in [(1, 0), (0, 0), (24, 23), (24, -1), (MOST, 0), (2**31, 0), (24, MOST)]:
         call.refused(f"window is {window} with {sinks} sinks", window=window, num_sinks=sinks)
@@ -414,7 +453,7 @@ def test_a_cache_that_cannot_be_written_is_refused() -> None:
 def test_any_segments_are_taken_or_refused(data: st.DataObject) -> None:
     """Whatever is accepted stays inside the arrays: the sanitizers watch it."""
     near = st.integers(-2, 70) | st.sampled_from([MOST, -MOST - 1, 2**31 - 1, 2**31, 2**32, 2**62])
-    segments = data.draw(st.lists(st.tuples(near, near, near, near, near), max_size=4))
+    segments = data.draw(st.lists(st.tuples(near, near, near, near, near | st.integers(-70, -1)), max_size=4))
     arguments = Call().arguments | {
         "qkv": np.zeros((data.draw(st.integers(0, 12)), 3, 2, 16), np.float32),
         "segments": np.array(segments, np.int64).reshape(-1, 5),

@@ -156,6 +156,19 @@ class Schedule(RuleBasedStateMachine):
             assert read.dtype == self.dtype
             np.testing.assert_array_equal(np.moveaxis(read, 3, 0), expected[-recent:])
 
+    @invariant()
+    def rows_hold_the_same_in_the_slots_they_share(self) -> None:
+        if not hasattr(self, "twin"):
+            return
+        for row in range(self.cache.num_rows):
+            for other in range(row):
+                shared = self.cache.shared_slots(row, other)
+                assert shared == self.cache.shared_slots(other, row)
+                assert shared <= min(self.cache.next_position(row), self.cache.next_position(other))
+                for _, _, buffer in self.buffers() if shared else ():
+                    here, there = (at_slots(buffer, of, list(range(shared))) for of in (row, other))
+                    np.testing.assert_array_equal(here, there)
+
     def position_shape(self) -> tuple[int, ...]:
         return self.shape["num_layers"], 2, self.shape["num_heads"], self.shape["head_dim"]
 

@@ -69,6 +69,22 @@ def test_a_fork_keeps_its_text_when_the_row_that_it_came_from_is(way: str) -> No
     rows.check()
 
 
+def test_rows_share_slots_up_to_where_one_of_them_changes() -> None:
+    rows = Rows()
+    rows.append(0, 150)
+    rows.fork(0, 1)
+    rows.fork(0, 2, total=100)
+    rows.append(1, 5)
+    shared = rows.cache.shared_slots
+    assert (shared(0, 1), shared(0, 2), shared(1, 2)) == (150, 100, 100)
+    rows.truncate(0, 120)
+    assert (shared(0, 1), shared(0, 2), shared(1, 2)) == (120, 100, 100)
+    rows.restart(1)
+    assert (shared(0, 1), shared(0, 2), shared(1, 2)) == (0, 100, 0)
+    with pytest.raises(IndexError, match="row 3 is not one of the 3 rows"):
+        shared(0, 3)
+
+
 def test_a_short_fork_shares_no_more_than_it_has() -> None:
     rows = Rows()
     rows.append(1, 64)
