@@ -21,6 +21,12 @@ SABIYARN_KERNEL inline Floats8 multiply_add(Floats8 a, Floats8 b, Floats8 c) noe
   return _mm256_fmadd_ps(a, b, c);
 }
 
+struct Fused {
+  SABIYARN_KERNEL static inline Floats8 multiply_add(Floats8 a, Floats8 b, Floats8 c) noexcept {
+    return sabiyarn::multiply_add(a, b, c);
+  }
+};
+
 SABIYARN_KERNEL inline Floats8 load8(const half_bits* source) noexcept {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
 }

@@ -2,9 +2,9 @@
 //
 // Included once by each attention_<set>.cpp, behind its definitions of
 //   SABIYARN_KERNEL              attributes of every function here: the instruction set, where it is not the baseline
-//   Eight                        eight floats, with + - * and exp_in_place
+//   Eight                        eight floats, with + - * and exp_in_place<Fused>
 //   broadcast8(value)            eight times the same
-//   multiply_add(a, b, c)        a * b + c
+//   multiply_add(a, b, c)        a * b + c, rounded once where the CPU can; Fused::multiply_add: for exp_in_place
 //   maximum(a, b)                of each lane
 //   load8(source)                eight values, float32, float16 or int8, as float32; store8(value, target)
 // All of it has internal linkage: the linker must never take a copy that was made for another instruction
@@ -133,22 +133,31 @@ template <typename B>
                                                                std::int64_t pair, float* out,
                                                                std::int64_t out_stride, std::int64_t depth,
                                                                bool add) noexcept {
-  std::int64_t c = 0;
-  for (; rows == 1 && c + 64 <= columns; c += 64, b += 4 * pair) {
-    wide_product(a, a_stride, b, b_stride, pair, out + c, out_stride, depth, add);
-  }
-  for (; c + 16 <= columns; c += 16, b += pair) {
-    // Blocks of nearly the same size: the smaller a block, the more it waits for its own sums.
-    std::int64_t blocks = (rows + kRowsAtOnce - 1) / kRowsAtOnce;
-    for (std::int64_t r = 0, count; r < rows; r += count, --blocks) {
-      count = (rows - r + blocks - 1) / blocks;
-      kProducts<B>[count](a + r* a_stride, a_stride, b, b_stride, pair, out + r* out_stride + c, out_stride,
-                          depth, add);
+  if (rows == 1) {
+    std::int64_t c = 0;
+    for (; c + 64 <= columns; c += 64, b += 4 * pair) {
+      wide_product(a, a_stride, b, b_stride, pair, out + c, out_stride, depth, add);
     }
+    for (; c + 16 <= columns; c += 16, b += pair) {
+      product_1(a, a_stride, b, b_stride, pair, out + c, out_stride, depth, add);
+    }
+    if (c < columns) narrow_product(a, a_stride, b, b_stride, pair, out + c, out_stride, depth, add);
+    return;
   }
-  for (std::int64_t r = 0; c < columns && r < rows; ++r) {
-    narrow_product(a + r * a_stride, a_stride, b, b_stride, pair, out + r * out_stride + c, out_stride, depth,
-                   add);
+  // Blocks of nearly the same size: the smaller a block, the more it waits for its own sums.
+  std::int64_t blocks = (rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  for (std::int64_t count; rows > 0;
+       rows -= count, --blocks, a += count * a_stride, out += count * out_stride) {
+    count = (rows + blocks - 1) / blocks;
+    const B* from = b;
+    std::int64_t c = 0;
+    for (; c + 16 <= columns; c += 16, from += pair) {
+      kProducts<B>[count](a, a_stride, from, b_stride, pair, out + c, out_stride, depth, add);
+    }
+    for (std::int64_t r = 0; c < columns && r < count; ++r) {
+      narrow_product(a + r * a_stride, a_stride, from, b_stride, pair, out + r * out_stride + c, out_stride,
+                     depth, add);
+    }
   }
 }
 
@@ -183,8 +192,10 @@ struct Attending {
       shared[kAttentionQueries];  // leading slots, in whole tiles, that hold what the query before sees
   std::int64_t attended[kAttentionQueries];  // slots that are done
   float largest[kAttentionQueries];
-  float sums[kAttentionQueries];
-  bool seen[kAttentionQueries];  // does the query see anything?
+  float sums[kAttentionQueries][8];  // of weights, of every eighth slot
+  bool seen[kAttentionQueries];      // does the query see anything?
+  const std::byte* next[2];          // keys and values of the next tile, if many queries see this one, of
+  std::int64_t next_bytes = 0;       // so many bytes each
 };
 
 // Scores of a tile as the query sees them: hidden ones become -infinity, a mask is added. False if all are
@@ -212,35 +223,40 @@ SABIYARN_KERNEL inline bool hide(const SlotRuns& visible, const float* mask, std
   return any;
 }
 
-// The online softmax update: a tile's scores become weights, in place; the largest score, the sum of weights
-// and the accumulators are brought up to date.
-[[gnu::noinline]] SABIYARN_KERNEL void update_softmax(float* scores, float& largest, float& sum,
+SABIYARN_KERNEL inline float largest_lane(Eight value) noexcept {
+  float lanes[8];
+  store8(value, lanes);
+  const Floats four = sabiyarn::maximum(load(lanes), load(lanes + kLanes));
+  const float a = four[0] > four[1] ? four[0] : four[1], b = four[2] > four[3] ? four[2] : four[3];
+  return a > b ? a : b;
+}
+
+// The online softmax update: a tile's scores become weights, in place; the largest score, the eight sums of
+// weights and the accumulators are brought up to date.
+[[gnu::noinline]] SABIYARN_KERNEL void update_softmax(float* scores, float& largest, float* sums,
                                                       float* accumulators, std::int64_t head_dim) noexcept {
   Eight top = broadcast8(kHidden);
   SABIYARN_UNROLL
   for (std::int64_t t = 0; t < kSlotTile; t += 8) top = maximum(load8(scores + t), top);
-  float lanes[8];
-  store8(top, lanes);
-  const float tile_largest = *std::max_element(lanes, lanes + 8);
+  Eight sum = load8(sums);
+  const float tile_largest = largest_lane(top);
   if (tile_largest > largest) {
-    if (sum != 0.0f) {
-      const float rescale = exp_float(largest - tile_largest);
-      sum *= rescale;
+    if (largest != kHidden) {
+      const Eight rescale = broadcast8(exp_float(largest - tile_largest));
+      sum = sum * rescale;
       for (std::int64_t d = 0; d < head_dim; d += 8) {
-        store8(load8(accumulators + d) * broadcast8(rescale), accumulators + d);
+        store8(load8(accumulators + d) * rescale, accumulators + d);
       }
     }
     largest = tile_largest;
   }
-  Eight sums = {};
   for (std::int64_t t = 0; t < kSlotTile; t += 8) {
     Eight weight = load8(scores + t) - broadcast8(largest);
-    exp_in_place(weight);
+    exp_in_place<Fused>(weight);
     store8(weight, scores + t);
-    sums = sums + weight;
+    sum = sum + weight;
   }
-  store8(sums, lanes);
-  for (const float lane : lanes) sum += lane;
+  store8(sum, sums);
 }
 
 constexpr std::int64_t tiles_end(std::int64_t slots) noexcept {
@@ -260,7 +276,12 @@ template <typename B>
   const std::int64_t low = begin / kKeyTile * kKeyTile;
   product_all(count, tiles_end(end) - low, at.queries + first * head_dim, head_dim, keys + low * head_dim,
               kKeyTile, kKeyTile * head_dim, scores + low, kSlotTile, head_dim, false);
+  const std::int64_t part = (at.next_bytes / count + 63) / 64 * 64;
   for (std::int64_t i = first; i <= last; ++i) {
+    const std::int64_t from = (i - first) * part, to = std::min(from + part, at.next_bytes);
+    for (std::int64_t line = from; line < to; line += 64) {
+      for (const std::byte* side : at.next) __builtin_prefetch(side + line, 0, 2);
+    }
     float* row = at.scores + i * kSlotTile;
     const bool all = at.masks[i] == nullptr && visible_bits(at.visible[i], tile) == ~std::uint64_t{0};
     if (!all && !hide(at.visible[i], at.masks[i], tile, row)) {
@@ -305,6 +326,9 @@ template <typename Value>
       const std::int64_t low = begin / kKeyTile * kKeyTile * head_dim, high = tiles_end(end) * head_dim;
       unpack(tile_keys + low, high - low, at.unpacked + low);
       unpack(tile_values + begin * head_dim, (end - begin) * head_dim, unpacked_values + begin * head_dim);
+      at.next[0] = reinterpret_cast<const std::byte*>(tile_keys + kSlotTile * head_dim);
+      at.next[1] = reinterpret_cast<const std::byte*>(tile_values + kSlotTile * head_dim);
+      at.next_bytes = kSlotTile * head_dim * static_cast<std::int64_t>(sizeof(Value));
       attend_tile(at, static_cast<const float*>(at.unpacked), static_cast<const float*>(unpacked_values),
                   tile, begin, end, first_seeing, last_seeing, head_dim);
       return;
@@ -346,7 +370,7 @@ template <typename Value>
     at.shared[i] = current.index > 0 ? capacity : segment.shared() / kSlotTile * kSlotTile;
     at.attended[i] = 0;
     at.largest[i] = kHidden;
-    at.sums[i] = 0.0f;
+    std::fill_n(at.sums[i], 8, 0.0f);
     at.seen[i] = false;
   }
   std::fill(at.accumulators, at.accumulators + count * head_dim, 0.0f);
@@ -362,7 +386,9 @@ template <typename Value>
 
   for (std::int64_t i = 0; i < count; ++i) {
     float* out = input.out + (token + i) * width + head * head_dim;
-    const float share = at.seen[i] ? 1.0f / at.sums[i] : 0.0f;
+    float sum = 0.0f;
+    for (const float lane : at.sums[i]) sum += lane;
+    const float share = at.seen[i] ? 1.0f / sum : 0.0f;
     for (std::int64_t d = 0; d < head_dim; d += 8) {
       Eight value = load8(at.accumulators + i * head_dim + d) * broadcast8(share);
       if constexpr (sizeof(Value) == 1) value = value * load8(input.value_scale + head * head_dim + d);

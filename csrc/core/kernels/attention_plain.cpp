@@ -17,8 +17,14 @@ using sabiyarn::load8;  // beside those below
 
 #if defined(__aarch64__)
 
+struct Fused {
+  static Floats multiply_add(const Floats& a, const Floats& b, const Floats& c) noexcept {
+    return vfmaq_f32(c, a, b);
+  }
+};
+
 inline FloatPair multiply_add(const FloatPair& a, const FloatPair& b, const FloatPair& c) noexcept {
-  return {vfmaq_f32(c.low, a.low, b.low), vfmaq_f32(c.high, a.high, b.high)};
+  return {Fused::multiply_add(a.low, b.low, c.low), Fused::multiply_add(a.high, b.high, c.high)};
 }
 
 inline FloatPair load8(const half_bits* source) noexcept {
@@ -32,6 +38,8 @@ inline FloatPair load8(const std::int8_t* source) noexcept {
 }
 
 #else
+
+using Fused = SeparateMath;  // there is no fused one
 
 inline FloatPair multiply_add(const FloatPair& a, const FloatPair& b, const FloatPair& c) noexcept {
   return a * b + c;

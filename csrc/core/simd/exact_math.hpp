@@ -13,7 +13,17 @@ namespace sabiyarn {
 // it is 0. x must be at most 88. exp_in_place takes a vector type of any width; each lane gives the bits of
 // exp_float.
 inline constexpr float kExpUnderflow = -87.3f;
-template <typename Vector>
+//
+// Math::multiply_add(a, b, c) is a * b + c. SeparateMath rounds it twice, as every CPU can; where all sums are fused
+// anyway, a fused one saves a third of the operations.
+struct SeparateMath {
+  template <typename Vector>
+  [[gnu::always_inline]] static inline Vector multiply_add(const Vector& a, const Vector& b,
+                                                           const Vector& c) noexcept {
+    return a * b + c;
+  }
+};
+template <typename Math = SeparateMath, typename Vector>
 void exp_in_place(Vector& x) noexcept;
 float exp_float(float x) noexcept;
 
@@ -24,7 +34,7 @@ double log_double(double x) noexcept;
 double pow_double(double base, double exponent) noexcept;
 
 // Passed by reference and always inlined, so that a function compiled for AVX2 can use it with wider vectors.
-template <typename Vector>
+template <typename Math, typename Vector>
 [[gnu::always_inline]] inline void exp_in_place(Vector& x) noexcept {
   // x = n * ln 2 + r with |r| <= ln(2) / 2; e^x = 2^n * e^r.
   // ln 2 is split in two parts, so that n * kLn2High is exact for |n| < 2^9.
@@ -34,16 +44,17 @@ template <typename Vector>
   const Vector lowest = Vector{} + kExpUnderflow;
   const Integers in_range = x >= lowest;
   const Vector clamped = x > lowest ? x : lowest;
-  const Vector shifted = clamped * kLog2E + kRound;
+  const Vector all = Vector{};
+  const Vector shifted = Math::multiply_add(clamped, all + kLog2E, all + kRound);
   const Vector n = shifted - kRound;
-  const Vector r = (clamped - n * kLn2High) - n * kLn2Low;
+  const Vector r = Math::multiply_add(n, all - kLn2Low, Math::multiply_add(n, all - kLn2High, clamped));
   // Taylor series to degree 7: the first term left out is below 6e-9.
-  Vector sum = r * (1.0f / 5040.0f) + (1.0f / 720.0f);
-  sum = sum * r + (1.0f / 120.0f);
-  sum = sum * r + (1.0f / 24.0f);
-  sum = sum * r + (1.0f / 6.0f);
-  sum = sum * r + 0.5f;
-  sum = sum * (r * r) + r;
+  Vector sum = Math::multiply_add(r, all + 1.0f / 5040.0f, all + 1.0f / 720.0f);
+  sum = Math::multiply_add(sum, r, all + 1.0f / 120.0f);
+  sum = Math::multiply_add(sum, r, all + 1.0f / 24.0f);
+  sum = Math::multiply_add(sum, r, all + 1.0f / 6.0f);
+  sum = Math::multiply_add(sum, r, all + 0.5f);
+  sum = Math::multiply_add(sum, r * r, r);
   sum = sum + 1.0f;
   // Add n to the exponent of the sum (casts between vector types keep the bits).
   const Integers scaled = reinterpret_cast<Integers>(sum) + (reinterpret_cast<Integers>(shifted) << 23);

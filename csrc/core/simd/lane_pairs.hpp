@@ -39,9 +39,10 @@ inline FloatPair to_floats(const IntPair& value) noexcept {
   return {__builtin_convertvector(value.low, Floats), __builtin_convertvector(value.high, Floats)};
 }
 
+template <typename Math = SeparateMath>
 inline void exp_in_place(FloatPair& x) noexcept {
-  exp_in_place(x.low);
-  exp_in_place(x.high);
+  exp_in_place<Math>(x.low);
+  exp_in_place<Math>(x.high);
 }
 inline void gelu_in_place(FloatPair& x) noexcept {
   gelu_in_place(x.low);
