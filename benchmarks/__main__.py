@@ -9,6 +9,7 @@ BENCHMARKS = {
     "engines": "this package beside llama.cpp, CTranslate2, onnxruntime-genai, transformers and plain onnxruntime",
     "memory": "the memory plan beside what is measured: weights, KV cache, scratch, peak",
     "growth": "time and memory against the length of the text, up to 32768 tokens, and against the batch",
+    "compare": "two results of one benchmark: each figure before and after, and which of them are worse",
     "publish": "the tables of documents and the pictures, from the committed results",
     "threads": "how threads wait: time and CPU seconds per token, and CPU seconds while idle",
     "routed": "a mixture of experts beside a dense model and beside computing all its experts",

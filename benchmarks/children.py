@@ -72,10 +72,17 @@ class Child:
             self._errors.seek(0)
             last = self._errors.read().strip().splitlines()[-1:]
             self._errors.close()
-            raise ChildFailed(last[0] if last else f"ended with code {self._process.returncode}")
+            raise ChildFailed("; ".join([*last, *_killed(self._process.returncode)]))
         self._process.send_signal(signal.SIGSTOP)
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def _killed(code: int | None) -> list[str]:
+    """How a process ended, where a signal did it, as an instruction does that the system forbids (SIGILL)."""
+    if code is None or code >= 0:
+        return [] if code else ["ended without an answer"]
+    return [f"ended by {signal.Signals(-code).name}"]
 
 
 def _die_with_parent() -> None:

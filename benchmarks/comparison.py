@@ -1,8 +1,9 @@
 """Compares this package with other engines: the same shape, threads and prompts, in interleaved trials.
 
-A trial is one prompt and the greedy tokens after it. Each round goes through all prompt lengths, and at each length
-through all engines. Each engine has its own process, which is stopped during the trials of the others. Medians are over
-rounds.
+A trial is one prompt and the greedy tokens after it, or several prompts side by side. Each round goes through all
+prompt lengths and numbers of rows, and at each through all engines. Each engine has its own process, which is stopped
+during the trials of the others. Medians are over rounds. An engine that is not installed, or fails, is in the result
+with the reason.
 
     python -m benchmarks engines --work FOLDER --out benchmarks/results/NAME_engines.json
 
@@ -16,14 +17,14 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks import models
 from benchmarks.arguments import count, out_file
 from benchmarks.children import Child, ChildFailed
+from benchmarks.engine_specs import ENGINES, NAMES, EngineSpec
 from benchmarks.engines import PACKAGES
 from sabiyarn_edge.bench.bandwidth import read_bandwidth
 from sabiyarn_edge.bench.engine import NUM_BEAMS
@@ -34,6 +35,7 @@ from sabiyarn_edge.bench.trial import Trial, summarize
 from sabiyarn_edge.system.cpus import usable_cpus
 
 BEAM_LENGTH, MEMORY_TOKENS = 128, 256
+ROWS, ROW_LENGTH = (1, 4, 8, 16), 128
 LONG = 2000  # tokens; prompts from here on take seconds, and get fewer rounds
 VERSIONS = (
     "sabiyarn-edge",
@@ -51,58 +53,6 @@ EXCLUDED = (
 )
 
 
-@dataclass(frozen=True)
-class EngineSpec:
-    """An engine and how its model is made."""
-
-    name: str
-    module: str
-    make: Callable[[Path, str], Path]
-
-
-def _ours(name: str, label: str = "", **options: Any) -> EngineSpec:
-    return EngineSpec(
-        f"sabiyarn_edge {label or name}",
-        "sabiyarn",
-        lambda work, shape: models.export(work, shape, name, **options),
-    )
-
-
-def _onnxruntime(engine: str, module: str, name: str, label: str = "", **options: Any) -> EngineSpec:
-    def make(work: Path, shape: str) -> Path:
-        folder = models.onnxruntime_folder(work, shape, name, **options)
-        return models.genai_model(work, folder) if module == "genai" else folder
-
-    return EngineSpec(f"{engine} {label or name}", module, make)
-
-
-ENGINES = (
-    _ours("float32", dtype="float32"),
-    _ours("float16", dtype="float16"),
-    _ours("int8", dtype="int8"),
-    _ours("int8-kv8", "int8, int8 cache", dtype="int8", kv_cache_dtype="int8"),
-    _ours("int4", dtype="int4", keep_int8=["lm_head", "wpe", "first"], rounding="search"),
-    _ours("int4-all", dtype="int4", keep_int8=["wpe"], rounding="search"),
-    EngineSpec("llama.cpp F32", "llama_cpp", lambda w, s: models.gguf_file(w, s, "F32")),
-    EngineSpec("llama.cpp Q8_0", "llama_cpp", lambda w, s: models.gguf_file(w, s, "Q8_0")),
-    EngineSpec("llama.cpp Q4_0", "llama_cpp", lambda w, s: models.gguf_file(w, s, "Q4_0")),
-    EngineSpec("CTranslate2 int8", "ctranslate2", models.ctranslate2_model),
-    _onnxruntime("onnxruntime-genai", "genai", "int8", bits=8),
-    _onnxruntime("onnxruntime-genai", "genai", "int4-all", bits=4),
-    _onnxruntime(
-        "onnxruntime-genai",
-        "genai",
-        "int4-32",
-        "int4, blocks of 32",
-        bits=4,
-        block_size=32,
-    ),
-    EngineSpec("transformers float32", "transformers", models.gpt2_folder),
-    _onnxruntime("onnxruntime, concatenating", "concatenation", "int8", bits=8),
-)
-NAMES = tuple(engine.name for engine in ENGINES)
-
-
 class Run:
     """One benchmark run and what it has measured so far."""
 
@@ -116,6 +66,7 @@ class Run:
         self.starts: dict[str, list[dict[str, float]]] = {}
         self.trials: dict[str, dict[int, list[Trial]]] = {}
         self.beams: dict[str, list[float]] = {}
+        self.rows: dict[str, dict[int, list[Trial]]] = {}
         self.rates: list[float] = []
 
     def prepare(self) -> None:
@@ -126,7 +77,10 @@ class Run:
                 self._skip(engine.name, f"not installed: {', '.join(missing)}")
                 continue
             self._say(f"{engine.name}: model")
-            self.paths[engine.name] = engine.make(self.args.work, self.args.shape)
+            try:
+                self.paths[engine.name] = engine.make(self.args.work, self.args.shape)
+            except Exception as error:  # of any converter; the other engines go on
+                self._skip(engine.name, f"its model could not be made: {_first_line(error)}")
 
     def load(self) -> None:
         """Start every engine --loads times and keep the last process."""
@@ -169,15 +123,15 @@ class Run:
             for length in self.args.lengths:
                 if length < LONG or round_ < self.args.long_rounds:
                     self._measure_length(round_, length)
+            for rows in self.args.rows:
+                self._measure_rows(round_, rows)
             longest = max(longest, time.perf_counter() - started) if round_ != 0 else 0.0
         for name, child in list(self.children.items()):
             with self._failing(name):
                 child.ask(do="memory", name=f"after_prompt_of_{max(self.args.lengths)}")
 
     def _measure_length(self, round_: int, length: int) -> None:
-        names = list(self.children)
-        first = round_ % max(len(names), 1)
-        for name in names[first:] + names[:first]:  # each round begins with another engine
+        for name in self._order(round_):
             self._say(f"round {round_ + 1}, {length} tokens, {name}")
             with self._failing(name):
                 child = self.children[name]
@@ -187,6 +141,22 @@ class Run:
                     found = child.ask(do="beams", length=length, steps=self.args.steps, seed=round_ + 1)
                     if found["seconds"] is not None:
                         self.beams.setdefault(name, []).append(1e3 * found["seconds"])
+
+    def _measure_rows(self, round_: int, rows: int) -> None:
+        for name in self._order(round_):
+            self._say(f"round {round_ + 1}, {rows} rows, {name}")
+            with self._failing(name):
+                answer = self.children[name].ask(
+                    do="rows", count=rows, length=ROW_LENGTH, steps=self.args.steps, seed=round_ + 1
+                )
+                if answer:
+                    self.rows.setdefault(name, {}).setdefault(rows, []).append(Trial(**answer))
+
+    def _order(self, round_: int) -> list[str]:
+        """Return the engines; each round begins with another one."""
+        names = list(self.children)
+        first = round_ % max(len(names), 1)
+        return names[first:] + names[:first]
 
     def result(self) -> dict[str, Any]:
         """Return the complete result, ready for JSON."""
@@ -212,6 +182,10 @@ class Run:
                         for length, trials in sorted(self.trials[name].items())
                     },
                 }
+                if name in self.rows:
+                    engines[name]["rows"] = {
+                        str(rows): summarize_rows(rows, trials) for rows, trials in self.rows[name].items()
+                    }
                 if name in self.beams:
                     engines[name]["beams"] = {
                         "num_beams": NUM_BEAMS,
@@ -224,6 +198,7 @@ class Run:
             "model": models.SHAPES[self.args.shape],
             "threads": self.threads,
             "steps_per_trial": self.args.steps,
+            "row_prompt_tokens": ROW_LENGTH,
             "bandwidth": {"threads": self.threads, "best": bandwidth, **summary(self.rates)},
             "excluded": EXCLUDED,
             "skipped": self.skipped,
@@ -289,6 +264,21 @@ class _Failing:
         return True
 
 
+def summarize_rows(rows: int, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Summarize all trials of so many rows; tokens are those of all rows together."""
+    step = summary([1e3 * seconds for trial in trials for seconds in trial.step_seconds])
+    tokens = rows * sum(len(trial.step_seconds) for trial in trials)
+    return {
+        "step_ms": step,
+        "tokens_per_second": 1e3 * rows / step["median"],
+        "cpu_seconds_per_100_tokens": 100 * sum(trial.cpu_seconds for trial in trials) / tokens,
+    }
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
@@ -301,6 +291,7 @@ def main() -> int:
     add("--work", type=Path, required=True, help="folder that keeps the models")
     add("--shape", choices=tuple(models.SHAPES), default="full", help="full (default), or small to try it")
     add("--lengths", type=count, nargs="+", default=list(LENGTHS), help="prompt tokens (16 128 1024 4000)")
+    add("--rows", type=count, nargs="+", default=list(ROWS), help="prompts side by side (1 4 8 16)")
     add("--steps", type=count, default=16, help="tokens timed after each prompt (16)")
     add("--rounds", type=count, default=8, help="number of rounds, unless --minutes ends earlier (8)")
     add("--long-rounds", type=int, default=2, help=f"rounds with prompts from {LONG} tokens on (2)")
@@ -320,7 +311,11 @@ def main() -> int:
         parser.error(
             f"--lengths: prompts and {args.steps} tokens more do not fit the model's {run.positions} positions"
         )
-    args.lengths = fitting
+    if ROW_LENGTH + args.steps + 1 > run.positions:
+        parser.error(
+            f"--steps: {ROW_LENGTH} tokens and {args.steps} more do not fit {run.positions} positions"
+        )
+    args.lengths, args.rows = fitting, sorted(set(args.rows))
     args.work.mkdir(parents=True, exist_ok=True)
     run.prepare()
     if args.prepare:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.tables import DEVICE, RESULTS, blocks, load_results, replaced
+from benchmarks.tables import RESULTS, blocks, devices, load_others, load_results, replaced
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "README.md")
@@ -26,12 +26,14 @@ def main() -> int:
     args = parser.parse_args()
     results = load_results()
     if not args.png:
-        generated = blocks(results)
+        generated = blocks(results, load_others())
         for page in PAGES:
             page.write_text(replaced(page.read_text(encoding="utf-8"), generated), encoding="utf-8")
     if not args.tables:
         from benchmarks.pictures import draw
 
         for name, result in results.items():
-            draw(name, result, (args.png or RESULTS) / f"{DEVICE}_{name}.{'png' if args.png else 'svg'}")
+            draw(
+                name, result, (args.png or RESULTS) / f"{devices()[0]}_{name}.{'png' if args.png else 'svg'}"
+            )
     return 0

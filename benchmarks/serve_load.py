@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from sabiyarn_edge.bench.machine import describe_machine
 from sabiyarn_edge.model_folder.config import ModelConfig
 
 from .arguments import count, out_file
@@ -148,6 +149,8 @@ async def measure(arguments: argparse.Namespace, address: Address) -> dict[str, 
             disturbed.append(beside)
     batch = statistics.median(batches)
     return {
+        "benchmark": "serve_load",
+        "machine": describe_machine(),
         "model": Path(arguments.model).name,
         "asked": {name: getattr(arguments, name) for name in _ASKED},
         "batch_tokens_per_second": batch,

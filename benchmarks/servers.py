@@ -121,6 +121,7 @@ def main() -> int:
             print(f"round {round_ + 1} of {arguments.rounds}: {name}", file=sys.stderr)
             measured[name].append(_measure(RIVALS[name], arguments, round_))
     result = {
+        "benchmark": "servers",
         "machine": machine,
         "threads": arguments.threads,
         "asked": {

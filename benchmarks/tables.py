@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DEVICE", "RESULTS", "blocks", "load_results", "replaced", "where"]
+__all__ = ["RESULTS", "blocks", "devices", "load_others", "load_results", "replaced", "where"]
 
 RESULTS = Path(__file__).parent / "results"
-DEVICE = "epyc"
-"""Whose results docs/benchmarks.md shows."""
 
 MIB = 2**20
 OURS = "sabiyarn_edge"
@@ -19,12 +17,32 @@ OURS = "sabiyarn_edge"
 Result = dict[str, Any]
 
 
-def load_results(device: str = DEVICE) -> dict[str, Result]:
-    """Benchmark -> result, of one device: results/DEVICE_BENCHMARK.json."""
-    paths = sorted(RESULTS.glob(f"{device}_*.json"))
+def devices(folder: Path = RESULTS) -> list[str]:
+    """The devices that engines were compared on, the newest comparison first: DEVICE of results/DEVICE_engines.json."""
+    suffix = "_engines.json"
+    dated = [
+        (_load(path)["machine"]["date"], path.name.removesuffix(suffix))
+        for path in sorted(folder.glob(f"*{suffix}"))
+    ]
+    return [device for _, device in sorted(dated, key=lambda pair: pair[0], reverse=True)]
+
+
+def load_results(device: str | None = None, folder: Path = RESULTS) -> dict[str, Result]:
+    """Benchmark -> result, of one device (None: the newest): results/DEVICE_BENCHMARK.json."""
+    device = devices(folder)[0] if device is None else device
     return {
-        path.stem.removeprefix(f"{device}_"): json.loads(path.read_text(encoding="utf-8")) for path in paths
+        path.stem.removeprefix(f"{device}_"): _load(path) for path in sorted(folder.glob(f"{device}_*.json"))
     }
+
+
+def load_others(folder: Path = RESULTS) -> dict[str, Result]:
+    """Device -> its comparison of engines, of all devices but the newest."""
+    return {device: _load(folder / f"{device}_engines.json") for device in devices(folder)[1:]}
+
+
+def _load(path: Path) -> Result:
+    result: Result = json.loads(path.read_text(encoding="utf-8"))
+    return result
 
 
 def _with(machine: dict[str, Any]) -> str:
@@ -45,14 +63,21 @@ def _versions(result: Result) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items() if name != "sabiyarn-edge")
 
 
-def blocks(results: dict[str, Result]) -> dict[str, str]:
-    """Name of each generated block -> its Markdown."""
+def blocks(results: dict[str, Result], others: dict[str, Result] | None = None) -> dict[str, str]:
+    """Name of each generated block -> its Markdown.
+
+    Args:
+        results: of the device that is shown.
+        others: device -> its comparison of engines, of the others.
+    """
     found = {}
     if "engines" in results:
         found["engines"] = _overview(results["engines"])
         found["engines-numbers"] = _numbers(results["engines"], results.get("servers"))
         found["engines-picture"] = _picture("engines", "results")
         found["engines-speed"] = _speed(results["engines"])
+        found["engines-rows"] = _rows(results["engines"])
+        found["engines-cpus"] = _cpus(others or {})
         found["engines-memory"] = _memory(results["engines"])
         found["engines-accuracy"] = _accuracy(results["engines"])
         found["engines-differences"] = _differences(results["engines"])
@@ -111,10 +136,10 @@ def _overview(result: Result) -> str:
                 for name, engine in result["engines"].items()
             ),
         ),
+        *(f"| {' | '.join(row)} |" for row in _not_measured(result, 8)),
     ]
     return (
         "\n".join(lines)
-        + _skipped(result)
         + "\n\nMedians of interleaved trials. Private memory is anonymous memory after 256 tokens, above the imports. "
         "Mapped\nweights come on top; they are shared and can be dropped.\n\n"
         + _picture("engines", "../benchmarks/results")
@@ -173,9 +198,71 @@ def _speed(result: Result) -> str:
                 "prefill, tokens/s",
                 "5 beams, ms per step",
             ],
-            rows,
+            [*rows, *_not_measured(result, 9)],
         )
     )
+
+
+def _rows(result: Result) -> str:
+    measured = {name: engine["rows"] for name, engine in result["engines"].items() if "rows" in engine}
+    if not measured:
+        return "The committed comparison was made without rows."
+    rows = []
+    for name, by_rows in measured.items():
+        alone = by_rows.get("1")
+        for count, figures in by_rows.items():
+            step, rate = figures["step_ms"], figures["tokens_per_second"]
+            rows.append(
+                [
+                    _name(name),
+                    count,
+                    f"{step['median']:.1f}",
+                    f"{step['p10']:.1f} - {step['p90']:.1f}",
+                    f"{rate:.0f}",
+                    f"{rate / alone['tokens_per_second']:.1f}" if alone else "",
+                    f"{figures['cpu_seconds_per_100_tokens']:.2f}",
+                ]
+            )
+    head = ["engine, weights", "rows", "ms per step", "p10 - p90", "tokens/s", "times one row"]
+    lacking = [name for name in result["engines"] if name not in measured]
+    return "\n".join(
+        [
+            f"Behind prompts of {result['row_prompt_tokens']} tokens each:",
+            "",
+            *_table([*head, "CPU s per 100 tokens"], [*rows, *_not_measured(result, 7)]),
+            *([f"\nNot with several rows: {', '.join(lacking)}."] if lacking else []),
+        ]
+    )
+
+
+def _cpus(others: dict[str, Result]) -> str:
+    if not others:
+        return "No other CPU has a committed comparison yet."
+    rows = []
+    for device, result in others.items():
+        file = f"{device}_engines.json"
+        found = [result["engines"].get(name) for name in (f"{OURS} int8", "llama.cpp Q8_0")]
+        rows.append(
+            [
+                where(result),
+                *(_decode(engine, "128") if engine else "" for engine in found),
+                *(_prefill(engine, "1024") if engine else "" for engine in found),
+                f"[{file}](results/{file})",
+            ]
+        )
+    head = [
+        "CPU",
+        f"{OURS} int8, ms per token after 128",
+        "llama.cpp Q8_0",
+        f"{OURS}, prefill of 1024, tokens/s",
+    ]
+    return "\n".join(_table([*head, "llama.cpp", "all figures"], rows))
+
+
+def _not_measured(result: Result, columns: int) -> list[list[str]]:
+    """A row for each engine that is missing from a table of so many columns, with the reason."""
+    reasons = ((name, f"not measured: {why}") for name, why in result["skipped"].items())
+    return [[_name(name), why.replace("|", "/"), *[""] * (columns - 2)] for name, why in reasons]
 
 
 def _memory(result: Result) -> str:
@@ -235,6 +322,10 @@ def _differences(result: Result) -> str:
     for name, engine in result["engines"].items():
         kv.setdefault(engine["kv_cache_dtype"], []).append(name)
     lines += [f"- keys and values in {dtype}: {', '.join(names)}" for dtype, names in kv.items()]
+    builds: dict[str, list[str]] = {}
+    for name, engine in result["engines"].items():
+        builds.setdefault(engine.get("build", ""), []).append(name)
+    lines += [f"- built with {build}: {', '.join(names)}" for build, names in builds.items() if build]
     return "\n".join(lines) + _skipped(result)
 
 
@@ -442,7 +533,7 @@ def _picture(benchmark: str, folder: str) -> str:
         "growth": "Decode, prefill, memory and batch",
         "servers": "Throughput and first tokens against the number of streams",
     }
-    return f"![{labels[benchmark]}]({folder}/{DEVICE}_{benchmark}.svg)"
+    return f"![{labels[benchmark]}]({folder}/{devices()[0]}_{benchmark}.svg)"
 
 
 def _table(header: list[str], rows: Iterable[list[str]]) -> list[str]:

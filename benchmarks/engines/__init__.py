@@ -4,6 +4,8 @@
     facts()                            what it is and does: see Facts
     trial(length, steps, seed)         a Trial: the prompt random_prompt(vocab_size, length, seed), then greedy tokens
     beam_step_seconds(length, steps, seed)   a step of 5-beam search; absent where the engine has none
+    rows(count, length, steps, seed)   a Trial of so many prompts side by side, each step a token of all of them;
+                                       absent where the engine has none
 
 In each step an engine computes the logits of all vocabulary entries for one position from its KV cache, and makes the
 greedy choice. A trial begins with an empty KV cache and computes the complete prompt.
@@ -16,7 +18,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["PACKAGES", "Facts", "spaced", "weight_elements"]
+from sabiyarn_edge.bench.engine import random_prompt
+
+__all__ = ["PACKAGES", "Facts", "random_prompts", "spaced", "weight_elements"]
 
 PACKAGES = {
     "sabiyarn": ("sabiyarn_edge",),
@@ -42,6 +46,13 @@ class Facts:
     kv_bytes_per_position: int
     excluded: str
     """Differences of its work from the other engines'."""
+    build: str = ""
+    """Instruction sets that it was built for, in its own words; "": it does not say."""
+
+
+def random_prompts(vocab_size: int, count: int, length: int, seed: int) -> list[list[int]]:
+    """Different prompts of one length: every engine gets the same ones."""
+    return [random_prompt(vocab_size, length, 1000 * seed + row) for row in range(count)]
 
 
 def weight_elements(shape: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import ctranslate2
 
-from benchmarks.engines import Facts, spaced, weight_elements
+from benchmarks.engines import Facts, random_prompts, spaced, weight_elements
 from sabiyarn_edge.bench.engine import NUM_BEAMS, random_prompt
 from sabiyarn_edge.bench.trial import Trial
 
@@ -35,18 +35,25 @@ class Engine:
         )
 
     def trial(self, length: int, steps: int, seed: int) -> Trial:
-        prompt = self._prompt(length, seed)
+        return self._timed([random_prompt(self._shape["vocab_size"], length, seed)], steps)
+
+    def rows(self, count: int, length: int, steps: int, seed: int) -> Trial:
+        return self._timed(random_prompts(self._shape["vocab_size"], count, length, seed), steps)
+
+    def _timed(self, prompts: list[list[int]], steps: int) -> Trial:
+        names = [_names(prompt) for prompt in prompts]
         started = time.perf_counter()
         results = self._generator.generate_tokens(
-            prompt, max_length=steps + 1, min_length=steps + 1, sampling_topk=1
+            names, max_length=steps + 1, min_length=steps + 1, sampling_topk=1
         )
-        next(results)
-        stamps = [time.perf_counter()]
-        cpu = time.process_time()
-        for _ in results:
-            stamps.append(time.perf_counter())
+        stamps: list[float] = []
+        for index, _ in enumerate(results, 1):
+            if index == len(prompts):
+                cpu = time.process_time()
+            if index % len(prompts) == 0:  # a step gives a token of each
+                stamps.append(time.perf_counter())
         return Trial(
-            prompt_tokens=length,
+            prompt_tokens=len(prompts[0]),
             first_token_seconds=stamps[0] - started,
             step_seconds=spaced(stamps),
             cpu_seconds=time.process_time() - cpu,
@@ -54,7 +61,7 @@ class Engine:
 
     def beam_step_seconds(self, length: int, steps: int, seed: int) -> float:
         """Two searches of different length: what the longer one takes more."""
-        prompt = self._prompt(length, seed)
+        prompt = _names(random_prompt(self._shape["vocab_size"], length, seed))
         seconds = []
         for count in (1, steps + 1):
             started = time.perf_counter()
@@ -68,5 +75,6 @@ class Engine:
             seconds.append(time.perf_counter() - started)
         return (seconds[1] - seconds[0]) / steps
 
-    def _prompt(self, length: int, seed: int) -> list[str]:
-        return [f"t{token}" for token in random_prompt(self._shape["vocab_size"], length, seed)]
+
+def _names(prompt: list[int]) -> list[str]:
+    return [f"t{token}" for token in prompt]

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime_genai
 
-from benchmarks.engines import Facts, spaced
+from benchmarks.engines import Facts, random_prompts, spaced
 from sabiyarn_edge.bench.engine import random_prompt
 from sabiyarn_edge.bench.trial import Trial
 
@@ -32,12 +33,18 @@ class Engine:
         )
 
     def trial(self, length: int, steps: int, seed: int) -> Trial:
-        prompt = random_prompt(self._facts["vocab_size"], length, seed)
+        return self._timed([random_prompt(self._facts["vocab_size"], length, seed)], steps)
+
+    def rows(self, count: int, length: int, steps: int, seed: int) -> Trial:
+        return self._timed(random_prompts(self._facts["vocab_size"], count, length, seed), steps)
+
+    def _timed(self, prompts: list[list[int]], steps: int) -> Trial:
+        length = len(prompts[0])
         started = time.perf_counter()
         params = onnxruntime_genai.GeneratorParams(self._model)
-        params.set_search_options(max_length=length + steps + 2, do_sample=False, batch_size=1)
+        params.set_search_options(max_length=length + steps + 2, do_sample=False, batch_size=len(prompts))
         generator = onnxruntime_genai.Generator(self._model, params)
-        generator.append_tokens(prompt)
+        generator.append_tokens(np.array(prompts, np.int32))
         generator.generate_next_token()
         stamps = [time.perf_counter()]
         cpu = time.process_time()

@@ -37,8 +37,10 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         kind = request.pop("do")
-        if kind == "trial":
-            trial = engine.trial(**request)
+        if kind == "rows" and not hasattr(engine, "rows"):
+            answer({})
+        elif kind in ("trial", "rows"):
+            trial = getattr(engine, kind)(**request)
             if trial.prompt_tokens != request["length"] or len(trial.step_seconds) != request["steps"]:
                 raise ValueError(
                     f"asked for {request}, got {trial.prompt_tokens} and {len(trial.step_seconds)}"

@@ -9,7 +9,7 @@ import torch
 from transformers import GPT2LMHeadModel
 from transformers.utils import logging
 
-from benchmarks.engines import Facts, spaced, weight_elements
+from benchmarks.engines import Facts, random_prompts, spaced, weight_elements
 from sabiyarn_edge.bench.engine import NUM_BEAMS, random_prompt
 from sabiyarn_edge.bench.trial import Trial
 
@@ -37,21 +37,30 @@ class Engine:
         )
 
     def trial(self, length: int, steps: int, seed: int) -> Trial:
+        return self._timed([random_prompt(self._vocab_size, length, seed)], steps)
+
+    def rows(self, count: int, length: int, steps: int, seed: int) -> Trial:
+        return self._timed(random_prompts(self._vocab_size, count, length, seed), steps)
+
+    def _timed(self, prompts: list[list[int]], steps: int) -> Trial:
         cpu: list[float] = []
         started = time.perf_counter()
-        stamps = self._generate(length, steps, seed, cpu, num_beams=1)
+        stamps = self._generate(prompts, steps, cpu, num_beams=1)
         return Trial(
-            prompt_tokens=length,
+            prompt_tokens=len(prompts[0]),
             first_token_seconds=stamps[0] - started,
             step_seconds=spaced(stamps),
             cpu_seconds=cpu[-1] - cpu[0],
         )
 
     def beam_step_seconds(self, length: int, steps: int, seed: int) -> float:
-        stamps = self._generate(length, steps, seed, [], num_beams=NUM_BEAMS)
+        prompts = [random_prompt(self._vocab_size, length, seed)]
+        stamps = self._generate(prompts, steps, [], num_beams=NUM_BEAMS)
         return (stamps[-1] - stamps[0]) / (len(stamps) - 1)
 
-    def _generate(self, length: int, steps: int, seed: int, cpu: list[float], num_beams: int) -> list[float]:
+    def _generate(
+        self, prompts: list[list[int]], steps: int, cpu: list[float], num_beams: int
+    ) -> list[float]:
         """When each token was chosen."""
         stamps: list[float] = []
 
@@ -60,7 +69,7 @@ class Engine:
             cpu.append(time.process_time())
             return torch.zeros(len(ids), dtype=torch.bool)
 
-        prompt = torch.tensor([random_prompt(self._vocab_size, length, seed)])
+        prompt = torch.tensor(prompts)
         self._model.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,19 +27,23 @@ def result_of(
     Args:
         started: `time.perf_counter()` when the caller called.
     """
-    returns = call.config.num_return_sequences
     sequences: list[list[int]] = []
+    generated: list[list[int]] = []
     reasons: list[str] = []
-    for generation in generations:
-        own, own_reasons = _outputs(generation, returns)
-        sequences += own
-        reasons += own_reasons
-    prompt_lengths = [len(call.prompts.ids[row // returns]) for row in range(len(sequences))]
-    lengths = [len(ids) for ids in sequences]
+    prompt_lengths: list[int] = []
+    truncated_tokens: list[int] = []
+    for index, generation in enumerate(generations):
+        prompt_length = len(call.prompts.ids[index])
+        for ids, reason in zip(*_outputs(generation, call.config.num_return_sequences), strict=True):
+            sequences.append(ids)
+            generated.append(ids[prompt_length:])
+            reasons.append(reason)
+            prompt_lengths.append(prompt_length)
+            truncated_tokens.append(call.prompts.truncated[index])
+    lengths = list(map(len, sequences))
     padded = np.full((len(sequences), max(lengths)), call.config.padding_token_id, np.int64)
     for row, ids in enumerate(sequences):
         padded[row, : len(ids)] = ids
-    generated = [ids[start:] for ids, start in zip(sequences, prompt_lengths, strict=True)]
     texts = None
     if tokenizer is not None:
         texts = [
@@ -49,7 +54,7 @@ def result_of(
         texts=texts,
         sequences=padded,
         prompt_lengths=prompt_lengths,
-        truncated_tokens=[call.prompts.truncated[row // returns] for row in range(len(sequences))],
+        truncated_tokens=truncated_tokens,
         lengths=lengths,
         finish_reasons=reasons,
         complete=_complete(call, generated),
@@ -97,21 +102,31 @@ def _sequences_scores(
 
 
 def _timings(generations: Sequence[Generation], decode_tokens: int, started: float) -> Timings:
-    times = [generation.times for generation in generations]
-    ended = max(time.ended for time in times)
-    first_logits = max(time.first_logits or time.ended for time in times)
-    first_token = max(time.first_token or time.ended for time in times)
-    computed = sum(len(generation.context) for generation in generations)
-    reused = sum(time.reused_tokens for time in times)
+    began = first_token = math.inf
+    ended = last_logits = last_first_token = rerun_seconds = 0.0
+    computed = reused = reruns = rerun_tokens = num_guesses = 0
+    for generation in generations:
+        times = generation.times
+        began = min(began, times.prefill_started or math.inf)
+        last_logits = max(last_logits, times.first_logits or times.ended)
+        first_token = min(first_token, times.first_token or times.ended)
+        last_first_token = max(last_first_token, times.first_token or times.ended)
+        ended = max(ended, times.ended)
+        computed += len(generation.context)
+        reused += times.reused_tokens
+        reruns += times.reruns
+        rerun_tokens += times.rerun_tokens
+        rerun_seconds += times.rerun_seconds
+        num_guesses += times.guesses
     return Timings(
         prefill_tokens=computed - reused,
         reused_tokens=reused,
-        prefill_seconds=first_logits - min(time.prefill_started or first_logits for time in times),
+        prefill_seconds=last_logits - min(began, last_logits),
         decode_tokens=max(decode_tokens, 0),
-        decode_seconds=ended - first_token,
-        time_to_first_token=min(time.first_token or time.ended for time in times) - started,
-        reruns=sum(time.reruns for time in times),
-        rerun_tokens=sum(time.rerun_tokens for time in times),
-        rerun_seconds=sum(time.rerun_seconds for time in times),
-        num_guesses=sum(time.guesses for time in times),
+        decode_seconds=ended - last_first_token,
+        time_to_first_token=first_token - started,
+        reruns=reruns,
+        rerun_tokens=rerun_tokens,
+        rerun_seconds=rerun_seconds,
+        num_guesses=num_guesses,
     )

@@ -5,7 +5,7 @@ Whatever is refused is refused here, before anything is computed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -48,6 +48,24 @@ class Call:
     """What each output may be; None: anything."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallOptions:
+    """What the options of a call come to, whatever its prompts are."""
+
+    config: GenerationConfig
+    callbacks: Callbacks
+    constraint: Constraint | None
+    overflow: Overflow
+    context: SlidingContext
+    """Which tokens the model sees."""
+    reuse_prefix: bool
+    lookup: Lookup | None
+    num_rows: int
+    """Rows of each prompt: beams, or returned sequences."""
+    core: dict[int | None, DecodeOptions] = field(default_factory=dict)
+    """The core's options by the most new tokens, unless tokens are drawn: then each prompt has seeds of its own."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The limits of a loaded model, and the defaults of its calls."""
@@ -71,12 +89,10 @@ class Settings:
     """The part of memory_limit that is kept for the prefix cache."""
     reserved: dict[str, int]
     """Bytes of tables that calls share once the first has asked for them, by what they serve."""
-    latest_options: list[tuple[GenerationConfig | None, dict[tuple[int | None, ...], DecodeOptions]]] = field(
-        default_factory=lambda: [(None, {})], repr=False
-    )
-    """The last config, and what was made of it."""
+    latest: list[CallOptions] = field(default_factory=list, repr=False)
+    """The options that were decided last, if they were a config alone: calls in a row share them."""
 
-    def decide(self, inputs: Any, config: GenerationConfig | None, options: Mapping[str, Any]) -> Call:
+    def decide(self, inputs: Any, config: Any, options: Mapping[str, Any]) -> Call:
         """Check a call of generate; `inputs`, `config` and `options` are as `EdgeGenerator.generate` takes them.
 
         Raises:
@@ -87,28 +103,51 @@ class Settings:
             inputs = given.pop("input_ids", None)
         inputs, padding = take_encoding(inputs, given.pop("attention_mask", None), given)
         inputs = as_arrays(inputs)
+        masks = CallMasks(as_arrays(given.pop("attn_mask", None)), padding_mask(as_arrays(padding), inputs))
+        return self._call(inputs, masks, self._options(config, given))
+
+    def _options(self, config: Any, given: dict[str, Any]) -> CallOptions:
+        """Decide what does not depend on the prompts: once for a config, and for each call that gives options."""
+        config = self.generation_config if config is None else GenerationConfig.of(config)
+        if given:
+            return self._decided(config, given)
+        latest = self.latest[0] if self.latest else None
+        if latest is None or latest.config is not config:
+            latest = self._decided(config, given)
+            self.latest[:] = [latest]
+        return latest
+
+    def _decided(self, config: GenerationConfig, given: dict[str, Any]) -> CallOptions:
         callbacks = Callbacks.take_from(given)
         overflow = self.overflow.take_from(given)
         reuse_prefix = flag("reuse_prefix", given.pop("reuse_prefix", self.reuse_prefix))
-        padding = padding_mask(as_arrays(padding), inputs)
-        call_masks = CallMasks(as_arrays(given.pop("attn_mask", None)), padding)
-        config = (self.generation_config if config is None else GenerationConfig.of(config)).updated(**given)
-        constraint = self._constraint(config)
+        config = config.updated(**given)
+        context = self.sliding_context(overflow if overflow.mode == "slide" else Overflow())
+        return CallOptions(
+            config=config,
+            callbacks=callbacks,
+            constraint=self._constraint(config),
+            overflow=overflow,
+            context=context,
+            reuse_prefix=reuse_prefix,
+            lookup=_lookup(config, context),
+            num_rows=config.num_beams if config.num_beams > 1 else config.num_return_sequences,
+        )
+
+    def _call(self, inputs: Any, call_masks: CallMasks, options: CallOptions) -> Call:
+        """Decide what depends on the prompts."""
+        config, context, slides = options.config, options.context, options.overflow.mode == "slide"
         prompts = read_prompts(
             call_masks.without_padding(inputs),
             tokenizer=self.tokenizer,
             vocab_size=self.vocab_size,
-            max_length=self.max_length if overflow.mode == "error" else None,
+            max_length=self.max_length if options.overflow.mode == "error" else None,
         )
         masks = call_masks.of_prompts([len(ids) for ids in prompts.ids])
-        if overflow.mode == "truncate_prompt":
-            prompts, masks = self._cut(prompts, masks, config, overflow.keep_tokens)
-        slides = overflow.mode == "slide"
-        context = self.sliding_context(overflow if slides else Overflow())
-        self._check_rows(len(prompts.ids), _rows_each(config))
+        if options.overflow.mode == "truncate_prompt":
+            prompts, masks = self._cut(prompts, masks, config, options.overflow.keep_tokens)
+        self._check_rows(len(prompts.ids), options.num_rows)
         seeds = decide_seeds(config, len(prompts.ids))
-        lookup = self._lookup(config, context)
-        made = self._made_options(config)
         requests = []
         for index, prompt in enumerate(prompts.ids):
             name = f"prompt {index}" if prompts.is_batch else "the prompt"
@@ -120,44 +159,44 @@ class Settings:
                 len(prompt) + new_tokens if new_tokens is not None else config.max_length or self.max_length
             )
             first = index * config.num_return_sequences
-            own = seeds[first : first + config.num_return_sequences]
-            key = (new_tokens, *own) if config.do_sample else (new_tokens,)
-            if key not in made:
-                made[key] = decode_options(
-                    config,
-                    max_new_tokens=new_tokens,
-                    seeds=own,
-                    vocab_size=self.vocab_size,
-                    tokenizer=self.tokenizer,
-                )
             requests.append(
                 GenerationRequest(
                     prompt=prompt,
-                    options=made[key],
+                    options=self._core_options(
+                        options, new_tokens, seeds[first : first + config.num_return_sequences]
+                    ),
                     vocab_size=self.vocab_size,
                     context=context,
                     slides=slides,
                     positions=min(total, context.positions),
                     num_beams=config.num_beams,
-                    num_rows=_rows_each(config),
+                    num_rows=options.num_rows,
                     mask=mask,
-                    lookup=lookup,
-                    reuse_prefix=reuse_prefix,
-                    hooks=partial(callbacks.hooks, config, constraint, index),
-                    needed_bytes=self._needed(config, prompt, total, context, lookup, mask, name),
+                    lookup=options.lookup,
+                    reuse_prefix=options.reuse_prefix,
+                    hooks=partial(options.callbacks.hooks, config, options.constraint, index),
+                    needed_bytes=self._needed(options, prompt, total, mask, name),
                 )
             )
-        return Call(prompts, config, requests, seeds if config.do_sample else None, constraint)
+        return Call(prompts, config, requests, seeds if config.do_sample else None, options.constraint)
 
-    def _made_options(self, config: GenerationConfig) -> dict[tuple[int | None, ...], DecodeOptions]:
-        """The core's options of a config, by new tokens and seeds: prompts, and calls in a row, share them."""
-        if config.do_sample:
-            return {}
-        latest = self.latest_options[0]
-        if latest[0] is not config:
-            latest = (config, {})
-            self.latest_options[0] = latest
-        return latest[1]
+    def _core_options(
+        self, options: CallOptions, new_tokens: int | None, seeds: Sequence[int]
+    ) -> DecodeOptions:
+        """The core's options of a prompt. Those that draw nothing have no seeds, and are shared."""
+        draws = options.config.do_sample
+        if not draws and (found := options.core.get(new_tokens)) is not None:
+            return found
+        made = decode_options(
+            options.config,
+            max_new_tokens=new_tokens,
+            seeds=seeds,
+            vocab_size=self.vocab_size,
+            tokenizer=self.tokenizer,
+        )
+        if not draws:
+            options.core[new_tokens] = made
+        return made
 
     def _constraint(self, config: GenerationConfig) -> Constraint | None:
         """What each output may be. Its tables stay, and are taken from the memory of later calls."""
@@ -223,12 +262,6 @@ class Settings:
                 "prompt, or load the model with a larger kv_window."
             )
 
-    def _lookup(self, config: GenerationConfig, context: SlidingContext) -> Lookup | None:
-        if config.prompt_lookup_num_tokens is None:
-            return None
-        guesses = min(config.prompt_lookup_num_tokens, context.positions)
-        return Lookup(guesses, config.max_matching_ngram_size or DEFAULT_LOOKUP_NGRAM)
-
     def _check_rows(self, num_prompts: int, rows_each: int) -> None:
         if self.max_batch_size is not None and num_prompts * rows_each > self.max_batch_size:
             raise InvalidInputError(
@@ -238,26 +271,19 @@ class Settings:
             )
 
     def _needed(
-        self,
-        config: GenerationConfig,
-        prompt: list[int],
-        total: int,
-        context: SlidingContext,
-        lookup: Lookup | None,
-        mask: PromptMask | None,
-        name: str,
+        self, options: CallOptions, prompt: list[int], total: int, mask: PromptMask | None, name: str
     ) -> int:
         """Bytes that one prompt takes beside what all share; 0 without a limit, since nobody asks."""
         if self.memory_limit is None:
             return 0
-        rows = _rows_each(config)
+        rows, context, lookup = options.num_rows, options.context, options.lookup
         positions = min(total, context.positions)
         seen = min(len(prompt), positions)
         tokens = rows if lookup is None else min(1 + lookup.max_guesses, positions - seen + 1)
         slides = total > context.positions
         needed = self.costs.request(
             prompt=seen, positions=positions, rows=rows, tokens=tokens, slides=slides
-        ) + self.costs.choosing(config)
+        ) + self.costs.choosing(options.config)
         if mask is not None:
             runs = [(first + count, count) for first, count in mask.chunks(self.costs.max_prefill_chunk)]
             needed += self.costs.masks(
@@ -311,6 +337,8 @@ class Settings:
         return Prompts(ids, truncated, prompts.is_batch), masks
 
 
-def _rows_each(config: GenerationConfig) -> int:
-    """Rows of each prompt."""
-    return config.num_beams if config.num_beams > 1 else config.num_return_sequences
+def _lookup(config: GenerationConfig, context: SlidingContext) -> Lookup | None:
+    if config.prompt_lookup_num_tokens is None:
+        return None
+    guesses = min(config.prompt_lookup_num_tokens, context.positions)
+    return Lookup(guesses, config.max_matching_ngram_size or DEFAULT_LOOKUP_NGRAM)

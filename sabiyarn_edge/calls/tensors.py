@@ -21,6 +21,8 @@ def as_arrays(value: Any) -> Any:
     Raises:
         InvalidInputError: an object says that it is an array, and cannot be read as one.
     """
+    if value is None or isinstance(value, str):
+        return value
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         wide = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()

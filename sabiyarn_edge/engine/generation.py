@@ -34,7 +34,7 @@ class Lookup:
     max_ngram: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationRequest:
     """One prompt and everything that was decided about it."""
 
@@ -59,7 +59,7 @@ class GenerationRequest:
     needed_bytes: int = 0
 
 
-@dataclass
+@dataclass(slots=True)
 class GenerationTimes:
     """Where the time went: `time.perf_counter()` or counts."""
 

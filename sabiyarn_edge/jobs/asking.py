@@ -6,7 +6,8 @@ import functools
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .._core import derived_seed
@@ -163,11 +164,9 @@ class Asking:
         try:
             if request.openai is not None:
                 return self._plan_openai(request)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", OptionWarning)  # said once, for the job's options
-                if self._task is None:
-                    return self._plan_prompt(request, refuse)
-                return self._plan_task(self._task, request, refuse)
+            if self._task is None:
+                return self._plan_prompt(request, refuse)
+            return self._plan_task(self._task, request, refuse)
         except InvalidInputError as error:
             return _refused(request.id, line, error)
 
@@ -176,7 +175,11 @@ class Asking:
             raise InvalidInputError(
                 f'there is no "prompt" among {", ".join(request.slots) or "no keys at all"}. Give one, or a --task.'
             )
-        config = self._seeded(self.config.updated(**request.options), request)
+        config = self.config
+        if request.options:
+            with _unused_options_unsaid():
+                config = config.updated(**request.options)
+        config = self._seeded(config, request)
         given = request.slots[PROMPT]
         if not isinstance(given, str) and not (isinstance(given, list) and given and type(given[0]) is int):
             raise InvalidInputError("prompt must be a string, or a list of token ids.")
@@ -190,7 +193,8 @@ class Asking:
 
     def _plan_task(self, task: TaskCall, request: Request, refuse: Any) -> Planned:
         if request.options:
-            task = self._open_task(options={**self._options, **request.options})
+            with _unused_options_unsaid():
+                task = self._open_task(options={**self._options, **request.options})
         known = task.task.template.slots
         row = task.row({**self._slots, **{k: v for k, v in request.slots.items() if k in known}})
         if task.task.answer == "label":
@@ -244,6 +248,14 @@ class Asking:
         """End what was begun for OpenAI's format."""
         if self._openai is not None:
             self._openai.close()
+
+
+@contextmanager
+def _unused_options_unsaid() -> Iterator[None]:
+    """Warn of no option that changes nothing: it was said once, of the job's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptionWarning)
+        yield
 
 
 def _record(id: Id, fields: dict[str, Any]) -> Record:

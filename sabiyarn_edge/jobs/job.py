@@ -84,10 +84,12 @@ def resume(
                 f"{output.name} is there already, and no job has written it. Give another name, or --overwrite."
             )
         ledger.begin(settings)
-        output.write(head)
-        output.checkpoint()
-        progress = Progress(output_bytes=output.nbytes, output_crc=output.crc)
-        ledger.checkpoint(progress)
+        progress = Progress()
+        if head:
+            output.write(head)
+            output.checkpoint()
+            progress = Progress(output_bytes=output.nbytes, output_crc=output.crc)
+            ledger.checkpoint(progress)
         source.skip(0, 0)
         return progress
     found = differences(stored, dict(settings))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..engine.engine import Engine
@@ -106,7 +104,8 @@ class _Line(Generic[Tag]):
         self._waiting: deque[tuple[Unit | None, Tag]] = deque()
         self._started: deque[tuple[Unit | None, Tag]] = deque()
         self._running: set[int] = set()  # id() of those in `_started` that have not ended
-        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._first_runs = threading.Lock()  # held, but for a moment when the first one has ended
+        self._first_runs.acquire()
         self._failure: Exception | None = None
         self._closed = False
 
@@ -123,14 +122,14 @@ class _Line(Generic[Tag]):
         """Take the first one out, if it has ended. Raises: what starting another one raised."""
         if self._failure is not None:
             raise self._failure
-        if self._started and id(self._started[0][0]) not in self._running:
-            return self._started.popleft()
+        with self._lock:
+            if self._started and id(self._started[0][0]) not in self._running:
+                return self._started.popleft()
         return None
 
     def wait(self) -> None:
-        """Until one has ended, or for a moment: Ctrl-C is noticed in between."""
-        with suppress(queue.Empty):
-            self._ended.get(timeout=SIGNAL_SECONDS)
+        """Until the first one has ended, or for a moment: Ctrl-C is noticed in between."""
+        self._first_runs.acquire(timeout=SIGNAL_SECONDS)
 
     def abandon(self) -> None:
         """Start no more, and let go of those that run."""
@@ -160,4 +159,7 @@ class _Line(Generic[Tag]):
                 self._start()
             except Exception as error:  # the reader's to know
                 self._failure = error
-        self._ended.put(None)
+            # The reader can do nothing with others, and would only take a CPU and the interpreter from those that run.
+            is_first = bool(self._started) and self._started[0][0] is unit
+            if (is_first or self._failure is not None) and self._first_runs.locked():
+                self._first_runs.release()

@@ -15,10 +15,14 @@ from .lines import Id
 __all__ = ["answer_fields", "encoded", "error_fields", "generation_fields", "task_fields"]
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+"""json.dumps() makes an encoder of its own for each call with options."""
+
+
 def encoded(fields: Mapping[str, Any]) -> bytes:
     """One line of JSON."""
     try:
-        return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+        return _encode(fields).encode() + b"\n"
     except UnicodeEncodeError:  # half a surrogate pair, which JSON may escape, came back in a message
         return json.dumps(fields).encode() + b"\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,9 @@ class GenerationConfig(OptionFields):
         _refuse_unknown(overrides)
         if not overrides:
             return self
-        config = self._without_warning({**self._values(), **overrides})
+        config = type(self).__new__(type(self))
+        config.__dict__.update(self.__dict__)  # checked already
+        config._set(overrides)
         config._warn_of_unused(overrides)
         return config
 
@@ -155,11 +157,7 @@ class GenerationConfig(OptionFields):
 
     def unused_options(self) -> dict[str, str]:
         """Option that differs from its default but changes nothing -> why, naming the other option."""
-        return {
-            name: reason
-            for name, reason in reasons_to_be_unused(self)
-            if getattr(self, name) != _FIELDS[name].default
-        }
+        return self._unused_of(_FIELDS)
 
     # --- inside ---
 
@@ -167,24 +165,33 @@ class GenerationConfig(OptionFields):
     def _without_warning(cls, values: Mapping[str, Any]) -> GenerationConfig:
         """Checked for errors, but without the warnings about options that change nothing."""
         config = cls.__new__(cls)
-        for name, field in _FIELDS.items():
-            object.__setattr__(config, name, values.get(name, field.default))
-        config._check()
+        config._set({name: values.get(name, field.default) for name, field in _FIELDS.items()})
         return config
 
     def _values(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _FIELDS}
 
     def _check(self) -> None:
-        for name, field in _FIELDS.items():
-            value = getattr(self, name)
-            normal = field.metadata["none"] if value is None else field.metadata["check"](name, value)
+        self._set(self._values())
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        """Set options in their normal forms, and hold all of them against each other."""
+        for name, value in values.items():
+            metadata = _FIELDS[name].metadata
+            normal = metadata["none"] if value is None else metadata["check"](name, value)
             object.__setattr__(self, name, normal)
         for contradiction in contradictions(self):
             raise InvalidInputError(contradiction)
 
-    def _warn_of_unused(self, given: Iterable[str]) -> None:
-        unused = self.unused_options()
+    def _unused_of(self, names: Collection[str]) -> dict[str, str]:
+        return {
+            name: reason
+            for name, reason in reasons_to_be_unused(self)
+            if name in names and getattr(self, name) != _FIELDS[name].default
+        }
+
+    def _warn_of_unused(self, given: Collection[str]) -> None:
+        unused = self._unused_of(given)
         told = [f"{name} ({unused[name]})" for name in given if name in unused]
         if told:
             warn_caller(f"these options change nothing: {', '.join(told)}.", OptionWarning)

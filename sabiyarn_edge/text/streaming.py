@@ -50,7 +50,9 @@ class TextStream:
         skip_special_tokens: bool = True,
         shown_ids: Collection[int] = (),
     ) -> None:
-        skipped = tokenizer.special_ids - frozenset(shown_ids) if skip_special_tokens else frozenset()
+        skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        if shown_ids:
+            skipped = skipped.difference(shown_ids)
         self._decoder = incremental_decoder(tokenizer, prompt_ids=prompt_ids, skipped_ids=skipped)
         self._stops = StopHold(stop_strings)
         self._letters = GraphemeHold()

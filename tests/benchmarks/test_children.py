@@ -11,7 +11,7 @@ children = pytest.importorskip("benchmarks.children", reason="needs a checkout")
 Child, ChildFailed = children.Child, children.ChildFailed
 
 CHILD = """
-import json, sys, time
+import json, os, signal, sys, time
 print(json.dumps({"ready": True}), flush=True)
 for line in sys.stdin:
     request = json.loads(line)
@@ -19,6 +19,8 @@ for line in sys.stdin:
         time.sleep(60)
     if request["do"] == "fail":
         raise ValueError("no such thing")
+    if request["do"] == "crash":
+        os.kill(os.getpid(), signal.SIGILL)
     print(json.dumps({"twice": 2 * request["number"], "cpu": time.process_time()}), flush=True)
 """
 
@@ -54,6 +56,12 @@ def test_a_child_that_fails_says_why(module: str) -> None:
     child = Child(module, [])
     with pytest.raises(ChildFailed, match="ValueError: no such thing"):
         child.ask(do="fail")
+
+
+def test_a_child_that_crashes_says_by_which_signal(module: str) -> None:
+    child = Child(module, [])
+    with pytest.raises(ChildFailed, match="ended by SIGILL"):
+        child.ask(do="crash")
 
 
 def test_a_child_that_does_not_start_says_why() -> None:

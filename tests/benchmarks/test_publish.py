@@ -14,14 +14,14 @@ tables = pytest.importorskip("benchmarks.tables", reason="needs a checkout")
 @pytest.mark.parametrize("page", publish.PAGES, ids=lambda page: str(page.relative_to(publish.ROOT)))
 def test_the_page_holds_what_the_results_say(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert text == tables.replaced(text, tables.blocks(tables.load_results())), (
+    assert text == tables.replaced(text, tables.blocks(tables.load_results(), tables.load_others())), (
         "run `python -m benchmarks publish`"
     )
 
 
 def test_every_table_is_published() -> None:
     pages = "".join(page.read_text(encoding="utf-8") for page in publish.PAGES)
-    for name in tables.blocks(tables.load_results()):
+    for name in tables.blocks(tables.load_results(), tables.load_others()):
         assert f"<!-- {name}: begin -->" in pages
         assert f"<!-- {name}: end -->" in pages
 

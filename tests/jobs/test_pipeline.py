@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sabiyarn_edge.jobs.pipeline import in_order
+from sabiyarn_edge.jobs.pipeline import _Line, in_order
 from sabiyarn_edge.jobs.window import Window
 
 
@@ -64,6 +64,12 @@ def machine() -> Iterator[Machine]:
     machine.thread.join()
 
 
+@pytest.fixture(autouse=True)
+def only_woken_when_the_first_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wake-up that is lost would hang: nobody looks again by himself."""
+    monkeypatch.setattr("sabiyarn_edge.jobs.pipeline.SIGNAL_SECONDS", 1e6)
+
+
 def test_all_in_order_and_never_more_than_the_window(machine: Machine) -> None:
     draw = random.Random(3)
     given = [
@@ -102,6 +108,32 @@ def test_who_stops_reading_abandons_what_runs(machine: Machine) -> None:
     reading.close()
     assert sum(unit.abandoned for unit in units) >= 1
     assert not units[0].abandoned
+
+
+def test_the_end_of_a_later_unit_does_not_wake_the_reader(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = 0
+    wait = _Line.wait
+
+    def counted(line: _Line[int]) -> None:
+        nonlocal waits
+        waits += 1
+        wait(line)
+
+    monkeypatch.setattr(_Line, "wait", counted)
+    units = [Fake(i, 1, 1, machine) for i in range(50)]
+    later_ended = threading.Event()
+
+    def end_last(ended: Callable[[], None]) -> None:
+        threading.Thread(target=lambda: (later_ended.wait(), ended())).start()
+
+    def last_one(ended: Callable[[], None]) -> None:
+        machine.add(units[-1], lambda: (ended(), later_ended.set()))  # type: ignore[arg-type, func-returns-value]
+
+    units[0].start, units[-1].start = end_last, last_one  # type: ignore[method-assign]
+    assert len(list(in_order([(unit, unit.name) for unit in units], Window(2, 100, 100)))) == 50
+    assert waits <= 3  # for the first, and for what else ran when the last had ended
 
 
 def test_the_end_of_a_unit_starts_the_next_while_the_reader_is_busy(machine: Machine) -> None:
