@@ -30,7 +30,7 @@ from .tensors import as_arrays
 
 __all__ = ["DEFAULT_LOOKUP_NGRAM", "Call", "Settings"]
 
-DEFAULT_LOOKUP_NGRAM = 2
+DEFAULT_LOOKUP_NGRAM = 3
 """Longest run of ids that prompt lookup looks for, unless max_matching_ngram_size says otherwise."""
 
 
@@ -107,7 +107,6 @@ class Settings:
         context = self.sliding_context(overflow if slides else Overflow())
         self._check_rows(len(prompts.ids), _rows_each(config))
         seeds = decide_seeds(config, len(prompts.ids))
-        lookup = self._lookup(config, context)
         made = self._made_options(config)
         requests = []
         for index, prompt in enumerate(prompts.ids):
@@ -115,6 +114,7 @@ class Settings:
             mask = masks[index] if masks is not None and masks[index].values is not None else None
             if mask is not None:
                 self._check_masked(context.length(len(prompt)), name)
+            lookup = self._lookup(config, context, mask)
             new_tokens = max_new_tokens(config, len(prompt), None if slides else self.max_length, name)
             total = (
                 len(prompt) + new_tokens if new_tokens is not None else config.max_length or self.max_length
@@ -223,11 +223,17 @@ class Settings:
                 "prompt, or load the model with a larger kv_window."
             )
 
-    def _lookup(self, config: GenerationConfig, context: SlidingContext) -> Lookup | None:
-        if config.prompt_lookup_num_tokens is None:
+    def _lookup(
+        self, config: GenerationConfig, context: SlidingContext, mask: PromptMask | None
+    ) -> Lookup | None:
+        guesses, unasked = config.prompt_lookup_num_tokens, config.prompt_lookup_num_tokens is None
+        if unasked:
+            # A mask's rows for runs of several tokens take up to a byte for each pair of positions.
+            guesses = self.costs.common_guesses if _rows_each(config) == 1 and mask is None else 0
+        if not guesses:
             return None
-        guesses = min(config.prompt_lookup_num_tokens, context.positions)
-        return Lookup(guesses, config.max_matching_ngram_size or DEFAULT_LOOKUP_NGRAM)
+        ngram = config.max_matching_ngram_size or DEFAULT_LOOKUP_NGRAM
+        return Lookup(min(guesses, context.positions), ngram, shares_room=unasked)
 
     def _check_rows(self, num_prompts: int, rows_each: int) -> None:
         if self.max_batch_size is not None and num_prompts * rows_each > self.max_batch_size:
@@ -253,7 +259,8 @@ class Settings:
         rows = _rows_each(config)
         positions = min(total, context.positions)
         seen = min(len(prompt), positions)
-        tokens = rows if lookup is None else min(1 + lookup.max_guesses, positions - seen + 1)
+        guesses = 0 if lookup is None or lookup.shares_room else lookup.max_guesses
+        tokens = max(rows, min(1 + guesses, positions - seen + 1))
         slides = total > context.positions
         needed = self.costs.request(
             prompt=seen, positions=positions, rows=rows, tokens=tokens, slides=slides
@@ -265,7 +272,7 @@ class Settings:
                 runs=runs,
                 decode=(positions, tokens),
                 rows=rows if slides else 0,
-                multi_token=lookup is not None,
+                multi_token=guesses > 0,
             )
         what = f"{name} and its output have {positions} positions in {rows} row(s)"
         return self._checked(needed, what, "Give fewer beams or new tokens.")
