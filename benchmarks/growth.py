@@ -36,6 +36,9 @@ LENGTHS = (128, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 ROWS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 ROW_LENGTH = 128
 STEPS = 12
+_STEPS_ONLY = GenerationConfig(
+    max_new_tokens=STEPS + 1, prompt_lookup_num_tokens=0
+)  # no guesses between them
 NEXT_LENGTH_TAKES = (
     4.5  # a prompt of twice the length takes this many times as long: attention grows with the square
 )
@@ -53,7 +56,7 @@ class Grower:
         """Time steps behind a past of random keys and values."""
         past = min(past, self._positions - STEPS - 2)
         ids = [*self._filled(past), 7]
-        stream = self._generator.stream(ids, GenerationConfig(max_new_tokens=STEPS + 1))
+        stream = self._generator.stream(ids, _STEPS_ONLY)
         next(stream)
         stamps = [time.perf_counter()]
         stamps += [time.perf_counter() for _ in stream]
@@ -88,7 +91,7 @@ class Grower:
     def batch(self, rows: int) -> dict[str, Any]:
         """Time steps of several rows at once."""
         prompts = [random_prompt(self.engine.vocab_size, ROW_LENGTH, seed) for seed in range(rows)]
-        timings = self._generator.generate(prompts, GenerationConfig(max_new_tokens=STEPS + 1)).timings
+        timings = self._generator.generate(prompts, _STEPS_ONLY).timings
         assert timings.decode_tokens == rows * STEPS
         found = {"rows": rows, "step_ms": [1e3 * timings.decode_seconds / STEPS], **self._memory()}
         self._generator.free_kv_cache()

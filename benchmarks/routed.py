@@ -50,7 +50,11 @@ def serve(model: Path, threads: int) -> None:
     def generate(rows: int, length: int) -> Any:
         prompts = rng.integers(vocabulary, size=(rows, length)).tolist()
         return generator.generate(
-            prompts, max_new_tokens=STEPS + 1, eos_token_id=None, reuse_prefix=False
+            prompts,
+            max_new_tokens=STEPS + 1,
+            eos_token_id=None,
+            reuse_prefix=False,
+            prompt_lookup_num_tokens=0,
         ).timings
 
     generate(1, PROMPT_TOKENS)  # everything is in memory from here on

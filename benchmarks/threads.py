@@ -39,7 +39,11 @@ def serve(model: Path, policy: str, threads: int) -> None:
 
     def generate() -> Any:
         return generator.generate(
-            PROMPT, max_new_tokens=STEPS + 1, eos_token_id=None, reuse_prefix=False
+            PROMPT,
+            max_new_tokens=STEPS + 1,
+            eos_token_id=None,
+            reuse_prefix=False,
+            prompt_lookup_num_tokens=0,
         ).timings
 
     generate()  # everything is in memory from here on

@@ -79,6 +79,29 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exported.folder
 
 
+@pytest.fixture
+def free_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock by which decode steps learn what a guess costs: then it costs next to nothing."""
+    monkeypatch.setattr("sabiyarn_edge.engine._decode.perf_counter", lambda: 0.0)
+
+
+@pytest.fixture
+def eager_guesses(monkeypatch: pytest.MonkeyPatch, free_guesses: None) -> None:
+    """Have prompt lookup run guesses from the first token on, as if many had been right before."""
+    from sabiyarn_edge._core import Guesser
+    from sabiyarn_edge._core_testing import guess, note_token
+
+    def confident(max_guesses: int, max_ngram: int) -> Guesser:
+        guesser = Guesser(max_guesses, max_ngram)
+        for _ in range(300):
+            for ngram in ([1], [1, 2], [1, 2, 3]):
+                guess(guesser, [*ngram, 4, *ngram], 1.0, 0)
+                assert note_token(guesser, 4)
+        return guesser
+
+    monkeypatch.setattr("sabiyarn_edge.engine.generation.Guesser", confident)
+
+
 @pytest.fixture(scope="session")
 def tagged(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """An exported tiny model with SabiYarn's tasks; tests must not change the folder."""

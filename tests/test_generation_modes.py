@@ -1,4 +1,4 @@
-"""Beams, stop strings, time limits, cancelling and prompt lookup through EdgeGenerator."""
+"""Beams, stop strings, time limits and cancelling through EdgeGenerator."""
 
 from __future__ import annotations
 
@@ -160,66 +160,3 @@ def test_cancel_during_prefill_gives_an_empty_output(
     assert stream.result.finish_reasons == ["time"]
     assert stream.result.sequences.tolist() == [[1] * 80]
     assert generator.generate([1, 2], max_new_tokens=3).finish_reasons == ["length"]
-
-
-# --- prompt lookup
-
-
-@pytest.mark.parametrize("window", [None, 24], ids=["plain", "ring"])
-@pytest.mark.parametrize("guesses", [1, 3, 10])
-def test_prompt_lookup_changes_no_token(text_model: Path, window: int | None, guesses: int) -> None:
-    generator = EdgeGenerator.from_pretrained(text_model, num_threads=1, kv_window=window)
-    rng = np.random.default_rng(guesses)
-    for options in (
-        {},
-        {"repetition_penalty": 1.3},
-        {"eos_token_id": [5, 9, 30, 31, 32]},
-        {"no_repeat_ngram_size": 3},
-        {"do_sample": True, "seed": 11, "temperature": 0.3},
-    ):
-        for _ in range(4):
-            prompt = np.tile(rng.integers(0, 40, 5), 4)[: rng.integers(2, 20)].tolist()
-            expected = generator.generate(prompt, max_new_tokens=60, **options)
-            found = generator.generate(prompt, max_new_tokens=60, prompt_lookup_num_tokens=guesses, **options)
-            assert found.sequences.tolist() == expected.sequences.tolist()
-            assert found.finish_reasons == expected.finish_reasons
-
-
-def test_prompt_lookup_works_for_batches(generator: EdgeGenerator) -> None:
-    prompts = [[5, 6, 7] * 3, [8, 9] * 5, [1, 2, 3]]
-    expected = generator.generate(prompts, max_new_tokens=40)
-    found = generator.generate(prompts, max_new_tokens=40, prompt_lookup_num_tokens=4)
-    assert found.sequences.tolist() == expected.sequences.tolist()
-    assert found.timings.num_guesses > 0
-
-
-def test_prompt_lookup_runs_the_model_less_often(generator: EdgeGenerator) -> None:
-    # A text that repeats: a bias makes one cycle of ids the greedy choice.
-    cycle = [10, 11, 12, 13]
-    bias = [((a, b), 50.0) for a, b in zip(cycle, cycle[1:] + cycle[:1], strict=True)]
-    decoder = generator._engine.decoder
-    graph, runs = decoder.runner.graph, 0
-
-    class Counting:
-        def run_with_iobinding(self, *arguments: Any) -> None:
-            nonlocal runs
-            runs += 1
-            graph.run_with_iobinding(*arguments)
-
-    decoder.runner.graph = Counting()
-    try:
-        result = generator.generate(
-            cycle * 2, max_new_tokens=61, sequence_bias=bias, prompt_lookup_num_tokens=4, reuse_prefix=False
-        )
-    finally:
-        decoder.runner.graph = graph
-    assert result.sequences.tolist() == [(cycle * 18)[: 8 + 61]]
-    # The prompt; then 60 tokens behind the first: each run gives one and up to four guessed ones, fewer at first.
-    assert 1 + 12 <= runs <= 1 + 16
-
-
-def test_prompt_lookup_contradictions_are_named(generator: EdgeGenerator) -> None:
-    with pytest.raises(
-        InvalidInputError, match=r"prompt_lookup_num_tokens.*num_beams|num_beams.*prompt_lookup"
-    ):
-        generator.generate([1], prompt_lookup_num_tokens=3, num_beams=2)

@@ -184,6 +184,7 @@ def test_a_mask_is_given_for_the_tokens_at_hand_only(
     assert generator.memory_usage()["mask_cache"] == 0  # one token at a time needs no causal mask
 
 
+@pytest.mark.usefixtures("eager_guesses")
 def test_the_mask_cache_gives_the_rows_of_guesses(text_model: Path, torch_model: GPTJXForCausalLM) -> None:
     generator = EdgeGenerator.from_pretrained(text_model, num_threads=1)
     ids, mask = IDS[:8] * 3, random_mask(P, P)

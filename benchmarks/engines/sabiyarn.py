@@ -53,7 +53,11 @@ class Engine(OwnEngine):
         started = time.perf_counter()
         try:
             self.generator.generate(
-                prompts, max_new_tokens=ahead + steps + 1, eos_token_id=None, reuse_prefix=False
+                prompts,
+                max_new_tokens=ahead + steps + 1,
+                eos_token_id=None,
+                reuse_prefix=False,
+                prompt_lookup_num_tokens=0,
             )
         finally:
             decoder.runner.graph = session

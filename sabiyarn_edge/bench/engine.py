@@ -112,4 +112,5 @@ class Engine:
 
 
 def _greedy(new_tokens: int) -> GenerationConfig:
-    return GenerationConfig(max_new_tokens=new_tokens)
+    """Greedy, one token per run: random models write texts that repeat, and guesses would hide a step's time."""
+    return GenerationConfig(max_new_tokens=new_tokens, prompt_lookup_num_tokens=0)

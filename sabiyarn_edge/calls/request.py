@@ -30,7 +30,7 @@ from .tensors import as_arrays
 
 __all__ = ["DEFAULT_LOOKUP_NGRAM", "Call", "Settings"]
 
-DEFAULT_LOOKUP_NGRAM = 2
+DEFAULT_LOOKUP_NGRAM = 3
 """Longest run of ids that prompt lookup looks for, unless max_matching_ngram_size says otherwise."""
 
 
@@ -123,6 +123,7 @@ class Settings:
         reuse_prefix = flag("reuse_prefix", given.pop("reuse_prefix", self.reuse_prefix))
         config = config.updated(**given)
         context = self.sliding_context(overflow if overflow.mode == "slide" else Overflow())
+        num_rows = config.num_beams if config.num_beams > 1 else config.num_return_sequences
         return CallOptions(
             config=config,
             callbacks=callbacks,
@@ -130,8 +131,8 @@ class Settings:
             overflow=overflow,
             context=context,
             reuse_prefix=reuse_prefix,
-            lookup=_lookup(config, context),
-            num_rows=config.num_beams if config.num_beams > 1 else config.num_return_sequences,
+            lookup=self._lookup(config, context, num_rows),
+            num_rows=num_rows,
         )
 
     def _call(self, inputs: Any, call_masks: CallMasks, options: CallOptions) -> Call:
@@ -154,6 +155,9 @@ class Settings:
             mask = masks[index] if masks is not None and masks[index].values is not None else None
             if mask is not None:
                 self._check_masked(context.length(len(prompt)), name)
+            lookup = options.lookup
+            if mask is not None and lookup is not None and lookup.shares_room:
+                lookup = None  # a mask's rows for runs of several tokens take up to a byte for each pair of positions
             new_tokens = max_new_tokens(config, len(prompt), None if slides else self.max_length, name)
             total = (
                 len(prompt) + new_tokens if new_tokens is not None else config.max_length or self.max_length
@@ -172,10 +176,10 @@ class Settings:
                     num_beams=config.num_beams,
                     num_rows=options.num_rows,
                     mask=mask,
-                    lookup=options.lookup,
+                    lookup=lookup,
                     reuse_prefix=options.reuse_prefix,
                     hooks=partial(options.callbacks.hooks, config, options.constraint, index),
-                    needed_bytes=self._needed(options, prompt, total, mask, name),
+                    needed_bytes=self._needed(options, prompt, total, mask, lookup, name),
                 )
             )
         return Call(prompts, config, requests, seeds if config.do_sample else None, options.constraint)
@@ -262,6 +266,15 @@ class Settings:
                 "prompt, or load the model with a larger kv_window."
             )
 
+    def _lookup(self, config: GenerationConfig, context: SlidingContext, num_rows: int) -> Lookup | None:
+        guesses, unasked = config.prompt_lookup_num_tokens, config.prompt_lookup_num_tokens is None
+        if unasked:
+            guesses = self.costs.common_guesses if num_rows == 1 else 0
+        if not guesses:
+            return None
+        ngram = config.max_matching_ngram_size or DEFAULT_LOOKUP_NGRAM
+        return Lookup(min(guesses, context.positions), ngram, shares_room=unasked)
+
     def _check_rows(self, num_prompts: int, rows_each: int) -> None:
         if self.max_batch_size is not None and num_prompts * rows_each > self.max_batch_size:
             raise InvalidInputError(
@@ -271,15 +284,22 @@ class Settings:
             )
 
     def _needed(
-        self, options: CallOptions, prompt: list[int], total: int, mask: PromptMask | None, name: str
+        self,
+        options: CallOptions,
+        prompt: list[int],
+        total: int,
+        mask: PromptMask | None,
+        lookup: Lookup | None,
+        name: str,
     ) -> int:
         """Bytes that one prompt takes beside what all share; 0 without a limit, since nobody asks."""
         if self.memory_limit is None:
             return 0
-        rows, context, lookup = options.num_rows, options.context, options.lookup
+        rows, context = options.num_rows, options.context
         positions = min(total, context.positions)
         seen = min(len(prompt), positions)
-        tokens = rows if lookup is None else min(1 + lookup.max_guesses, positions - seen + 1)
+        guesses = 0 if lookup is None or lookup.shares_room else lookup.max_guesses
+        tokens = max(rows, min(1 + guesses, positions - seen + 1))
         slides = total > context.positions
         needed = self.costs.request(
             prompt=seen, positions=positions, rows=rows, tokens=tokens, slides=slides
@@ -291,7 +311,7 @@ class Settings:
                 runs=runs,
                 decode=(positions, tokens),
                 rows=rows if slides else 0,
-                multi_token=lookup is not None,
+                multi_token=guesses > 0,
             )
         what = f"{name} and its output have {positions} positions in {rows} row(s)"
         return self._checked(needed, what, "Give fewer beams or new tokens.")
@@ -335,10 +355,3 @@ class Settings:
                 for mask, places, cut in zip(masks, kept, truncated, strict=True)
             ]
         return Prompts(ids, truncated, prompts.is_batch), masks
-
-
-def _lookup(config: GenerationConfig, context: SlidingContext) -> Lookup | None:
-    if config.prompt_lookup_num_tokens is None:
-        return None
-    guesses = min(config.prompt_lookup_num_tokens, context.positions)
-    return Lookup(guesses, config.max_matching_ngram_size or DEFAULT_LOOKUP_NGRAM)

@@ -89,6 +89,7 @@ cdef class SteadyText:
         tell: called after each choice; None: nobody is told.
         num_steps: after so many new tokens something else is to be done; at least 1.
         guesser: `_core.Guesser`, for a text of one row; None: nothing is guessed.
+        shares_room: with a guesser: whether its guesses are among the runner's common_guesses.
         positions: with a guesser: most tokens that the row may hold.
     """
 
@@ -101,12 +102,12 @@ cdef class SteadyText:
     cdef object tell, owner
     cdef Guesser* guesser
     cdef int64_t num_steps, positions, guessed
-    cdef size_t judged
+    cdef bint shares_room
 
     def __init__(self, work, DecodeLoop loop not None, list rows, *, list masks=None, tell=None, int64_t num_steps,
-                 guesser=None, int64_t positions=0):
+                 guesser=None, bint shares_room=False, int64_t positions=0):
         self.work, self.loop, self.tell, self.num_steps = work, loop, tell, num_steps
-        self.rows, self.masks, self.positions = rows, masks, positions
+        self.rows, self.masks, self.positions, self.shares_room = rows, masks, positions, shares_room
         self.held = [row.tokens for row in rows]
         for row in rows:
             self.places.push_back(row.index)
@@ -125,14 +126,9 @@ cdef class SteadyText:
     cdef bint note_choice(self) except -1:
         """Note that tokens were chosen. Returns whether the guess for that place was right, which was run or not."""
         cdef bint right = False
-        cdef TokenIds guesses
         self.num_steps -= 1
         if self.guesser != NULL and not self.loop.decode.finished():
-            guesses = self.guesser.guesses()
-            if self.judged < guesses.size():
-                right = self.loop.decode.next_tokens()[0] == guesses[self.judged]
-                self.guesser.note(right)
-                self.judged += 1
+            right = self.guesser.note(<int32_t>self.loop.decode.next_tokens()[0])
         if self.tell is not None:
             self.tell()
         return right

@@ -41,9 +41,15 @@ cdef extern from "core/decoding/prompt_lookup.hpp" namespace "sabiyarn" nogil:
         int32_t& operator[](size_t) noexcept
 
     cdef cppclass Guesser:
-        size_t guess(TokenIds history, size_t rows, size_t room) noexcept
+        size_t guess(TokenIds history, float price, size_t room) noexcept
         TokenIds guesses() noexcept
-        void note(cpp_bool right) noexcept
+        cpp_bool note(int32_t came) noexcept
+
+
+cdef extern from "core/decoding/token_cost.hpp" namespace "sabiyarn" nogil:
+    cdef cppclass TokenCost:
+        float price(size_t rows) noexcept
+        void note(size_t rows, size_t more, double seconds) noexcept
 
 
 cdef extern from "core/decoding/decode_state.hpp" namespace "sabiyarn" nogil:

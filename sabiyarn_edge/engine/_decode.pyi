@@ -27,6 +27,7 @@ class Caller(Protocol):
 
 class GraphRunner:
     graph: Any
+    common_guesses: int
     def __init__(
         self,
         session: Any,
@@ -81,6 +82,7 @@ class SteadyText:
         tell: Callable[[], None] | None = None,
         num_steps: int,
         guesser: Guesser | None = None,
+        shares_room: bool = False,
         positions: int = 0,
     ) -> None: ...
 

@@ -8,14 +8,16 @@ step is one `run_with_iobinding` call and makes no NumPy array. The GIL is relea
 """
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libcpp.vector cimport vector
+
+from time import perf_counter
 
 import numpy as np
 
 from sabiyarn_edge.errors import NumericalError
 
-from sabiyarn_edge.engine._decode cimport DecodeState, Guesser, KvCache, StepBuffers, TokenIds
+from sabiyarn_edge.engine._decode cimport DecodeState, Guesser, KvCache, StepBuffers, TokenCost, TokenIds
 
 DEF SEGMENT_FIELDS = 5
 DEF KEY_TILE = 16  # positions whose keys are woven into one tile
@@ -35,6 +37,9 @@ cdef class GraphRunner:
         kv_dtype: NumPy dtype of the cache.
     """
 
+    cdef public int64_t common_guesses
+    """Most guesses in one run of the texts that share this room: their logits take memory."""
+    cdef TokenCost cost
     cdef KvCache* kv
     cdef StepBuffers* buffers
     cdef int64_t num_layers, num_heads, head_dim
@@ -122,14 +127,17 @@ cdef class GraphRunner:
             The texts that need something else now, as `choose` does.
         """
         cdef int64_t rows = num_rows_of(texts), tokens, masked
+        cdef double started
         cdef list found
         while True:
             tokens, masked = self.prepare(texts, 0), self.num_masked_of(texts)
             self.buffers.reserve(tokens, rows, tokens, masked)
             self.append_next(texts)
+            started = perf_counter()  # another number of tokens than before is bound anew, which counts as well
             self.bind(tokens, rows, tokens, masked)
             self.unbind_hidden(tokens)
             self.graph.run_with_iobinding(self.binding, None)
+            self.cost.note(rows, tokens - rows, perf_counter() - started)
             self.note_next(texts)
             num_steps -= 1
             found = self.choose(texts)
@@ -145,15 +153,18 @@ cdef class GraphRunner:
         Returns:
             How many tokens they run, each of which gets logits.
         """
-        cdef size_t rows = num_rows_of(texts) + others
-        cdef int64_t count = 0, room
+        cdef float price = self.cost.price(num_rows_of(texts) + others)
+        cdef int64_t count = 0, common = self.common_guesses, room
         cdef SteadyText text
         for text in texts:
             if text.guesser != NULL:
                 room = min(self.kv.max_append(text.places[0]),
                            text.positions - self.kv.next_position(text.places[0]), text.num_steps) - 1
-                text.judged = 0
-                text.guessed = text.guesser.guess(text.loop.decode.history_of(0), rows, max(room, 0))
+                if text.shares_room:
+                    room = min(room, common)
+                text.guessed = text.guesser.guess(text.loop.decode.history_of(0), price, max(room, 0))
+                if text.shares_room:
+                    common -= text.guessed
             count += text.num_tokens()
         return count
 

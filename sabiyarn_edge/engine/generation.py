@@ -32,6 +32,9 @@ class Lookup:
 
     max_guesses: int
     max_ngram: int
+    shares_room: bool = False
+    """Whether the guesses of all such texts in one run are CallCosts.common_guesses together; else the call counted its
+    own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -345,6 +348,7 @@ class Generation(Work):
             tell=tell,
             num_steps=steps,
             guesser=self._guesser,
+            shares_room=self.request.lookup is not None and self.request.lookup.shares_room,
             positions=self.request.positions,
         )
 

@@ -53,6 +53,7 @@ class Scheduler:
         reserved: Mapping[str, int] | None = None,
     ) -> None:
         self._decoder, self._rows = decoder, rows
+        self._decoder.runner.common_guesses = decoder.costs.common_guesses
         self._limit_bytes, self._max_rows = limit_bytes, max_rows
         self._pace = PrefillPace()
         self._seen_resets = 0
@@ -135,7 +136,10 @@ class Scheduler:
         return sum(other.num_rows for other in self.live) + work.num_rows <= self._max_rows
 
     def _fits(self, work: Work) -> bool:
-        """Whether a work can begin beside the others; what is kept only for later then makes room for it."""
+        """Whether a work can begin beside the others; what is kept only for later then makes room for it.
+
+        Guesses that nobody asked for take what is left, or are not made.
+        """
         if self._limit_bytes is None:
             return True
         self._rows.release_free()
@@ -143,6 +147,11 @@ class Scheduler:
         later = now - work.needed_bytes
         if self.live and later < 0:
             return False
+        costs = self._decoder.costs
+        guesses = costs.common_guesses if later >= costs.guessing else 0
+        self._decoder.runner.common_guesses = guesses
+        if guesses:
+            later -= costs.guessing
         self._rows.make_room(now, later, work.positions)
         if self._decoder.kept_bytes > later:
             self._decoder.free_buffers()

@@ -41,8 +41,11 @@ def reasons_to_be_unused(options: OptionFields) -> Iterator[tuple[str, str]]:
         yield "min_length", "min_new_tokens is given"
     if options.repetition_penalty == 1.0:
         yield "penalty_window", "repetition_penalty is 1"
-    if options.prompt_lookup_num_tokens is None:
-        yield "max_matching_ngram_size", "prompt_lookup_num_tokens is not given"
+    if options.prompt_lookup_num_tokens == 0:
+        yield "max_matching_ngram_size", "prompt_lookup_num_tokens is 0"
+    if options.num_beams > 1 or options.num_return_sequences > 1:
+        other = "num_beams" if options.num_beams > 1 else "num_return_sequences"
+        yield "max_matching_ngram_size", f"{other} is {getattr(options, other)}"
     if not options.stop_texts:
         yield "include_stop_string", "stop_strings is not given"
 
@@ -62,7 +65,7 @@ def _of_returns(options: OptionFields) -> Iterator[str]:
 
 
 def _of_prompt_lookup(options: OptionFields) -> Iterator[str]:
-    if options.prompt_lookup_num_tokens is None:
+    if not options.prompt_lookup_num_tokens:
         return
     if options.num_beams > 1 or options.num_return_sequences > 1:
         other = "num_beams" if options.num_beams > 1 else "num_return_sequences"

@@ -77,11 +77,12 @@ class OptionFields:
     seed: int | Sequence[int] | None = _option(None, check.one_or_many(check.integer(at_most=check.MAX_SEED)))
     """Seed of the draws, or one for each prompt: the same draws on every machine. None: another one for each
     call. Hugging Face has no such option, it uses torch's global state."""
-    prompt_lookup_num_tokens: int | None = _option(None, check.integer(at_least=1, at_most=MAX_GUESSES))
-    """Without beams: most tokens guessed at once by copying from prompt and output. Fewer are guessed, or none, while
-    the text shows that more would not pay. Changes speed, never the output."""
+    prompt_lookup_num_tokens: int | None = _option(None, check.integer(at_most=MAX_GUESSES))
+    """Most tokens guessed at once by copying from prompt and output. Fewer are guessed, or none, while the text shows
+    that more would not pay. Changes speed, never the output. None: up to 8, as far as their logits take 1 MiB (5 for
+    SabiYarn-125M), with one row for each prompt and without attn_mask. 0: none. Hugging Face's default is none."""
     max_matching_ngram_size: int | None = _option(None, check.integer(at_least=1))
-    """With prompt_lookup_num_tokens: longest n-gram that is looked up. None: 2."""
+    """Longest n-gram that is looked up for these guesses. None: 3."""
     output_scores: bool = _option(False, check.flag)
     """Give the log-probability of each generated token in the result."""
 

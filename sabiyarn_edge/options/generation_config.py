@@ -34,7 +34,7 @@ class OptionWarning(UserWarning):
 class GenerationConfig(OptionFields):
     """Options of generation, checked when they are given; immutable, so use `updated` for variants.
 
-    Defaults are Hugging Face's except for the three that say so. None for an option that is a number means
+    Defaults are Hugging Face's except for the four that say so. None for an option that is a number means
     its default. Lists are kept as tuples. Scores are logits when num_beams is 1, else log-probabilities.
 
     Raises:

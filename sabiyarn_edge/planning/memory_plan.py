@@ -43,6 +43,10 @@ MIN_PREFILL_CHUNK = 16
 """Prompt tokens; shorter chunks are slower and save next to nothing."""
 LOGITS_BYTES = 8 * 2**20
 """What the logits of works that want many may take in one run, bytes: 40 rows of SabiYarn-125M's 52050 float32."""
+GUESSES_BYTES = 2**20
+"""What the logits of guesses that nobody asked for may take in one run, bytes: 5 rows of SabiYarn-125M's."""
+MAX_COMMON_GUESSES = 8
+"""More of them in a run gain little, also where their logits are small."""
 MAX_WINDOW_SLACK = 128
 """Positions by which a full ring is larger than its window: so many tokens, and one more, can be run at once on it."""
 RING_STEP = 64
@@ -141,6 +145,7 @@ def plan_memory(
     kv_window: int | None = None,
     max_prefill_chunk: int = MAX_PREFILL_CHUNK,
     prefix_cache_bytes: int = 0,
+    guesses: bool = True,
 ) -> MemoryPlan:
     """Predict what a call of generate takes. Reads config.json; loads and allocates nothing.
 
@@ -153,6 +158,7 @@ def plan_memory(
         kv_window: as for EdgeGenerator.from_pretrained.
         max_prefill_chunk: most prompt tokens to run at once.
         prefix_cache_bytes: most that earlier texts' keys and values may take.
+        guesses: whether prompt lookup may take memory for guesses, which it does where there is room.
 
     Raises:
         ModelFolderError: a file is missing or damaged.
@@ -175,6 +181,8 @@ def plan_memory(
     kv_cache = batch * costs.kv_bytes(prompt, length, beams)
     logits = costs.logits(batch * beams)
     prefill_scratch, decode_scratch = costs.scratch(costs.max_prefill_chunk), costs.scratch(batch * beams)
+    if guesses and beams == 1:
+        decode_scratch += costs.guessing
     at_prompt = batch * costs.kv_bytes(prompt, prompt, 1) + prefill_scratch
     return MemoryPlan(
         max_length=length,
@@ -207,6 +215,7 @@ def fit_to_limit(
         InvalidInputError: the model needs more, with both numbers.
     """
     limit_mib = number(above=0)("memory_limit_mb", limit_mib)
+    options["guesses"] = False  # they take what is left of the limit, or are not made
     wanted = plan = plan_memory(folder, **options)
     for smaller in _smaller(wanted, options) if fit else ():
         if plan.peak <= limit_mib * MIB:
@@ -329,6 +338,16 @@ class CallCosts:
         rows = max(config.num_beams, config.num_return_sequences) if config.constraint else 0
         masks = rows * (self._config.gptjx.vocab_size // 8 + _CONSTRAINED_ROW)
         return per_id * self._config.gptjx.vocab_size + masks
+
+    @property
+    def common_guesses(self) -> int:
+        """Most guesses in one run that prompt lookup makes unasked, of all texts together."""
+        return min(max(GUESSES_BYTES // self.logits(1), 1), MAX_COMMON_GUESSES)
+
+    @property
+    def guessing(self) -> int:
+        """What these guesses take, bytes."""
+        return self.logits(self.common_guesses) + self.scratch(self.common_guesses)
 
     def constraints(self, option: str) -> int:
         """What all calls with a constraint of this option share from the first one on."""

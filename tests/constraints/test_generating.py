@@ -114,11 +114,12 @@ def test_streams_sessions_and_maps_give_the_same(nano: EdgeGenerator) -> None:
         assert batch.texts == [alone.text, results[1].text]
 
 
+@pytest.mark.usefixtures("eager_guesses")
 def test_prompt_lookup_gives_the_same(nano: EdgeGenerator) -> None:
     example = '{"article": 3, "orúkọ": "òmìnira", "kept": true}'
     prompt = f"<eng> {example} {example} {example[:20]}"
     for constraint in [{"json_schema": SCHEMA}, {"choices": [example, example.replace("3", "4")]}]:
-        plain = nano.generate(prompt, max_new_tokens=ENOUGH, **constraint)
+        plain = nano.generate(prompt, max_new_tokens=ENOUGH, prompt_lookup_num_tokens=0, **constraint)
         guessed = nano.generate(prompt, max_new_tokens=ENOUGH, prompt_lookup_num_tokens=8, **constraint)
         assert guessed.timings.num_guesses > 0
         assert guessed.sequences.tolist() == plain.sequences.tolist()

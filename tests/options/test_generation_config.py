@@ -194,7 +194,9 @@ def test_one_of_several_forced_end_tokens_may_be_suppressed():
         ({"max_length": 9, "max_new_tokens": 4}, r"max_length \(max_new_tokens is given\)"),
         ({"min_length": 9, "min_new_tokens": 4}, r"min_length \(min_new_tokens is given\)"),
         ({"penalty_window": 9}, r"penalty_window \(repetition_penalty is 1\)"),
-        ({"max_matching_ngram_size": 3}, r"max_matching_ngram_size \(prompt_lookup_num_tokens is"),
+        ({"max_matching_ngram_size": 3, "prompt_lookup_num_tokens": 0},
+         r"max_matching_ngram_size \(prompt_lookup_num_tokens is 0\)"),
+        ({"max_matching_ngram_size": 3, "num_beams": 2}, r"max_matching_ngram_size \(num_beams is 2\)"),
         ({"include_stop_string": True}, r"include_stop_string \(stop_strings is not given\)"),
     ],
 )  # fmt: skip

@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core_testing, module) {
   sabiyarn::bindings::testing::register_exact_math(module);
   sabiyarn::bindings::testing::register_half(module);
   sabiyarn::bindings::testing::register_linear(module);
+  sabiyarn::bindings::testing::register_prompt_lookup(module);
   sabiyarn::bindings::testing::register_score_functions(module);
   sabiyarn::bindings::testing::register_stop_strings(module);
   sabiyarn::bindings::testing::register_window_ring(module);

@@ -9,6 +9,7 @@ void register_attention(pybind11::module_& module);
 void register_exact_math(pybind11::module_& module);
 void register_half(pybind11::module_& module);
 void register_linear(pybind11::module_& module);
+void register_prompt_lookup(pybind11::module_& module);
 void register_score_functions(pybind11::module_& module);
 void register_stop_strings(pybind11::module_& module);
 void register_window_ring(pybind11::module_& module);

@@ -4,18 +4,9 @@
 
 namespace sabiyarn {
 
-namespace {
-
-// Time of one more token in a run, in runs of one token: measured 0.1 to 0.25 for 125M in 8 bits (AVX2), where products
-// are bound by computing. With dot product instructions it is less, and guesses would pay a little earlier.
-constexpr float kCost = 0.25f;
-constexpr float kMargin = 1.2f;  // an estimate of eight guesses may be wrong by that
-
-}  // namespace
-
-std::size_t look_up(std::span<const TokenId> history, std::size_t max_ngram, std::size_t max_guesses,
+LookupMatch look_up(std::span<const TokenId> history, std::size_t max_ngram, std::size_t max_guesses,
                     TokenId* guesses) noexcept {
-  if (history.size() < 2) return 0;
+  if (history.size() < 2) return {};
   for (std::size_t n = std::min(max_ngram, history.size() - 1); n > 0; --n) {
     const std::span<const TokenId> newest = history.last(n);
     // A match may overlap the newest ids, but at least one id must follow it.
@@ -24,25 +15,45 @@ std::size_t look_up(std::span<const TokenId> history, std::size_t max_ngram, std
     const std::span<const TokenId> behind(match + static_cast<std::ptrdiff_t>(n), history.end());
     const std::size_t count = std::min(max_guesses, behind.size());
     std::copy_n(behind.begin(), count, guesses);
-    return count;
+    return {n, count};
   }
-  return 0;
+  return {};
 }
 
-std::size_t Guesser::guess(std::span<const TokenId> history, std::size_t rows, std::size_t room) noexcept {
-  const std::size_t wanted = std::min(worth(rows), room);
-  found_ = look_up(history, max_ngram_, std::max<std::size_t>(wanted, 1), guesses_.data());
-  const std::size_t count = std::min(found_, wanted);
-  num_run_ += count;
-  return count;
+std::size_t Guesser::rate_of(std::size_t ngram) noexcept {
+  return std::min<std::size_t>(ngram, std::tuple_size_v<decltype(rates_)>) - 1;
 }
 
-std::size_t Guesser::worth(std::size_t rows) const noexcept {
-  // Without guesses a run gives so many tokens in the time of one run of one token. That is what a guess's time is worth.
-  const float others = static_cast<float>(rows) - 1.0f;
-  const float price = kMargin * kCost * (others + 1.0f) / (1.0f + kCost * others);
+std::size_t Guesser::guess(std::span<const TokenId> history, float price, std::size_t room) noexcept {
+  const LookupMatch match = look_up(history, max_ngram_, guesses_.size(), guesses_.data());
+  credit_ += kCreditPerStep;
+  ngram_ = match.ngram;
+  run_ = match.count == 0 ? 0 : std::min({worth(match.ngram, price), room, match.count});
+  found_ = std::min(match.count, std::max<std::size_t>(run_, 1));
+  judged_ = 0;
+  credit_ -= price * static_cast<float>(run_);
+  num_run_ += run_;
+  return run_;
+}
+
+bool Guesser::note(TokenId came) noexcept {
+  if (judged_ >= found_) return false;
+  const bool right = guesses_[judged_] == came;
+  float& rate = rates_[rate_of(ngram_ + judged_)];
+  rate += ((right ? 1.0f : 0.0f) - rate) / kMemory;
+  if (right && judged_ < run_) credit_ += 1.0f;
+  ++judged_;
+  return right;
+}
+
+std::size_t Guesser::worth(std::size_t ngram, float price) const noexcept {
   std::size_t count = 0;
-  for (float right = rate_; right > price && count < guesses_.size(); right *= rate_) ++count;
+  float right = 1.0f;
+  while (count < guesses_.size() && static_cast<float>(count + 1) * price <= credit_) {
+    right *= rates_[rate_of(ngram + count)];
+    if (right <= kMargin * price) break;
+    ++count;
+  }
   return count;
 }
 

@@ -146,6 +146,16 @@ NATIVE = [
             "const std::size_t count = std::min(max_guesses, behind.size());",
             "const std::size_t count = std::min(max_guesses, behind.size() - 1);",
         ),
+        ("credit_ -= price * static_cast<float>(run_);", ""),
+        ("if (right && judged_ < run_) credit_", "if (right) credit_"),
+        ("right *= rates_[rate_of(ngram + count)];", "right *= rates_[rate_of(ngram)];"),
+    ),
+    *_of(
+        f"{DECODING}/token_cost.cpp",
+        ("tests/core/decoding/test_token_cost.py",),
+        ("if (num_plain_ < kKnown) return;", ""),
+        ("/ (1.0 + cost_ * others));", ");"),
+        ("num_plain_ = 0;\n  }", "}"),
     ),
     *_of(
         f"{KV}/kv_cache.cpp",

@@ -96,6 +96,6 @@ PYTHON = [
             "total = needed + self.costs.shared + self.prefix_cache_bytes",
             "total = needed + self.costs.shared",
         ),
-        ("rows if lookup is None else min(1 + lookup.max_guesses, positions - seen + 1)", "rows"),
+        ("max(rows, min(1 + guesses, positions - seen + 1))", "rows"),
     ),
 ]

@@ -1,4 +1,4 @@
-"""look_up against a twin that tries every place, and how many guesses pay."""
+"""look_up against a twin that tries every place, how many guesses pay, and what wrong ones may cost."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import random
 
 import pytest
 
-from sabiyarn_edge._core import Guesser, look_up
+from sabiyarn_edge._core import Guesser
+from sabiyarn_edge._core_testing import guess, look_up, note_token, worth
+
+PRICE = 0.25  # of a guess, in tokens
 
 
-def twin(history: list[int], max_ngram: int, max_guesses: int) -> list[int]:
+def twin(history: list[int], max_ngram: int, max_guesses: int) -> tuple[int, list[int]]:
     for n in range(min(max_ngram, len(history) - 1), 0, -1):
         for start in range(len(history) - n):
             if history[start : start + n] == history[-n:]:
-                return history[start + n : start + n + max_guesses]
-    return []
+                return n, history[start + n : start + n + max_guesses]
+    return 0, []
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -27,52 +30,96 @@ def test_random_texts(seed: int) -> None:
 
 
 def test_the_longest_run_wins_and_among_equals_the_first() -> None:
-    assert look_up([7, 1, 2, 9, 2, 8, 1, 2], 2, 3) == [9, 2, 8]  # 1 2 at the beginning, not the 2 before 8
-    assert look_up([5, 3, 5, 4, 5], 2, 1) == [3]  # no pair occurs twice; the first 5 counts
-    assert look_up([6, 6], 2, 4) == [6]  # a run may overlap itself
-    assert look_up([1, 2, 3], 2, 4) == []
+    assert look_up([7, 1, 2, 9, 2, 8, 1, 2], 2, 3) == (2, [9, 2, 8])  # 1 2 at first, not the 2 before 8
+    assert look_up([5, 3, 5, 4, 5], 2, 1) == (1, [3])  # no pair occurs twice; the first 5 counts
+    assert look_up([6, 6], 2, 4) == (1, [6])  # a run may overlap itself
+    assert look_up([1, 2, 3], 2, 4) == (0, [])
 
 
-COST = 0.25  # of one more token in a run, in runs of one token
+class Run:
+    """Has a guesser guess at a text that is known, as the loop over its tokens does."""
+
+    def __init__(self, text: list[int], prompt: int, *, max_guesses: int = 5, price: float = PRICE) -> None:
+        guesser, at = Guesser(max_guesses, 3), prompt
+        self.steps, self.counts = 0, []
+        while at < len(text):
+            count = guess(guesser, text[:at], price, len(text) - at - 1)
+            self.steps += 1
+            self.counts.append(count)
+            right = 0
+            while at < len(
+                text
+            ):  # the token behind the newest, and behind each guess that was right the next
+                at += 1
+                if not note_token(guesser, text[at - 1]) or right == count:
+                    break
+                right += 1
+        self.tokens, self.guesses = len(text) - prompt, sum(self.counts)
+        assert guesser.num_run == self.guesses
+        self.time = self.steps + price * self.guesses
+        """In plain steps, each of which gives a token."""
 
 
-def tokens_per_time(rate: float, guesses: int, rows: int) -> float:
-    """Of a run in which one of the rows has guesses that are right at a rate: those behind a wrong one are lost."""
-    gained = sum(rate**place for place in range(1, guesses + 1))
-    return (rows + gained) / (1 + COST * (rows - 1 + guesses))
+def test_a_text_that_repeats_takes_few_steps() -> None:
+    run = Run([1, 2, 3, 4, 5, 6, 7, 8] * 20, 8)
+    # Each step gives up to 6 tokens once n-grams of three ids are known to be right.
+    assert run.steps < 152 / 5 + 10
+    assert max(run.counts) == 5
 
 
-@pytest.mark.parametrize("rows", [1, 2, 4, 8, 32])
-@pytest.mark.parametrize("pattern", ["1", "1110", "10", "1000", "0"])
-def test_guesses_are_run_where_they_make_a_run_give_more(rows: int, pattern: str) -> None:
-    guesser = Guesser(8, 2)
-    for _ in range(20):
-        for right in pattern:
-            guesser.note(right == "1")
-        count = guesser.worth(rows)
-        # The rate is not far from the pattern's: the last guesses count most, with weights (7/8)^n / 8.
-        rate = sum(7**n / 8 ** (n + 1) * (pattern * 20)[-1 - n % len(pattern)].count("1") for n in range(60))
-    without = tokens_per_time(rate, 0, rows)
-    assert all(tokens_per_time(rate, more, rows) > without for more in range(1, count + 1))
-    if count == 0:  # with the margin of a fifth that the estimate has to be better by
-        assert tokens_per_time(rate / 1.2, 1, rows) <= without + 1e-6
-    if pattern == "1" and rows == 1:
-        assert count == 8
-    if pattern == "0":
-        assert count == 0
+def test_nothing_is_guessed_where_nothing_occurred_before() -> None:
+    run = Run(list(range(200)), 20)
+    assert (run.guesses, run.steps) == (0, 180)
 
 
-def test_three_wrong_guesses_at_the_beginning_end_them_and_right_ones_bring_them_back() -> None:
-    guesser = Guesser(4, 2)
-    history = [1, 2, 3, 1, 2]
-    assert guesser.guess(history, 1, 10) == 1
-    assert guesser.guess(history, 1, 0) == 0  # no room
-    assert guesser.guess(history, 8, 10) == 0  # eight rows fill a run
-    for _ in range(3):
-        assert guesser.guess(history, 1, 10) == 1
-        guesser.note(False)
-    assert guesser.guess(history, 1, 10) == 0
-    guesser.note(True)  # it was looked up all the same
-    assert guesser.guess(history, 1, 10) == 1
-    assert guesser.guess([1, 2, 3], 1, 10) == 0  # nothing to copy from
-    assert guesser.num_run == 5
+@pytest.mark.parametrize("price", [0.02, 0.1, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_text_loses_half_a_token_and_one_percent_at_most(seed: int, price: float) -> None:
+    rng = random.Random(seed)
+    ids = rng.choice([2, 3, 8, 30])
+    text = [rng.randrange(ids) for _ in range(400)]
+    for _ in range(rng.randrange(12)):  # and copies, which end where a guess expects them to go on
+        length, source, target = rng.randrange(3, 40), rng.randrange(350), rng.randrange(350)
+        text[target : target + length] = text[source : source + length]
+    run = Run(text, 10, max_guesses=8, price=price)
+    assert run.time <= run.tokens * 1.01 + 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("max_guesses", [1, 4])
+def test_a_text_against_the_guesser_loses_no_more(max_guesses: int) -> None:
+    """The next token is the guess while none is run, and another one as soon as it is."""
+    guesser, text, wrong, time = Guesser(max_guesses, 3), [1, 2, 3] * 4, 1000, 0.0
+    for _ in range(500):
+        count = guess(guesser, text, PRICE, 10)
+        _, expected = look_up(text, 3, 1)
+        token = expected[0] if expected and count == 0 else wrong
+        wrong += token == wrong
+        time += 1 + PRICE * count
+        assert note_token(guesser, token) == (bool(expected) and count == 0)
+        text.append(token)
+        if wrong % 4 == 0:
+            text += [1, 2, 3]  # so that there is something to look up again
+    assert 500 < time <= 500 * 1.01 + 0.5
+
+
+def test_right_guesses_bring_more_and_wrong_ones_none() -> None:
+    guesser = Guesser(4, 3)
+    history = [1, 2, 3, 4, 1, 2, 3]
+    assert guess(guesser, history, PRICE, 0) == 0  # no room
+    assert (
+        guess(guesser, history, 0.5, 10) == 0
+    )  # half of them are not enough for what one costs, with the margin
+    assert guess(guesser, history, PRICE, 10) == 1  # 0.5 is more than 0.25, and 0.5 * 0.5 is not
+    assert note_token(guesser, 4)
+    assert worth(guesser, 3, PRICE) > 1
+    assert worth(guesser, 1, PRICE) == 0  # nothing is known of single ids
+    for _ in range(8):
+        guess(guesser, history, PRICE, 10)
+        assert not note_token(guesser, 9)
+    assert guess(guesser, history, PRICE, 10) == 0
+    for _ in range(16):  # looked up all the same, and compared
+        guess(guesser, history, PRICE, 0)
+        assert note_token(guesser, 4)
+    assert worth(guesser, 3, PRICE) >= 1
+    assert guess(guesser, [1, 2, 3], PRICE, 10) == 0  # nothing to copy from
+    assert not note_token(guesser, 4)

@@ -71,7 +71,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
   const std::size_t max_ngram = bytes.below(5), max_guesses = bytes.below(6);
   std::vector<TokenId> guesses(max_guesses);
-  guesses.resize(look_up(history, max_ngram, max_guesses, guesses.data()));
+  guesses.resize(look_up(history, max_ngram, max_guesses, guesses.data()).count);
   require(guesses == plain_look_up(history, max_ngram, max_guesses),
           "guesses are copied from the first match");
   return 0;
