@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from benchmarks.tables import OURS, where
+from benchmarks.table_parts import OURS, where
 
 __all__ = ["draw"]
 

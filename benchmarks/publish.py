@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.tables import RESULTS, blocks, devices, load_others, load_results, replaced
+from benchmarks.committed import RESULTS, devices, load_others, load_results
+from benchmarks.tables import blocks, replaced
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "README.md")

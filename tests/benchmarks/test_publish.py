@@ -8,20 +8,21 @@ from pathlib import Path
 import pytest
 
 publish = pytest.importorskip("benchmarks.publish", reason="needs a checkout")
+committed = pytest.importorskip("benchmarks.committed", reason="needs a checkout")
 tables = pytest.importorskip("benchmarks.tables", reason="needs a checkout")
 
 
 @pytest.mark.parametrize("page", publish.PAGES, ids=lambda page: str(page.relative_to(publish.ROOT)))
 def test_the_page_holds_what_the_results_say(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert text == tables.replaced(text, tables.blocks(tables.load_results(), tables.load_others())), (
+    assert text == tables.replaced(text, tables.blocks(committed.load_results(), committed.load_others())), (
         "run `python -m benchmarks publish`"
     )
 
 
 def test_every_table_is_published() -> None:
     pages = "".join(page.read_text(encoding="utf-8") for page in publish.PAGES)
-    for name in tables.blocks(tables.load_results(), tables.load_others()):
+    for name in tables.blocks(committed.load_results(), committed.load_others()):
         assert f"<!-- {name}: begin -->" in pages
         assert f"<!-- {name}: end -->" in pages
 

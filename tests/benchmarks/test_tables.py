@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+committed = pytest.importorskip("benchmarks.committed", reason="needs a checkout")
 tables = pytest.importorskip("benchmarks.tables", reason="needs a checkout")
 
 
@@ -69,7 +70,7 @@ def result(date: str = "2026-01-01", cpu: str = "A") -> dict[str, Any]:
 
 @pytest.fixture
 def blocks(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    monkeypatch.setattr(tables, "devices", lambda: ["a"])
+    monkeypatch.setattr("benchmarks.table_parts.devices", lambda: ["a"])
     found: dict[str, str] = tables.blocks({"engines": result()})
     return found
 
@@ -93,6 +94,14 @@ def test_an_engine_that_is_missing_stands_in_the_table_with_its_reason(
         assert row.count("|") == head.count("|")
 
 
+def test_the_front_page_says_why_it_has_no_figures_of_llama_cpp() -> None:
+    without = result()
+    del without["engines"]["llama.cpp Q8_0"]
+    without["skipped"]["llama.cpp Q8_0"] = "ended by SIGILL"
+    text = tables.blocks({"engines": without})["engines-numbers"]
+    assert text == "No figures: llama.cpp Q8_0 was not measured (ended by SIGILL)."
+
+
 def test_what_an_engine_was_built_for_is_said(blocks: dict[str, str]) -> None:
     assert "- built with AVX2, FMA: llama.cpp Q8_0" in blocks["engines-differences"]
 
@@ -101,15 +110,13 @@ def test_the_newest_device_is_shown_and_the_others_are_linked(tmp_path: Path) ->
     for device, date in (("old", "2026-01-01"), ("new", "2026-03-01"), ("middle", "2026-02-01")):
         file = tmp_path / f"{device}_engines.json"
         file.write_text(json.dumps(result(date, device.upper())), encoding="utf-8")
-    (tmp_path / "new_batch.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "new_another.json").write_text("{}", encoding="utf-8")
     (tmp_path / "old_growth.json").write_text("{}", encoding="utf-8")
-    assert tables.devices(tmp_path) == ["new", "middle", "old"]
-    shown = tables.load_results(folder=tmp_path)
-    assert sorted(shown) == ["batch", "engines"] and shown["engines"]["machine"]["cpu"] == "NEW"
-    others = tables.load_others(tmp_path)
+    assert committed.devices(tmp_path) == ["new", "middle", "old"]
+    shown = committed.load_results(folder=tmp_path)
+    assert sorted(shown) == ["another", "engines"] and shown["engines"]["machine"]["cpu"] == "NEW"
+    others = committed.load_others(tmp_path)
     assert list(others) == ["middle", "old"]
-    table = tables.blocks({}, others).get("engines-cpus")
-    assert table is None  # without a device that is shown there is no page
-    table = tables._cpus(others)
+    table = tables.blocks(shown, others)["engines-cpus"]
     assert "| MIDDLE, 2 CPUs, 2 threads, 2026-02-01 | 8.0 | 12.0 | 1280 | 1280 |" in table
     assert "[old_engines.json](results/old_engines.json)" in table
