@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ MIN_ONNXRUNTIME = (1, 30)
 
 TESTED_ONNXRUNTIME = "1.32.0"
 """The version whose wheels ran under the emulated boards."""
+
+ISA_VARIABLE = "SABIYARN_EDGE_ISA"
+"""Of engine.operators, which must not be imported here."""
 
 EXPECTED_START = "<yor> Gbogbo ènìyàn ni a bí ní òmìnira"
 """Text that nano knows by heart: the beginning of the Universal Declaration of Human Rights in Yoruba."""
@@ -48,6 +51,9 @@ def core():
     from sabiyarn_edge.engine import _decode
     from sabiyarn_edge import _core
     return sabiyarn_edge.__version__
+def sets():
+    from sabiyarn_edge import _core
+    return ", ".join(_core.linear_kernels())
 def runtime():
     import onnxruntime
     return onnxruntime.__version__
@@ -56,12 +62,12 @@ def generate():
     prompt = "<yor> Gbogbo ènìyàn ni a bí"
     generator = EdgeGenerator.from_pretrained("nano", num_threads=1)
     return prompt + generator.generate(prompt, max_new_tokens=8).text
-for name, run in [("numpy", numpy), ("tokenizers", tokenizers), ("core", core), ("onnxruntime", runtime),
-                  ("generation", generate)]:
+for name, run in [("numpy", numpy), ("tokenizers", tokenizers), ("core", core), ("sets", sets),
+                  ("onnxruntime", runtime), ("generation", generate)]:
     step(name, run)
 """
 
-_STEPS = ("numpy", "tokenizers", "core", "onnxruntime", "generation")
+_STEPS = ("numpy", "tokenizers", "core", "sets", "onnxruntime", "generation")
 
 
 @dataclass(frozen=True)
@@ -79,9 +85,11 @@ def examine_software(system: System) -> list[Finding]:
     if getattr(sys, "frozen", False):  # its executable is the program, not a Python that could try them
         return [Finding("libraries", "ok", "frozen with this program; not tried one by one")]
     outcomes = _try(system)
+    sets = (outcomes.pop("sets", _Outcome()).done or "").split(", ")
     findings = [_judge(name, outcomes[name]) for name in _STEPS[:-1] if name in outcomes]
     if all(finding.status != "problem" for finding in findings):
-        findings.append(_judge_generation(outcomes.get("generation", _Outcome(error="it was not reached"))))
+        generation = outcomes.get("generation", _Outcome(error="it was not reached"))
+        findings.append(_judge_generation(generation, sets, _set_that_runs(system, generation, sets)))
     return findings
 
 
@@ -103,6 +111,17 @@ def examine_telemetry() -> Finding:
     return Finding("telemetry", "ok", "off", facts=facts)
 
 
+def _set_that_runs(system: System, generation: _Outcome, sets: Sequence[str]) -> str | None:
+    """The best lower instruction set, where one that the CPU says it has kills the process; None if none helps."""
+    if "SIGILL" in generation.died:
+        for name in sets[1:]:
+            outcomes = {step: _Outcome() for step in _STEPS[:-1]}
+            _run(system, outcomes, {ISA_VARIABLE: name})
+            if (outcomes.get("generation", _Outcome()).done or "").startswith(EXPECTED_START):
+                return name
+    return None
+
+
 def _try(system: System) -> dict[str, _Outcome]:
     """Run the steps in a child process. Those behind a step that killed it are tried in another."""
     outcomes: dict[str, _Outcome] = {}
@@ -114,12 +133,14 @@ def _try(system: System) -> dict[str, _Outcome]:
     return outcomes
 
 
-def _run(system: System, outcomes: dict[str, _Outcome]) -> str | None:
+def _run(
+    system: System, outcomes: dict[str, _Outcome], variables: Mapping[str, str] | None = None
+) -> str | None:
     """Run the steps without an outcome in a child process. Returns the step that killed it, if one did."""
     code = _TRY.replace("    step(name, run)", f"    if name not in {sorted(outcomes)!r}: step(name, run)")
     # Modules are looked for where this process finds them, whatever the current folder holds.
     code = f"import sys; sys.path[:] = {sys.path!r}\n{system.prelude}\n{code}"
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    environment = {**os.environ, **(variables or {}), "PYTHONIOENCODING": "utf-8"}
     try:
         child = subprocess.run(
             [system.python, "-c", code],
@@ -192,15 +213,23 @@ def _judge(name: str, outcome: _Outcome) -> Finding:
     return Finding(what, "ok", outcome.done, facts=facts)
 
 
-def _judge_generation(outcome: _Outcome) -> Finding:
-    facts = {"text": outcome.done, "error": outcome.error or outcome.died or None}
+def _judge_generation(outcome: _Outcome, sets: Sequence[str], runs: str | None) -> Finding:
+    facts = {
+        "text": outcome.done,
+        "error": outcome.error or outcome.died or None,
+        "instruction_sets": [*sets],
+    }
     if outcome.died:
         remedy = _remedy_of_death("onnxruntime", outcome)
+        if runs is not None:
+            remedy = f"The system forbids {sets[0]}, which this CPU says it has. Set {ISA_VARIABLE}={runs}."
         return Finding(
             "generation", "problem", f"generating from the bundled model {outcome.died}", remedy, facts
         )
     if outcome.done is None:
         remedy = f"Install the package again: {install_command('', '--force-reinstall')}"
+        if ISA_VARIABLE in outcome.error:
+            remedy = f"unset {ISA_VARIABLE}"
         return Finding(
             "generation", "problem", f"the bundled model does not run ({outcome.error})", remedy, facts
         )
@@ -212,7 +241,8 @@ def _judge_generation(outcome: _Outcome) -> Finding:
             f"Install onnxruntime {TESTED_ONNXRUNTIME}; if that does not help, report this with `--json`.",
             facts,
         )
-    return Finding("generation", "ok", "the bundled model gives the text that it has learnt", facts=facts)
+    text = f"the bundled model gives the text that it has learnt, with instruction set {sets[0]}"
+    return Finding("generation", "ok", text, facts=facts)
 
 
 def _label(name: str) -> str:

@@ -7,6 +7,7 @@ steps. They are admitted first come, first served, as memory allows.
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from ..system.memory_errors import ran_out_of_memory
 from ..system.process_memory import return_free_memory
 from .decoder import Decoder
 from .generation import Generation
+from .prefill_pace import PrefillPace
 from .rows import Rows
 from .work import Budget, Piece, Work
 
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
     from ._decode import SteadyText
 
 __all__ = ["Scheduler"]
-
-POLITE_PREFILL_TOKENS = 64
-"""Prompt tokens per step while another caller's rows are decoding: these wait for a fraction of a second at most."""
 
 _MUCH_SCRATCH_TOKENS = 32
 """Runs of more tokens than that give their scratch memory back, if no such run follows."""
@@ -56,6 +55,7 @@ class Scheduler:
         self._decoder, self._rows = decoder, rows
         self._decoder.runner.common_guesses = decoder.costs.common_guesses
         self._limit_bytes, self._max_rows = limit_bytes, max_rows
+        self._pace = PrefillPace()
         self._seen_resets = 0
         self.called = False
         """Whether something waits for step() to return; set from other threads."""
@@ -170,11 +170,11 @@ class Scheduler:
 
     def _plan(self) -> tuple[list[tuple[Work, Sequence[Piece]]], Budget]:
         """What the works run that are not steady."""
-        starting = {work.group for work in self.live if not work.due}
-        polite = any(work.due and work.group not in starting for work in self.live)
+        # Short steps let those go on who are decoding, and the first of several begin.
+        several = len({work.group for work in self.live}) > 1
         chunk = self._decoder.max_prefill_chunk
         budget = Budget(
-            tokens=min(chunk, POLITE_PREFILL_TOKENS) if polite else chunk,
+            tokens=min(chunk, self._pace.tokens) if several else chunk,
             logits=max(LOGITS_BYTES // (4 * self._decoder.config.gptjx.vocab_size), 1),
         )
         planned = []
@@ -200,13 +200,16 @@ class Scheduler:
         if any(work.wants_hidden for work, _ in planned):
             num_logits = first + sum(piece.num_logits for piece in pieces)
             hidden = np.empty((num_logits, self._decoder.config.gptjx.n_embd), np.float32)
-        self._most_tokens = max(self._most_tokens, sum(len(piece.tokens) for piece in pieces))
+        tokens = sum(len(piece.tokens) for piece in pieces)
+        self._most_tokens = max(self._most_tokens, tokens)
         shrinks = gives_back and self._most_tokens > _MUCH_SCRATCH_TOKENS
         items = [(piece.row.index, piece.tokens, piece.num_logits, piece.mask) for piece in pieces]
         options = self._decoder.shrinking_options if shrinks else None
         works = [*(text.work for text in texts), *(work for work, _ in planned)]
+        started = time.perf_counter()
         if not self._attempt(works, lambda: runner.run(items, hidden, options, texts)):
             return
+        self._pace.record(tokens, len(texts), time.perf_counter() - started)
         if shrinks:
             self._most_tokens = 0
             return_free_memory()

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from sabiyarn_edge._core import linear_kernels
+from sabiyarn_edge.doctor import software
 from sabiyarn_edge.doctor.finding import Finding
 from sabiyarn_edge.doctor.software import MIN_ONNXRUNTIME, examine_software, examine_telemetry
 from sabiyarn_edge.doctor.system import System
+from sabiyarn_edge.engine.operators import ISA_VARIABLE
 from sabiyarn_edge.system import telemetry
 from tests.doctor.boards import board
 
@@ -75,6 +78,37 @@ def test_an_onnxruntime_that_computes_nothing(tmp_path: Path) -> None:
     assert "onnxruntime" in found["generation"].text
 
 
+FORBIDDEN = """
+import os, signal
+from sabiyarn_edge.engine import decoder
+if os.environ.get("SABIYARN_EDGE_ISA") not in {allowed}:
+    decoder.Decoder.__init__ = lambda *_, **__: os.kill(os.getpid(), signal.SIGILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+@pytest.mark.skipif(len(linear_kernels()) < 2, reason="this CPU has no set above the plain one")
+@pytest.mark.parametrize("allowed", [["plain"], []])
+def test_an_instruction_set_that_the_system_forbids(tmp_path: Path, allowed: list[str]) -> None:
+    found = examine(tmp_path, {}, FORBIDDEN.format(allowed=allowed))
+    assert problems(found) == ["generation"]
+    remedy = found["generation"].remedy
+    if allowed:
+        assert remedy == (
+            f"The system forbids {linear_kernels()[0]}, which this CPU says it has. Set SABIYARN_EDGE_ISA=plain."
+        )
+    else:
+        assert remedy.startswith("This CPU lacks an instruction that it was compiled for. Try")
+
+
+def test_an_instruction_set_that_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, "avx1024")
+    found = examine(tmp_path, {})
+    assert problems(found) == ["generation"]
+    assert "avx1024" in found["generation"].text
+    assert found["generation"].remedy == f"unset {ISA_VARIABLE}"
+
+
 def test_a_compiled_core_that_is_missing(tmp_path: Path) -> None:
     found = examine(tmp_path, {}, "sys.modules['sabiyarn_edge._core'] = None")
     assert problems(found) == ["compiled core"]
@@ -103,6 +137,10 @@ def test_the_current_folder_is_not_searched(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     assert problems({finding.name: finding for finding in examine_software(System())}) == []
+
+
+def test_the_variable_is_that_of_the_operators() -> None:
+    assert software.ISA_VARIABLE == ISA_VARIABLE
 
 
 def test_the_least_onnxruntime_is_that_of_the_package() -> None:

@@ -184,7 +184,7 @@ def try_board(options: argparse.Namespace) -> dict[str, Any]:
 def copy_tests(board: Board, exports: Path) -> None:
     """Put the tests and the models that they use on the board."""
     folder = fresh_folder(board.root / "board")
-    for name in ("tests", "csrc", "build_support"):
+    for name in ("tests", "tools", "csrc", "build_support"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "pyproject.toml", folder)
     shutil.copytree(exports, folder / "exports")

@@ -1,4 +1,4 @@
-"""The CPU models of the board, as Linux describes them on a Raspberry Pi.
+"""The CPU models of the board, as Linux describes them on a Raspberry Pi or a phone.
 
 qemu-user executes the instructions of a CPU model, but shows the host's /proc/cpuinfo and /sys. These describe another
 architecture: onnxruntime reads both to choose its kernels, finds no known CPU, or crashes. So the board gets its own
@@ -40,6 +40,12 @@ CPUS = {
         "Raspberry Pi 5",
         0xD0B,
         "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
+    ),
+    "max": Cpu(
+        "phone of Armv8.6 and later",
+        0xD47,  # Cortex-A710
+        "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp "
+        "i8mm bf16",
     ),
 }
 

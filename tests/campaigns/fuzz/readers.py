@@ -54,12 +54,15 @@ class Session(Target):
         return content
 
     def read(self, content: bytes) -> None:
+        self.parse(content)
+        self._generator.load_session(self.folder / "session").generate([5], max_new_tokens=1)
+
+    def parse(self, content: bytes) -> None:
         path = self.folder / "session"
         path.write_bytes(content)
         # In this thread, whose lines are counted; the engine's has nothing to do.
         engine = self._generator._engine
         session_file.load_session(path, engine.decoder, engine.rows)
-        self._generator.load_session(path).generate([5], max_new_tokens=1)
 
 
 class WeightsHeader(Target):
@@ -128,6 +131,10 @@ class Config(_InFolder):
     def make(self, rng: random.Random) -> bytes:
         return damaged_json(self.whole(), rng)
 
+    def parse(self, content: bytes) -> None:
+        (self.model / self.name).write_bytes(content)
+        config.ModelConfig.load(self.model)
+
 
 class Graph(_InFolder):
     """decoder.onnx, as onnxruntime reads it behind our checks: config.json has the hash of the damaged file."""
@@ -182,9 +189,12 @@ class GenerationOptions(Target):
     def make(self, rng: random.Random) -> bytes:
         return damaged_json(self.whole(), rng)
 
-    def read(self, content: bytes) -> None:
+    def parse(self, content: bytes) -> generation_config.GenerationConfig:
         (self.folder / "generation_config.json").write_bytes(content)
-        options = generation_config.GenerationConfig.load(self.folder)
+        return generation_config.GenerationConfig.load(self.folder)
+
+    def read(self, content: bytes) -> None:
+        options = self.parse(content)
         for overflow in ("error", "slide"):
             if overflow == "error" or (options.max_new_tokens or 0) <= 300:
                 self._generator.generate([5, 6, 7], options, overflow=overflow)

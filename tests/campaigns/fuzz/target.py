@@ -44,15 +44,23 @@ class Target(ABC):
     def read(self, content: bytes) -> Any:
         """Read it, and use what was read."""
 
+    def parse(self, content: bytes) -> Any:
+        """Read it alone, where using what was read takes much longer."""
+        self.read(content)
+
     def close(self) -> None:  # noqa: B027 - to be overridden where there is something to close
         """Called after the last read."""
 
 
-def outcome(target: Target, content: bytes) -> str:
-    """Read: "read", "refused: ..." or what went wrong, beginning with "FINDING"."""
+def outcome(target: Target, content: bytes, *, use: bool = True) -> str:
+    """Read: "read", "refused: ..." or what went wrong, beginning with "FINDING".
+
+    Args:
+        use: use what was read, too.
+    """
     started = time.process_time()
     try:
-        target.read(content)
+        (target.read if use else target.parse)(content)
         result = "read"
     except target.allowed as error:
         result = f"refused: {type(error).__name__}"
