@@ -51,6 +51,7 @@ from .planning.memory_plan import (
 from .system.caller_warning import warn_caller
 from .system.memory_errors import ran_out_of_memory
 from .system.process_memory import map_large_blocks, process_memory
+from .system.readahead import read_ahead
 from .tasks.task_file import TaskFile
 from .text.tokenizer import Tokenizer
 from .text_session import Session
@@ -240,6 +241,8 @@ class EdgeGenerator(ChatMethods):
                     f"{'; '.join(chosen)}: the plan is {plan.peak_mib:.1f} MiB of {memory_limit_mb:g} allowed.",
                     MemoryFitWarning,
                 )
+        limit = None if memory_limit_mb is None else int(memory_limit_mb * MIB)
+        read_ahead(path / ModelConfig.load(path).weights_file, at_most=limit)
         open_decoder = functools.partial(
             _open_decoder,
             path,
@@ -254,9 +257,7 @@ class EdgeGenerator(ChatMethods):
             decoder,
             open_decoder,
             prefix_cache_bytes=prefix_cache_bytes,
-            limit_bytes=None
-            if memory_limit_mb is None
-            else int(memory_limit_mb * MIB) - decoder.costs.shared - prefix_cache_bytes,
+            limit_bytes=None if limit is None else limit - decoder.costs.shared - prefix_cache_bytes,
             max_rows=max_batch_size,
         )
         tokenizer_file = path / "tokenizer.json"
