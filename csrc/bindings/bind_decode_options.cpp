@@ -113,8 +113,9 @@ void register_decode_options(py::module_& module) {
   cls.def(py::init([](const py::kwargs& given) {
     DecodeOptions options;
     const py::object view = py::cast(&options, py::return_value_policy::reference);
+    const auto known = py::type::of(view);  // asked of an instance, a name is answered by making its value
     for (const auto& [key, value] : given) {
-      if (!py::hasattr(view, key)) {
+      if (!py::hasattr(known, key)) {
         throw py::type_error("DecodeOptions has no option '" + py::cast<std::string>(key) + "'");
       }
       py::setattr(view, key, value);
