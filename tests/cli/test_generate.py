@@ -469,6 +469,7 @@ def test_one_of_some_choices(run, text_model, generator):
 
 
 def test_a_schema_is_text_or_a_file(run, text_model, tmp_path):
+    pytest.importorskip("llguidance")
     schema = '{"enum": ["ilé", 12]}'
     file = tmp_path / "schema.json"
     file.write_text(schema, encoding="utf-8")
@@ -481,6 +482,7 @@ def test_a_schema_is_text_or_a_file(run, text_model, tmp_path):
 
 
 def test_other_forms_of_output(run, text_model, tmp_path):
+    pytest.importorskip("llguidance")
     grammar = tmp_path / "grammar.lark"
     grammar.write_text('start: "ab" | "cd"', encoding="utf-8")
     for arguments, pattern in [
@@ -495,6 +497,7 @@ def test_other_forms_of_output(run, text_model, tmp_path):
 
 
 def test_bad_forms_of_output(run, text_model, tmp_path):
+    pytest.importorskip("llguidance")
     for arguments, message in [
         (("--json-schema", tmp_path / "missing.json"), "missing.json cannot be read"),
         (("--json-schema", '{"type": "strin"}'), "json_schema cannot be used"),

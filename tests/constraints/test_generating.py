@@ -15,6 +15,8 @@ from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.errors import InvalidInputError
 from tests.constraints.proof import fits
 
+pytest.importorskip("llguidance")
+
 PROMPT = "<eng> Everyone has the right to"
 CHOICES = ["life", "liberty", "a nationality", "rest and leisure", "ominira"]
 SCHEMA: dict[str, Any] = {

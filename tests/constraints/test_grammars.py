@@ -15,6 +15,8 @@ from sabiyarn_edge.text.tokenizer import Tokenizer
 from tests.constraints.brute_force import Language, Matches, Texts, allowed_tokens, mask_of
 from tests.constraints.vocabularies import EVERY_BYTE, byte_fallback, byte_level, word_pieces
 
+pytest.importorskip("llguidance")
+
 PIECES = [
     "ab",
     "abc",

@@ -9,6 +9,8 @@ import pytest
 from sabiyarn_edge import EdgeGenerator
 from tests.constraints.proof import prove
 
+pytest.importorskip("llguidance")
+
 
 @pytest.mark.parametrize("model", ["nano", "random"])
 def test_outputs_fit_their_schemas(model: str, text_model: Path) -> None:
