@@ -128,6 +128,7 @@ def test_offers_what_it_has_learnt(nano):
 
 
 def test_its_chat_template_hands_over_the_last_message_of_the_user():
+    pytest.importorskip("jinja2")
     template = ChatTemplate.find(FOLDER)
     messages = [
         {"role": "system", "content": "Be brief."},
@@ -141,6 +142,7 @@ def test_its_chat_template_hands_over_the_last_message_of_the_user():
 
 
 def test_a_message_is_continued_and_may_be_a_prompt_with_tags(nano):
+    pytest.importorskip("jinja2")
     start = "Gbogbo ènìyàn ni a bí"
     answer = nano.chat([{"role": "user", "content": start}])
     assert sha256(f"{start} {answer.content.strip()}") == YORUBA_ARTICLE_1

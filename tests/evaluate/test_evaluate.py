@@ -30,6 +30,7 @@ def models(tagged: Exported, tmp_path_factory: pytest.TempPathFactory) -> list[P
 
 @pytest.mark.filterwarnings("ignore:.*answers of the task")
 def test_answers_and_perplexities_of_a_task(models: list[Path]) -> None:
+    pytest.importorskip("sacrebleu")
     report = evaluate_models(
         models,
         SOURCES,
