@@ -117,7 +117,7 @@ def test_streams_sessions_and_maps_give_the_same(nano: EdgeGenerator) -> None:
 
 
 @pytest.mark.usefixtures("eager_guesses")
-def test_prompt_lookup_gives_the_same(nano: EdgeGenerator) -> None:
+def test_prompt_lookup_gives_the_same(nano: EdgeGenerator, eager_guesses: None) -> None:
     example = '{"article": 3, "orúkọ": "òmìnira", "kept": true}'
     prompt = f"<eng> {example} {example} {example[:20]}"
     for constraint in [{"json_schema": SCHEMA}, {"choices": [example, example.replace("3", "4")]}]:
