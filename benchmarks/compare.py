@@ -92,7 +92,11 @@ def _name(item: Any, index: int) -> str:
 
 
 def _direction(path: list[str], unit: Any) -> bool | None:
-    """Whether less is better, by the last key that names a unit; `unit` is that of what is nested and names none."""
+    """Return True if less of a figure is better, None if neither is: the last key that names a unit decides.
+
+    Args:
+        unit: of a figure whose keys name none.
+    """
     for key in reversed(path):
         if key in _OF_THE_MACHINE or key in _NAMES:
             return None
@@ -104,7 +108,7 @@ def _direction(path: list[str], unit: Any) -> bool | None:
 
 
 def is_worse(old: Figure, new: Figure, share: float) -> bool:
-    """Whether the new figure is worse by more than `share` of the old one, and by more than samples vary."""
+    """Return True if the new figure is worse by more than `share` of the old one, and by more than samples vary."""
     if old.less_is_better is None:
         return False
     growth = new.value - old.value if old.less_is_better else old.value - new.value

@@ -1,4 +1,4 @@
-"""What tables of all benchmarks are made of."""
+"""The forms that the published pages of all benchmarks share: tables, pictures, and notes about a run."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def _address(array: np.ndarray, kind: Any) -> Any:
 
 
 def _instruction_sets(info: str) -> str:
-    """What llama.cpp was built for: "AVX2, FMA, ..." of "CPU : AVX2 = 1 | FMA = 1 | ..."."""
+    """List the instruction sets that llama.cpp was built for, from its own words: "CPU : AVX2 = 1 | FMA = 1 | ..."."""
     return ", ".join(re.findall(r"(\w+) = 1", info))
 
 

@@ -45,12 +45,12 @@ class Call:
     seeds: list[int] | None
     """One for each prompt and returned sequence; None if nothing is drawn."""
     constraint: Constraint | None
-    """What each output may be; None: anything."""
+    """Rules for the form of each output; None: any text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallOptions:
-    """What the options of a call come to, whatever its prompts are."""
+    """The part of a call that its options decide, without its prompts."""
 
     config: GenerationConfig
     callbacks: Callbacks

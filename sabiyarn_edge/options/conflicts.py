@@ -43,11 +43,18 @@ def reasons_to_be_unused(options: OptionFields) -> Iterator[tuple[str, str]]:
         yield "penalty_window", "repetition_penalty is 1"
     if options.prompt_lookup_num_tokens == 0:
         yield "max_matching_ngram_size", "prompt_lookup_num_tokens is 0"
-    if options.num_beams > 1 or options.num_return_sequences > 1:
-        other = "num_beams" if options.num_beams > 1 else "num_return_sequences"
-        yield "max_matching_ngram_size", f"{other} is {getattr(options, other)}"
+    if (several := _several_rows(options)) is not None:
+        yield "max_matching_ngram_size", several
     if not options.stop_texts:
         yield "include_stop_string", "stop_strings is not given"
+
+
+def _several_rows(options: OptionFields) -> str | None:
+    """Name the option that gives a prompt more than one row, with its value; None if it has one."""
+    for name in ("num_beams", "num_return_sequences"):
+        if (value := getattr(options, name)) > 1:
+            return f"{name} is {value}"
+    return None
 
 
 def _of_returns(options: OptionFields) -> Iterator[str]:
@@ -65,13 +72,11 @@ def _of_returns(options: OptionFields) -> Iterator[str]:
 
 
 def _of_prompt_lookup(options: OptionFields) -> Iterator[str]:
-    if not options.prompt_lookup_num_tokens:
-        return
-    if options.num_beams > 1 or options.num_return_sequences > 1:
-        other = "num_beams" if options.num_beams > 1 else "num_return_sequences"
+    several = _several_rows(options)
+    if options.prompt_lookup_num_tokens and several is not None:
         yield (
-            f"prompt_lookup_num_tokens is {options.prompt_lookup_num_tokens} and {other} is "
-            f"{getattr(options, other)}: prompt lookup works with one row for each prompt. Leave out one of them."
+            f"prompt_lookup_num_tokens is {options.prompt_lookup_num_tokens} and {several}: prompt lookup works with "
+            "one row for each prompt. Leave out one of them."
         )
 
 

@@ -18,9 +18,9 @@ void register_prompt_lookup(py::module_& module) {
         return py::make_tuple(match.ngram, guesses);
       },
       py::arg("history"), py::arg("max_ngram"), py::arg("max_guesses"),
-      "Return the length of the longest of the newest max_ngram ... 1 ids that occurred before, and up to "
-      "max_guesses "
-      "ids behind its first occurrence.");
+      "Return how many of the newest ids, at most max_ngram, occurred before, and up to max_guesses ids "
+      "behind "
+      "their first occurrence.");
   module.def(
       "guess",
       [](Guesser& guesser, const std::vector<TokenId>& history, float price, std::size_t room) {

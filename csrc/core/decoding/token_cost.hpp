@@ -27,7 +27,7 @@ class TokenCost {
  private:
   double cost_ = 0.25;            // in runs of one token
   double plain_ = 0.0;            // seconds of a run without more tokens
-  std::size_t plain_rows_ = 0;    // of `rows_` rows
+  std::size_t plain_rows_ = 0;    // that such a run had
   std::size_t num_plain_ = 0;     // runs from which it is known
   std::size_t num_compared_ = 0;  // runs from which cost_ is known
 };

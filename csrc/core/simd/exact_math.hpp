@@ -10,10 +10,10 @@
 namespace sabiyarn {
 
 // e^x in float32, within 1.1 units in the last place. Below kExpUnderflow, where the result would be subnormal,
-// it is 0. x must be at most 88. exp_in_place takes a vector type of any width; each lane gives the bits of
-// exp_float.
+// it is 0. x must be at most 88. exp_in_place takes a vector type of any width; with SeparateMath each lane gives
+// the bits of exp_float.
 inline constexpr float kExpUnderflow = -87.3f;
-//
+
 // Math::multiply_add(a, b, c) is a * b + c. SeparateMath rounds it twice, as every CPU can; where all sums are fused
 // anyway, a fused one saves a third of the operations.
 struct SeparateMath {
