@@ -164,10 +164,15 @@ class Schedule(RuleBasedStateMachine):
             for other in range(row):
                 shared = self.cache.shared_slots(row, other)
                 assert shared == self.cache.shared_slots(other, row)
-                assert shared <= min(self.cache.next_position(row), self.cache.next_position(other))
+                assert shared <= min(self.used_slots(row), self.used_slots(other))
                 for _, _, buffer in self.buffers() if shared else ():
                     here, there = (at_slots(buffer, of, list(range(shared))) for of in (row, other))
                     np.testing.assert_array_equal(here, there)
+
+    def used_slots(self, row: int) -> int:
+        """Slots that were written: all of the ring once something was evicted, even if the row was cut since."""
+        ring = self.twin.rows[row][0]
+        return self.cache.ring_size if ring.oldest > 0 else ring.total
 
     def position_shape(self) -> tuple[int, ...]:
         return self.shape["num_layers"], 2, self.shape["num_heads"], self.shape["head_dim"]

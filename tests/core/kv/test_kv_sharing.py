@@ -104,6 +104,18 @@ def test_a_row_that_goes_on_at_the_rings_beginning_is_copied_from_there() -> Non
     rows.check()
 
 
+def test_a_row_forked_behind_a_full_ring_shares_what_lies_in_all_slots() -> None:
+    """Both rows keep token 128 in slot 0, in front of the 65 that the fork continues."""
+    rows = Rows(window=65)
+    rows.append(0, 128)
+    rows.append(0, 1)
+    rows.fork(0, 1, total=65)
+    assert rows.cache.shared_slots(0, 1) == rows.cache.ring_size == 128
+    rows.append(1, 1)  # into slot 65
+    assert rows.cache.shared_slots(0, 1) == 65
+    rows.check()
+
+
 def test_rows_that_grow_in_place_are_moved_from_the_last_to_the_first() -> None:
     rows = Rows()
     rows.append(0, 192)
