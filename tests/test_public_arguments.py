@@ -51,8 +51,8 @@ OTHERS = [
 ]  # fmt: skip
 VALUES = [*NUMBERS, *TEXTS, *OTHERS]
 
-BOOLS = {"low_power", "fit", "reuse_prefix", "do_sample", "include_stop_string", "output_scores", "renormalize_logits",
-         "normalize", "special_tokens"}  # fmt: skip
+BOOLS = {"low_power", "fit", "resident", "reuse_prefix", "do_sample", "include_stop_string", "output_scores",
+         "renormalize_logits", "normalize", "special_tokens"}  # fmt: skip
 """Arguments that are True or False, and nothing that Python takes for it."""
 NUMBERS_ONLY = {
     "num_threads", "max_length", "max_batch_size", "kv_window", "num_sink_tokens", "keep_tokens", "prefix_cache_mb",

@@ -58,9 +58,12 @@ struct Input {
 
 class Context {
  public:
-  Context(const ort::Api& api, ort::KernelContext* context) : api_(api), context_(context) {}
+  // types: of the inputs, kUndefined: the kernel looks itself.
+  Context(const ort::Api& api, ort::KernelContext* context, std::span<const ort::ElementType> types)
+      : api_(api), context_(context), types_(types) {}
 
-  // An input that is left out is not given.
+  // An input that is left out is not given. Its type is looked at here, as onnxruntime holds only what the graph
+  // says against the operator: a caller may give another tensor in place of one of the graph's weights.
   Input input(std::size_t index) const {
     const ort::Value* value = nullptr;
     check(api_, api_.input(context_, index, &value), "an input is missing");
@@ -71,6 +74,10 @@ class Context {
     std::size_t rank = 0;
     check(api_, api_.type_and_shape(value, &result.type, &dimensions, &rank), "an input is no tensor");
     result.shape = {dimensions, rank};
+    if (types_[index] != ort::kUndefined && result.type != types_[index]) {
+      throw std::invalid_argument("input " + std::to_string(index) + " has elements of type " +
+                                  std::to_string(result.type) + ", not " + std::to_string(types_[index]));
+    }
     void* data = nullptr;
     check(api_, api_.data(const_cast<ort::Value*>(value), &data), "an input has no data");
     result.data = data;
@@ -106,6 +113,7 @@ class Context {
  private:
   const ort::Api& api_;
   ort::KernelContext* context_;
+  std::span<const ort::ElementType> types_;
 };
 
 template <typename Kernel>
@@ -135,7 +143,7 @@ class Operator : public ort::CustomOp {
     compute_v2 = [](void* kernel, ort::KernelContext* context) -> ort::Status* {
       const auto& instance = *static_cast<const Instance*>(kernel);
       return guarded(instance.api, [&] {
-        Context wrapped(instance.api, context);
+        Context wrapped(instance.api, context, Kernel::kInputs);
         instance.kernel.compute(wrapped);
       });
     };

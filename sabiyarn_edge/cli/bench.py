@@ -58,6 +58,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
     parser.add_argument("--low-power", action="store_true", help="let threads sleep whenever they wait")
+    parser.add_argument("--resident", action="store_true", help="copy the weights into private memory")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -88,6 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
         progress=progress,
         num_threads=arguments.threads,
         low_power=arguments.low_power,
+        resident=arguments.resident,
     )
     if shown:
         sys.stderr.write("\r\x1b[K")

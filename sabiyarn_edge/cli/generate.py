@@ -156,6 +156,11 @@ def add_loading_options(parser: Parser) -> argparse._ArgumentGroup:
         "--low-power", action="store_true", help="threads sleep while they wait: less energy, slower"
     )
     group.add_argument(
+        "--resident",
+        action="store_true",
+        help="copy the weights into private memory instead of mapping them: faster tokens for more memory",
+    )
+    group.add_argument(
         "--kv-window", type=int, metavar="N", help="attend to the newest N tokens only, which bounds memory"
     )
     group.add_argument(
@@ -206,6 +211,7 @@ def loading_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
         "low_power": arguments.low_power,
         "memory_limit_mb": arguments.memory_limit,
         "fit": arguments.fit,
+        "resident": arguments.resident,
     }
 
 

@@ -43,6 +43,9 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument(
         "--kv-window", type=int, metavar="N", help="attend to the newest N tokens only (default: all)"
     )
+    parser.add_argument(
+        "--resident", action="store_true", help="with the weights in private memory, as `generate --resident`"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, in bytes")
 
 
@@ -57,5 +60,6 @@ def run(arguments: argparse.Namespace) -> None:
         batch=arguments.batch,
         beams=arguments.beams,
         kv_window=arguments.kv_window,
+        resident=arguments.resident,
     )
     print(json.dumps(plan.to_dict()) if arguments.json else plan)

@@ -108,6 +108,12 @@ def _add_loading(parser: Parser) -> None:
     _add(group, "--low-power", action="store_true", help="threads sleep while they wait: less energy, slower")
     _add(
         group,
+        "--resident",
+        action="store_true",
+        help="copy the weights into private memory instead of mapping them: faster tokens for more memory",
+    )
+    _add(
+        group,
         "--max-length",
         type=int,
         metavar="N",
@@ -154,7 +160,7 @@ def _variable(flag: str) -> str:
 
 def _read_flags(arguments: argparse.Namespace) -> None:
     """Turn switches that the environment gave, as texts, into True or False."""
-    for flag in ("--allow-anonymous", "--log-prompts", "--low-power"):
+    for flag in ("--allow-anonymous", "--log-prompts", "--low-power", "--resident"):
         name = flag.strip("-").replace("-", "_")
         given = getattr(arguments, name)
         if isinstance(given, str):
@@ -269,6 +275,7 @@ def _load(
             max_batch_size=arguments.parallel,
             kv_window=arguments.kv_window,
             low_power=arguments.low_power,
+            resident=arguments.resident,
             prefix_cache_mb=arguments.prefix_cache,
             memory_limit_mb=limit,
         )
@@ -294,6 +301,7 @@ def _limits(folders: Mapping[str, Path], arguments: argparse.Namespace) -> dict[
             batch=arguments.parallel,
             kv_window=arguments.kv_window,
             prefix_cache_mb=arguments.prefix_cache,
+            resident=arguments.resident,
         ).peak_mib
         for name, folder in folders.items()
     }

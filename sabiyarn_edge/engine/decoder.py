@@ -19,6 +19,7 @@ from ..system.memory_errors import ran_out_of_memory
 from ..system.process_memory import return_free_memory
 from ._decode import GraphRunner
 from .operators import register_operators
+from .resident_weights import ResidentWeights
 
 __all__ = ["Decoder"]
 
@@ -39,6 +40,7 @@ class Decoder:
         num_sink_tokens: first positions that are kept when the window is full.
         low_power: threads that wait for work sleep at once instead of spinning for it.
         max_prefill_chunk: most prompt tokens to run at once; fewer take less scratch memory.
+        resident: hold the weights in private memory instead of mapping their file.
 
     Raises:
         ModelFolderError: a file is missing, damaged, or does not belong to the others.
@@ -55,6 +57,7 @@ class Decoder:
         num_sink_tokens: int = 0,
         low_power: bool = False,
         max_prefill_chunk: int = MAX_PREFILL_CHUNK,
+        resident: bool = False,
     ) -> None:
         self.config = ModelConfig.load(folder)
         shape = self.config.gptjx
@@ -77,7 +80,8 @@ class Decoder:
         self.num_sink_tokens = num_sink_tokens
 
         self.folder = Path(folder)
-        self._session = self._open()
+        self._weights: list[Any] = []  # onnxruntime's tensors over the resident weights
+        self._session = self._open(resident)
         self.kv_cache = KvCache(
             num_layers=shape.n_layer,
             num_heads=shape.n_heads,
@@ -88,7 +92,11 @@ class Decoder:
             slack=window_slack(self.window, shape.block_size),
         )
         self.costs = CallCosts(
-            self.folder, self.config, kv_window=self.window, max_prefill_chunk=max_prefill_chunk
+            self.folder,
+            self.config,
+            kv_window=self.window,
+            max_prefill_chunk=max_prefill_chunk,
+            resident=resident,
         )
         """What calls take."""
         self.buffers = StepBuffers(shape.vocab_size)
@@ -105,7 +113,7 @@ class Decoder:
             kv_dtype=self.config.kv_cache_dtype,
         )
 
-    def _open(self) -> Any:
+    def _open(self, resident: bool) -> Any:
         """The graph in an onnxruntime session, checked against the folder's other files."""
         self.config.read_graph(self.folder)  # raises if it is not what was exported
         graph = self.folder / self.config.graph
@@ -122,16 +130,18 @@ class Decoder:
                 f"{weights} has {size} bytes, and config.json says {self.config.weights_bytes}. Copy the whole model "
                 "folder again."
             )
-        session = self._load(graph)
+        session = self._load(graph, ResidentWeights(weights, header) if resident else None)
         self._check(session, graph)
         return_free_memory()  # of parsing the graph
         return session
 
-    def _load(self, graph: Path) -> Any:
+    def _load(self, graph: Path, weights: ResidentWeights | None) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         register_operators(options)
+        if weights is not None:
+            self._weights = weights.hand_to(options)
         options.intra_op_num_threads = self.num_threads
         options.inter_op_num_threads = 1
         # Every prompt length has shapes of its own: a memory plan kept for each would grow without bound.

@@ -24,6 +24,7 @@ _CHECKS: dict[str, check.Check] = {
     "prefix_cache_mb": check.integer(),
     "memory_limit_mb": check.optional(check.number(above=0)),
     "fit": check.flag,
+    "resident": check.flag,
 }
 
 

@@ -93,6 +93,8 @@ class MemoryPlan:
     """Prompt tokens that are run at once."""
     weights_mapped: int
     """Weights in files that are mapped: clean pages, shared by all processes, dropped when memory is short."""
+    weights_private: int
+    """Weights that `resident` copies into the process's own memory."""
     runtime: int
     """The graph in onnxruntime, the tokenizer and Python's modules."""
     kv_cache: int
@@ -116,8 +118,11 @@ class MemoryPlan:
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
+        weights = {"weights, mapped": (self.weights_mapped, "clean and shared; not in the sums below")}
+        if self.weights_private:
+            weights = {"weights, private": (self.weights_private, "resident")}
         rows = {
-            "weights, mapped": (self.weights_mapped, "clean and shared; not in the sums below"),
+            **weights,
             "runtime": (self.runtime, "graph, tokenizer, modules"),
             "KV cache": (self.kv_cache, f"{self.batch * self.beams} x {self.kept} positions"),
             "logits": (self.logits, ""),
@@ -146,6 +151,7 @@ def plan_memory(
     max_prefill_chunk: int = MAX_PREFILL_CHUNK,
     prefix_cache_bytes: int = 0,
     guesses: bool = True,
+    resident: bool = False,
 ) -> MemoryPlan:
     """Predict what a call of generate takes. Reads config.json; loads and allocates nothing.
 
@@ -159,6 +165,7 @@ def plan_memory(
         max_prefill_chunk: most prompt tokens to run at once.
         prefix_cache_bytes: most that earlier texts' keys and values may take.
         guesses: whether prompt lookup may take memory for guesses, which it does where there is room.
+        resident: whether the weights are copied into private memory.
 
     Raises:
         ModelFolderError: a file is missing or damaged.
@@ -177,7 +184,13 @@ def plan_memory(
             "prompt_length", prompt_length
         )
 
-    costs = CallCosts(folder, config, kv_window=window, max_prefill_chunk=min(max_prefill_chunk, prompt))
+    costs = CallCosts(
+        folder,
+        config,
+        kv_window=window,
+        max_prefill_chunk=min(max_prefill_chunk, prompt),
+        resident=resident,
+    )
     kv_cache = batch * costs.kv_bytes(prompt, length, beams)
     logits = costs.logits(batch * beams)
     prefill_scratch, decode_scratch = costs.scratch(costs.max_prefill_chunk), costs.scratch(batch * beams)
@@ -191,13 +204,18 @@ def plan_memory(
         beams=beams,
         kv_window=window,
         prefill_chunk=costs.max_prefill_chunk,
-        weights_mapped=config.weights_bytes,
+        weights_mapped=0 if resident else config.weights_bytes,
+        weights_private=costs.private_weights,
         runtime=costs.runtime,
         kv_cache=kv_cache,
         logits=logits,
         prefix_cache=prefix_cache_bytes,
         scratch=max(prefill_scratch, decode_scratch),
-        peak=costs.runtime + logits + prefix_cache_bytes + max(at_prompt, kv_cache + decode_scratch),
+        peak=costs.runtime
+        + costs.private_weights
+        + logits
+        + prefix_cache_bytes
+        + max(at_prompt, kv_cache + decode_scratch),
     )
 
 
@@ -234,11 +252,11 @@ def fit_to_limit(
     return plan, chosen
 
 
-def check_room(folder: Path, *, root: Path = Path("/")) -> None:
+def check_room(folder: Path, *, resident: bool = False, root: Path = Path("/")) -> None:
     """Refuse to load a model for which there is no memory, rather than have the system kill the process.
 
     Args:
-        folder: as for `plan_memory`.
+        folder, resident: as for `plan_memory`.
         root: where /proc and /sys are.
 
     Raises:
@@ -248,7 +266,7 @@ def check_room(folder: Path, *, root: Path = Path("/")) -> None:
     if memory.here is None:
         return
     left = memory.here + memory.free_swap
-    needed = plan_memory(folder, max_length=2, prompt_length=1).peak
+    needed = plan_memory(folder, max_length=2, prompt_length=1, resident=resident).peak
     if needed > left:
         limit = (
             f" (its control group's limit is {memory.group_limit / MIB:.0f})" if memory.group_limit else ""
@@ -260,14 +278,15 @@ def check_room(folder: Path, *, root: Path = Path("/")) -> None:
         )
 
 
-def loading_error(folder: Path, error: BaseException) -> OutOfMemoryError:
+def loading_error(folder: Path, error: BaseException, *, resident: bool = False) -> OutOfMemoryError:
     """What to raise if loading ran out of memory or of address space, with what it takes.
 
     Args:
         error: what came.
+        resident: as for `plan_memory`.
     """
     try:
-        plan = plan_memory(folder, max_length=2, prompt_length=1)
+        plan = plan_memory(folder, max_length=2, prompt_length=1, resident=resident)
         needed = (
             f"that takes {plan.peak / MIB:.1f} MiB, and address space for {plan.weights_mapped / MIB:.1f} MiB of "
             f"mapped weights ({error or 'none is left'})"
@@ -280,8 +299,10 @@ def loading_error(folder: Path, error: BaseException) -> OutOfMemoryError:
 
 
 def _advice(plan: MemoryPlan, limit_mib: float, fit: bool) -> str:
-    if plan.runtime > limit_mib * MIB:
-        return f"Loading it alone takes {plan.runtime / MIB:.1f} MiB: allow that."
+    loading = plan.runtime + plan.weights_private
+    if loading > limit_mib * MIB:
+        instead = ", or leave resident out, so that the weights are mapped" if plan.weights_private else ""
+        return f"Loading it alone takes {loading / MIB:.1f} MiB: allow that{instead}."
     parts = f"{plan.kv_cache / MIB:.1f} MiB are keys and values, {plan.scratch / MIB:.1f} scratch"
     if plan.prefix_cache:
         parts += f", {plan.prefix_cache / MIB:.1f} the prefix cache"
@@ -309,15 +330,25 @@ class CallCosts:
         folder, config: the model.
         kv_window: most positions that a token sees.
         max_prefill_chunk: prompt tokens that are run at once.
+        resident: whether the weights are copied into private memory.
     """
 
-    def __init__(self, folder: Path, config: ModelConfig, *, kv_window: int, max_prefill_chunk: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: ModelConfig,
+        *,
+        kv_window: int,
+        max_prefill_chunk: int,
+        resident: bool = False,
+    ) -> None:
         self._config, self.max_prefill_chunk = config, max_prefill_chunk
         shape = config.gptjx
         self._heads = 2 * shape.n_layer * shape.n_heads  # keys' and values'
         self._slot = config.kv_bytes_per_token // self._heads  # one head's keys, or values, of one position
         self._ring = ring_size(kv_window, config.gptjx.block_size)
         self.runtime = _runtime(folder, config)
+        self.private_weights = config.weights_bytes if resident else 0
 
     def request(self, *, prompt: int, positions: int, rows: int, tokens: int, slides: bool) -> int:
         """What one prompt takes beside what all share, but for `choosing` and `masks`, bytes.
@@ -394,7 +425,7 @@ class CallCosts:
     @property
     def shared(self) -> int:
         """What all calls share: the model, and the scratch of the largest run."""
-        return self.runtime + self.scratch(self.max_prefill_chunk)
+        return self.runtime + self.private_weights + self.scratch(self.max_prefill_chunk)
 
     def kv_bytes(self, prompt: int, positions: int, rows: int, slides: bool = False) -> int:
         """Keys and values of one prompt's rows.

@@ -224,6 +224,7 @@ def test_without_options_the_models_own_hold(run, recorder):
         "low_power": False,
         "memory_limit_mb": None,
         "fit": False,
+        "resident": False,
     }
     assert recorder.config is recorder.generation_config
 
@@ -261,7 +262,7 @@ def test_loading_options_reach_the_generator(run, recorder):
     run(
         "generate", PROMPT, "--model", "folder", "--threads", "3", "--kv-window", "128", "--num-sink-tokens", "4",
         "--overflow", "slide", "--keep-tokens", "2", "--low-power",
-        "--memory-limit", "300", "--fit",
+        "--memory-limit", "300", "--fit", "--resident",
     )  # fmt: skip
     assert recorder.path == "folder"
     assert recorder.loading == {
@@ -273,6 +274,7 @@ def test_loading_options_reach_the_generator(run, recorder):
         "low_power": True,
         "memory_limit_mb": 300.0,
         "fit": True,
+        "resident": True,
     }
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import onnxruntime  # noqa: F401  (the base line: what it takes is not the model's)
 
 MIB = 2**20
-PLANNED = ("max_length", "kv_window", "prefix_cache_mb")
+PLANNED = ("max_length", "kv_window", "prefix_cache_mb", "resident")
 """Arguments that from_pretrained and plan share."""
 
 
@@ -173,14 +173,17 @@ def make_calls(generator: Any, calls: list[list[Any]], *, together: bool) -> Non
 def measure(model: str, setting: dict[str, Any]) -> dict[str, float]:
     """Make a setting's calls under the least memory_limit_mb with which the model is loaded and all are admitted.
 
+    Args:
+        setting: its "limit", where it is known, is tried first; a refused attempt leaves some memory held.
+
     Returns:
         MiB: the limit (0 where the setting wants none), the peak, and what was held before the model was loaded.
     """
     from sabiyarn_edge import EdgeGenerator
     from sabiyarn_edge.errors import InvalidInputError
 
-    limit = 0.0
-    if setting["limited"]:
+    limit = float(setting.get("limit", 0))
+    if setting["limited"] and not limit:
         of_plan = {name: value for name, value in setting["load"].items() if name in PLANNED}
         limit = EdgeGenerator.plan(model, **of_plan).peak_mib + 0.01
     while True:

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ pytestmark = [
 SHAPE = {"n_layer": 8, "n_heads": 8, "n_embd": 512, "vocab_size": 52050, "block_size": 2048}
 SEED = random.randrange(10**6)
 OVER_THE_LIMIT = 1.05
+CALLING_THREAD = 0.25
+"""MiB: a calling thread's own stack and heap, which no plan knows of."""
 PLAN_ERROR = 0.15
 
 Setting = dict[str, Any]
@@ -40,17 +43,36 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def measure(model: Path) -> Iterator[Callable[[Setting], dict[str, float]]]:
-    command = [sys.executable, "-m", "tests.planning.measured_child", str(model)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdin is not None and child.stdout is not None
+    """Measures in one process for all settings, and once more in a new one what takes more than its limit there.
 
-        def ask(setting: Setting) -> dict[str, float]:
-            print(json.dumps(setting), file=child.stdin, flush=True)
-            found: dict[str, float] = json.loads(child.stdout.readline())  # type: ignore[union-attr]
+    What earlier models and attempts left in the heaps of threads is held by the process, but is not this model's.
+    """
+
+    @contextmanager
+    def process() -> Iterator[Callable[[Setting], dict[str, float]]]:
+        command = [sys.executable, "-m", "tests.planning.measured_child", str(model)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+            stdin, stdout = child.stdin, child.stdout
+            assert stdin is not None and stdout is not None
+
+            def ask(setting: Setting) -> dict[str, float]:
+                print(json.dumps(setting), file=stdin, flush=True)
+                found: dict[str, float] = json.loads(stdout.readline())
+                return found
+
+            yield ask
+            stdin.close()
+
+    with process() as of_all:
+
+        def measured(setting: Setting) -> dict[str, float]:
+            found = of_all(setting)
+            if setting["limited"] and found["peak"] > most_of(setting, found):
+                with process() as of_this:
+                    found = of_this({**setting, "limit": found["limit"]})
             return found
 
-        yield ask
-        child.stdin.close()
+        yield measured
 
 
 class Drawn:
@@ -137,6 +159,9 @@ class Drawn:
         elif kind == "prefix cache":
             load["prefix_cache_mb"] = 4
             calls = [self.call("stream") for _ in range(4)]
+        elif kind == "resident":
+            load["resident"] = True
+            calls = [self.call(self.one_of(["batch", "beams", "stream"]))]
         elif kind == "one after another":
             kinds = ["batch", "score", "bidirectional", "lookup", "stream"]
             calls = [self.call(self.one_of(kinds)) for _ in range(3)]
@@ -162,7 +187,7 @@ KINDS = [
     *("batch", "long", "returns", "beams", "sampled beams", "scores", "lookup", "masks", "bidirectional"),
     *("masked lookup", "stream", "sessions", "embed", "score", "min_new_tokens", "max_length", "slide"),
     *("masked slide", "truncate_prompt", "window", "prefix cache", "one after another", "threads"),
-    *("batch", "beams", "masks", "slide", "window", "sessions", "one after another", "threads"),
+    *("resident", "batch", "beams", "masks", "slide", "window", "sessions", "one after another", "threads"),
 ]
 
 
@@ -175,7 +200,13 @@ def test_no_call_takes_more_than_the_limit(
     print(f"seed {SEED}")
     setting = Drawn(SEED + number).setting(kind)
     found = measure(setting)
-    assert found["peak"] <= OVER_THE_LIMIT * found["limit"], (found, setting)
+    assert found["peak"] <= most_of(setting, found), (found, setting)
+
+
+def most_of(setting: Setting, found: dict[str, float]) -> float:
+    """MiB that its calls may take."""
+    threads = len(setting["calls"]) if setting["together"] else 0
+    return OVER_THE_LIMIT * found["limit"] + CALLING_THREAD * threads
 
 
 @pytest.mark.parametrize(
