@@ -155,7 +155,7 @@ class EdgeGenerator(ChatMethods):
             max_batch_size: most rows at once (prompts * beams or returns), those of other threads' calls included:
                 a call waits for free rows, and is refused if it needs more than there are; None: no limit.
             kv_window: most positions whose keys and values are kept; older ones are forgotten; None: all. Each token
-                sees exactly the newest so many (of prompts too, which are run token by token from there on).
+                sees exactly the newest so many, of prompts too.
             num_sink_tokens: so many first positions are never forgotten.
             low_power: let threads sleep whenever they wait, instead of spinning inside a step: less CPU time and energy
                 per token, and on an idle machine slower tokens.
