@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.device import EMULATED
 from tests.export.models import export_tiny
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc"),
+    pytest.mark.skipif(EMULATED, reason="an emulated process sees its mappings without what they take"),
+]
 
 SHAPE = {"n_layer": 3, "n_heads": 4, "n_embd": 256, "vocab_size": 16411, "block_size": 512}
 """6.7 million parameters, of which float32 takes 26 MiB."""

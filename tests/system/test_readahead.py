@@ -12,7 +12,9 @@ import pytest
 
 from sabiyarn_edge.system import readahead
 from sabiyarn_edge.system.readahead import read_ahead
+from tests.device import EMULATED
 
+asks_what_is_cached = pytest.mark.skipif(EMULATED, reason="the emulator does not hand RWF_NOWAIT on")
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux")
 
 SIZE = 8 * 2**20 + 123
@@ -47,6 +49,7 @@ def cached(path: Path) -> float:
     return sum(page & 1 for page in found) / pages
 
 
+@asks_what_is_cached
 def test_a_file_that_is_not_cached_is_read(file: Path) -> None:
     drop(file)
     thread = read_ahead(file)
@@ -79,6 +82,7 @@ def test_what_does_not_fit_is_not_read(file: Path, tmp_path: Path) -> None:
     assert cached(file) <= 0.1
 
 
+@asks_what_is_cached
 def test_nothing_waits_and_nothing_fails(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_ahead(tmp_path / "missing") is None
     assert read_ahead(tmp_path) is None

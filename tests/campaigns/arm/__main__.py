@@ -44,13 +44,22 @@ SYSTEM_TESTS = (
     "tests/system/test_atomic_write.py",
     "tests/test_imports.py",
     "tests/text/test_incremental_decoding.py",
+    "tests/campaigns/test_batch_kills.py",
+    "tests/campaigns/test_fuzz.py",
     "tests/campaigns/test_no_sockets.py",
     "tests/campaigns/test_soak.py",
+    "tests/cli/test_locales.py",
+    "tests/constraints/test_choices.py",
+    "tests/evaluate/test_evaluate.py",
+    "tests/options/test_generation_config.py",
+    "tests/planning/test_memory_plan.py",
+    "tests/test_public_arguments.py",
     "tests/text/test_streaming.py::test_letters_arrive_whole_however_tokens_split_them",
     "tests/system/test_telemetry.py",
 )
 """Tests that do not depend on the CPU and take most of the time under emulation: they start about a hundred Pythons, or
-try many texts. Only the first CPU model runs them. All run the same commands in one process, and SMOKE as a process."""
+try many texts, files or arguments. Only the first CPU model runs them. All run the same commands in one process, and
+SMOKE as a process."""
 SMOKE = ["-m", "sabiyarn_edge", "generate", "--quiet", "--max-new-tokens", "16", "<yor> Gbogbo ènìyàn"]
 
 
