@@ -203,7 +203,10 @@ class Settings:
         return made
 
     def _constraint(self, config: GenerationConfig) -> Constraint | None:
-        """What each output may be. Its tables stay, and are taken from the memory of later calls."""
+        """The set of texts that each output may be; None: any.
+
+        What the first such call allocates is kept, so later calls have that much less memory.
+        """
         if config.constraint is None:
             return None
         option, _ = config.constraint

@@ -201,7 +201,7 @@ def load(arguments: argparse.Namespace) -> EdgeGenerator:
 
 
 def loading_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What these options give `EdgeGenerator.from_pretrained`, beside the model."""
+    """The arguments of `EdgeGenerator.from_pretrained` that these options stand for, without the model."""
     return {
         "num_threads": arguments.threads,
         "kv_window": arguments.kv_window,

@@ -288,7 +288,7 @@ def _load(
 
 
 def _limits(folders: Mapping[str, Path], arguments: argparse.Namespace) -> dict[str, float | None]:
-    """Of each model its part of the memory limit, in proportion to what all its rows would take."""
+    """Divide the memory limit among the models, in proportion to what all rows of each would take."""
     limit = arguments.memory_limit
     if limit is None:
         return dict.fromkeys(folders, None)

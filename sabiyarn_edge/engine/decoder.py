@@ -98,7 +98,7 @@ class Decoder:
             max_prefill_chunk=max_prefill_chunk,
             resident=resident,
         )
-        """What calls take."""
+        """How much memory calls take."""
         self.buffers = StepBuffers(shape.vocab_size)
         self.causal_masks = MaskCache(largest=shape.block_size)
         self.shrinking_options = _shrinking_run_options()

@@ -33,8 +33,8 @@ class Lookup:
     max_guesses: int
     max_ngram: int
     shares_room: bool = False
-    """Whether the guesses of all such texts in one run are CallCosts.common_guesses together; else the call counted its
-    own."""
+    """True: all such texts in a run share CallCosts.common_guesses. False: the call's own memory has room for its
+    guesses."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,7 @@ class GenerationRequest:
     context: SlidingContext
     """Which tokens of the text the model sees when its positions end."""
     slides: bool
-    """Whether the text goes on then; else `options` keep it from that."""
+    """Whether the text goes on when its positions end. If not, `options` end it in time."""
     positions: int
     """Most tokens that a row will hold."""
     num_beams: int = 1

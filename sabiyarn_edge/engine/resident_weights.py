@@ -52,7 +52,9 @@ class ResidentWeights:
         self._path, self._header = path, header
 
     def hand_to(self, options: Any) -> list[Any]:
-        """Have sessions made with these `onnxruntime.SessionOptions` use the tensors. Returns: what to keep meanwhile.
+        """Let sessions made with these `onnxruntime.SessionOptions` use the tensors.
+
+        Returns: what has to live as long as the sessions.
 
         onnxruntime does not hold them against the graph; operators look at the types and shapes of what they are given.
         """
