@@ -35,8 +35,9 @@ std::size_t attention_scratch(std::int64_t head_dim) noexcept {
 
 std::span<const AttentionKernels* const> attention_kernels() noexcept {
 #if defined(__x86_64__)
-  static constexpr std::array<const AttentionKernels*, 2> all = {&kAttentionAvx2, &kAttentionPlain};
-  static const std::size_t skipped = has_avx2_f16c_fma() ? 0 : 1;
+  static constexpr std::array<const AttentionKernels*, 3> all = {&kAttentionAvx512, &kAttentionAvx2,
+                                                                 &kAttentionPlain};
+  static const std::size_t skipped = !has_avx2_f16c_fma() ? 2 : has_avx512_vnni() ? 0 : 1;
   return std::span(all).subspan(skipped);
 #else
   static constexpr std::array<const AttentionKernels*, 1> all = {&kAttentionPlain};

@@ -7,6 +7,8 @@
 //   multiply_add(a, b, c)        a * b + c, rounded once where the CPU can; Fused::multiply_add: for exp_in_place
 //   maximum(a, b)                of each lane
 //   load8(source)                eight values, float32, float16 or int8, as float32; store8(value, target)
+// and, where registers hold sixteen floats, of
+//   SABIYARN_SIXTEEN, Sixteen    with broadcast16, multiply_add, load16 and store16
 // All of it has internal linkage: the linker must never take a copy that was made for another instruction
 // set.
 //
@@ -35,31 +37,68 @@ namespace {
 
 // Unpacking a tile to float32 first pays from so many queries on.
 constexpr std::int64_t kUnpackedQueries = 16;
-constexpr std::int64_t kRowsAtOnce = 6;  // of a product: with two vectors of columns it fills 16 registers
+constexpr std::int64_t kRowsAtOnce = 6;    // of a product: with two vectors of columns it fills 16 registers
+constexpr std::int64_t kWideColumns = 64;  // of a product with one row
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
 // Values that a single query asks for ahead of what it multiplies: 2 KB, about the time that memory takes to
 // answer.
 template <typename Value>
 constexpr std::int64_t kPrefetched = 2048 / sizeof(Value);
 
-// out[r, 8 v ...] = or += sum over k of a[r, k] * b[k, 8 v ...], for kRows rows and kVectors vectors of
-// columns. Columns come in pairs of vectors, each pair `pair` elements of b behind the one before: 16 for
+struct EightLanes {
+  using Vector = Eight;
+  static constexpr std::int64_t kCount = 8;
+  SABIYARN_KERNEL static inline Vector broadcast(float value) noexcept { return broadcast8(value); }
+  template <typename Value>
+  [[gnu::always_inline]] SABIYARN_KERNEL static inline Vector load(const Value* source) noexcept {
+    return load8(source);
+  }
+  SABIYARN_KERNEL static inline void store(const Vector& value, float* target) noexcept {
+    store8(value, target);
+  }
+};
+#if defined(SABIYARN_SIXTEEN)
+struct WideLanes {
+  using Vector = Sixteen;
+  static constexpr std::int64_t kCount = 16;
+  SABIYARN_KERNEL static inline Vector broadcast(float value) noexcept { return broadcast16(value); }
+  template <typename Value>
+  [[gnu::always_inline]] SABIYARN_KERNEL static inline Vector load(const Value* source) noexcept {
+    return load16(source);
+  }
+  SABIYARN_KERNEL static inline void store(const Vector& value, float* target) noexcept {
+    store16(value, target);
+  }
+};
+#else
+using WideLanes = EightLanes;
+#endif
+constexpr std::int64_t kBlockColumns = 2 * WideLanes::kCount;  // of a product with several rows
+
+// Where a column of a product's b begins: every 16 of them lie `pair` elements behind those before, 16 for
 // values, a whole tile for keys.
-template <int kRows, int kVectors, typename B>
+constexpr std::int64_t place(std::int64_t column, std::int64_t pair) noexcept {
+  return column / kKeyTile * pair + column % kKeyTile;
+}
+
+// out[r, c] = or += sum over k of a[r, k] * b[k, place(c)], for kRows rows and kVectors vectors of columns.
+template <typename Lanes, int kRows, int kVectors, typename B>
 [[gnu::always_inline]] SABIYARN_KERNEL inline void product(const float* a, std::int64_t a_stride, const B* b,
                                                            std::int64_t b_stride, std::int64_t pair,
                                                            float* out, std::int64_t out_stride,
                                                            std::int64_t depth, bool add) noexcept {
-  Eight sums[std::size_t{kRows}][std::size_t{kVectors}] = {};
+  using Vector = typename Lanes::Vector;
+  constexpr std::int64_t lanes = Lanes::kCount;
+  Vector sums[std::size_t{kRows}][std::size_t{kVectors}] = {};
   if (add) {
     SABIYARN_UNROLL
     for (int r = 0; r < kRows; ++r) {
       SABIYARN_UNROLL
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = load8(out + r * out_stride + 8 * v);
+      for (int v = 0; v < kVectors; ++v) sums[r][v] = Lanes::load(out + r * out_stride + lanes * v);
     }
   }
   // What a single query multiplies next comes from memory.
-  constexpr std::int64_t columns = 8 * kVectors;
+  constexpr std::int64_t columns = lanes * kVectors;
   const bool woven = pair > kKeyTile;
   const B* next = b + (woven ? std::max(columns / kKeyTile * pair, kPrefetched<B>) : kPrefetched<B>);
   const std::int64_t next_stride = woven ? columns : b_stride;
@@ -71,19 +110,19 @@ template <int kRows, int kVectors, typename B>
       }
       next += next_stride;
       // One after the other, so that the registers suffice for eight sums.
-      const Eight factor = broadcast8(a[k]);
+      const Vector factor = Lanes::broadcast(a[k]);
       SABIYARN_UNROLL
       for (int v = 0; v < kVectors; ++v) {
-        sums[0][v] = multiply_add(factor, load8(b + v / 2 * pair + v % 2 * 8), sums[0][v]);
+        sums[0][v] = multiply_add(factor, Lanes::load(b + place(lanes * v, pair)), sums[0][v]);
       }
       continue;
     }
-    Eight column[std::size_t{kVectors}];
+    Vector column[std::size_t{kVectors}];
     SABIYARN_UNROLL
-    for (int v = 0; v < kVectors; ++v) column[v] = load8(b + v / 2 * pair + v % 2 * 8);
+    for (int v = 0; v < kVectors; ++v) column[v] = Lanes::load(b + place(lanes * v, pair));
     SABIYARN_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const Eight factor = broadcast8(a[r * a_stride + k]);
+      const Vector factor = Lanes::broadcast(a[r * a_stride + k]);
       SABIYARN_UNROLL
       for (int v = 0; v < kVectors; ++v) sums[r][v] = multiply_add(factor, column[v], sums[r][v]);
     }
@@ -91,27 +130,28 @@ template <int kRows, int kVectors, typename B>
   SABIYARN_UNROLL
   for (int r = 0; r < kRows; ++r) {
     SABIYARN_UNROLL
-    for (int v = 0; v < kVectors; ++v) store8(sums[r][v], out + r * out_stride + 8 * v);
+    for (int v = 0; v < kVectors; ++v) Lanes::store(sums[r][v], out + r * out_stride + lanes * v);
   }
 }
 
 // Functions of their own, so that all sums stay in registers; no templates, which GCC does not put into the
 // section of SABIYARN_KERNEL.
-#define SABIYARN_PRODUCT(name, kRows, kVectors, B)                                                 \
+#define SABIYARN_PRODUCT(name, Lanes, kRows, kVectors, B)                                          \
   [[gnu::noinline]] SABIYARN_KERNEL void name(                                                     \
       const float* a, std::int64_t a_stride, const B* b, std::int64_t b_stride, std::int64_t pair, \
       float* out, std::int64_t out_stride, std::int64_t depth, bool add) noexcept {                \
-    product<kRows, kVectors>(a, a_stride, b, b_stride, pair, out, out_stride, depth, add);         \
+    product<Lanes, kRows, kVectors>(a, a_stride, b, b_stride, pair, out, out_stride, depth, add);  \
   }
-#define SABIYARN_PRODUCTS(B)                \
-  SABIYARN_PRODUCT(product_1, 1, 2, B)      \
-  SABIYARN_PRODUCT(product_2, 2, 2, B)      \
-  SABIYARN_PRODUCT(product_3, 3, 2, B)      \
-  SABIYARN_PRODUCT(product_4, 4, 2, B)      \
-  SABIYARN_PRODUCT(product_5, 5, 2, B)      \
-  SABIYARN_PRODUCT(product_6, 6, 2, B)      \
-  SABIYARN_PRODUCT(narrow_product, 1, 1, B) \
-  SABIYARN_PRODUCT(wide_product, 1, 8, B)
+#define SABIYARN_PRODUCTS(B)                            \
+  SABIYARN_PRODUCT(product_1, WideLanes, 1, 2, B)       \
+  SABIYARN_PRODUCT(product_2, WideLanes, 2, 2, B)       \
+  SABIYARN_PRODUCT(product_3, WideLanes, 3, 2, B)       \
+  SABIYARN_PRODUCT(product_4, WideLanes, 4, 2, B)       \
+  SABIYARN_PRODUCT(product_5, WideLanes, 5, 2, B)       \
+  SABIYARN_PRODUCT(product_6, WideLanes, 6, 2, B)       \
+  SABIYARN_PRODUCT(single_product, WideLanes, 1, 1, B)  \
+  SABIYARN_PRODUCT(narrow_product, EightLanes, 1, 1, B) \
+  SABIYARN_PRODUCT(wide_product, WideLanes, 1, kWideColumns / WideLanes::kCount, B)
 SABIYARN_PRODUCTS(half_bits)
 SABIYARN_PRODUCTS(float)
 SABIYARN_PRODUCTS(std::int8_t)
@@ -125,6 +165,26 @@ template <typename B>
 constexpr Product<B> kProducts[kRowsAtOnce + 1] = {nullptr,   product_1, product_2, product_3,
                                                    product_4, product_5, product_6};
 
+// Columns that are too few for a block, row by row: a multiple of 8.
+template <typename B>
+[[gnu::always_inline]] SABIYARN_KERNEL inline void product_rest(std::int64_t rows, std::int64_t columns,
+                                                                const float* a, std::int64_t a_stride,
+                                                                const B* b, std::int64_t b_stride,
+                                                                std::int64_t pair, float* out,
+                                                                std::int64_t out_stride, std::int64_t depth,
+                                                                bool add) noexcept {
+  for (; rows > 0; --rows, a += a_stride, out += out_stride) {
+    std::int64_t c = 0;
+    if (columns >= WideLanes::kCount) {
+      single_product(a, a_stride, b, b_stride, pair, out, out_stride, depth, add);
+      c = WideLanes::kCount;
+    }
+    if (c < columns) {
+      narrow_product(a, a_stride, b + place(c, pair), b_stride, pair, out + c, out_stride, depth, add);
+    }
+  }
+}
+
 // Columns are a multiple of 8, and nearly always of 16.
 template <typename B>
 [[gnu::always_inline]] SABIYARN_KERNEL inline void product_all(std::int64_t rows, std::int64_t columns,
@@ -133,15 +193,16 @@ template <typename B>
                                                                std::int64_t pair, float* out,
                                                                std::int64_t out_stride, std::int64_t depth,
                                                                bool add) noexcept {
+  constexpr std::int64_t wide_pairs = kWideColumns / kKeyTile, block_pairs = kBlockColumns / kKeyTile;
   if (rows == 1) {
     std::int64_t c = 0;
-    for (; c + 64 <= columns; c += 64, b += 4 * pair) {
+    for (; c + kWideColumns <= columns; c += kWideColumns, b += wide_pairs * pair) {
       wide_product(a, a_stride, b, b_stride, pair, out + c, out_stride, depth, add);
     }
-    for (; c + 16 <= columns; c += 16, b += pair) {
+    for (; c + kBlockColumns <= columns; c += kBlockColumns, b += block_pairs * pair) {
       product_1(a, a_stride, b, b_stride, pair, out + c, out_stride, depth, add);
     }
-    if (c < columns) narrow_product(a, a_stride, b, b_stride, pair, out + c, out_stride, depth, add);
+    product_rest(1, columns - c, a, a_stride, b, b_stride, pair, out + c, out_stride, depth, add);
     return;
   }
   // Blocks of nearly the same size: the smaller a block, the more it waits for its own sums.
@@ -151,13 +212,10 @@ template <typename B>
     count = (rows + blocks - 1) / blocks;
     const B* from = b;
     std::int64_t c = 0;
-    for (; c + 16 <= columns; c += 16, from += pair) {
+    for (; c + kBlockColumns <= columns; c += kBlockColumns, from += block_pairs * pair) {
       kProducts<B>[count](a, a_stride, from, b_stride, pair, out + c, out_stride, depth, add);
     }
-    for (std::int64_t r = 0; c < columns && r < count; ++r) {
-      narrow_product(a + r * a_stride, a_stride, from, b_stride, pair, out + r * out_stride + c, out_stride,
-                     depth, add);
-    }
+    product_rest(count, columns - c, a, a_stride, from, b_stride, pair, out + c, out_stride, depth, add);
   }
 }
 

@@ -1,12 +1,58 @@
-// Attention of every instruction set against the definition in float64, on float16, float32 and int8 caches.
+// Attention of every instruction set against the definition in float64, on float16, float32 and int8 caches. The loops
+// for registers of sixteen floats are also tried on CPUs without AVX-512, with two registers of AVX2 for each of them.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <vector>
 
 #include "check.hpp"
 #include "core/kernels/attention.hpp"
 #include "core/simd/half.hpp"
+#include "core/simd/instruction_sets.hpp"
+
+#if defined(__x86_64__)
+
+#define SABIYARN_KERNEL __attribute__((target("avx2,fma,f16c")))
+
+#include "core/kernels/attention_fma_f16c.hpp"
+
+#define SABIYARN_SIXTEEN
+
+namespace sabiyarn {
+namespace {
+
+struct Sixteen {
+  Floats8 low, high;
+};
+
+SABIYARN_KERNEL inline Sixteen broadcast16(float value) noexcept {
+  return {broadcast8(value), broadcast8(value)};
+}
+SABIYARN_KERNEL inline Sixteen multiply_add(const Sixteen& a, const Sixteen& b, const Sixteen& c) noexcept {
+  return {multiply_add(a.low, b.low, c.low), multiply_add(a.high, b.high, c.high)};
+}
+template <typename Value>
+[[gnu::always_inline]] SABIYARN_KERNEL inline Sixteen load16(const Value* source) noexcept {
+  return {load8(source), load8(source + 8)};
+}
+SABIYARN_KERNEL inline void store16(const Sixteen& value, float* target) noexcept {
+  store8(value.low, target);
+  store8(value.high, target + 8);
+}
+
+}  // namespace
+}  // namespace sabiyarn
+
+#include "core/kernels/attention_kernel.hpp"
+
+namespace sabiyarn {
+namespace {
+constexpr AttentionKernels kEmulatedAvx512 = {"emulated avx512", append, attend};
+}
+}  // namespace sabiyarn
+
+#endif
 
 using namespace sabiyarn;
 
@@ -26,8 +72,9 @@ double stored(const std::vector<std::byte>& cache, KvDtype dtype, std::int64_t a
   }
 }
 
-void compare(const AttentionKernels& kernels, KvDtype dtype, std::int64_t head_dim, std::int64_t past,
-             std::int64_t tokens) {
+// Returns the result.
+std::vector<float> compare(const AttentionKernels& kernels, KvDtype dtype, std::int64_t head_dim,
+                           std::int64_t past, std::int64_t tokens) {
   std::mt19937 random(static_cast<unsigned>(head_dim + 1000 * past + tokens));
   std::normal_distribution<float> normal;
   // The arrays end where the last tile of 16 positions does: the sanitizers see what is read behind it.
@@ -97,18 +144,36 @@ void compare(const AttentionKernels& kernels, KvDtype dtype, std::int64_t head_d
                 static_cast<int>(head_dim), static_cast<int>(past), static_cast<int>(tokens));
   }
   CHECK(worst < 4e-6);
+  return out;
+}
+
+// Those that add with one rounding.
+std::vector<const AttentionKernels*> fused_kernels() {
+  std::vector<const AttentionKernels*> fused(attention_kernels().begin(), attention_kernels().end() - 1);
+#if defined(__x86_64__)
+  if (has_avx2_f16c_fma()) fused.push_back(&kEmulatedAvx512);
+#endif
+  return fused;
+}
+
+void compare_all(KvDtype dtype, std::int64_t head_dim, std::int64_t past, std::int64_t tokens) {
+  compare(*attention_kernels().back(), dtype, head_dim, past, tokens);
+  std::vector<float> first;
+  for (const AttentionKernels* kernels : fused_kernels()) {
+    const std::vector<float> out = compare(*kernels, dtype, head_dim, past, tokens);
+    if (first.empty()) first = out;
+    CHECK(std::memcmp(out.data(), first.data(), out.size() * sizeof(float)) == 0);
+  }
 }
 
 }  // namespace
 
 int main() {
-  for (const AttentionKernels* kernels : attention_kernels()) {
-    std::printf("%s\n", kernels->name);
-    for (const KvDtype dtype : {KvDtype::kFloat16, KvDtype::kFloat32, KvDtype::kInt8}) {
-      for (const std::int64_t head_dim : {8, 24, 64}) {
-        for (const std::int64_t past : {0, 7, 130}) {
-          for (const std::int64_t tokens : {1, 3, 4, 64}) compare(*kernels, dtype, head_dim, past, tokens);
-        }
+  for (const AttentionKernels* kernels : attention_kernels()) std::printf("%s\n", kernels->name);
+  for (const KvDtype dtype : {KvDtype::kFloat16, KvDtype::kFloat32, KvDtype::kInt8}) {
+    for (const std::int64_t head_dim : {8, 24, 40, 64}) {
+      for (const std::int64_t past : {0, 7, 130}) {
+        for (const std::int64_t tokens : {1, 3, 4, 64}) compare_all(dtype, head_dim, past, tokens);
       }
     }
   }
