@@ -3,6 +3,11 @@
 // A run takes tokens of any mixture of cache rows, segment after segment. Their keys and values are rounded
 // to the cache's type and written into it first, and then read like all others.
 //
+// With an int8 cache, queries become integers too, so that a score is an exact sum of integers, in any order: a query,
+// times key_scale and 1 / sqrt(head_dim), has the unit max |q| / L and the codes round(q * (L / max |q|)), even on ties,
+// with L = largest_code(head_dim); a score is float(sum of code * key) * unit. A query that has nothing above
+// kSmallestQuery is 0. 15 bits change a score 100 times less than int8 keys do.
+//
 // The order of summation is fixed: one chain of multiply-adds per key over head_dim; online softmax over
 // tiles of 64 slots from slot 0 on; one chain of multiply-adds per dimension over the slots. So a token's
 // result has the same bits however the text is cut into runs and whatever else is in the run.
@@ -23,6 +28,13 @@ struct AttentionShape {
   std::int64_t head_dim;  // a multiple of 8
   std::int64_t capacity;  // slots of a row, a multiple of kKeyTile
 };
+
+inline constexpr float kSmallestQuery = 1e-30f;
+// So that head_dim products with -128 ... 127 fit into 32 bits.
+constexpr float largest_code(std::int64_t head_dim) noexcept {
+  const std::int64_t most = ((std::int64_t{1} << 31) - 1) / (128 * head_dim);
+  return static_cast<float>(most < 16383 ? most : 16383);
+}
 
 // New tokens of one cache row, adjacent in the run. The fields lie as in a row of the operator's input
 // `segments`.

@@ -32,5 +32,29 @@ SABIYARN_KERNEL inline Floats8 load8(const std::int8_t* source) noexcept {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
 }
 
+struct KeyPairs {
+  __m256i low, high;  // of eight keys each, in 16 bits
+};
+struct ScoreSums {
+  __m256i low, high;
+};
+
+SABIYARN_KERNEL inline KeyPairs load_pairs(const std::int8_t* first, const std::int8_t* second) noexcept {
+  const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i*>(first));
+  const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(second));
+  return {_mm256_cvtepi8_epi16(_mm_unpacklo_epi8(a, b)), _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(a, b))};
+}
+
+SABIYARN_KERNEL inline void add_products(ScoreSums& sums, const KeyPairs& pairs, std::int32_t two) noexcept {
+  const __m256i queries = _mm256_set1_epi32(two);
+  sums.low = _mm256_add_epi32(sums.low, _mm256_madd_epi16(pairs.low, queries));
+  sums.high = _mm256_add_epi32(sums.high, _mm256_madd_epi16(pairs.high, queries));
+}
+
+SABIYARN_KERNEL inline void store_sums(const ScoreSums& sums, float unit, float* target) noexcept {
+  store8(_mm256_mul_ps(_mm256_cvtepi32_ps(sums.low), _mm256_set1_ps(unit)), target);
+  store8(_mm256_mul_ps(_mm256_cvtepi32_ps(sums.high), _mm256_set1_ps(unit)), target + 8);
+}
+
 }  // namespace
 }  // namespace sabiyarn

@@ -7,6 +7,10 @@
 //   multiply_add(a, b, c)        a * b + c, rounded once where the CPU can; Fused::multiply_add: for exp_in_place
 //   maximum(a, b)                of each lane
 //   load8(source)                eight values, float32, float16 or int8, as float32; store8(value, target)
+//   KeyPairs, load_pairs(first, second)
+//                                what two dimensions hold of 16 keys in int8
+//   ScoreSums                    16 int32, zeros at first; add_products(sums, pairs, two): adds the products with
+//                                two int16, which `two` holds; store_sums(sums, unit, target): times unit, as floats
 // and, where registers hold sixteen floats, of
 //   SABIYARN_SIXTEEN, Sixteen    with broadcast16, multiply_add, load16 and store16
 // All of it has internal linkage: the linker must never take a copy that was made for another instruction
@@ -44,6 +48,12 @@ constexpr float kHidden = -std::numeric_limits<float>::infinity();
 // answer.
 template <typename Value>
 constexpr std::int64_t kPrefetched = 2048 / sizeof(Value);
+
+// Added to a number of up to 22 bits, it leaves none for a fraction: the integer is in the lowest ones.
+constexpr float kToInteger = 12582912.0f;  // 1.5 * 2^23
+constexpr std::int32_t integer_of(float shifted) noexcept {
+  return std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(kToInteger);
+}
 
 struct EightLanes {
   using Vector = Eight;
@@ -219,6 +229,56 @@ template <typename B>
   }
 }
 
+// Scores of kTiles tiles of 8-bit keys: integers, which have the same sum in any order, times a query's unit.
+template <int kRows, int kTiles>
+[[gnu::always_inline]] SABIYARN_KERNEL inline void score_bytes(const std::int16_t* codes, const float* units,
+                                                               const std::int8_t* keys, float* scores,
+                                                               std::int64_t head_dim) noexcept {
+  ScoreSums sums[std::size_t{kRows}][std::size_t{kTiles}] = {};
+  const std::int64_t tile = kKeyTile * head_dim;
+  const std::int8_t* next = keys + kTiles * tile;
+  for (std::int64_t d = 0; d < head_dim; d += 2, keys += 2 * kKeyTile) {
+    if constexpr (kRows == 1) {
+      SABIYARN_UNROLL
+      for (int line = 0; line < 2 * kTiles * kKeyTile; line += 64) __builtin_prefetch(next + line);
+      next += 2 * kTiles * kKeyTile;
+    }
+    SABIYARN_UNROLL
+    for (int t = 0; t < kTiles; ++t) {
+      const KeyPairs pairs = load_pairs(keys + t * tile, keys + t * tile + kKeyTile);
+      SABIYARN_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        std::int32_t two;
+        std::memcpy(&two, codes + r * head_dim + d, sizeof two);
+        add_products(sums[r][t], pairs, two);
+      }
+    }
+  }
+  SABIYARN_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    SABIYARN_UNROLL
+    for (int t = 0; t < kTiles; ++t) store_sums(sums[r][t], units[r], scores + r * kSlotTile + t * kKeyTile);
+  }
+}
+
+#define SABIYARN_SCORES(name, kRows, kTiles)                                                 \
+  [[gnu::noinline]] SABIYARN_KERNEL void name(const std::int16_t* codes, const float* units, \
+                                              const std::int8_t* keys, float* scores,        \
+                                              std::int64_t head_dim) noexcept {              \
+    score_bytes<kRows, kTiles>(codes, units, keys, scores, head_dim);                        \
+  }
+SABIYARN_SCORES(scores_1, 1, 1)
+SABIYARN_SCORES(scores_2, 2, 1)
+SABIYARN_SCORES(scores_3, 3, 1)
+SABIYARN_SCORES(scores_4, 4, 1)
+SABIYARN_SCORES(scores_5, 5, 1)
+SABIYARN_SCORES(scores_6, 6, 1)
+SABIYARN_SCORES(wide_scores, 1, kSlotTile / kKeyTile)
+#undef SABIYARN_SCORES
+constexpr void (*kScores[kRowsAtOnce + 1])(const std::int16_t*, const float*, const std::int8_t*, float*,
+                                           std::int64_t) noexcept = {nullptr,  scores_1, scores_2, scores_3,
+                                                                     scores_4, scores_5, scores_6};
+
 // A token of a group, and its place in its segment.
 struct GroupToken {
   const AttentionSegment* segment;
@@ -242,6 +302,8 @@ struct Attending {
   float* accumulators;  // [kAttentionQueries, head_dim]
   float* scores;        // [kAttentionQueries, kSlotTile], then weights
   float* unpacked;      // [2, kSlotTile, head_dim]
+  std::int16_t* codes;  // [kAttentionQueries, head_dim]: of an int8 cache, queries in units[i]
+  float units[kAttentionQueries];
   SlotRuns visible[kAttentionQueries];
   const float* masks[kAttentionQueries];  // by position, or null
   std::int64_t rows[kAttentionQueries];   // where the head's slots of the query's row begin, in values
@@ -321,19 +383,46 @@ constexpr std::int64_t tiles_end(std::int64_t slots) noexcept {
   return (slots + kKeyTile - 1) / kKeyTile * kKeyTile;
 }
 
+// Scores of `count` queries from `first` on with the slots low ... end - 1 of a tile, whole tiles of keys.
+template <typename Key>
+[[gnu::always_inline]] SABIYARN_KERNEL inline void score_tile(const Attending& at, const Key* keys,
+                                                              std::int64_t low, std::int64_t end,
+                                                              std::int64_t first, std::int64_t count,
+                                                              std::int64_t head_dim) noexcept {
+  float* scores = at.scores + first * kSlotTile + low;
+  const Key* from = keys + low * head_dim;
+  if constexpr (sizeof(Key) > 1) {
+    product_all(count, end - low, at.queries + first * head_dim, head_dim, from, kKeyTile,
+                kKeyTile * head_dim, scores, kSlotTile, head_dim, false);
+  } else {
+    const std::int16_t* codes = at.codes + first * head_dim;
+    const float* units = at.units + first;
+    if (count == 1 && end - low == kSlotTile) {
+      wide_scores(codes, units, from, scores, head_dim);
+      return;
+    }
+    std::int64_t blocks = (count + kRowsAtOnce - 1) / kRowsAtOnce;
+    for (std::int64_t rows; count > 0;
+         count -= rows, --blocks, codes += rows * head_dim, units += rows, scores += rows * kSlotTile) {
+      rows = (count + blocks - 1) / blocks;
+      for (std::int64_t t = 0; t < end - low; t += kKeyTile) {
+        kScores[rows](codes, units, from + t * head_dim, scores + t, head_dim);
+      }
+    }
+  }
+}
+
 // One tile of keys and values, of which the slots begin ... end - 1 (of the tile) are seen by the queries
 // first ... last.
-template <typename B>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void attend_tile(Attending& at, const B* keys, const B* values,
-                                                               std::int64_t tile, std::int64_t begin,
-                                                               std::int64_t end, std::int64_t first,
-                                                               std::int64_t last,
+template <typename Key, typename B>
+[[gnu::always_inline]] SABIYARN_KERNEL inline void attend_tile(Attending& at, const Key* keys,
+                                                               const B* values, std::int64_t tile,
+                                                               std::int64_t begin, std::int64_t end,
+                                                               std::int64_t first, std::int64_t last,
                                                                std::int64_t head_dim) noexcept {
   const std::int64_t count = last - first + 1;
   float* scores = at.scores + first * kSlotTile;
-  const std::int64_t low = begin / kKeyTile * kKeyTile;
-  product_all(count, tiles_end(end) - low, at.queries + first * head_dim, head_dim, keys + low * head_dim,
-              kKeyTile, kKeyTile * head_dim, scores + low, kSlotTile, head_dim, false);
+  score_tile(at, keys, begin / kKeyTile * kKeyTile, tiles_end(end), first, count, head_dim);
   const std::int64_t part = (at.next_bytes / count + 63) / 64 * 64;
   for (std::int64_t i = first; i <= last; ++i) {
     const std::int64_t from = (i - first) * part, to = std::min(from + part, at.next_bytes);
@@ -381,18 +470,52 @@ template <typename Value>
   if constexpr (sizeof(Value) < sizeof(float)) {
     if (last_seeing - first_seeing + 1 >= kUnpackedQueries) {
       float* unpacked_values = at.unpacked + kSlotTile * head_dim;
-      const std::int64_t low = begin / kKeyTile * kKeyTile * head_dim, high = tiles_end(end) * head_dim;
-      unpack(tile_keys + low, high - low, at.unpacked + low);
-      unpack(tile_values + begin * head_dim, (end - begin) * head_dim, unpacked_values + begin * head_dim);
       at.next[0] = reinterpret_cast<const std::byte*>(tile_keys + kSlotTile * head_dim);
       at.next[1] = reinterpret_cast<const std::byte*>(tile_values + kSlotTile * head_dim);
       at.next_bytes = kSlotTile * head_dim * static_cast<std::int64_t>(sizeof(Value));
-      attend_tile(at, static_cast<const float*>(at.unpacked), static_cast<const float*>(unpacked_values),
-                  tile, begin, end, first_seeing, last_seeing, head_dim);
+      unpack(tile_values + begin * head_dim, (end - begin) * head_dim, unpacked_values + begin * head_dim);
+      const float* const floats = unpacked_values;
+      if constexpr (sizeof(Value) == 1) {
+        attend_tile(at, tile_keys, floats, tile, begin, end, first_seeing, last_seeing, head_dim);
+      } else {
+        const std::int64_t low = begin / kKeyTile * kKeyTile * head_dim, high = tiles_end(end) * head_dim;
+        unpack(tile_keys + low, high - low, at.unpacked + low);
+        attend_tile(at, static_cast<const float*>(at.unpacked), floats, tile, begin, end, first_seeing,
+                    last_seeing, head_dim);
+      }
       return;
     }
   }
   attend_tile(at, tile_keys, tile_values, tile, begin, end, first_seeing, last_seeing, head_dim);
+}
+
+// A query as integers, as attention.hpp defines them. Returns its unit.
+SABIYARN_KERNEL inline float round_query(const float* query, std::int64_t head_dim,
+                                         std::int16_t* codes) noexcept {
+  Eight largest = broadcast8(0.0f), poison = broadcast8(0.0f);
+  for (std::int64_t d = 0; d < head_dim; d += 8) {
+    const Eight value = load8(query + d);
+    largest = maximum(maximum(value, broadcast8(0.0f) - value), largest);
+    poison = poison + value * broadcast8(0.0f);  // NaN of what is no finite number
+  }
+  const float most = largest_lane(largest);
+  const bool any = most > kSmallestQuery;
+  float lanes[8], unit = any ? most / largest_code(head_dim) : 0.0f;
+  store8(poison, lanes);
+  for (const float lane : lanes) unit += lane;
+  if (std::isnan(unit)) {
+    std::fill(codes, codes + head_dim, std::int16_t{0});
+    return unit;
+  }
+  const float codes_per_one = any ? largest_code(head_dim) / most : 0.0f;
+  for (std::int64_t d = 0; d < head_dim; d += 8) {
+    float shifted[8];
+    store8(load8(query + d) * broadcast8(codes_per_one) + broadcast8(kToInteger), shifted);
+    for (std::int64_t lane = 0; lane < 8; ++lane) {
+      codes[d + lane] = static_cast<std::int16_t>(integer_of(shifted[lane]));
+    }
+  }
+  return unit;
 }
 
 template <typename Value>
@@ -410,6 +533,7 @@ template <typename Value>
   at.accumulators = at.queries + kAttentionQueries * head_dim;
   at.scores = at.accumulators + kAttentionQueries * head_dim;
   at.unpacked = at.scores + kAttentionQueries * kSlotTile;
+  at.codes = reinterpret_cast<std::int16_t*>(at.unpacked);  // where other caches unpack their keys
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   GroupToken current = first_of(input, group);
   for (std::int64_t i = 0; i < count; ++i, current.advance()) {
@@ -418,6 +542,9 @@ template <typename Value>
       Eight value = load8(query + d) * broadcast8(scale);
       if constexpr (sizeof(Value) == 1) value = value * load8(input.key_scale + head * head_dim + d);
       store8(value, at.queries + i * head_dim + d);
+    }
+    if constexpr (sizeof(Value) == 1) {
+      at.units[i] = round_query(at.queries + i * head_dim, head_dim, at.codes + i * head_dim);
     }
     const AttentionSegment& segment = *current.segment;
     at.visible[i] = visible_slots(segment, current.position(), input.window, input.num_sinks, capacity);
@@ -498,10 +625,7 @@ SABIYARN_KERNEL inline void store_rounded(const float* source, const float* scal
   for (std::int64_t d = 0; d < count; ++d) {
     const float units = source[d] * (1.0f / scale[d]);
     const float clipped = units < -128.0f ? -128.0f : units > 127.0f ? 127.0f : units;
-    const float shifted = clipped + 12582912.0f;  // 1.5 * 2^23: leaves no bits for a fraction
-    std::int32_t bits;
-    std::memcpy(&bits, &shifted, sizeof bits);
-    target[d] = static_cast<std::int8_t>(bits - 0x4b400000);
+    target[d] = static_cast<std::int8_t>(integer_of(clipped + kToInteger));
   }
 }
 

@@ -116,7 +116,10 @@ def check(cache: Cache, row: int, qkv: np.ndarray, found: np.ndarray, mask: np.n
     seen = twin.sees(positions, total, cache.window, cache.num_sinks, oldest, ahead=mask is not None)
     added = np.where(seen, 0.0 if mask is None else mask, -np.inf)
     for head in range(heads):
-        expected, slack = twin.attend(qkv[positions, 0, head], keys[:, head], values[:, head], added)
+        queries = qkv[positions, 0, head]
+        if cache.scales:
+            queries = twin.rounded_queries(queries, cache.scales["key_scale"][head])
+        expected, slack = twin.attend(queries, keys[:, head], values[:, head], added)
         assert found[:, head].shape == expected.shape == (len(found), head_dim)
         excess = np.abs(found[:, head] - expected) - slack
         assert excess.max() <= 0, (head, excess.max(), np.unravel_index(excess.argmax(), excess.shape))
@@ -311,12 +314,43 @@ def test_scores_that_grow_tile_by_tile(kernels: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
-def test_a_query_that_is_not_a_number_is_not_hidden(kernels: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_query_that_is_not_a_number_is_not_hidden(kernels: str, dtype: str, value: float) -> None:
     qkv = make_qkv(5, 3, 1, 8)
-    qkv[2, 0] = np.nan
-    cache = Cache.make("float32", 1, 1, 16, 8, window=16)
+    qkv[2, 0, 0, 5] = value
+    cache = Cache.make(dtype, 1, 1, 16, 8, window=16)
     found = cache.run([(0, 0, qkv)], kernels)[0]
     assert np.isfinite(found[:2]).all() and np.isnan(found[2]).all()
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("head_dim", [64, 1024, 4096])
+def test_integer_scores_at_their_largest(kernels: str, head_dim: int) -> None:
+    """All codes are the largest, all keys -128 or 127: a sum that did not fit would have another sign."""
+    scale = np.ones((1, head_dim), np.float32)
+    for key in (-128.0, 127.0):
+        cache = Cache.make("int8", 1, 1, 16, head_dim, window=16)
+        cache.scales = {"key_scale": scale, "value_scale": scale}
+        qkv = np.zeros((2, 3, 1, head_dim), np.float32)
+        qkv[:, 0] = 0.001 / head_dim**0.5  # the scores are -0.128 and 0.127
+        qkv[1, 1], qkv[:, 2] = key, [[[3.0]], [[-5.0]]]
+        found = cache.run([(0, 0, qkv)], kernels)[0][1, 0]
+        weight = 1 / (1 + np.exp(-key / 1000))
+        # Codes and unit are exact to 1 / 16383 and less.
+        np.testing.assert_allclose(found, 3 + weight * -8, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("size", [0.0, 1e-42, 1e-36, 1e-31, 1e-20, 1e30])
+def test_small_and_large_queries_of_an_int8_cache(kernels: str, size: float) -> None:
+    qkv = make_qkv(11, 70, 1, 24)
+    qkv[:, 0] = (qkv[:, 0] * size).astype(np.float32)
+    qkv[:, 1] *= np.float32(min(1.0, 1 / size)) if size else np.float32(1)
+    cache = Cache.make("int8", 1, 1, 80, 24, window=80)
+    if size > 1:
+        cache.scales["key_scale"] = (cache.scales["key_scale"] / size).astype(np.float32)
+    check(cache, 0, qkv, run_in_chunks(cache, 0, qkv, 33, kernels))
 
 
 def test_int8_is_rounded_to_even_and_clipped() -> None:

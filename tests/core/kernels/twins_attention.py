@@ -39,6 +39,22 @@ def stored(new: np.ndarray, dtype: np.dtype, scale: np.ndarray | None) -> np.nda
     return np.clip(np.rint(units), -128, 127).astype(np.int8)
 
 
+def rounded_queries(queries: np.ndarray, key_scale: np.ndarray) -> np.ndarray:
+    """The queries of a head [tokens, head_dim] that an int8 cache multiplies: integers times a unit, per token.
+
+    In float32, which decides where a value between two integers goes.
+    """
+    one, head_dim = np.float32(1), queries.shape[1]
+    scaled = queries * (one / np.sqrt(np.float32(head_dim))) * key_scale
+    largest = np.abs(scaled).max(axis=1, keepdims=True)
+    code = np.float32(min(16383, (2**31 - 1) // (128 * head_dim)))
+    used = largest > np.float32(1e-30)
+    codes = np.rint(scaled * np.where(used, code / np.where(used, largest, one), np.float32(0)))
+    assert codes.dtype == np.float32
+    units = np.where(used, largest / code, np.float32(0)).astype(float)
+    return codes * units * np.sqrt(head_dim) / key_scale.astype(float)
+
+
 def sees(
     positions: np.ndarray, num_keys: int, window: int, num_sinks: int, oldest: int, *, ahead: bool
 ) -> np.ndarray:

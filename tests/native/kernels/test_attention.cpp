@@ -72,6 +72,23 @@ double stored(const std::vector<std::byte>& cache, KvDtype dtype, std::int64_t a
   }
 }
 
+// A head's query as it is multiplied: integers times a unit with an int8 cache, as attention.hpp says, in float32.
+std::vector<double> multiplied(const float* query, std::int64_t head_dim, KvDtype dtype, float key_scale) {
+  std::vector<double> result(query, query + head_dim);
+  if (dtype != KvDtype::kInt8) return result;
+  const float root = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  float most = 0.0f;
+  for (std::int64_t d = 0; d < head_dim; ++d) most = std::max(most, std::fabs(query[d] * root * key_scale));
+  const float largest = largest_code(head_dim), unit = most / largest;
+  for (std::int64_t d = 0; d < head_dim; ++d) {
+    const float code = std::nearbyint(query[d] * root * key_scale * (largest / most));
+    result[static_cast<std::size_t>(d)] = static_cast<double>(code) * static_cast<double>(unit) *
+                                          std::sqrt(static_cast<double>(head_dim)) /
+                                          static_cast<double>(key_scale);
+  }
+  return result;
+}
+
 // Returns the result.
 std::vector<float> compare(const AttentionKernels& kernels, KvDtype dtype, std::int64_t head_dim,
                            std::int64_t past, std::int64_t tokens) {
@@ -113,7 +130,8 @@ std::vector<float> compare(const AttentionKernels& kernels, KvDtype dtype, std::
   double worst = 0.0;
   for (std::int64_t token = 0; token < tokens; ++token) {
     for (std::int64_t head = 0; head < kHeads; ++head) {
-      const float* query = qkv.data() + token * 3 * width + head * head_dim;
+      const std::vector<double> query =
+          multiplied(qkv.data() + token * 3 * width + head * head_dim, head_dim, dtype, scales[0]);
       const std::int64_t begin = head * capacity * head_dim, length = past + token + 1;
       std::vector<double> weights(static_cast<std::size_t>(length)),
           mixed(static_cast<std::size_t>(head_dim));
@@ -122,7 +140,7 @@ std::vector<float> compare(const AttentionKernels& kernels, KvDtype dtype, std::
         double score = 0.0;
         for (std::int64_t d = 0; d < head_dim; ++d) {
           const std::int64_t at = k / kKeyTile * kKeyTile * head_dim + d * kKeyTile + k % kKeyTile;
-          score += static_cast<double>(query[d]) * stored(keys, dtype, begin + at);
+          score += query[static_cast<std::size_t>(d)] * stored(keys, dtype, begin + at);
         }
         score *= static_cast<double>(scales[0]) / std::sqrt(static_cast<double>(head_dim));
         sum += weights[static_cast<std::size_t>(k)] = std::exp(score);
