@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -102,6 +103,7 @@ class EdgeGenerator(ChatMethods):
                 f"max_length is {max_length}; it must be between 2 and the model's block_size {block_size}."
             )
         self._engine = engine
+        weakref.finalize(self, engine.retire).atexit = False
         self.tokenizer = tokenizer
         self.memory_limit_mb = memory_limit_mb
         self._settings = Settings(

@@ -1,8 +1,9 @@
 """Engine: the thread that runs all callers' works on one model.
 
-It starts with the first call and sleeps while there is nothing to do. Callers put works in and wait; how fast they read
-what comes out never paces it. At exit it ends after the step at hand. A forked child gets a model of its own at its
-first call: threads do not survive a fork, so what the parent's engine was doing does not go on there.
+It starts with the first call, sleeps while there is nothing to do, and ends when its generator was dropped and nothing
+is left to do. Callers put works in and wait; how fast they read what comes out never paces it. At exit it ends after the
+step at hand. A forked child gets a model of its own at its first call: threads do not survive a fork, so what the
+parent's engine was doing does not go on there.
 """
 
 from __future__ import annotations
@@ -61,11 +62,12 @@ class Engine:
         self.decoder = decoder
         self.rows = Rows(self.decoder.kv_cache, self.prefix_cache)
         self._scheduler = Scheduler(self.decoder, self.rows, self._limit_bytes, self._max_rows, self.reserved)
-        self._wake = threading.Condition(threading.Lock())
+        # Reentrant: a garbage collection may call retire() anywhere, within the lock too.
+        self._wake = threading.Condition(threading.RLock())
         self._arrived: list[Sequence[Work]] = []
         self._calls: list[_Call] = []
         self._thread: threading.Thread | None = None
-        self._closed = self._at_exit = self._forked = False
+        self._closed = self._at_exit = self._forked = self._retired = False
 
     def submit(self, works: Sequence[Work], *, at_end: bool = False) -> None:
         """Have works run; returns at once.
@@ -162,6 +164,14 @@ class Engine:
         if self._thread is not None and self._thread is not threading.current_thread() and not self._forked:
             self._thread.join(_STEP_SECONDS)
 
+    def retire(self) -> None:
+        """End the thread as soon as nothing is left to do, as nobody can call any more. Running works go on."""
+        self._retired = True
+        if self._thread is None or self._forked:  # a child may find the lock taken for ever
+            return
+        with self._wake:
+            self._wake.notify()
+
     @property
     def num_live(self) -> int:
         """Works that are being run."""
@@ -203,6 +213,9 @@ class Engine:
         while True:
             with self._wake:
                 while not (self._arrived or self._calls or self._closed) and self._scheduler.idle:
+                    if self._retired:
+                        self._thread = None  # what still holds the engine may have it start another
+                        return
                     self._wake.wait()
                 self._scheduler.called = False
                 arrived, self._arrived = self._arrived, []

@@ -87,22 +87,40 @@ def test_never_measures_at_the_length_so_far_where_the_penalty_is_negative(lengt
     assert told_apart >= 3  # the logits are peaked enough
 
 
-def test_never_counts_new_tokens_alone():
-    """The longest length is that of the output: prompts are longer than it here."""
+class Recording(TableModel):
+    """Knows the longest text that it was asked about."""
+
+    longest = 0
+
+    def logits(self, ids):
+        self.longest = max(self.longest, len(ids))
+        return super().logits(ids)
+
+
+def test_never_ends_where_the_longest_of_new_tokens_cannot_win():
+    """Prompts are longer here than what comes: measured with them, the search finds the same, and takes longer."""
 
     class WithThePrompt(BeamTwin):
-        def divisor(self, length):
-            return super().divisor(length + 40 * (length == self.max_new_tokens))
+        def can_improve(self, best):
+            self.max_new_tokens += 40
+            try:
+                return super().can_improve(best)
+            finally:
+                self.max_new_tokens -= 40
 
     told_apart = 0
     for seed in range(80):
         rng = random.Random(seed)
-        vocab_size = rng.choice([4, 5, 8])
-        model = TableModel(seed, vocab_size, scale=rng.choice([2.0, 8.0]))
+        vocab_size, scale = rng.choice([4, 5, 8]), rng.choice([2.0, 8.0])
+        twin, other, found = (Recording(seed, vocab_size, scale=scale) for _ in range(3))
         prompt, ends = [rng.randrange(vocab_size) for _ in range(40)], rng.sample(range(vocab_size), 1)
         options = {"num_beams": rng.randint(2, 4), "max_new_tokens": 8}
         options |= {"length_penalty": rng.choice([0.5, 1.0]), "early_stopping": "never"}
-        told_apart += tells_apart(WithThePrompt, model, prompt, ends, options)
+        search(BeamTwin, twin, prompt, ends=ends, **options)
+        search(WithThePrompt, other, prompt, ends=ends, **options)
+        decode(found, [prompt], _core.DecodeOptions(eos_token_id=ends, **options))
+        assert found.longest == twin.longest
+        told_apart += other.longest != twin.longest
     assert told_apart >= 3
 
 

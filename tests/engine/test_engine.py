@@ -175,6 +175,38 @@ def test_a_closed_generator_says_so(text_model: Path) -> None:
         generator.generate([1])
 
 
+def engine_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "sabiyarn_edge"}
+
+
+def test_a_dropped_generator_leaves_no_thread(text_model: Path) -> None:
+    """And so nothing of its model; without close(), as most programs do it."""
+    before = engine_threads()
+    for _ in range(3):
+        generator = EdgeGenerator.from_pretrained(text_model, num_threads=1)
+        generator.generate([1, 2], max_new_tokens=2)
+        (thread,) = engine_threads() - before
+        del generator
+        thread.join(10.0)
+        assert not thread.is_alive()
+
+
+def test_what_outlives_its_generator_goes_on(text_model: Path, tmp_path: Path) -> None:
+    before = engine_threads()
+    generator = EdgeGenerator.from_pretrained(text_model, num_threads=1)
+    expected = generator.generate([1, 2, 3], max_new_tokens=30, do_sample=True, seed=3)
+    stream = generator.stream([1, 2, 3], max_new_tokens=30, do_sample=True, seed=3)
+    session = generator.session([1, 2, 3])
+    del generator
+    assert [token.token_id for token in stream] == expected.sequences[0, 3 : expected.lengths[0]].tolist()
+    session.generate(max_new_tokens=3, seed=3)
+    session.save(tmp_path / "session")
+    del stream, session
+    for thread in engine_threads() - before:
+        thread.join(10.0)
+    assert engine_threads() <= before
+
+
 def test_map_keeps_the_order_and_takes_no_more_than_it_may(generator: EdgeGenerator) -> None:
     taken = 0
 

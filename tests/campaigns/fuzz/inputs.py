@@ -71,10 +71,14 @@ class Template(Target):
             return "\n".join(rng.choices(self._words, k=rng.randint(1, 12))).encode()
         return damaged(self.whole(), rng)
 
-    def read(self, content: bytes) -> None:
+    def parse(self, content: bytes) -> template.ChatTemplate:
         (self.folder / "chat_template.jinja").write_bytes(content)
         found = template.ChatTemplate.find(self.folder)
         assert found is not None
+        return found
+
+    def read(self, content: bytes) -> None:
+        found = self.parse(content)
         found.render([{"role": "user", "content": "ọmọ"}, {"role": "tool", "name": "f", "content": "1"}])
 
 
@@ -90,9 +94,12 @@ class TemplateConfig(Target):
     def make(self, rng: random.Random) -> bytes:
         return damaged_json(self.whole(), rng)
 
-    def read(self, content: bytes) -> None:
+    def parse(self, content: bytes) -> template.ChatTemplate | None:
         (self.folder / "tokenizer_config.json").write_bytes(content)
-        found = template.ChatTemplate.find(self.folder)
+        return template.ChatTemplate.find(self.folder)
+
+    def read(self, content: bytes) -> None:
+        found = self.parse(content)
         if found is not None:
             said = [{"role": "user", "content": "ọmọ"}]
             found.render(said)

@@ -88,14 +88,14 @@ def damaged_json(content: bytes, rng: random.Random) -> bytes:
         return damaged(content, rng)
     value = json.loads(content)
     for _ in range(rng.choice([1, 1, 2, 3])):
-        value = _other_value(copy.deepcopy(value), rng)
+        value = _other_value(value, rng)
     return json.dumps(value).encode()
 
 
 def _other_value(value: Any, rng: random.Random) -> Any:
     """`value` with something in it changed, at any depth."""
     if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
-        return rng.choice(ODD_VALUES)
+        return copy.deepcopy(rng.choice(ODD_VALUES))
     place = rng.choice([*value]) if isinstance(value, dict) else rng.randrange(len(value))
     kind = rng.random()
     if kind < 0.15:

@@ -27,7 +27,9 @@ from .python import PYTHON
 ROOT = Path(__file__).parents[3]
 RESULT = Path(__file__).with_name("result.json")
 TIMEOUT_SECONDS = 300
-"""A mutant that runs for ever is noticed too."""
+"""For one mutant's tests: one that runs for ever is noticed too."""
+UNCHANGED_SECONDS = 1800
+"""For the tests of all chosen mutants on the unchanged copy."""
 LEAST = 0.95
 
 
@@ -36,6 +38,7 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.root, self.build_folder = folder / "checkout", folder / "build"
+        self.printed = ""
         listed = subprocess.run(
             ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
         ).stdout
@@ -73,8 +76,11 @@ class Copy:
         done = subprocess.run([self._cmake, "--build", self.build_folder], capture_output=True, check=False)
         return done.returncode == 0
 
-    def test(self, tests: tuple[str, ...]) -> str:
-        """Run tests, up to the first that fails. Returns "passed", "failed" or "timed out"."""
+    def test(self, tests: tuple[str, ...], seconds: float = TIMEOUT_SECONDS) -> str:
+        """Run tests, up to the first that fails or until `seconds` are over.
+
+        Returns "passed", "failed" or "timed out"; what pytest said is in `printed`.
+        """
         variables = {**os.environ, "SABIYARN_EDGE_MODULES": str(self.build_folder)}
         plugins = ["-p", "no:cacheprovider", "-p", "tests.campaigns.mutants.plugin"]
         try:
@@ -83,11 +89,12 @@ class Copy:
                 cwd=self.root,
                 env=variables,
                 capture_output=True,
-                timeout=TIMEOUT_SECONDS,
+                timeout=seconds,
                 check=False,
             )
         except subprocess.TimeoutExpired:
             return "timed out"
+        self.printed = done.stdout.decode(errors="replace")
         return "passed" if done.returncode == 0 else "failed"
 
 
@@ -131,8 +138,8 @@ def main() -> int:
             print("the unchanged copy does not compile")
             return 1
         tests = tuple(dict.fromkeys(test for mutant in chosen for test in mutant.tests))
-        if (found := copy.test(tests)) != "passed":
-            print(f"the tests {found} on the unchanged copy")
+        if (found := copy.test(tests, UNCHANGED_SECONDS)) != "passed":
+            print(f"the tests {found} on the unchanged copy\n{copy.printed[-4000:]}")
             return 1
         for mutant in chosen:
             outcomes[mutant.name] = run(copy, mutant)

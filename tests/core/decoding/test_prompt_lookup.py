@@ -102,6 +102,15 @@ def test_a_text_against_the_guesser_loses_no_more(max_guesses: int) -> None:
     assert 500 < time <= 500 * 1.01 + 0.5
 
 
+def test_later_guesses_have_a_rate_of_their_own() -> None:
+    guesser = Guesser(4, 1)
+    for _ in range(40):  # of a single id the first guess is right, and the one behind it wrong
+        guess(guesser, [1, 2, 3, 4, 1], 0.02, 10)
+        assert note_token(guesser, 2)
+        note_token(guesser, 9)
+    assert worth(guesser, 1, PRICE) == 1
+
+
 def test_right_guesses_bring_more_and_wrong_ones_none() -> None:
     guesser = Guesser(4, 3)
     history = [1, 2, 3, 4, 1, 2, 3]
