@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "WHY_NAN",
     "CheckpointError",
     "ExportError",
     "InvalidInputError",
@@ -12,6 +13,7 @@ __all__ = [
     "OutOfMemoryError",
     "SabiYarnError",
     "SessionFileError",
+    "nan_error",
     "shown",
 ]
 
@@ -46,12 +48,27 @@ class NumericalError(SabiYarnError):
     """The model or a callback produced numbers that cannot be used: NaN, no token left to choose, too large a key."""
 
 
+WHY_NAN = (
+    "Its weights may be damaged; or, with a float16 KV cache, its keys or values go beyond 65504: export it with "
+    "--kv-cache-dtype float32 or int8."
+)
+
+
 class SessionFileError(SabiYarnError):
     """A saved session cannot be written or read, or does not belong to this model."""
 
 
 class JobError(SabiYarnError):
     """A job over a corpus cannot begin or go on: its output is another job's, is held by a process, or has no room."""
+
+
+def nan_error(place: str) -> NumericalError:
+    """For NaN from the model.
+
+    Args:
+        place: what it was computing.
+    """
+    return NumericalError(f"the model gave NaN for {place}. {WHY_NAN}")
 
 
 def shown(value: object) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..engine.decoder import Decoder
 from ..engine.rows import Row, Rows
 from ..engine.work import Budget, Piece, Work
-from ..errors import NumericalError, SabiYarnError
+from ..errors import SabiYarnError, nan_error
 from .scoring import log_prob
 
 __all__ = ["MAX_BRANCHES", "ChoiceScoring"]
@@ -125,7 +125,7 @@ class ChoiceScoring(Work):
         try:
             self.log_probs[choice] += log_prob(logits, token)
         except ValueError as error:  # the core found NaN
-            raise NumericalError("the model gave NaN for the text. Its weights may be damaged.") from error
+            raise nan_error("the text") from error
 
     def cancel(self) -> None:
         self.error = SabiYarnError(

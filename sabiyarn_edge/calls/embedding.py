@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..engine.decoder import Decoder
 from ..engine.rows import Rows
 from ..engine.work import Budget, Piece, Work
-from ..errors import NumericalError
+from ..errors import nan_error
 from .pooling import Pooling
 
 __all__ = ["Embedding"]
@@ -72,5 +72,5 @@ class Embedding(Work):
         if len(self.rows[0].tokens) < len(self._tokens):
             return
         if not np.isfinite(self._total).all():
-            raise NumericalError("the model gave NaN or infinity for the text. Its weights may be damaged.")
+            raise nan_error("the text")
         self.end(self._rows, keep=False)

@@ -13,7 +13,7 @@ from .._core import log_sum_exp
 from ..engine.decoder import Decoder
 from ..engine.rows import Row, Rows
 from ..engine.work import Budget, Piece, Work
-from ..errors import NumericalError
+from ..errors import nan_error
 from ..options.overflow import SlidingContext
 
 __all__ = ["Score", "Scoring", "best_tokens", "log_prob"]
@@ -131,10 +131,7 @@ class Scoring(Work):
                     # Rounded as the tokens' own, which are compared with them.
                     self.top.append([(token, float(np.float32(log_prob(logits, token)))) for token in best])
             except ValueError as error:  # the core found NaN; within a run it spreads to the tokens before
-                raise NumericalError(
-                    f"the model gave NaN for one of the tokens {begin} to {begin + scored} of the text. Its weights "
-                    "may be damaged."
-                ) from error
+                raise nan_error(f"one of the tokens {begin} to {begin + scored} of the text") from error
             if self._listener is not None:
                 self._listener(logits)
         self._done += scored

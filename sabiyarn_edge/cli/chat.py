@@ -13,7 +13,7 @@ from ..errors import InvalidInputError, SabiYarnError
 from .generate import DEFAULT_MODEL, add_any_option, add_loading_options, as_utf8, load
 from .parser import Parser
 from .terminal import PROGRAM, one_line, say
-from .text_lines import decoded_lines
+from .text_lines import decoded_lines, opened
 
 if TYPE_CHECKING:
     from ..chat.session import ChatSession
@@ -150,7 +150,7 @@ class Repl:
         if self._is_terminal:
             self._converse()
             return
-        for line in decoded_lines(sys.stdin.buffer):
+        for line in decoded_lines(opened("-")):
             if not self._take(line):
                 return
 

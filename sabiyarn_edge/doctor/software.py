@@ -140,6 +140,8 @@ def _run(
     code = _TRY.replace("    step(name, run)", f"    if name not in {sorted(outcomes)!r}: step(name, run)")
     # Modules are looked for where this process finds them, whatever the current folder holds.
     code = f"import sys; sys.path[:] = {sys.path!r}\n{system.prelude}\n{code}"
+    # A locale of ASCII takes no other arguments; what is not ASCII stands in string literals.
+    code = code.encode("ascii", "backslashreplace").decode("ascii")
     environment = {**os.environ, **(variables or {}), "PYTHONIOENCODING": "utf-8"}
     try:
         child = subprocess.run(

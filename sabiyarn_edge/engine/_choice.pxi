@@ -63,7 +63,7 @@ cdef class DecodeLoop:
             found = self.no_token_left()
         else:
             found = NumericalError(
-                f"{error}. The model's weights may be damaged, or the options forbid every token."
+                f"{error}. The options may forbid every token. If not: {WHY_NAN}"
             )
         found.__cause__ = error
         return found

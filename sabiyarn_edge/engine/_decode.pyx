@@ -15,7 +15,7 @@ from time import perf_counter
 
 import numpy as np
 
-from sabiyarn_edge.errors import NumericalError
+from sabiyarn_edge.errors import WHY_NAN, NumericalError
 
 from sabiyarn_edge.engine._decode cimport DecodeState, Guesser, KvCache, StepBuffers, TokenCost, TokenIds
 

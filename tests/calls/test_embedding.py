@@ -162,5 +162,5 @@ def test_bad_input(exported: Exported, inputs: Any, options: dict[str, Any], mes
 def test_nan_is_refused(exported: Exported, tmp_path: Path) -> None:
     folder = shutil.copytree(exported.folder, tmp_path / "poisoned")
     poison_position(folder, position=3)
-    with pytest.raises(NumericalError, match="NaN or infinity"):
+    with pytest.raises(NumericalError, match="gave NaN"):
         EdgeGenerator.from_pretrained(folder, num_threads=1).embed([1, 2, 3, 4, 5])

@@ -46,13 +46,26 @@ def test_an_option_is_read_as_utf8() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("score", "-"), ("embed", "-"), ("translate", "--to", "yor", "--lines"), ("generate", "-")]
+    "arguments",
+    [
+        ("score", "-"),
+        ("embed", "-"),
+        ("translate", "--to", "yor", "--lines"),
+        ("generate", "-"),
+        ("chat", "nano"),
+    ],
 )
 def test_standard_input_may_be_closed(arguments: tuple[str, ...]) -> None:
     ran = run(*arguments, preexec_fn=lambda: os.close(0))
     assert ran.returncode == 2
     assert ran.stderr.startswith(b"sabiyarn-edge: error: ")
     assert ran.stderr.count(b"\n") == 1
+
+
+def test_doctor_tries_the_software() -> None:
+    ran = run("doctor", "nano")
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"gives the text that it has learnt" in ran.stdout
 
 
 def test_a_session_that_cannot_be_saved_is_noticed_before_the_text(tmp_path: Path) -> None:

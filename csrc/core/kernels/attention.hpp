@@ -1,7 +1,8 @@
 // csrc/core/kernels/attention.hpp - attention of new tokens over keys and values that a cache holds.
 //
 // A run takes tokens of any mixture of cache rows, segment after segment. Their keys and values are rounded
-// to the cache's type and written into it first, and then read like all others.
+// to the cache's type and written into it first, and then read like all others. A head's values are NaN where one of a
+// token's keys or values is not finite there, as of numbers beyond 65504 in float16.
 //
 // With an int8 cache, queries become integers too, so that a score is an exact sum of integers, in any order: a query,
 // times key_scale and 1 / sqrt(head_dim), has the unit max |q| / L and the codes round(q * (L / max |q|)), even on ties,

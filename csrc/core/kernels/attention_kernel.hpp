@@ -629,6 +629,11 @@ SABIYARN_KERNEL inline void store_rounded(const float* source, const float* scal
   }
 }
 
+constexpr bool is_finite(half_bits value) noexcept { return (value & 0x7c00) != 0x7c00; }
+inline bool is_finite(float value) noexcept { return std::isfinite(value); }
+constexpr half_bits not_a_number(half_bits) noexcept { return 0x7e00; }
+constexpr float not_a_number(float) noexcept { return std::numeric_limits<float>::quiet_NaN(); }
+
 template <typename Value>
 [[gnu::always_inline]] SABIYARN_KERNEL inline void append_as(const AttentionInput& input,
                                                              const AttentionQueries& group,
@@ -646,12 +651,22 @@ template <typename Value>
     Value* keys = reinterpret_cast<Value*>(input.keys) + offset;
     Value* values = reinterpret_cast<Value*>(input.values) + offset;
     Value* key = keys + slot / kKeyTile * kKeyTile * head_dim + slot % kKeyTile;
+    Value* value = values + slot * head_dim;
+    store_rounded(source + width, value_scale, value, head_dim);
+    [[maybe_unused]] bool fits = true;
     for (std::int64_t d = 0; d < head_dim; d += 8) {
       Value rounded[8];
       store_rounded(source + d, scaled ? key_scale + d : nullptr, rounded, 8);
-      for (std::int64_t lane = 0; lane < 8; ++lane) key[(d + lane) * kKeyTile] = rounded[lane];
+      for (std::int64_t lane = 0; lane < 8; ++lane) {
+        key[(d + lane) * kKeyTile] = rounded[lane];
+        if constexpr (sizeof(Value) > 1)
+          fits = fits && is_finite(rounded[lane]) && is_finite(value[d + lane]);
+      }
     }
-    store_rounded(source + width, value_scale, values + slot * head_dim, head_dim);
+    // An infinite key would get no weight, or all of it, without a word: whoever sees the token gets NaN.
+    if constexpr (sizeof(Value) > 1) {
+      if (!fits) std::fill(value, value + head_dim, not_a_number(Value{}));
+    }
   }
 }
 

@@ -353,6 +353,27 @@ def test_small_and_large_queries_of_an_int8_cache(kernels: str, size: float) -> 
     check(cache, 0, qkv, run_in_chunks(cache, 0, qkv, 33, kernels))
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("side", [1, 2])
+@pytest.mark.parametrize(
+    ("value", "holds"), [(65519.0, True), (65520.0, False), (-1e30, False), (np.inf, False)]
+)
+def test_what_float16_cannot_hold_is_not_hidden(kernels: str, side: int, value: float, holds: bool) -> None:
+    """An infinite key would have no weight, or all of it; the texts of other rows are as they are."""
+    qkv = make_qkv(6, 20, 1, 8)
+    qkv[3, side, 0, 2] = value
+    other = make_qkv(7, 20, 1, 8)
+    cache = Cache.make("float16", 2, 1, 32, 8, window=32)
+    found = cache.run([(0, 0, qkv), (1, 0, other)], kernels)
+    values = cache.values[0, 0, :20]
+    assert np.isfinite(values).all(axis=1).tolist() == [token != 3 or holds for token in range(20)]
+    assert np.isnan(values[3]).all() != holds
+    assert np.isfinite(found[0]).all() == holds
+    if not holds:  # every token that sees it; within a run it may spread to those before
+        assert np.isnan(found[0][3:]).any(axis=(1, 2)).all()
+    check(cache, 1, other, found[1])
+
+
 def test_int8_is_rounded_to_even_and_clipped() -> None:
     scale = np.ones((1, 8), np.float32)
     for kernels in KERNELS:
