@@ -310,6 +310,16 @@ def test_memory_is_taken_on_first_use_and_given_back(text_model: Path) -> None:
     np.testing.assert_array_equal(generator.generate(IDS, max_new_tokens=NEW).sequences, plain)
 
 
+def test_a_mask_may_speak_of_as_many_tokens_as_the_window_holds(text_model: Path) -> None:
+    first = [
+        EdgeGenerator.from_pretrained(text_model, num_threads=1, kv_window=window)
+        .generate(IDS, attn_mask=MASKS["any"], max_new_tokens=1)
+        .sequences
+        for window in (None, P)
+    ]
+    np.testing.assert_array_equal(*first)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

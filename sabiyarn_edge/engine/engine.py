@@ -1,8 +1,8 @@
 """Engine: the thread that runs all callers' works on one model.
 
 It starts with the first call, sleeps while there is nothing to do, and ends when its generator was dropped and nothing
-is left to do. Callers put works in and wait; how fast they read what comes out never paces it. At exit it ends after the
-step at hand. A forked child gets a model of its own at its first call: threads do not survive a fork, so what the
+is left to do. Callers put works in and wait; how fast they read what comes out never paces it. At exit it ends after
+the step at hand. A forked child gets a model of its own at its first call: threads do not survive a fork, so what the
 parent's engine was doing does not go on there.
 """
 

@@ -291,6 +291,29 @@ def test_a_call_that_waits_for_rows_can_be_dropped_cancelled_or_run_out_of_time(
     running.close()
 
 
+# --- memory
+
+
+def test_calls_wait_for_memory(text_model: Path) -> None:
+    """The second of two is admitted once the first has gone; alone each may run."""
+    with EdgeGenerator.from_pretrained(text_model, num_threads=1, memory_limit_mb=1000) as generator:
+        stream = generator.stream([1], **ENDLESS)
+        next(stream)
+        scheduler = generator._engine._scheduler
+        (work,) = scheduler.live
+        stream.close()
+        scheduler._limit_bytes = work.needed_bytes * 3 // 2
+        assert work.needed_bytes > 0
+        first, second = (generator.stream([token], **ENDLESS) for token in (1, 2))
+        next(first)
+        wait_until(lambda: generator.num_waiting == 1)
+        next(first)
+        assert generator.num_running == 1
+        first.close()
+        assert next(second).token_id is not None
+        second.close()
+
+
 # --- asyncio
 
 
