@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidInputError, shown
-from ..text.tokenizer import check_characters
+from ..text.characters import check_characters
 
 __all__ = ["Arguments", "Message", "parsed_arguments", "read_messages"]
 

@@ -9,18 +9,21 @@ import json
 import math
 import operator
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInputError, shown
+from ..system.json_text import parse_json
+from ..text.characters import check_characters
 
 __all__ = [
     "Check",
     "bias_of_sequences",
     "choice",
     "flag",
+    "index_of_repeated",
     "integer",
     "json_schema",
     "many",
@@ -118,9 +121,10 @@ def choice(*allowed: bool | str) -> Check:
 
 
 def text(name: str, value: Any) -> str:
-    """Check for a text of at least one character."""
+    """Check for a text of at least one character, without half surrogate pairs."""
     if not isinstance(value, str) or not value:
         raise _refuse(name, value, "a text of at least one character")
+    check_characters(value, name)
     return value
 
 
@@ -175,17 +179,23 @@ MAX_TEXTS_BYTES = 100_000
 def texts(name: str, value: Any) -> tuple[str, ...]:
     """Check for a list of different texts of at least one character each. The normal form is a tuple."""
     items: tuple[str, ...] = many(text, may_be_empty=False)(name, value)
-    for item in items:
-        if not _is_utf8(item):
-            raise InvalidInputError(
-                f"{name} holds {item!a}, which has half a surrogate pair: no UTF-8 text has."
-            )
-        if items.count(item) > 1:
-            raise InvalidInputError(f"{name} holds {item!r} twice. Leave one out.")
     total = sum(len(item.encode()) for item in items)
     if total > MAX_TEXTS_BYTES:
         raise InvalidInputError(f"{name} holds {total} bytes of text; at most {MAX_TEXTS_BYTES} are allowed.")
+    again = index_of_repeated(items)
+    if again is not None:
+        raise InvalidInputError(f"{name} holds {shown(items[again])} twice. Leave one out.")
     return items
+
+
+def index_of_repeated(items: Sequence[str]) -> int | None:
+    """Return the index of the first item that stands before it too; None if all differ."""
+    seen: set[str] = set()
+    for index, item in enumerate(items):
+        if item in seen:
+            return index
+        seen.add(item)
+    return None
 
 
 def json_schema(name: str, value: Any) -> str:
@@ -193,7 +203,7 @@ def json_schema(name: str, value: Any) -> str:
     schema = value
     if isinstance(value, str):
         try:
-            schema = json.loads(value)
+            schema = parse_json(value)
         except ValueError as error:
             raise InvalidInputError(f"{name} is not JSON: {error}.") from error
     if not isinstance(schema, Mapping) and schema is not True:
@@ -202,17 +212,8 @@ def json_schema(name: str, value: Any) -> str:
         made = json.dumps(schema, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"{name} cannot be written as JSON: {error}.") from error
-    if not _is_utf8(made):
-        raise InvalidInputError(f"{name} holds half a surrogate pair: no UTF-8 text has.")
+    check_characters(made, name)
     return made
-
-
-def _is_utf8(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def bias_of_sequences(name: str, value: Any) -> tuple[tuple[tuple[int, ...], float], ...] | None:

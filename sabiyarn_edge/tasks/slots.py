@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InvalidInputError
-from ..text.tokenizer import check_characters
+from ..text.characters import check_characters
 from .task import Task
 
 __all__ = ["read_slots"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import InvalidInputError, ModelFolderError, shown
+from ..options.checks import index_of_repeated
 from ..options.generation_config import GenerationConfig
 from ..system.regular_file import read_regular_file
 from .json_lines import line_of
@@ -239,7 +240,7 @@ def _task(name: str, entry: Any, languages: Mapping[str, Language], path: _Path)
 
 
 def _check_slots(task: Task, path: _Path) -> None:
-    slots = task.template.slots
+    slots = dict.fromkeys(task.template.slots)
     for slot in task.languages:
         if slot not in slots:
             raise _Fault((*path, "languages", slot), f"the template has no slot {{{slot}}}.")
@@ -264,7 +265,7 @@ def _check_slots(task: Task, path: _Path) -> None:
 
 
 def _check_example(task: Task, path: _Path) -> None:
-    slots = task.template.slots
+    slots = dict.fromkeys(task.template.slots)
     for slot, text in task.example.items():
         if slot not in slots:
             raise _Fault((*path, slot), f"the template has no slot {{{slot}}}.")
@@ -328,9 +329,9 @@ def _texts(value: Any, path: _Path) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise _Fault(path, f"it is {_shown(value)}; it must be a list of texts.")
     texts = [_text(item, (*path, index)) for index, item in enumerate(value)]
-    for index, text in enumerate(texts):
-        if text in texts[:index]:
-            raise _Fault((*path, index), f"{text!r} stands in the list twice.")
+    again = index_of_repeated(texts)
+    if again is not None:
+        raise _Fault((*path, again), f"{shown(texts[again])} stands in the list twice.")
     return tuple(texts)
 
 

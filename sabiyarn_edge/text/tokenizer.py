@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError, ModelFolderError
 from ..system.regular_file import read_regular_file
+from .characters import check_characters
 from .normalization import letter_normalizer
 from .parts import PartEncoder
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from .._core import TokenBytes
 
-__all__ = ["TOKENIZER_FILE", "Tokenizer", "check_characters"]
+__all__ = ["TOKENIZER_FILE", "Tokenizer"]
 
 TOKENIZER_FILE = "tokenizer.json"
 _LONGEST_FILE = 256 * 2**20
@@ -199,17 +200,6 @@ class Tokenizer:
             if token_id not in self.special_ids and any(char.isalpha() for char in self.decode([token_id])):
                 return [token_id]
         return []
-
-
-def check_characters(text: str) -> None:
-    """Raise InvalidInputError if a text holds half a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(
-            f"the text holds {text[error.start]!a} at position {error.start}, half a surrogate pair, "
-            "which is no character. It was probably read with the wrong encoding: read it as UTF-8."
-        ) from error
 
 
 def _check_merges(content: bytes) -> None:

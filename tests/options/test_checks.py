@@ -67,6 +67,31 @@ def test_text_refuses_the_empty_text():
             check.text("stop_strings", value)
 
 
+def test_texts_are_text():
+    with pytest.raises(
+        InvalidInputError, match=r"^stop_strings holds '\\ud800' at position 1, .* read it as UTF-8"
+    ):
+        check.text("stop_strings", "a\ud800")
+    with pytest.raises(InvalidInputError, match=r"^choices\[1\] holds"):
+        check.texts("choices", ["a", "\ud800"])
+
+
+MANY = [str(number) for number in range(300_000)]
+"""More texts than can be compared pair by pair."""
+
+
+def test_texts_that_are_too_many_are_refused_at_once():
+    with pytest.raises(InvalidInputError, match="holds 1688890 bytes of text; at most 100000 are allowed"):
+        check.texts("choices", MANY)
+
+
+def test_a_repeated_text_is_found_in_one_pass():
+    assert check.index_of_repeated(MANY) is None
+    assert check.index_of_repeated([*MANY, "7", "8"]) == len(MANY)
+    with pytest.raises(InvalidInputError, match=r"^choices holds 'x+\.\.\. twice"):
+        check.texts("choices", ["x" * 1000, "y", "x" * 1000])
+
+
 @pytest.mark.parametrize("value", [[3, 1], (3, 1), np.array([3, 1]), iter([3, 1])])
 def test_many_makes_a_tuple(value):
     assert check.many(check.integer())("suppress_tokens", value) == (3, 1)

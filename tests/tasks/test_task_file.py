@@ -143,6 +143,17 @@ def test_what_is_refused(path, value, message):
         TaskFile.parse(text, "tasks.json")
 
 
+def test_long_lists_are_read_in_one_pass():
+    many = [f"a{number}" for number in range(100_000)]  # too many to be compared pair by pair
+    task = {"template": "{text}" + "".join(f"{{{name}}}" for name in many), "answer": "label", "labels": many}
+    task["example"] = dict.fromkeys(["text", *many], "x")
+    languages = {"yor": {"name": "Yoruba", "aliases": many}}
+    file = TaskFile.parse(
+        json.dumps({"format_version": 1, "languages": languages, "tasks": {"t": task}}), "t"
+    )
+    assert len(file.task("t").labels) == len(many)
+
+
 def test_the_line_at_fault_is_named():
     text = '{"format_version": 1,\n "tasks": {\n  "a": {"template": "{text}",\n   "options": {\n    "num_beams": -1}}}}'
     with pytest.raises(InvalidInputError, match=r"^t, line 5: tasks\.a\.options\.num_beams: num_beams is -1"):
