@@ -14,7 +14,7 @@ from ..errors import InvalidInputError
 from .generate import DEFAULT_MODEL, add_any_option, as_utf8, read_text
 from .parser import Parser
 from .prompt_note import PromptNote
-from .terminal import PROGRAM
+from .terminal import PROGRAM, printable
 from .text_lines import decoded_lines, opened
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def add_task_of_folder(commands: argparse._SubParsersAction[Parser], argv: Seque
     if task is not None:
         main, *others = task.text_slots
         slots = (*task.languages, *others)
-        _add_verb(commands, Verb(name, task.name, task.description, main=main, slots=slots))
+        _add_verb(commands, Verb(name, task.name, printable(task.description), main=main, slots=slots))
 
 
 def _tasks_of(model: str) -> dict[str, Task]:
@@ -111,7 +111,7 @@ def _tasks_of(model: str) -> dict[str, Task]:
 def _add_verb(commands: argparse._SubParsersAction[Parser], verb: Verb) -> None:
     parser = commands.add_parser(
         verb.name,
-        help=verb.help,
+        help=verb.help.replace("%", "%%"),
         description=f"{verb.help[0].upper()}{verb.help[1:]}, as the model's tasks.json says (see `{PROGRAM} tasks`).",
     )
     parser.set_defaults(run=functools.partial(run_task, verb=verb), parser=parser)
@@ -217,7 +217,7 @@ def _print(answer: Any, arguments: argparse.Namespace, *, one_line: bool) -> Non
         text = " ".join(answer.splitlines()) if one_line else answer.removesuffix("\n")
     elif isinstance(answer, Classification):
         shown = list(answer.probabilities.items())[: 1 if one_line else None]
-        text = "\n".join(f"{label}\t{probability:.4f}" for label, probability in shown)
+        text = "\n".join(f"{printable(label)}\t{probability:.4f}" for label, probability in shown)
     else:
         columns = [f"{entity.label}\t{entity.start}\t{entity.end}\t{entity.text}" for entity in answer]
         text = ("\t" if one_line else "\n").join(columns)
@@ -239,7 +239,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise InvalidInputError(
             f"{folder} has no {TASKS_FILE}, so the model has no tasks. Write one: see docs/tasks.md."
         )
-    print("\n".join(line for task in tasks.values() for line in _as_text(task)))
+    print(printable("\n".join(line for task in tasks.values() for line in _as_text(task))))
 
 
 def _as_text(task: Task) -> Iterator[str]:

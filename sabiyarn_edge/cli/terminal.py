@@ -36,8 +36,8 @@ def prepare_streams() -> None:
 
 
 def say(message: str) -> None:
-    """Write one line to standard error, with the program's name."""
-    print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
+    """Write one line to standard error, with the program's name; what a terminal would act on is written out."""
+    print(f"{PROGRAM}: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def one_line(error: BaseException) -> str:
@@ -88,7 +88,7 @@ def warnings_as_lines() -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, UserWarning):
-            say(f"warning: {printable(' '.join(str(message).split()))}")
+            say(f"warning: {' '.join(str(message).split())}")
         else:
             show(message, category, filename, lineno, file, line)
 

@@ -29,10 +29,10 @@ def mean(text_model):
 
 @pytest.fixture
 def draw_line(model):
-    """draw_line(least): write a tasks.json that says how prompts are told."""
+    """draw_line(least, note): write a tasks.json that says how prompts are told."""
 
-    def draw(least):
-        known = {"least_log_prob": least, "note": "it knows one text"}
+    def draw(least, note="it knows one text"):
+        known = {"least_log_prob": least, "note": note}
         (model / "tasks.json").write_text(
             json.dumps({"format_version": 1, "known_prompts": known, "tasks": TASKS})
         )
@@ -52,6 +52,13 @@ def test_a_prompt_below_the_line_is_noted(run, model, draw_line, mean):
     above = run(*arguments)
     assert len(above.err.splitlines()) == 1
     assert above.out == below.out
+
+
+def test_a_note_that_a_terminal_would_act_on_is_written_out(run, model, draw_line, mean):
+    draw_line(mean(TEXT) + 0.01, note="it knows\x1b[31m")
+    assert (
+        "note: it knows\\x1b[31m, and" in run("generate", TEXT, "--model", model, "--max-new-tokens", "2").err
+    )
 
 
 def test_a_tasks_whole_prompt_is_scored_and_several_get_one_note(run, model, draw_line, mean):

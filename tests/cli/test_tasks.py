@@ -156,6 +156,17 @@ def test_tasks_are_listed(run, tasked):
     assert json.loads(run("info", tasked, "--json").out)["tasks"] == facts
 
 
+def test_what_a_terminal_would_act_on_is_written_out(run, run_process, model):
+    task = {"template": "{text} \x1b[1m", "description": "cut\x1b[31m 100%", "labels": ["a\x9bm", "b"]}
+    values = {"format_version": 1, "tasks": {"mood": {**task, "answer": "label"}}}
+    (model / "tasks.json").write_text(json.dumps(values), encoding="utf-8")
+    listed = run("tasks", model).out
+    assert "mood: cut\\x1b[31m 100%" in listed
+    assert "template   {text} \\x1b[1m" in listed
+    assert "labels     a\\x9bm, b" in listed
+    assert "Cut\\x1b[31m 100%" in run_process("mood", "--model", model, "--help").out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
