@@ -13,15 +13,32 @@ __all__ = [
     "OutOfMemoryError",
     "SabiYarnError",
     "SessionFileError",
+    "bounded",
     "nan_error",
+    "shortened",
     "shown",
 ]
 
 _SHOWN_CHARACTERS = 80
+_MESSAGE_CHARACTERS = 4000
+
+
+def bounded(message: str) -> str:
+    """Shorten a message in the middle to 4000 characters, and write half surrogate pairs out: any stream takes it."""
+    if len(message) > _MESSAGE_CHARACTERS:
+        begin, end = _MESSAGE_CHARACTERS * 3 // 4, _MESSAGE_CHARACTERS // 4 - 5
+        message = f"{message[:begin]} ... {message[-end:]}"
+    return message.encode(errors="backslashreplace").decode()
 
 
 class SabiYarnError(Exception):
-    """Base of every error that this package raises on purpose; the command line prints it without a traceback."""
+    """Base of every error that this package raises on purpose; the command line prints it without a traceback.
+
+    A message is kept within bounds, since it may quote what came from anywhere.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(bounded(each) if isinstance(each, str) else each for each in arguments))
 
 
 class InvalidInputError(SabiYarnError, ValueError):
@@ -77,5 +94,10 @@ def shown(value: object) -> str:
         text = hex(value) if isinstance(value, int) and value.bit_length() > 256 else repr(value)
     except Exception:  # somebody else's class
         text = f"<{type(value).__name__}>"
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """A text for a message: one line of at most 80 characters."""
     text = " ".join(text.split())
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."

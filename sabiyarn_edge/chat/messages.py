@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidInputError, shown
+from ..system.json_text import parse_json
 from ..text.characters import check_characters
 
 __all__ = ["Arguments", "Message", "parsed_arguments", "read_messages"]
@@ -152,10 +153,7 @@ def parsed_arguments(written: str) -> dict[str, Any]:
     Raises:
         ValueError: it is none, and why.
     """
-    try:
-        value = json.loads(written, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    value = parse_json(written, parse_constant=_refuse_constant)
     if not isinstance(value, dict):
         raise ValueError(f"it is a {type(value).__name__}, not an object")
     return value

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..engine.prefix_cache import common_prefix
-from ..errors import InvalidInputError, SessionFileError
+from ..errors import SessionFileError
 from ..options.checks import flag
 from ..options.generation_config import GenerationConfig
+from ..system.json_text import parse_json
 from ..text.tokenizer import Tokenizer
 from ..text_session import Session
 from .messages import read_messages
@@ -148,7 +149,7 @@ class ChatSession:
             SessionFileError: the file holds no chat.
         """
         try:
-            chat = json.loads(session.attachment)["chat"]
+            chat = parse_json(session.attachment)["chat"]
             made = cls(
                 generator,
                 session,
@@ -158,7 +159,7 @@ class ChatSession:
             )
             made._known = KnownText(str(chat["text"]), tuple(session.tokens))
             made._first, made._left_out = int(chat["first"]), int(chat["left_out_messages"])
-        except (ValueError, KeyError, TypeError, InvalidInputError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise SessionFileError(
                 f"{path} holds no chat ({error}). A text is opened with load_session."
             ) from error

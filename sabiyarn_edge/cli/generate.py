@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import InvalidInputError, SessionFileError
+from ..errors import InvalidInputError, SessionFileError, shown
+from ..system.json_text import parse_json
 from .parser import Parser
 from .prompt_note import PromptNote
 from .terminal import PROGRAM
@@ -370,7 +371,7 @@ def assignment(text: str) -> tuple[str, Any]:
     if value.lower() in ("true", "false", "none"):  # as Python writes them
         return name, {"true": True, "false": False, "none": None}[value.lower()]
     try:
-        return name, json.loads(value)
+        return name, parse_json(value)
     except ValueError:
         return name, value
 
@@ -419,5 +420,5 @@ def _read_ids(argument: str) -> list[int]:
         return [int(word) for word in text.strip("[] \n").replace(",", " ").split()]
     except ValueError:
         raise InvalidInputError(
-            f"with --ids the prompt is a list of ids, like '5 17 9', not {text!r}."
+            f"with --ids the prompt is a list of ids, like '5 17 9', not {shown(text)}."
         ) from None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidInputError
 from ..system.installation import install_command
+from ..system.json_text import parse_json
 from .vocabulary import ConstraintVocabulary
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _as_lark(option: str, value: Any) -> str:
         return f"start: /{regex_to_lark(value, use_ascii='')}/"
     schema: dict[str, Any] = {"type": "object"}
     if option == "json_schema":
-        schema = {} if value == "true" else json.loads(value)
+        schema = {} if value == "true" else parse_json(value)
     given = schema.get("x-guidance", {})
     return (
         f"start: %json {json.dumps({**schema, 'x-guidance': {'whitespace_pattern': _WHITESPACE, **given}})}"

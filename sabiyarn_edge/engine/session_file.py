@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from ..errors import InvalidInputError, SessionFileError
 from ..model_folder.config import ModelConfig
 from ..system.atomic_write import atomic_file
+from ..system.json_text import parse_json
 from ..system.regular_file import check_regular_file
 from .decoder import Decoder
 from .rows import Rows
@@ -229,9 +230,9 @@ def _read_header(content: NDArray[np.uint8], path: Path) -> tuple[SessionHeader,
     if length == 0 or end > len(content):
         _refuse_damaged(path, "it ends within its header")
     try:
-        fields = json.loads(content[_PREFIX.size : end].tobytes())
+        fields = parse_json(content[_PREFIX.size : end].tobytes())
         version = int(fields["format_version"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         _refuse_damaged(path, f"its header cannot be read ({error!r})")
     if version > FORMAT_VERSION:
         raise SessionFileError(

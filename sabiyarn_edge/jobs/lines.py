@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 from ..options.generation_config import GenerationConfig
+from ..system.json_text import parse_json
 
 __all__ = ["FORMATS", "Format", "Id", "Request", "format_of", "read_line"]
 
@@ -69,8 +69,8 @@ def read_line(text: str, number: int, given: Format, main: str) -> Request:
     if given == "lines":
         return Request(number, False, {main: text})
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise LineError(f"line {number} is not JSON: {error}.") from None
     if isinstance(content, str):
         return Request(number, False, {main: content})
@@ -84,7 +84,7 @@ def read_line(text: str, number: int, given: Format, main: str) -> Request:
     name = _id(content["id"], "id", number) if has_id else number
     options = content.get("options", {})
     if not isinstance(options, dict):
-        raise LineError(f"options is {json.dumps(options)}; it must be an object.", name)
+        raise LineError(f"options is {shown(options)}; it must be an object.", name)
     for key in content:
         if key in GenerationConfig.__dataclass_fields__:
             raise LineError(f'{key} is an option: put it into "options": {{"{key}": ...}}.', name)
@@ -107,4 +107,4 @@ class LineError(InvalidInputError):
 def _id(value: Any, key: str, number: int) -> Id:
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return value
-    raise LineError(f"{key} of line {number} is {json.dumps(value)}; it must be a string or an integer.")
+    raise LineError(f"{key} of line {number} is {shown(value)}; it must be a string or an integer.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInputError, ModelFolderError, shown
+from ..system.json_text import parse_json
 from ..system.regular_file import read_regular_file
 
 __all__ = [
@@ -214,10 +215,10 @@ def _check_size(name: str, value: object) -> None:
 def read_json_object(path: str | Path) -> dict[str, Any]:
     """Read the JSON object in a UTF-8 file. Raises InvalidInputError, which names the file, if there is none."""
     try:
-        values = json.loads(read_regular_file(path, at_most=_LONGEST_JSON).decode("utf-8-sig"))
+        values = parse_json(read_regular_file(path, at_most=_LONGEST_JSON).decode("utf-8-sig"))
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError; [[[[...
+    except ValueError as error:  # UnicodeDecodeError too
         raise InvalidInputError(
             f"{path} is not valid JSON ({error}). If it is truncated, copy it again."
         ) from error

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import ModelFolderError
+from ..system.json_text import parse_json
 from ..system.regular_file import check_regular_file
 
 __all__ = ["ALIGNMENT", "MAGIC", "StoredTensor", "WeightsDigest", "WeightsHeader", "hash_weights_file"]
@@ -93,7 +94,7 @@ class WeightsHeader:
         except OSError as error:
             raise ModelFolderError(f"cannot read {path}: {error.strerror or error}.") from error
         try:
-            fields = json.loads(text)
+            fields = parse_json(text)
             tensors = {
                 name: StoredTensor(str(t["dtype"]), tuple(t["shape"]), _size(t["offset"]), _size(t["nbytes"]))
                 for name, t in fields["tensors"].items()
@@ -104,7 +105,7 @@ class WeightsHeader:
                 str(fields["inline_hash"]).encode("ascii").decode(),
                 tensors,
             )
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ModelFolderError(
                 f"the header of {path} is damaged ({error!r}). Copy the model folder again."
             ) from error

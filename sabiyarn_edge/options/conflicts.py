@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..errors import shown
 from .fields import OptionFields
 
 __all__ = ["SAMPLING_ONLY", "contradictions", "forbidding_options", "reasons_to_be_unused"]
@@ -113,7 +114,7 @@ def _of_constraints(options: OptionFields) -> Iterator[str]:
     for other in ("stop_strings", "forced_bos_token_id", "forced_eos_token_id") if given else ():
         if getattr(options, other) is not None:
             yield (
-                f"{given[0]} is given, and {other} is {getattr(options, other)!r}, which could break what "
+                f"{given[0]} is given, and {other} is {shown(getattr(options, other))}, which could break what "
                 f"{given[0]} promises. Leave out one of them."
             )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError, ModelFolderError, shown
+from ..errors import InvalidInputError, ModelFolderError, shortened, shown
 from ..model_folder.config import read_json_object
 from ..system.atomic_write import atomic_file
 from ..system.caller_warning import warn_caller
@@ -231,7 +231,9 @@ def _refuse_unknown(options: Iterable[str]) -> None:
             problems.append(f"{name} is an option of Hugging Face's that is not implemented here.")
         else:
             nearest = _nearest(name)
-            problems.append(f"unknown option {name}{f'; did you mean {nearest}?' if nearest else '.'}")
+            problems.append(
+                f"unknown option {shortened(name)}{f'; did you mean {nearest}?' if nearest else '.'}"
+            )
     if problems:
         raise InvalidInputError(" ".join(problems))
 
@@ -259,6 +261,6 @@ def _is_neutral(name: str, value: Any) -> bool:
 
 def _why_left_out(name: str, value: Any) -> str:
     if name in NOT_HERE:
-        return f"{name}={value!r} (Hugging Face's, not implemented here)"
+        return f"{name}={shown(value)} (Hugging Face's, not implemented here)"
     nearest = _nearest(name)
-    return f"{name} (unknown{f'; did you mean {nearest}?' if nearest else ''})"
+    return f"{shortened(name)} (unknown{f'; did you mean {nearest}?' if nearest else ''})"

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..calls.decode_options import DEFAULT_MAX_NEW_TOKENS
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 from ..options.generation_config import GenerationConfig, OptionWarning
 from .body import to_fields
 from .errors import HttpError
@@ -29,6 +29,8 @@ __all__ = [
 
 MAX_CHOICES = 64
 MAX_TOP_LOGPROBS = 20
+_MAX_DIGITS = 10
+"""Of a token id; the core keeps ids in 32 bits."""
 
 Choices = Annotated[int, Meta(ge=1, le=MAX_CHOICES)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
@@ -247,9 +249,9 @@ def _with_bias(given: Any, bias: Mapping[str, float]) -> list[Any]:
     """sequence_bias with what logit_bias asks for."""
     found = list(given.items() if isinstance(given, Mapping) else given or [])
     for token, value in bias.items():
-        if not token.isascii() or not token.isdigit():
+        if not (token.isascii() and token.isdigit() and len(token) <= _MAX_DIGITS):
             raise InvalidInputError(
-                f'logit_bias has the key {token!r}; its keys are token ids, as texts: "42".'
+                f'logit_bias has the key {shown(token)}; its keys are token ids, as texts: "42".'
             )
         found.append([[int(token)], value])
     return found

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..errors import shown
 from .errors import HttpError
 from .metrics import Metrics
 
@@ -159,7 +160,7 @@ class Service:
         if found is None:
             raise HttpError(
                 404,
-                f"there is no model {name!r}; the models are {', '.join(self.names)}.",
+                f"there is no model {shown(name)}; the models are {', '.join(self.names)}.",
                 param="model",
                 code="model_not_found",
             )

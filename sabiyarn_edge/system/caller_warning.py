@@ -6,6 +6,8 @@ import sys
 import warnings
 from types import FrameType
 
+from ..errors import bounded
+
 __all__ = ["warn_caller"]
 
 _PACKAGE = __name__.partition(".")[0]
@@ -17,7 +19,7 @@ def warn_caller(message: str, category: type[Warning]) -> None:
     level = 1
     while frame is not None and _is_ours(str(frame.f_globals.get("__name__"))):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(bounded(message), category, stacklevel=level)
 
 
 def _is_ours(module: str) -> bool:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import InvalidInputError, ModelFolderError, shown
+from ..errors import InvalidInputError, ModelFolderError, shortened, shown
 from ..options.checks import index_of_repeated
 from ..options.generation_config import GenerationConfig
+from ..system.json_text import parse_json
 from ..system.regular_file import read_regular_file
+from ..text.characters import check_characters
 from .json_lines import line_of
 from .known_prompts import KnownPrompts
 from .names import find_name, fold
@@ -89,23 +91,19 @@ class TaskFile:
             InvalidInputError: as `read`.
         """
         try:
-            values = json.loads(text)
+            values = parse_json(text)
         except json.JSONDecodeError as error:
             raise InvalidInputError(
                 f"{source}, line {error.lineno}: this is not JSON ({error.msg}, column {error.colno})."
             ) from error
-        except RecursionError as error:
-            raise InvalidInputError(
-                f"{source} is not JSON that can be read: it is nested too deeply."
-            ) from error
-        except ValueError as error:  # an integer of thousands of digits
+        except ValueError as error:  # an integer of thousands of digits; [[[[...
             raise InvalidInputError(f"{source} is not JSON that can be read: {error}.") from error
         try:
             return _task_file(values)
         except _Fault as fault:
-            place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in fault.path).lstrip(
-                "."
-            )
+            place = "".join(
+                f"[{key}]" if isinstance(key, int) else f".{shortened(key)}" for key in fault.path
+            ).lstrip(".")
             where = f"{source}, line {line_of(text, fault.path)}"
             raise InvalidInputError(f"{where}: {f'{place}: ' if place else ''}{fault}") from None
 
@@ -150,7 +148,8 @@ def _task_file(values: Any) -> TaskFile:
     if values["format_version"] != FORMAT_VERSION:
         raise _Fault(
             ("format_version",),
-            f"it is {values['format_version']!r}, but this version of sabiyarn_edge reads {FORMAT_VERSION}. Update it.",
+            f"it is {shown(values['format_version'])}, but this version of sabiyarn_edge reads "
+            f"{FORMAT_VERSION}. Update it.",
         )
     languages = {
         code: _language(code, entry, ("languages", code))
@@ -270,7 +269,7 @@ def _check_example(task: Task, path: _Path) -> None:
         if slot not in slots:
             raise _Fault((*path, slot), f"the template has no slot {{{slot}}}.")
         if text not in task.languages.get(slot, (text,)):
-            raise _Fault((*path, slot), f"{text!r} is not a code of this slot's languages.")
+            raise _Fault((*path, slot), f"{shown(text)} is not a code of this slot's languages.")
     missing = [slot for slot in slots if task.example and slot not in task.example]
     if missing:
         raise _Fault(path, f"it has no {missing[0]!r}, which the template has a slot for.")
@@ -316,13 +315,23 @@ def _check_keys(entry: Any, path: _Path, *, required: Sequence[str], optional: S
 def _object(value: Any, path: _Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _Fault(path, f"it is {_shown(value)}; it must be an object.")
+    for key in value:
+        _check_characters(key, path)
     return value
 
 
 def _text(value: Any, path: _Path) -> str:
     if not isinstance(value, str) or not value:
         raise _Fault(path, f"it is {_shown(value)}; it must be a text of at least one character.")
+    _check_characters(value, path)
     return value
+
+
+def _check_characters(text: str, path: _Path) -> None:
+    try:
+        check_characters(text)
+    except InvalidInputError as error:
+        raise _Fault(path, str(error)) from None
 
 
 def _texts(value: Any, path: _Path) -> tuple[str, ...]:
@@ -348,7 +357,7 @@ def _languages(value: Any, languages: Mapping[str, Language], path: _Path) -> di
         if code not in languages:
             raise _Fault(
                 (*path, index),
-                f'{code!r} is not a code of "languages", which names all.{_nearest(code, languages)}',
+                f'{shown(code)} is not a code of "languages", which names all.{_nearest(code, languages)}',
             )
     return {code: languages[code] for code in codes}
 
@@ -375,7 +384,7 @@ def _number(value: Any, path: _Path) -> float:
 def _shown(value: Any) -> str:
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
-    return json.dumps(value, ensure_ascii=False)
+    return shortened(json.dumps(value, ensure_ascii=False))
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

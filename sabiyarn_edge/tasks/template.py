@@ -6,7 +6,7 @@ import string
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 
 __all__ = ["Template"]
 
@@ -25,8 +25,8 @@ class Template:
         for literal, slot in self._parts():
             if slot is not None and not slot.isidentifier():
                 raise InvalidInputError(
-                    f"the template {self.source!r} has the slot {{{slot}}} behind {literal!r}; a slot is a name in "
-                    "braces, like {text}."
+                    f"the template {shown(self.source)} has the slot {{{slot}}} behind {shown(literal)}; "
+                    "a slot is a name in braces, like {text}."
                 )
 
     @property
@@ -54,11 +54,12 @@ class Template:
             parsed = list(string.Formatter().parse(self.source))
         except ValueError as error:
             raise InvalidInputError(
-                f"the template {self.source!r} is not closed: {error}. Write {{{{ for a brace that is text."
+                f"the template {shown(self.source)} is not closed: {error}. Write {{{{ for a brace that is text."
             ) from None
         for _, slot, form, conversion in parsed:
             if slot is not None and (form or conversion):
                 raise InvalidInputError(
-                    f"the template {self.source!r} formats the slot {slot}; a slot is a name in braces, like {{text}}."
+                    f"the template {shown(self.source)} formats the slot {slot}; "
+                    "a slot is a name in braces, like {text}."
                 )
         return [(literal, slot) for literal, slot, _, _ in parsed]

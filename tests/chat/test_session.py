@@ -141,5 +141,9 @@ def test_saved_and_loaded(generator: EdgeGenerator, chat_folder: Path, tmp_path:
         with pytest.raises(SessionFileError, match="text holds no chat"):
             other.load_chat(tmp_path / "text")
         assert other.load_session(tmp_path / "chat").tokens
+        for attachment in ("[" * 100_000, '{"chat": {"first": Infinity}}'):
+            text.save(tmp_path / "text", attachment=attachment)
+            with pytest.raises(SessionFileError, match="text holds no chat"):
+                other.load_chat(tmp_path / "text")
     with pytest.raises(SessionFileError):
         generator.load_chat(tmp_path / "missing")

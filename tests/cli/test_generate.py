@@ -322,6 +322,7 @@ def test_a_lack_of_memory_is_one_line(run, recorder):
         ([PROMPT, "--num-return-sequences", "2"], "num_return_sequences is 2 but do_sample is False"),
         ([PROMPT, "--option", "temprature=1"], "unknown option temprature; did you mean temperature?"),
         ([PROMPT, "--option", "top_k=high"], "top_k is 'high', but must be an integer"),
+        ([PROMPT, "--option", "seed=" + "[" * 100_000], "seed is '[[["),
         ([PROMPT, "--option", "top_k=1", "--top-k", "2"], "top_k is given twice"),
         ([PROMPT, "--option", "logits_processor=x"], "logits_processor is a function"),
         ([PROMPT, "--option", "suppress_tokens=[320]"],
@@ -500,7 +501,12 @@ def test_other_forms_of_output(run, text_model, tmp_path):
 
 def test_bad_forms_of_output(run, text_model, tmp_path):
     pytest.importorskip("llguidance")
+    deep, unclosed = tmp_path / "deep.json", tmp_path / "unclosed"
+    deep.write_text("[" * 200_000)
+    unclosed.write_text("(" + "x" * 200_000)
     for arguments, message in [
+        (("--json-schema", deep), "json_schema is not JSON: it is nested too deeply"),
+        (("--grammar", unclosed), "grammar cannot be used: "),
         (("--json-schema", tmp_path / "missing.json"), "missing.json cannot be read"),
         (("--json-schema", '{"type": "strin"}'), "json_schema cannot be used"),
         (("--grammar", tmp_path), "cannot be read"),
@@ -509,3 +515,4 @@ def test_bad_forms_of_output(run, text_model, tmp_path):
         ran = run("generate", "--model", text_model, PROMPT, *arguments)
         assert ran.code == 2
         assert message in ran.error
+        assert len(ran.error) < 5000

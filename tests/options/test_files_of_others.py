@@ -33,6 +33,12 @@ def test_values_that_nobody_reads_are_not_looked_at(
     assert GenerationConfig.load(tmp_path) == expected
 
 
+def test_what_is_left_out_is_quoted_in_short() -> None:
+    with pytest.warns(UserWarning, match="left out") as caught:
+        GenerationConfig.from_dict({"guidance_scale": "x" * 10**5, "y" * 10**5: 1})
+    assert len(str(caught[0].message)) < 500
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -129,6 +129,9 @@ TRANSLATE, MOOD = ("tasks", "translate"), ("tasks", "mood")
         ((*TRANSLATE, "example"), {"text": "a", "to": "yo"}, "example.to: 'yo' is not a code of this slot's languages"),
         ((*TRANSLATE, "example"), {"word": "a"}, "example.word: the template has no slot {word}"),
         ((*TRANSLATE, "code"), "print()", "code: this key is not known"),
+        ((*TRANSLATE, "description"), "\ud800", "description: the text holds '\\ud800' at position 0, half a"),
+        (("languages", "\ud800"), {"name": "x"}, "languages: the text holds '\\ud800'"),
+        ((*TRANSLATE, "options"), {"stop_strings": "\ud800"}, "options.stop_strings: stop_strings holds '\\ud800'"),
         ((*MOOD, "labels"), ["good", 3], "labels[1]: it is 3; it must be a text"),
         ((*MOOD, "label_template"), " good", "it must have the slot {label}, and no other"),
         ((*MOOD, "max_words"), 0, "max_words: it is 0; it must be an integer of at least 1"),
@@ -137,7 +140,7 @@ TRANSLATE, MOOD = ("tasks", "translate"), ("tasks", "mood")
     ],
 )  # fmt: skip
 def test_what_is_refused(path, value, message):
-    text = json.dumps(changed(path, value), indent=1, ensure_ascii=False)
+    text = json.dumps(changed(path, value), indent=1)
     expected = ".*".join(map(re.escape, message.split(".*")))
     with pytest.raises(InvalidInputError, match=rf"^tasks\.json, line \d+: .*{expected}"):
         TaskFile.parse(text, "tasks.json")
@@ -152,6 +155,22 @@ def test_long_lists_are_read_in_one_pass():
         json.dumps({"format_version": 1, "languages": languages, "tasks": {"t": task}}), "t"
     )
     assert len(file.task("t").labels) == len(many)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("x" * 10**6,), 1),
+        ((*TRANSLATE, "template"), "{" * 10**6 + "{a b"),
+        ((*TRANSLATE, "answer"), "x" * 10**6),
+        ((*TRANSLATE, "example"), {"text": "a", "to": "x" * 10**6}),
+        ((*TRANSLATE, "options"), {"max_new_tokens": "x" * 10**6}),
+    ],
+)
+def test_messages_quote_no_long_text(path, value):
+    with pytest.raises(InvalidInputError) as caught:
+        TaskFile.parse(json.dumps(changed(path, value)), "f")
+    assert len(str(caught.value)) < 1000
 
 
 def test_the_line_at_fault_is_named():
