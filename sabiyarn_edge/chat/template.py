@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import InvalidInputError, ModelFolderError
+from ..errors import InvalidInputError, ModelFolderError, OutOfMemoryError
 from ..model_folder.config import read_json_object
 from ..system.installation import install_command
 from ..system.regular_file import read_regular_file
+from ..text.characters import check_characters
 
 if TYPE_CHECKING:
     import jinja2
@@ -31,6 +32,8 @@ DEFAULT, WITH_TOOLS = "default", "tool_use"
 
 _LONGEST_TEMPLATE = 2**20
 """Bytes; the longest of well-known models have some ten KiB."""
+_LONGEST_TEXT = 2**24
+"""Characters; what a request may hold is less."""
 
 
 class ChatTemplate:
@@ -81,18 +84,36 @@ class ChatTemplate:
         if tools is not None and self._with_tools is not None:
             return self._with_tools.render(messages, tools)
         compiled = self._compiled
+        written = compiled.generate(
+            messages=messages,
+            tools=tools,
+            documents=None,
+            add_generation_prompt=True,
+            **self._special_tokens,
+        )
+        parts, room = [], _LONGEST_TEXT
         try:
-            return compiled.render(
-                messages=messages,
-                tools=tools,
-                documents=None,
-                add_generation_prompt=True,
-                **self._special_tokens,
-            )
+            for part in written:
+                room -= len(part)
+                if room < 0:
+                    raise ValueError(f"it makes more than {_LONGEST_TEXT} characters of them")
+                parts.append(part)
+            text = "".join(parts)
+            check_characters(text, "what it makes of them")
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                "there is not enough memory for what the model's chat template makes of the messages. Take another "
+                "template, or end other programs."
+            ) from error
         except Exception as error:  # whatever the template does with messages that it was not made for
             raise InvalidInputError(
                 f"messages cannot be used with the model's chat template: {error}."
             ) from error
+        if not text:
+            raise InvalidInputError(
+                "the model's chat template makes no text of these messages. Mend the template."
+            )
+        return text
 
     @functools.cached_property
     def takes_tools(self) -> bool:
@@ -149,6 +170,7 @@ def _sandbox() -> jinja2.Environment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
     )
+    del environment.globals["lipsum"]  # fills pages; no chat needs it
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = _now

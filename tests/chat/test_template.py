@@ -11,7 +11,7 @@ import pytest
 
 from sabiyarn_edge.chat import template
 from sabiyarn_edge.chat.template import ChatTemplate
-from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
+from sabiyarn_edge.errors import InvalidInputError, ModelFolderError, OutOfMemoryError
 from tests.chat.templates import CALLING, PLAIN, TEMPLATES, TOOL_TEMPLATES, WEATHER
 
 MESSAGES = PLAIN
@@ -69,6 +69,29 @@ def test_what_a_template_may_not_do(source: str, message: str) -> None:
     pytest.importorskip("jinja2")
     with pytest.raises(InvalidInputError, match=message):
         ChatTemplate(source, {}).render(MESSAGES)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{% for i in range(60000) %}{{ 'x' * 1000 }}{% endfor %}", "more than 16777216 characters"),
+        ('{{ "a\\ud800" }}', "half a surrogate pair"),
+        ("{{ lipsum(n=100000000) }}", "'lipsum' is undefined"),
+        ("{% if messages %}{% endif %}", "makes no text of these messages"),
+    ],
+    ids=["too much", "no text of Unicode", "filler", "nothing"],
+)
+def test_what_may_not_come_of_messages(source: str, message: str) -> None:
+    pytest.importorskip("jinja2")
+    with pytest.raises(InvalidInputError, match=message):
+        ChatTemplate(source, TOKENS).render(MESSAGES)
+
+
+def test_memory_that_ends_while_a_text_is_made() -> None:
+    pytest.importorskip("jinja2")
+    made = ChatTemplate("{{ 'x' * messages[0].content }}", TOKENS)
+    with pytest.raises(OutOfMemoryError, match="the model's chat template makes"):
+        made.render([{"role": "user", "content": 2**62}])
 
 
 def test_where_it_is_found(tmp_path: Path) -> None:
