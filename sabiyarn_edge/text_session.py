@@ -13,6 +13,7 @@ from .engine.prefix_cache import PrefixPin, common_prefix
 from .model_folder.config import ModelConfig
 from .options.checks import integer
 from .options.checks import path as check_path
+from .options.checks import text as check_text
 from .options.generation_config import GenerationConfig
 from .text.tokenizer import Tokenizer
 
@@ -151,9 +152,11 @@ class Session:
             attachment: a text of the caller's to keep in the file: `attachment` of the session that is loaded from it.
 
         Raises:
-            InvalidInputError: the text is empty, or the generator is in the middle of a stream.
+            InvalidInputError: the text is empty, `attachment` is no text, or the generator is in the middle of a
+                stream.
             SessionFileError: the file cannot be written.
         """
+        attachment = check_text("attachment", attachment, may_be_empty=True)
         self._generator._save_session(check_path("path", path), self._tokens, self._pin, attachment)
 
     def _with(self, inputs: str | Sequence[int]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from sabiyarn_edge import EdgeGenerator, GenerationConfig, Session
 from sabiyarn_edge.errors import InvalidInputError, SabiYarnError, shown
 from sabiyarn_edge.generator import find_model
 from sabiyarn_edge.options.loading import check_loading
+from sabiyarn_edge.tasks.family import family_tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -63,16 +65,19 @@ NUMBERS_ONLY = {
     "prompt_lookup_num_tokens", "max_matching_ngram_size", "pad_token_id", "bos_token_id", "forced_bos_token_id",
 }  # fmt: skip
 PATHS = {"path", "folder"}
+TEXTS_ONLY = {"attachment"}
 
 
 def must_be_refused(name: str, value: Any) -> bool:
     """Whether a value is wrong by its kind alone, whatever the model."""
     if value is None:  # "the default", for what has one
-        return name in PATHS
+        return name in PATHS | TEXTS_ONLY
     if name in BOOLS:
         return not isinstance(value, bool)
     if name in PATHS:
         return not isinstance(value, str) or value in ("", "\ud800", "a\0b")
+    if name in TEXTS_ONLY:
+        return not isinstance(value, str)
     return name in NUMBERS_ONLY and (
         not isinstance(value, int | float | np.number | np.ndarray) or value is True
     )
@@ -80,10 +85,14 @@ def must_be_refused(name: str, value: Any) -> bool:
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> EdgeGenerator:
-    """nano, with a chat template."""
+    """nano, with a chat template, and with every task, of one token each."""
     folder = tmp_path_factory.mktemp("chat") / "nano"
     shutil.copytree(NANO, folder)
     (folder / "chat_template.jinja").write_text("{{ messages[-1].content }}", encoding="utf-8")
+    tasks = family_tasks(lambda token: True)
+    for task in tasks["tasks"].values():
+        task["options"] = {"max_new_tokens": 1}
+    (folder / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
     return EdgeGenerator.from_pretrained(folder, num_threads=1)
 
 
@@ -96,7 +105,11 @@ def take(result: Any) -> None:
 
 def calls(generator: EdgeGenerator, tmp_path: Path) -> dict[Callable[..., Any], dict[str, Any]]:
     """Every public function, with arguments that are right."""
-    session = generator.session([5, 6])
+    session, kept = generator.session([5, 6]), generator.session([5, 6])  # of the latter no call makes less
+    kept.save(tmp_path / "text")
+    chat = generator.chat_session()
+    chat.send("a", max_new_tokens=1)
+    chat.save(tmp_path / "chat")
     ids, texts = {"inputs": [5, 6]}, {"texts": "a"}
     messages = {"messages": [{"role": "user", "content": "a"}]}
     return {
@@ -108,7 +121,7 @@ def calls(generator: EdgeGenerator, tmp_path: Path) -> dict[Callable[..., Any], 
         generator.score: {"texts": [[5, 6]]},
         generator.embed: ids,
         generator.session: ids,
-        generator.load_session: {"path": tmp_path / "nothing"},
+        generator.load_session: {"path": tmp_path / "text"},
         generator.run_task: {"name": "translate", "text": "a", "to": "yor", "options": {"max_new_tokens": 1}},
         generator.translate: {**texts, "to": "yor", "max_new_tokens": 1},
         **{
@@ -121,12 +134,12 @@ def calls(generator: EdgeGenerator, tmp_path: Path) -> dict[Callable[..., Any], 
         generator.chat: {**messages, "max_new_tokens": 1},
         generator.chat_stream: {**messages, "max_new_tokens": 1},
         generator.chat_session: messages,
-        generator.load_chat: {"path": tmp_path / "nothing"},
+        generator.load_chat: {"path": tmp_path / "chat"},
         session.append: ids,
         session.generate: ids,
         session.stream: ids,
         session.truncate: {"num_tokens": 1},
-        session.save: {"path": tmp_path / "session"},
+        kept.save: {"path": tmp_path / "session"},
         GenerationConfig.from_dict: {"values": {}},
         GenerationConfig.of: {"given": {}},
         GenerationConfig.load: {"folder": NANO},
@@ -165,6 +178,13 @@ def test_the_table_has_every_public_function(
         assert set(public_methods(owner)) <= tested
     functions = {name for name in sabiyarn_edge.__all__ if inspect.isfunction(getattr(sabiyarn_edge, name))}
     assert functions <= tested
+
+
+def test_the_tables_own_arguments_are_taken(generator: EdgeGenerator, tmp_path: Path) -> None:
+    """Else a wrong value is refused for another argument's sake."""
+    for function, right in calls(generator, tmp_path).items():
+        keywords = {key: given for key, given in right.items() if key != "name"}
+        take(function(*[right["name"]] if "name" in right else [], **keywords))
 
 
 def test_every_argument_of_every_function(generator: EdgeGenerator, tmp_path: Path) -> None:

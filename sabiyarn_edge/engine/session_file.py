@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidInputError, SessionFileError
+from ..errors import InvalidInputError, SessionFileError, shown
 from ..model_folder.config import ModelConfig
 from ..system.atomic_write import atomic_file
 from ..system.json_text import parse_json
@@ -233,10 +233,10 @@ def _read_header(content: NDArray[np.uint8], path: Path) -> tuple[SessionHeader,
         fields = parse_json(content[_PREFIX.size : end].tobytes())
         version = int(fields["format_version"])
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        _refuse_damaged(path, f"its header cannot be read ({error!r})")
+        _refuse_damaged(path, f"its header cannot be read ({shown(error)})")
     if version > FORMAT_VERSION:
         raise SessionFileError(
-            f"{path} has format version {version}, and this sabiyarn_edge reads up to {FORMAT_VERSION}. Upgrade "
+            f"{path} has format version {shown(version)}, and this sabiyarn_edge reads up to {FORMAT_VERSION}. Upgrade "
             "sabiyarn_edge."
         )
     try:
@@ -248,7 +248,7 @@ def _read_header(content: NDArray[np.uint8], path: Path) -> tuple[SessionHeader,
         _refuse_damaged(path, f"its header lacks {error}")
     if header.byte_order != "little":
         raise SessionFileError(
-            f"{path} has {header.byte_order!r} byte order; session files are little endian. Save it anew."
+            f"{path} has {shown(header.byte_order)} byte order; session files are little endian. Save it anew."
         )
     return header, end + -end % _ALIGNMENT
 
@@ -262,20 +262,20 @@ def _check_model(header: SessionHeader, config: ModelConfig, path: Path) -> Sess
     for name, least in (("num_tokens", 1), ("num_cached", 0)):
         count = getattr(header, name)
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            _refuse_damaged(path, f"{name} is {count!r}")
+            _refuse_damaged(path, f"{name} is {shown(count)}")
     if not isinstance(header.attachment, str):
-        _refuse_damaged(path, f"attachment is {header.attachment!r}")
+        _refuse_damaged(path, f"attachment is {shown(header.attachment)}")
     own = SessionHeader.of(config, header.num_tokens, header.num_cached, header.attachment)
     if header.weights_hash != own.weights_hash:
         raise SessionFileError(
-            f"{path} was saved with another model: its weights have the hash {str(header.weights_hash)[:12]}..., and "
-            f"this model's {own.weights_hash[:12]}.... Load it with that model, or begin anew."
+            f"{path} was saved with another model: its weights have the hash {shown(header.weights_hash)}, and "
+            f"this model's {own.weights_hash!r}. Load it with that model, or begin anew."
         )
     for field in dataclasses.fields(SessionHeader):
         there, here = getattr(header, field.name), getattr(own, field.name)
         if there != here:
             raise SessionFileError(
-                f"{path} does not fit this model: {field.name} is {there!r} there, {here!r} here."
+                f"{path} does not fit this model: {field.name} is {shown(there)} there, {here!r} here."
             )
     return own
 
@@ -283,7 +283,9 @@ def _check_model(header: SessionHeader, config: ModelConfig, path: Path) -> Sess
 def _check_content(content: NDArray[np.uint8], end: int, path: Path) -> None:
     if len(content) != end + _DIGEST_BYTES:
         what = "truncated" if len(content) < end + _DIGEST_BYTES else "too long"
-        _refuse_damaged(path, f"it is {what}, with {len(content)} bytes instead of {end + _DIGEST_BYTES}")
+        _refuse_damaged(
+            path, f"it is {what}, with {len(content)} bytes instead of {shown(end + _DIGEST_BYTES)}"
+        )
     digest = hashlib.sha256()
     for start in range(0, end, _HASHED_AT_ONCE):
         digest.update(content[start : min(start + _HASHED_AT_ONCE, end)].data)

@@ -120,10 +120,10 @@ def choice(*allowed: bool | str) -> Check:
     return check
 
 
-def text(name: str, value: Any) -> str:
-    """Check for a text of at least one character, without half surrogate pairs."""
-    if not isinstance(value, str) or not value:
-        raise _refuse(name, value, "a text of at least one character")
+def text(name: str, value: Any, *, may_be_empty: bool = False) -> str:
+    """Check for a text without half surrogate pairs, of at least one character unless it may be empty."""
+    if not isinstance(value, str) or not (value or may_be_empty):
+        raise _refuse(name, value, "a text" if may_be_empty else "a text of at least one character")
     check_characters(value, name)
     return value
 

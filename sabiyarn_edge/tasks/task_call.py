@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .._core import derived_seed
 from ..errors import InvalidInputError, shown
+from ..options import checks as check
 from ..options.generation_config import GenerationConfig
 from ..options.overflow import Overflow
 from ..text.tokenizer import Tokenizer
@@ -271,11 +272,9 @@ def _read_labels(task: Task, given: Sequence[str] | None) -> tuple[str, ...]:
         raise InvalidInputError(f"the task {task.name} has no labels of its own. Give a list of labels.")
     if task.labels:
         raise InvalidInputError(f"the task {task.name} has labels of its own: {', '.join(task.labels)}.")
-    if isinstance(given, str):
-        raise InvalidInputError(f"labels is {shown(given)}; it must be a list of labels.")
-    labels = tuple(given)
+    labels: tuple[str, ...] = check.many(check.text)("labels", given) or ()
     for index, label in enumerate(labels):
-        if not isinstance(label, str) or not label.strip():
+        if not label.strip():
             raise InvalidInputError(f"labels[{index}] is {shown(label)}; it must be a text.")
         if label in labels[:index]:
             raise InvalidInputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import resource
@@ -191,7 +192,7 @@ def test_a_damaged_file_is_refused(
         ({"format_version": "x"}, "its header cannot be read"),
         ({"format_version": float("inf")}, "its header cannot be read"),
         ({"byte_order": "big"}, "has 'big' byte order"),
-        ({"weights_hash": "0" * 64}, "saved with another model: its weights have the hash 000000000000"),
+        ({"weights_hash": "0" * 64}, "saved with another model: its weights have the hash '000000000000"),
         ({"kv_cache_dtype": "float64"}, "kv_cache_dtype is 'float64' there, '"),
         ({"n_heads": 1, "head_dim": 16}, "n_heads is 1 there, 2 here"),
         ({"num_cached": 26}, "it is truncated"),
@@ -208,6 +209,24 @@ def test_a_header_that_does_not_fit_is_refused(
 ) -> None:
     edit_header(copy, **changes)
     refuse(model, copy, message)
+
+
+@pytest.mark.parametrize(
+    "value", [10**4298, -(10**4298), "\x1b[31m" * 20_000], ids=["huge", "negative", "escapes"]
+)
+def test_values_of_a_crafted_header_are_shown_short_and_escaped(model: Path, copy: Path, value: Any) -> None:
+    generator, content = generator_of(model), copy.read_bytes()
+    for field in dataclasses.fields(SessionHeader):
+        changes = {name: value for name in ("num_tokens", "num_cached") if field.name.startswith("num_")}
+        if field.name == "attachment" and isinstance(value, str):  # allowed, whatever it is
+            continue
+        copy.write_bytes(content)
+        edit_header(copy, **changes, **{field.name: value} if not changes else {})
+        with pytest.raises(SessionFileError) as refused:
+            generator.load_session(copy)
+        message = str(refused.value).removeprefix(str(copy))
+        assert len(message) < 400, field.name
+        assert message.isprintable(), field.name
 
 
 def test_numbers_of_the_header_may_be_written_as_floats(model: Path, copy: Path, text: list[int]) -> None:
@@ -258,6 +277,22 @@ def test_a_session_longer_than_the_window_is_refused(model: Path, saved: Path) -
 
 
 # --- saving that fails
+
+
+@pytest.mark.parametrize(
+    "attachment",
+    [None, 5, ["x"], b"x", np.float32(1), -(10**5000)],
+    ids=["None", "5", "list", "bytes", "array", "huge"],
+)
+def test_an_attachment_that_is_no_text_leaves_the_older_file(
+    model: Path, tmp_path: Path, attachment: Any
+) -> None:
+    generator, path = generator_of(model), tmp_path / "chat.session"
+    session = generator.session(PROMPT)
+    session.save(path, attachment="good")
+    with pytest.raises(InvalidInputError, match=r"attachment is .*, but must be a text"):
+        session.save(path, attachment=attachment)
+    assert generator.load_session(path).attachment == "good"
 
 
 def test_nothing_to_save_is_said(model: Path, tmp_path: Path) -> None:
