@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+
 __all__ = [
     "WHY_NAN",
     "CheckpointError",
@@ -88,16 +90,22 @@ def nan_error(place: str) -> NumericalError:
     return NumericalError(f"the model gave NaN for {place}. {WHY_NAN}")
 
 
+_REPR = reprlib.Repr()  # of a list that holds another one twice, and so on, repr() would be without end
+_REPR.maxlevel = 3
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = _SHOWN_CHARACTERS // 3
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 10 * _SHOWN_CHARACTERS
+
+
 def shown(value: object) -> str:
     """What came, for a message: `repr` of one line and at most 80 characters, whatever the value."""
     try:
-        text = hex(value) if isinstance(value, int) and value.bit_length() > 256 else repr(value)
+        text = hex(value) if isinstance(value, int) and value.bit_length() > 256 else _REPR.repr(value)
     except Exception:  # somebody else's class
         text = f"<{type(value).__name__}>"
     return shortened(text)
 
 
-def shortened(text: str) -> str:
-    """A text for a message: one line of at most 80 characters."""
+def shortened(text: str, at_most: int = _SHOWN_CHARACTERS) -> str:
+    """A text for a message: one line of at most so many characters."""
     text = " ".join(text.split())
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
+    return text if len(text) <= at_most else f"{text[: at_most - 3]}..."

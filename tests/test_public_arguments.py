@@ -32,6 +32,52 @@ class Unprintable:
         raise RuntimeError("no repr")
 
 
+class Failing:
+    """Says of itself that it is a number, a path and an array, and is none."""
+
+    def fail(self, *_: object, **__: object) -> Any:
+        raise RuntimeError("no value")
+
+    __index__ = __fspath__ = __array__ = __len__ = __bool__ = __eq__ = fail
+    __hash__ = None  # type: ignore[assignment]
+
+
+def nested(depth: int, made: Any = 1) -> Any:
+    for _ in range(depth):
+        made = [made]
+    return made
+
+
+def doubled(depth: int) -> Any:
+    """Of so many lists, but 2 ** depth for who looks at each."""
+    made: Any = [1]
+    for _ in range(depth):
+        made = [made, made]
+    return made
+
+
+def holds_itself() -> list[Any]:
+    made: list[Any] = []
+    made.append(made)
+    return made
+
+
+def tensors() -> list[Any]:
+    """Tensors that NumPy cannot take, where torch is there."""
+    try:
+        import torch
+    except ImportError:
+        return []
+    eye = torch.eye(3)
+    return [
+        torch.empty(3, dtype=torch.int64, device="meta"),
+        eye.to_sparse(),
+        eye.to(torch.float8_e4m3fn),
+        torch.zeros(2, dtype=torch.complex64).conj(),
+        [eye.to("meta")],
+    ]
+
+
 NUMBERS = [
     -1,
     0,
@@ -40,18 +86,25 @@ NUMBERS = [
     2**63,
     10**30,
     10**5000,
+    -(10**5000),
     1.5,
+    1e308,
+    -1e308,
+    5e-324,
     float("nan"),
     float("inf"),
     np.float32(2),
     np.array(3),
 ]
-TEXTS = ["", "x", "12", "false", "off", "None", "\ud800", "a\0b", b"x", b""]
+TEXTS = ["a" * 100_000, "", "x", "12", "false", "off", "None", "\ud800", "a\0b", b"x", b""]
 OTHERS = [
     None, True, False, [], [[]], [None], ["x", 3], {}, {1: 2}, set(), object(), Unprintable(), np.zeros(0),
-    np.zeros((2, 2, 2)), np.array(["x"]), iter([]),
+    np.zeros((2, 2, 2)), np.array(["x"]), iter([]), np.zeros((2, 2)), range(10**9),
+    np.broadcast_to(5, 10**9), [range(10**9)], [1, range(10**9)],
+    [True, 5], [-1, 2**63], [10**5000], [[1], [2, 3]], Failing(), [Failing()],
+    nested(10), nested(100_000), doubled(60), holds_itself(), [1, holds_itself()], {"a": holds_itself()},
 ]  # fmt: skip
-VALUES = [*NUMBERS, *TEXTS, *OTHERS]
+VALUES = [*NUMBERS, *TEXTS, *OTHERS, *tensors()]
 
 BOOLS = {"low_power", "fit", "resident", "reuse_prefix", "do_sample", "include_stop_string", "output_scores",
          "renormalize_logits", "normalize", "special_tokens"}  # fmt: skip

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from ..engine.prompt_mask import PromptMask
 from ..errors import InvalidInputError
+from .prompts import holds_bools
+from .tensors import as_array, readable
 
 __all__ = [
     "CallMasks",
@@ -45,7 +47,7 @@ class CallMasks:
             return inputs
         ids = _rectangle(inputs)
         rows = np.atleast_2d(ids)
-        mask = np.asarray(self._attention_mask)
+        mask = as_array(self._attention_mask, "attention_mask")
         if mask.shape != rows.shape:
             raise InvalidInputError(
                 f"attention_mask has shape {mask.shape}, but the prompts are {len(rows)} rows of {rows.shape[1]} ids; "
@@ -80,8 +82,9 @@ class CallMasks:
 def _rectangle(inputs: Any) -> NDArray[Any]:
     """Prompts of equal length as one array."""
     try:
-        ids = np.asarray(inputs)
-    except ValueError:  # rows of unequal length
+        with readable(inputs, "inputs"):
+            ids = np.empty(0, object) if holds_bools(inputs) else np.asarray(inputs)
+    except InvalidInputError:  # rows of unequal length
         ids = np.empty(0, object)
     if ids.ndim not in (1, 2) or ids.dtype.kind not in "iu":
         raise InvalidInputError(
@@ -108,10 +111,13 @@ def read_attn_mask(
     """
     if callable(attn_mask):
         attn_mask = [attn_mask(length) for length in lengths]
-    if isinstance(attn_mask, list | tuple) and any(mask is None or np.ndim(mask) == 2 for mask in attn_mask):
-        masks = _read_list(attn_mask, lengths)
-    else:
-        masks = _read_array(_as_array(attn_mask), lengths)
+    with readable(attn_mask, "attn_mask"):
+        is_list = isinstance(attn_mask, list | tuple) and any(
+            mask is None or np.ndim(mask) == 2 for mask in attn_mask
+        )
+    masks = (
+        _read_list(attn_mask, lengths) if is_list else _read_array(as_array(attn_mask, "attn_mask"), lengths)
+    )
     for row, mask in enumerate(masks):
         kept = None if real is None or real[row].all() else real[row]
         if mask.values is None:
@@ -130,16 +136,9 @@ def _read_list(masks: Sequence[Any], lengths: Sequence[int]) -> list[PromptMask]
             "None means causal."
         )
     return [
-        PromptMask(length, None) if mask is None else _read_array(_as_array(mask), [length])[0]
+        PromptMask(length, None) if mask is None else _read_array(as_array(mask, "attn_mask"), [length])[0]
         for mask, length in zip(masks, lengths, strict=True)
     ]
-
-
-def _as_array(mask: Any) -> NDArray[Any]:
-    try:
-        return np.asarray(mask)
-    except (ValueError, TypeError) as error:  # rows of unequal length; a tensor on another device
-        raise InvalidInputError(f"attn_mask cannot be read as an array: {error}.") from error
 
 
 def _read_array(mask: NDArray[Any], lengths: Sequence[int]) -> list[PromptMask]:

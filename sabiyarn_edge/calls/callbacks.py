@@ -17,7 +17,7 @@ from ..constraints.rows import ConstrainedRows
 from ..errors import InvalidInputError, shown
 from ..options.conflicts import forbidding_options
 from ..options.generation_config import GenerationConfig
-from .tensors import as_arrays, as_tensor, takes_tensors
+from .tensors import as_array, as_arrays, as_tensor, takes_tensors
 
 __all__ = ["Callbacks"]
 
@@ -129,15 +129,12 @@ def _called(
         result = function(as_tensor(ids), None if scores is None else as_tensor(scores))
     else:
         result = function(ids, scores)
-    try:
-        return np.asarray(as_arrays(result))
-    except ValueError as error:  # lists of unequal length
-        raise InvalidInputError(f"{option} ({_name(function)}) gave what is no array: {error}.") from error
+    return as_array(result, f"what {option} ({_name(function)}) gave")
 
 
 def _ids(allowed: Any, row: int) -> list[int]:
     try:
-        return [operator.index(token) for token in as_arrays(allowed)]
+        return [operator.index(token) for token in as_arrays(allowed, "what prefix_allowed_tokens_fn gave")]
     except TypeError:
         raise InvalidInputError(
             f"prefix_allowed_tokens_fn gave {shown(allowed)} for row {row}; it must give a list of ids."

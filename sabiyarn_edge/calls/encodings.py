@@ -9,6 +9,7 @@ import numpy as np
 
 from ..options.generation_config import OptionWarning
 from ..system.caller_warning import warn_caller
+from .tensors import readable
 
 __all__ = ["padding_mask", "take_encoding"]
 
@@ -60,8 +61,9 @@ def padding_mask(mask: Any, ids: Any) -> Any:
     """
     if mask is None:
         return None
-    try:
-        return np.atleast_2d(mask)
-    except ValueError:  # rows of unequal length, as a tokenizer gives them without padding
-        same_lengths = isinstance(ids, Sequence) and list(map(np.size, ids)) == list(map(np.size, mask))
-        return None if same_lengths and all(np.all(np.equal(row, 1)) for row in mask) else mask
+    with readable(mask, "attention_mask"):
+        try:
+            return np.atleast_2d(mask)
+        except ValueError:  # rows of unequal length, as a tokenizer gives them without padding
+            same_lengths = isinstance(ids, Sequence) and list(map(np.size, ids)) == list(map(np.size, mask))
+            return None if same_lengths and all(np.all(np.equal(row, 1)) for row in mask) else mask

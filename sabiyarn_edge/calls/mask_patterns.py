@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidInputError
 from ..options.checks import integer
-from .tensors import as_arrays
+from .tensors import as_array
 
 __all__ = ["document_mask", "prefix_mask", "sliding_window_mask"]
 
@@ -31,14 +31,12 @@ def document_mask(ids: Sequence[int] | NDArray[np.integer], separator_id: int) -
 
     Source: packing without cross-contamination, Krell et al. 2021, arXiv:2107.02027.
     """
-    try:
-        tokens = np.asarray(as_arrays(ids))
-    except ValueError:  # rows of unequal length
-        tokens = np.empty(0, object)
+    tokens = as_array(ids, "ids")
     if tokens.ndim not in (1, 2) or tokens.shape[-1] == 0 or tokens.dtype.kind not in "iu":
         raise InvalidInputError(
             f"ids has shape {tokens.shape} and dtype {tokens.dtype}; it must be integers [T] or [B, T], not empty."
         )
+    _length("the number of ids", tokens.shape[-1])
     ends = tokens == integer()("separator_id", separator_id)
     document = np.cumsum(ends, axis=-1) - ends  # separators before each token
     same = document[..., :, None] == document[..., None, :]

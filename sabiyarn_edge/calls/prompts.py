@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 from ..text.tokenizer import Tokenizer
-from .tensors import as_arrays
+from .tensors import as_array, as_arrays, check_count, readable
 
-__all__ = ["Prompts", "is_nothing", "read_prompt", "read_prompts"]
+__all__ = ["Prompts", "holds_bools", "is_nothing", "read_prompt", "read_prompts"]
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ def read_prompts(
         InvalidInputError: nothing given, a prompt is empty, holds ids outside the vocabulary, is too long, or is a
             string and there is no tokenizer.
     """
-    inputs = as_arrays(inputs)
+    inputs = as_arrays(inputs, "the prompt")
     if isinstance(inputs, str):
         prompts, is_batch = [_encode(inputs, tokenizer, "the prompt", begins)], False
     elif _is_ids(inputs):
-        prompts, is_batch = [_as_ids(inputs, "the prompt")], False
+        prompts, is_batch = [_as_ids(inputs, "the prompt", max_length)], False
     elif _is_list(inputs):
         if len(inputs) == 0:
             raise InvalidInputError("the list of prompts is empty. Give at least one prompt.")
         prompts, is_batch = (
-            [_read_one(item, tokenizer, f"prompt {i}", begins) for i, item in enumerate(inputs)],
+            [_read_one(item, tokenizer, f"prompt {i}", begins, max_length) for i, item in enumerate(inputs)],
             True,
         )
     else:
@@ -87,7 +87,8 @@ def read_prompt(
 
 def is_nothing(inputs: Any) -> bool:
     """Whether `inputs` is a text or a list without anything in it."""
-    return (isinstance(inputs, str) or _is_list(inputs)) and len(inputs) == 0
+    with readable(inputs, "the prompt"):
+        return (isinstance(inputs, str) or _is_list(inputs)) and len(inputs) == 0
 
 
 def _is_list(value: Any) -> bool:
@@ -104,11 +105,13 @@ def _is_ids(value: Any) -> bool:
     return _is_list(value) and len(value) > 0 and isinstance(value[0], int | float | np.number)
 
 
-def _read_one(item: Any, tokenizer: Tokenizer | None, name: str, begins: bool) -> list[int]:
+def _read_one(
+    item: Any, tokenizer: Tokenizer | None, name: str, begins: bool, max_length: int | None
+) -> list[int]:
     if isinstance(item, str):
         return _encode(item, tokenizer, name, begins)
     if _is_ids(item) or (_is_list(item) and len(item) == 0):
-        return _as_ids(item, name)
+        return _as_ids(item, name, max_length)
     raise InvalidInputError(f"{name} is a {type(item).__name__}; it must be a string or a list of token ids.")
 
 
@@ -121,10 +124,32 @@ def _encode(text: str, tokenizer: Tokenizer | None, name: str, begins: bool) -> 
     return tokenizer.encode(text, add_special_tokens=begins)
 
 
-def _as_ids(value: Any, name: str) -> list[int]:
+def holds_bools(value: Any) -> bool:
+    """Whether a list, or a list in it, holds True or False: no ids, though NumPy takes them for 1 and 0."""
+    kinds = set(map(type, value)) if isinstance(value, list | tuple) else ()
+    return not _BOOLS.isdisjoint(kinds) or (
+        not _LISTS.isdisjoint(kinds) and any(holds_bools(item) for item in value)
+    )
+
+
+_BOOLS, _LISTS = {bool, np.bool_}, {list, tuple}
+
+
+def _as_ids(value: Any, name: str, max_length: int | None) -> list[int]:
+    """A row of integers as a list; its length is checked before it is copied."""
+    check_count(value, name)
+    _check_length(len(value), name, max_length)
+    if isinstance(value, Sequence):
+        kinds = set(map(type, value))
+        if kinds == {int}:  # of any size: NumPy would make floats of some
+            return list(value)
+        if not _BOOLS.isdisjoint(kinds):
+            raise InvalidInputError(
+                f"{name} holds values that are not integers (bool); token ids are integers."
+            )
     try:
-        array = np.asarray(value)
-    except ValueError:  # lists among the numbers
+        array = as_array(value, name)
+    except InvalidInputError:  # lists among the numbers
         array = np.empty(1, object)
     if array.size and (array.dtype.kind not in "iu" or array.ndim != 1):
         raise InvalidInputError(
@@ -140,11 +165,15 @@ def _check(ids: list[int], name: str, vocab_size: int, max_length: int | None) -
     if min(ids) < 0 or max(ids) >= vocab_size:
         index, token = next((i, token) for i, token in enumerate(ids) if not 0 <= token < vocab_size)
         raise InvalidInputError(
-            f"{name} has token id {token} at index {index}; ids of this model are 0 to {vocab_size - 1}."
+            f"{name} has token id {shown(token)} at index {index}; ids of this model are 0 to {vocab_size - 1}."
         )
-    if max_length is not None and len(ids) >= max_length:
+    _check_length(len(ids), name, max_length)
+
+
+def _check_length(length: int, name: str, max_length: int | None) -> None:
+    if max_length is not None and length >= max_length:
         raise InvalidInputError(
-            f"{name} has {len(ids)} tokens; with at most {max_length} positions that leaves no room for a new token. "
+            f"{name} has {length} tokens; with at most {max_length} positions that leaves no room for a new token. "
             f"Shorten the prompt to at most {max_length - 1} tokens, or give "
             'overflow="slide" or "truncate_prompt".'
         )

@@ -102,8 +102,11 @@ class Settings:
         if inputs is None:
             inputs = given.pop("input_ids", None)
         inputs, padding = take_encoding(inputs, given.pop("attention_mask", None), given)
-        inputs = as_arrays(inputs)
-        masks = CallMasks(as_arrays(given.pop("attn_mask", None)), padding_mask(as_arrays(padding), inputs))
+        inputs = as_arrays(inputs, "inputs")
+        masks = CallMasks(
+            as_arrays(given.pop("attn_mask", None), "attn_mask"),
+            padding_mask(as_arrays(padding, "attention_mask"), inputs),
+        )
         return self._call(inputs, masks, self._options(config, given))
 
     def _options(self, config: Any, given: dict[str, Any]) -> CallOptions:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InvalidInputError, SessionFileError, shown
 from ..system.json_text import parse_json
+from ..system.regular_file import read_file_or_pipe, read_to_end
 from .parser import Parser
 from .prompt_note import PromptNote
 from .terminal import PROGRAM
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "nano"
+_LONGEST_TEXT = 64 * 2**20
+"""Bytes of a prompt or a grammar."""
 
 EPILOG = f"""\
 examples:
@@ -358,7 +361,7 @@ def decoding_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return read_file_or_pipe(file, at_most=_LONGEST_TEXT).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{file} cannot be read: {error}. Give a file of UTF-8 text.") from error
 
@@ -389,7 +392,10 @@ def read_text(argument: str) -> str:
     """Return PROMPT, or standard input without the line break that ends it."""
     if argument != "-":
         return as_utf8(argument)
-    data = sys.stdin.buffer.read() if sys.stdin else b""
+    try:
+        data = read_to_end(sys.stdin.buffer, "standard input", at_most=_LONGEST_TEXT) if sys.stdin else b""
+    except OSError as error:
+        raise InvalidInputError(f"cannot read standard input: {error.strerror or error}.") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
 from ..system.installation import install_command
+from ..system.regular_file import read_file_or_pipe
 from .generate import DEFAULT_MODEL
 from .parser import Parser
 from .terminal import PROGRAM, say
@@ -248,7 +249,7 @@ def _keys(arguments: argparse.Namespace) -> tuple[str, ...]:
     keys = list(arguments.api_key or [])
     if arguments.api_key_file is not None:
         try:
-            lines = Path(arguments.api_key_file).read_text(encoding="utf-8").splitlines()
+            lines = read_file_or_pipe(arguments.api_key_file, at_most=2**20).decode().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInputError(f"cannot read the keys in {arguments.api_key_file}: {error}.") from error
         found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]

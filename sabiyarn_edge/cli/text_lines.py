@@ -14,6 +14,10 @@ from .generate import DEFAULT_MODEL
 __all__ = ["add_arguments", "decoded_lines", "opened"]
 
 
+_LONGEST_LINE = 64 * 2**20
+"""Bytes: what has no end, as /dev/zero, is refused there."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that all commands with such a file have."""
     parser.add_argument("file", metavar="FILE", help='texts, one in each line; "-" is standard input')
@@ -41,7 +45,11 @@ def decoded_lines(file: BinaryIO, read: Callable[[int], object] = lambda nbytes:
     Args:
         read: called with the bytes of each line.
     """
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), b""), start=1):
+        if len(line) > _LONGEST_LINE:
+            raise InvalidInputError(
+                f"line {number} is longer than {_LONGEST_LINE // 2**20} MiB. Give a file of texts, one in each line."
+            )
         read(len(line))
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")

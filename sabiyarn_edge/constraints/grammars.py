@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shortened
 from ..system.installation import install_command
 from ..system.json_text import parse_json
 from .vocabulary import ConstraintVocabulary
@@ -25,6 +25,9 @@ bound, so that a model could go on with blanks until its tokens end."""
 
 _ANY_TOKENS = '\n%llguidance {"no_forcing": true}\n'
 """Allows every row of tokens that writes a text, not only the one that the tokenizer would make of it."""
+
+_TOLD_CHARACTERS = 600
+"""Of what the parser of grammars says, which quotes whole lines."""
 
 
 class Grammar:
@@ -57,7 +60,7 @@ class Grammar:
             ) from error
         if failed:
             told = " ".join("; ".join(messages).replace(_ANY_TOKENS.strip(), "").split())
-            raise InvalidInputError(f"{option} cannot be used: {told}")
+            raise InvalidInputError(f"{option} cannot be used: {shortened(told, _TOLD_CHARACTERS)}")
         self._start = LLMatcher(vocabulary.guidance, lark, log_level=0)
         self._not_first = _mask_of_others(vocabulary)
         self.writes_text = vocabulary.writes_text

@@ -9,9 +9,13 @@ import torch
 
 from ..errors import InvalidInputError
 from ..modeling import GPTJXForCausalLM
+from ..system.regular_file import read_file_or_pipe
 from ..text.tokenizer import TOKENIZER_FILE, Tokenizer
 
 __all__ = ["cut_to_rows", "evenly_spaced", "read_ids", "read_text", "written_by"]
+
+
+_LONGEST_TEXT = 2**30  # bytes
 
 
 def read_text(path: Path, purpose: str) -> str:
@@ -21,7 +25,7 @@ def read_text(path: Path, purpose: str) -> str:
         InvalidInputError: it cannot be read, is empty, or is not UTF-8.
     """
     try:
-        data = path.read_bytes()
+        data = read_file_or_pipe(path, at_most=_LONGEST_TEXT)
     except OSError as error:
         raise InvalidInputError(
             f"cannot read the {purpose} text {path}: {error.strerror or error}."

@@ -141,6 +141,11 @@ def _canonical(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]
         clean = canonical_name(name)
         if clean in renamed:
             raise CheckpointError(f"{folder} holds {clean} twice, once as {name}. Only one can be right.")
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise CheckpointError(
+                f"{folder}: {name} is a tensor of {tensor.dtype} and {tensor.layout} on {tensor.device}, but must be a "
+                "dense one of floats (torch.strided), with data. Save it anew with to_dense() or dequantize()."
+            )
         renamed[clean] = tensor
     if LM_HEAD in renamed and WTE in renamed:
         head, wte = renamed[LM_HEAD], renamed[WTE]

@@ -140,8 +140,9 @@ class KvCache:
 
 def _check_float16(new: Tensor, name: str) -> None:
     """Refuse finite values that float16 would make infinite."""
-    largest = new.abs().max()
-    if largest.isfinite() and largest.half().isinf():
+    sizes = new.abs()
+    largest = sizes.where(sizes.isfinite(), 0).max()  # NaN would be the maximum, whatever stands beside it
+    if largest.half().isinf():
         raise NumericalError(
             f"the {name} reach {float(largest):g}, but float16 ends at {FLOAT16_MAX:g}. Load the model with "
             'kv_cache_dtype="float32"; in an export, "int8" (with scales of its own) does too.'

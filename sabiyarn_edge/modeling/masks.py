@@ -61,7 +61,7 @@ def read_attn_mask(
             f"(1 or {rows}, 1, {queries}, {keys}). Padding belongs in attention_mask."
         )
     mask = attn_mask.reshape(-1, 1, queries, keys)
-    values = check_values(as_arrays(mask))
+    values = check_values(as_arrays(mask, "attn_mask"))
     for row, own in enumerate(values[:, 0]):
         check_every_token_sees(own, None, row)
     # The tensor itself goes on, not the array: an additive mask may be learned.
@@ -85,7 +85,7 @@ def read_attention_mask(
             f"({rows}, {keys}), past keys included. A mask per query belongs in attn_mask."
         )
     if attention_mask.dtype != torch.bool:
-        zeros_and_ones(as_arrays(attention_mask), "attention_mask")
+        zeros_and_ones(as_arrays(attention_mask, "attention_mask"), "attention_mask")
     mask = attention_mask.to(device) == 1
     return None if bool(mask.all()) else mask
 
@@ -112,6 +112,6 @@ def combine_with_padding(mask: Tensor, visible: Tensor, *, queries: int) -> Tens
     else:
         combined = mask.masked_fill(hidden, float("-inf")).masked_fill(padding_query, 0.0)
     every: NDArray[np.bool_] = np.ones(queries, bool)
-    for row, own in enumerate(as_arrays(combined)[:, 0]):
+    for row, own in enumerate(as_arrays(combined, "attn_mask")[:, 0]):
         check_every_token_sees(own, every, row)
     return combined

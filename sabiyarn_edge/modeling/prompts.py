@@ -37,6 +37,8 @@ def take_prompts(
         raise InvalidInputError(
             "there are no input_ids. Give token ids, or an encoding that holds input_ids."
         )
-    ids = as_arrays(input_ids)
-    masks = CallMasks(as_arrays(attn_mask), padding_mask(as_arrays(attention_mask), ids))
+    ids = as_arrays(input_ids, "input_ids")
+    masks = CallMasks(
+        as_arrays(attn_mask, "attn_mask"), padding_mask(as_arrays(attention_mask, "attention_mask"), ids)
+    )
     return ids, masks, input_ids.device if isinstance(input_ids, torch.Tensor) else None

@@ -5,6 +5,8 @@ Numbers may be NumPy scalars; a bool is never a number, and NaN and infinities a
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import math
 import operator
@@ -27,6 +29,7 @@ __all__ = [
     "integer",
     "json_schema",
     "many",
+    "memory_mib",
     "number",
     "one_or_many",
     "optional",
@@ -40,6 +43,8 @@ Check = Callable[[str, Any], Any]
 MAX_SEED = 2**64 - 1
 LARGEST = 2**31 - 1
 """Largest token id and count: the core keeps ids in 32 bits."""
+MAX_ENTRIES = 2**20
+"""Most entries of a list: more than any vocabulary has. A range or an iterator may be longer than memory."""
 
 
 def _refuse(name: str, value: Any, allowed: str, hint: str = "") -> InvalidInputError:
@@ -51,14 +56,15 @@ def integer(*, at_least: int = 0, at_most: int = LARGEST, hint: str = "") -> Che
     allowed = f"an integer of at least {at_least}"
 
     def check(name: str, value: Any) -> int:
+        cause = None
         try:
             number = None if isinstance(value, bool) else operator.index(value)
-        except TypeError:
-            number = None
+        except Exception as error:  # no integer, or an object that fails
+            number, cause = None, error
         if number is None or number < at_least or number > at_most:
             too_large = at_most != LARGEST or (number is not None and number > at_most)
             span = f"an integer from {at_least} to {at_most}"
-            raise _refuse(name, value, span if too_large else allowed, hint)
+            raise _refuse(name, value, span if too_large else allowed, hint) from cause
         return number
 
     return check
@@ -101,6 +107,10 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
+memory_mib = number(above=0, at_most=1e9)
+"""Check for MiB of memory: more than 1 PB no machine has."""
+
+
 def flag(name: str, value: Any) -> bool:
     """Check for True or False."""
     if not isinstance(value, bool):
@@ -130,13 +140,20 @@ def text(name: str, value: Any, *, may_be_empty: bool = False) -> str:
 
 def path(name: str, value: Any) -> Path:
     """Check for the name of a file or folder, a text or a pathlib.Path, that this system takes."""
+    found: Any = None
+    hint, cause = "", None
     try:
         found = os.fspath(value)
-        good = isinstance(found, str) and bool(found) and b"\0" not in os.fsencode(found)
-    except (TypeError, UnicodeEncodeError):  # no path; half a surrogate pair
-        good = False
-    if not good:
-        raise _refuse(name, value, "a path: a text of at least one character, or a pathlib.Path")
+        os.lstat(found)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            found, hint = None, f"The system takes none of {len(found)} characters."
+    except Exception as error:  # no path, a zero byte, half a surrogate pair, or an object that fails
+        found, cause = None, error
+    if not isinstance(found, str) or not found:
+        raise _refuse(
+            name, value, "a path: a text of at least one character, or a pathlib.Path", hint
+        ) from cause
     return Path(found)
 
 
@@ -154,7 +171,12 @@ def many(check: Check, *, may_be_empty: bool = True) -> Check:
     def check_all(name: str, value: Any) -> tuple[Any, ...] | None:
         if not _is_list(value):
             raise _refuse(name, value, "a list")
-        items = tuple(check(f"{name}[{index}]", item) for index, item in enumerate(value))
+        items = tuple(
+            check(f"{name}[{index}]", item)
+            for index, item in enumerate(itertools.islice(value, MAX_ENTRIES + 1))
+        )
+        if len(items) > MAX_ENTRIES:
+            raise _refuse(name, value, f"a list of at most {MAX_ENTRIES} entries")
         if not items and not may_be_empty:
             raise _refuse(name, value, "a list of at least one entry")
         return items or None
@@ -224,10 +246,10 @@ def bias_of_sequences(name: str, value: Any) -> tuple[tuple[tuple[int, ...], flo
     check_ids, check_bias = many(integer(), may_be_empty=False), number()
     biases = {}
     for pair in pairs:
-        if not _is_list(pair) or len(entry := tuple(pair)) != 2:
+        if not _is_list(pair) or len(entry := tuple(itertools.islice(pair, 3))) != 2:
             raise _refuse(f"an entry of {name}", pair, "[[id, ...], bias]")
         ids = check_ids(f"the ids of an entry of {name}", entry[0])
-        biases[ids] = check_bias(f"the bias of {list(ids)} in {name}", entry[1])
+        biases[ids] = check_bias(f"the bias of {shown(list(ids))} in {name}", entry[1])
     return tuple(biases.items()) or None
 
 

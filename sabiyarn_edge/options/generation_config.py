@@ -7,6 +7,7 @@ import difflib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ class GenerationConfig(OptionFields):
         Raises:
             ModelFolderError: the file is damaged or an option in it is bad.
         """
-        path = check_path("folder", folder) / GENERATION_CONFIG_FILE
+        path = check_path("folder", check_path("folder", folder) / GENERATION_CONFIG_FILE)
         if not path.exists():
             return cls()
         try:
@@ -256,7 +257,9 @@ def _says_nothing(name: str, values: Mapping[str, Any]) -> bool:
 
 
 def _is_neutral(name: str, value: Any) -> bool:
-    return name in NOT_HERE and (value is None or value == NOT_HERE[name])
+    if value is None:
+        return name in NOT_HERE
+    return isinstance(value, Real) and name in NOT_HERE and value == NOT_HERE[name]
 
 
 def _why_left_out(name: str, value: Any) -> str:

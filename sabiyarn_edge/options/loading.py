@@ -22,7 +22,7 @@ _CHECKS: dict[str, check.Check] = {
     "keep_tokens": check.integer(),
     "reuse_prefix": check.flag,
     "prefix_cache_mb": check.integer(),
-    "memory_limit_mb": check.optional(check.number(above=0)),
+    "memory_limit_mb": check.optional(check.memory_mib),
     "fit": check.flag,
     "resident": check.flag,
 }

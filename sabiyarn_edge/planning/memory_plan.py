@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import InvalidInputError, OutOfMemoryError
 from ..model_folder.config import ModelConfig
-from ..options.checks import integer, number
+from ..options.checks import integer, memory_mib
 from ..options.generation_config import GenerationConfig
 from ..system.available_memory import AvailableMemory
 
@@ -232,7 +232,7 @@ def fit_to_limit(
     Raises:
         InvalidInputError: the model needs more, with both numbers.
     """
-    limit_mib = number(above=0)("memory_limit_mb", limit_mib)
+    limit_mib = memory_mib("memory_limit_mb", limit_mib)
     options["guesses"] = False  # they take what is left of the limit, or are not made
     wanted = plan = plan_memory(folder, **options)
     for smaller in _smaller(wanted, options) if fit else ():

@@ -1,4 +1,4 @@
-"""Reads files of folders that may come from anywhere: no pipe to wait for, no device, no file without end."""
+"""Reads whole files, none without end; from folders that may come from anywhere, no pipe and no device either."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["check_regular_file", "read_regular_file"]
+__all__ = ["check_regular_file", "read_file_or_pipe", "read_regular_file", "read_to_end"]
 
 _PIECE_BYTES = 2**20
 
@@ -48,11 +49,22 @@ def read_regular_file(path: str | Path, *, at_most: int) -> bytes:
         os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     )
     with os.fdopen(os.open(path, flags), "rb") as file:
-        parts, left = [], at_most + 1
-        # Piece by piece: the size may be a lie (files of /proc have none), and read(n) takes memory for all n first.
-        while left > 0 and (part := file.read(min(left, _PIECE_BYTES))):
-            parts.append(part)
-            left -= len(part)
+        return read_to_end(file, str(path), at_most=at_most)
+
+
+def read_file_or_pipe(path: str | Path, *, at_most: int) -> bytes:
+    """Read what the user named: a shell makes pipes too (`--grammar <(...)`). Args, Raises: as `read_regular_file`."""
+    with Path(path).open("rb") as file:
+        return read_to_end(file, str(path), at_most=at_most)
+
+
+def read_to_end(file: BinaryIO, name: str, *, at_most: int) -> bytes:
+    """Read the rest of an open file. Raises: OSError: it is longer than `at_most` bytes, or cannot be read."""
+    parts, left = [], at_most + 1
+    # Piece by piece: the size may be a lie (files of /proc have none), and read(n) takes memory for all n first.
+    while left > 0 and (part := file.read(min(left, _PIECE_BYTES))):
+        parts.append(part)
+        left -= len(part)
     if left == 0:
-        raise OSError(errno.EFBIG, f"it is longer than {at_most / 2**20:g} MiB", str(path))
+        raise OSError(errno.EFBIG, f"it is longer than {at_most / 2**20:g} MiB", name)
     return b"".join(parts)

@@ -166,7 +166,7 @@ HOLE[2] = False
         ([MASK], "a list of 1 masks, but there are 2 prompts"),
         ([MASK, None, None], "a list of 3 masks, but there are 2 prompts"),
         ([MASK, np.ones((3, 3), bool)], r"attn_mask has shape \(3, 3\); for B = 1 prompts of T = 4 tokens"),
-        ([[True, False], [True]], "attn_mask cannot be read as an array"),
+        ([[True, False], [True]], "attn_mask is .*, but must be lists whose rows have equal length"),
     ],
 )
 def test_masks_that_make_no_sense(mask: Any, message: str) -> None:

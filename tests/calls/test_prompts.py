@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_the_rows_of_an_array_are_prompts() -> None:
         ([1, "a"], "the prompt holds values that are not integers"),
         ([1.0, 2.0], r"not integers \(float64\)"),
         ([True], r"not integers \(bool\)"),
-        ([2**70], "not integers"),
+        ([2**70], "token id 1180591620717411303424 at index 0"),
         ([], "the list of prompts is empty"),
         ([[1], []], "prompt 1 is empty"),
         ([3, 10], "token id 10 at index 1; ids of this model are 0 to 9"),
@@ -59,3 +60,37 @@ def test_what_is_refused(inputs: Any, message: str) -> None:
 def test_several_are_not_one() -> None:
     with pytest.raises(InvalidInputError, match="one by one"):
         read_prompt([[1], [2]], tokenizer=None, vocab_size=10)
+
+
+class Counted(Sequence[int]):
+    """A long sequence that counts how many of its entries are taken."""
+
+    taken = 0
+
+    def __len__(self) -> int:
+        return 10**9
+
+    def __getitem__(self, index: Any) -> Any:
+        self.taken += 1
+        return 1
+
+
+def test_the_length_is_checked_before_ids_are_copied() -> None:
+    for wrap in (lambda ids: ids, lambda ids: [ids]):
+        ids = Counted()
+        with pytest.raises(InvalidInputError, match="has 1000000000 entries; at most"):
+            read_prompts(wrap(ids), tokenizer=None, vocab_size=10, max_length=None)
+        assert ids.taken == 0
+    with pytest.raises(InvalidInputError, match="100000 tokens; with at most 5 positions"):
+        read(range(100_000))
+
+
+@pytest.mark.parametrize("inputs", [[True, 5], [5, False], [[1], [5, np.True_]]], ids=str)
+def test_true_and_false_are_no_ids(inputs: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"values that are not integers \(bool\)"):
+        read(inputs)
+
+
+def test_integers_that_no_array_holds_are_outside_the_vocabulary() -> None:
+    with pytest.raises(InvalidInputError, match="token id -1 at index 0"):
+        read([-1, 2**63])

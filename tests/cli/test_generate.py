@@ -510,6 +510,7 @@ def test_bad_forms_of_output(run, text_model, tmp_path):
         (("--json-schema", tmp_path / "missing.json"), "missing.json cannot be read"),
         (("--json-schema", '{"type": "strin"}'), "json_schema cannot be used"),
         (("--grammar", tmp_path), "cannot be read"),
+        (("--grammar", "/dev/zero"), "longer than 64 MiB"),
         (("--regex", "a", "--choice", "b"), "regex and choices are given"),
     ]:
         ran = run("generate", "--model", text_model, PROMPT, *arguments)

@@ -99,3 +99,9 @@ def test_what_cannot_be_scored_is_explained(run, text_model, tmp_path):
         in run("score", path, "--model", text_model, "--quiet").error
     )
     assert run("score", path, "--model", text_model, "--overflow", "slide", "--quiet").code == 0
+
+
+def test_a_line_without_end_is_refused(run, text_model):
+    ran = run("score", "/dev/zero", "--model", text_model, "--quiet")
+    assert ran.code == 2
+    assert "line 1 is longer than 64 MiB" in ran.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -477,6 +478,25 @@ def test_a_tensor_under_two_names(tmp_path):
     folder = make_tiny_checkpoint(tmp_path)
     edit(folder, lambda tensors: tensors.update({"ln_f.weight": torch.ones(16)}))
     assert "holds transformer.ln_f.weight twice" in load_error(folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.Tensor.to_sparse,
+        lambda tensor: tensor.to("meta"),
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+    ],
+    ids=["sparse", "meta", "quantized"],
+)
+def test_a_tensor_that_is_not_dense_is_named(tmp_path, change):
+    folder = make_tiny_checkpoint(tmp_path, layout="bin")
+    tensors = torch.load(folder / "pytorch_model.bin")
+    name = next(name for name in tensors if name.endswith("wte.weight"))
+    tensors[name] = change(tensors[name])
+    torch.save(tensors, folder / "pytorch_model.bin")
+    assert re.search(rf"{name} is a tensor of .*, but must be a dense one", load_error(folder))
 
 
 # --- damage -------------------------------------------------------------------------------------------------

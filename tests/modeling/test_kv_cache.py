@@ -91,6 +91,16 @@ def test_values_pass_through_the_storage_type():
     assert (keys == 1).all()
 
 
+def test_a_row_of_nan_hides_no_other_row():
+    cache = make_cache(kv_cache_dtype="float16")
+    cache.start(2, CPU)
+    cache.reserve(1, CPU)
+    new = torch.ones(2, 2, 1, 4)
+    new[0], new[1, 0, 0, 1] = float("nan"), -1e6
+    with pytest.raises(NumericalError, match="the keys of layer 0 reach 1e"):
+        cache.append(0, new, torch.ones_like(new))
+
+
 @pytest.mark.parametrize("largest", [65520.0, -7e4, 1e30])
 def test_a_float16_cache_refuses_what_it_would_make_infinite(largest):
     cache = make_cache(kv_cache_dtype="float16")

@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -375,3 +376,11 @@ def test_no_warning_reaches_a_caller_of_the_defaults():
         GenerationConfig()
         GenerationConfig(**SAMPLING)
         GenerationConfig(**GREEDY)
+
+
+@pytest.mark.parametrize(
+    "value", [np.zeros((2, 2)), -(10**5000), [np.zeros(2)]], ids=["array", "huge", "list"]
+)
+def test_any_value_of_an_option_that_is_not_here_is_left_out(value):
+    with pytest.warns(OptionWarning, match="guidance_scale=.* not implemented here"):
+        assert GenerationConfig.from_dict({"guidance_scale": value}) == GenerationConfig()

@@ -220,6 +220,7 @@ def test_options_from_the_environment(serve: Callable[..., Server], text_model: 
         (["--model", "=nano"], "the name is empty"),
         (["--api-key", "a b"], "an API key is empty, or has spaces"),
         (["--api-key-file", "/no/such/file"], "cannot read the keys in /no/such/file"),
+        (["--api-key-file", "/dev/zero"], "longer than 1 MiB"),
         (["--api-key-file", os.devnull], "there is no key in /dev/null"),
         (["--max-tokens", "3"], "unknown option --max-tokens; did you mean --max-tokens-limit?"),
     ],

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
-from sabiyarn_edge.system.regular_file import check_regular_file, read_regular_file
+from sabiyarn_edge.system.regular_file import check_regular_file, read_file_or_pipe, read_regular_file
 
 
 def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
@@ -44,3 +45,17 @@ def test_a_file_that_lies_about_its_size_is_bounded() -> None:
         pytest.skip("there is no /proc here")
     with pytest.raises(OSError, match="longer than"):
         read_regular_file("/proc/self/maps", at_most=10)  # its size is 0
+
+
+def test_a_pipe_that_the_user_named_is_read_up_to_the_bound(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for content in (b"12345", b"123456"):
+        writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+        writer.start()
+        if len(content) == 5:
+            assert read_file_or_pipe(pipe, at_most=5) == content
+        else:
+            with pytest.raises(OSError, match="longer than"):
+                read_file_or_pipe(pipe, at_most=5)
+        writer.join()
