@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .characters import check_characters
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -48,7 +50,12 @@ class PartEncoder:
         """Ids of control tokens."""
 
     def control_spans(self, text: str) -> list[tuple[int, int]]:
-        """Return (first, end) of each run of characters that is read as a control token, white space aside."""
+        """Return (first, end) of each run of characters that is read as a control token, white space aside.
+
+        Raises:
+            InvalidInputError: the text holds half a surrogate pair.
+        """
+        check_characters(text)
         encoding = self._backend.encode(text, add_special_tokens=False)
         found = []
         for token_id, (first, end) in zip(encoding.ids, encoding.offsets, strict=True):
@@ -64,8 +71,12 @@ class PartEncoder:
         Args:
             parts: (text, whether its control tokens are read as such).
             add_special_tokens: put those around it that the tokenizer puts around a text.
+
+        Raises:
+            InvalidInputError: a part holds half a surrogate pair.
         """
         joined = "".join(text for text, _ in parts)
+        check_characters(joined)
         encoding = self._backend.encode(joined, add_special_tokens=add_special_tokens)
         users = self._control_in_users_text(encoding, parts)
         if not users:

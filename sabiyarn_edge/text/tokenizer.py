@@ -102,7 +102,6 @@ class Tokenizer:
         Raises:
             InvalidInputError: a part holds half a surrogate pair.
         """
-        check_characters("".join(text for text, _ in parts))
         return self.parts.encode(parts, add_special_tokens=add_special_tokens).ids
 
     @functools.cached_property

@@ -250,6 +250,16 @@ def test_known_ids_are_taken_as_they_are() -> None:
     assert chat.prompt(longer, known=known).ids == model().prompt(longer).ids
 
 
+@pytest.mark.parametrize("special_tokens", [False, True])
+@pytest.mark.parametrize(
+    "message", [{"role": "\ud800", "content": "a"}, {"role": "user", "content": "a", "x": "\ud800"}]
+)
+def test_half_surrogate_pairs_are_refused(message: dict[str, str], special_tokens: bool) -> None:
+    asked = model("{{ messages|tojson }}")
+    with pytest.raises(InvalidInputError, match=r"half a surrogate pair|not supported"):
+        asked.prompt([message], special_tokens=special_tokens)
+
+
 def test_what_is_nested_too_deeply_is_refused() -> None:
     arguments = '{"a":' * 900 + "1" + "}" * 900
     call = {"id": "1", "function": {"name": "f", "arguments": arguments}}
