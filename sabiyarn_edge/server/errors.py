@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 from starlette.responses import Response
 
-from ..errors import InvalidInputError, OutOfMemoryError, SabiYarnError
+from ..errors import InvalidInputError, OutOfMemoryError, SabiYarnError, bounded, shortened
 from ..options.generation_config import GenerationConfig
 
 __all__ = ["HttpError", "error_fields", "error_response", "json_response"]
@@ -39,8 +39,10 @@ class HttpError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        message = bounded(message)
         super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
+        self.status, self.message, self.code = status, message, code
+        self.param = None if param is None else shortened(param)
         self.headers = dict(headers or {})
 
     @classmethod

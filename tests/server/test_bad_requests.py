@@ -113,6 +113,8 @@ def test_unknown_models(client: openai.OpenAI) -> None:
         (b'{"prompt": "a", "stop": "\\ud800"}', ""),
         (b'{"prompt": "a", "logit_bias": {"' + b"1" * 5000 + b'": 1}}', "logit_bias has the key '111"),
         (b'{"prompt": "a", "choices": ["a"' + b', "b"' * 20_000 + b"]}", "choices holds 'b' twice"),
+        (b'{"prompt": "a", "stream": true, "stream_options": {"' + b"x" * 10**6 + b'": 1}}', "unknown field"),
+        (b'{"prompt": "a", "' + b"x" * 10**6 + b'": 1}', "unknown option xxx"),
         (b'["prompt"]', "a JSON list; it must be an object"),
         (b"3", "a JSON int; it must be an object"),
         (b'{"prompt": "a", "seed": ' + b"9" * 4000 + b"}", ""),
@@ -123,6 +125,7 @@ def test_malformed_bodies(server: Server, content: bytes, message: str) -> None:
     answer = server.post("/v1/completions", content=content, headers=JSON)
     assert answer.status_code == 400
     assert message in answer.json()["error"]["message"]
+    assert len(answer.content) < 5000
 
 
 @pytest.mark.parametrize(
