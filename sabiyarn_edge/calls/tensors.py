@@ -21,6 +21,9 @@ _MAX_DEPTH = 8
 """Most lists within lists: one that holds itself has no end, and holding another one twice doubles with each."""
 
 
+_PLAIN = {bool, int, float, str}
+
+
 @contextmanager
 def readable(value: Any, name: str) -> Iterator[None]:
     """Reads an argument: whatever its objects or their libraries raise, the message says which argument it is.
@@ -79,7 +82,7 @@ def _read(value: Any, name: str, depth: int) -> Any:
     if isinstance(value, Sequence):
         check_count(value, name, "entries")
     if isinstance(value, list | tuple):
-        if not value or isinstance(value[0], int | str):  # a prompt: no look at each of its ids
+        if _PLAIN.issuperset(map(type, value)):  # a prompt, most often
             return value
         if depth == _MAX_DEPTH:
             raise InvalidInputError(
