@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInputError, ModelFolderError
+from ..errors import InvalidInputError, ModelFolderError, shown
 from ..system.regular_file import read_regular_file
 from .characters import check_characters
 from .normalization import letter_normalizer
@@ -82,11 +82,18 @@ class Tokenizer:
 
         Raises:
             InvalidInputError: `text` is not a str, or holds half a surrogate pair.
+            ModelFolderError: the library refuses, as for want of the token for unknown letters.
         """
         if not isinstance(text, str):
             raise InvalidInputError(f"the text is a {type(text).__name__}; it must be a str.")
         check_characters(text)
-        return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        try:
+            return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        except Exception as error:  # the library raises bare ones
+            raise ModelFolderError(
+                f"the tokenizer cannot encode the text ({shown(error)}). tokenizer.json may be damaged: copy it "
+                "again."
+            ) from error
 
     def encode_parts(
         self, parts: Sequence[tuple[str, bool]], *, add_special_tokens: bool = True

@@ -173,3 +173,11 @@ def test_what_surrounds_a_text_is_added_once(strips):
 def test_half_a_surrogate_pair_in_a_part_is_refused():
     with pytest.raises(InvalidInputError, match="half a surrogate pair"):
         toy_tokenizer("byte-level").encode_parts([("a", True), ("\ud800", False)])
+
+
+def test_a_token_for_unknown_letters_that_is_none(tmp_path):
+    model = {"type": "BPE", "vocab": {"a": 0}, "merges": [], "unk_token": "nowhere"}
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}), encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=r"cannot encode the text .*nowhere"):
+        Tokenizer.from_file(path).encode("ab")
