@@ -136,6 +136,12 @@ def must_be_refused(name: str, value: Any) -> bool:
     )
 
 
+@pytest.fixture(autouse=True)
+def folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong values stand for paths too, and "x" is one that can be written."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> EdgeGenerator:
     """nano, with a chat template, and with every task, of one token each."""
