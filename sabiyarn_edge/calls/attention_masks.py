@@ -82,8 +82,7 @@ class CallMasks:
 def _rectangle(inputs: Any) -> NDArray[Any]:
     """Prompts of equal length as one array."""
     try:
-        with readable(inputs, "inputs"):
-            ids = np.empty(0, object) if holds_bools(inputs) else np.asarray(inputs)
+        ids = np.empty(0, object) if holds_bools(inputs) else as_array(inputs, "inputs")
     except InvalidInputError:  # rows of unequal length
         ids = np.empty(0, object)
     if ids.ndim not in (1, 2) or ids.dtype.kind not in "iu":

@@ -1,4 +1,4 @@
-"""What `generate` accepts as input, turned into token ids and checked once."""
+"""Prompts: turns what `generate` takes as input into token ids, and checks them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Prompts:
     truncated: list[int]
     """How many tokens of each prompt were cut out before it became what `ids` says."""
     is_batch: bool
-    """Whether the caller gave a list of prompts, rather than one."""
+    """True if the caller gave a list of prompts, False if one prompt."""
 
 
 def read_prompts(
@@ -86,20 +86,20 @@ def read_prompt(
 
 
 def is_nothing(inputs: Any) -> bool:
-    """Whether `inputs` is a text or a list without anything in it."""
+    """Return True for a text or a list that is empty."""
     with readable(inputs, "the prompt"):
         return (isinstance(inputs, str) or _is_list(inputs)) and len(inputs) == 0
 
 
 def _is_list(value: Any) -> bool:
-    """Whether `value` is a list of some kind, of ids or of prompts."""
+    """Return True for a list of any kind, of ids or of prompts."""
     if isinstance(value, np.ndarray):
         return value.ndim > 0
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
 
 
 def _is_ids(value: Any) -> bool:
-    """Whether `value` is one row of ids: a one-dimensional array, or a sequence that starts with a number."""
+    """Return True for one row of ids: an array of one dimension, or a sequence that starts with a number."""
     if isinstance(value, np.ndarray):
         return value.ndim == 1 and value.dtype.kind in "iuf"
     return _is_list(value) and len(value) > 0 and isinstance(value[0], int | float | np.number)
@@ -125,7 +125,7 @@ def _encode(text: str, tokenizer: Tokenizer | None, name: str, begins: bool) -> 
 
 
 def holds_bools(value: Any) -> bool:
-    """Whether a list, or a list in it, holds True or False: no ids, though NumPy takes them for 1 and 0."""
+    """Return True if a list, or a list in it, holds True or False. They are no ids; NumPy takes them for 1 and 0."""
     kinds = set(map(type, value)) if isinstance(value, list | tuple) else ()
     return not _BOOLS.isdisjoint(kinds) or (
         not _LISTS.isdisjoint(kinds) and any(holds_bools(item) for item in value)

@@ -276,10 +276,11 @@ def _read_labels(task: Task, given: Sequence[str] | None) -> tuple[str, ...]:
     for index, label in enumerate(labels):
         if not label.strip():
             raise InvalidInputError(f"labels[{index}] is {shown(label)}; it must be a text.")
-        if label in labels[:index]:
-            raise InvalidInputError(
-                f"labels[{index}] is {shown(label)}, which the list has already. Give it once."
-            )
+    again = check.index_of_repeated(labels)
+    if again is not None:
+        raise InvalidInputError(
+            f"labels[{again}] is {shown(labels[again])}, which the list has already. Give it once."
+        )
     if len(labels) < 2:
         raise InvalidInputError(f"{len(labels)} label is no choice. Give at least two.")
     return labels

@@ -13,15 +13,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ModelFolderError, shown
 from .characters import check_characters
 
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["EncodedParts", "PartEncoder"]
+__all__ = ["EncodedParts", "PartEncoder", "encoded"]
 
 _NEVER_TYPED = "\U0010ffff"
 """A noncharacter: no text holds it, so a vocabulary's entry that begins with it is never read."""
+
+
+def encoded(
+    backend: tokenizers.Tokenizer, text: str, *, add_special_tokens: bool = False
+) -> tokenizers.Encoding:
+    """Have the library encode a text.
+
+    Raises:
+        InvalidInputError: the text holds half a surrogate pair.
+        ModelFolderError: the library refuses, as for want of the token for unknown letters.
+    """
+    check_characters(text)
+    try:
+        return backend.encode(text, add_special_tokens=add_special_tokens)
+    except Exception as error:  # the library raises bare ones
+        raise ModelFolderError(
+            f"the tokenizer cannot encode the text ({shown(error)}). tokenizer.json may be damaged: copy it again."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -52,11 +71,9 @@ class PartEncoder:
     def control_spans(self, text: str) -> list[tuple[int, int]]:
         """Return (first, end) of each run of characters that is read as a control token, white space aside.
 
-        Raises:
-            InvalidInputError: the text holds half a surrogate pair.
+        Raises: as `encoded`.
         """
-        check_characters(text)
-        encoding = self._backend.encode(text, add_special_tokens=False)
+        encoding = encoded(self._backend, text)
         found = []
         for token_id, (first, end) in zip(encoding.ids, encoding.offsets, strict=True):
             if token_id in self.control_ids:
@@ -72,12 +89,10 @@ class PartEncoder:
             parts: (text, whether its control tokens are read as such).
             add_special_tokens: put those around it that the tokenizer puts around a text.
 
-        Raises:
-            InvalidInputError: a part holds half a surrogate pair.
+        Raises: as `encoded`.
         """
         joined = "".join(text for text, _ in parts)
-        check_characters(joined)
-        encoding = self._backend.encode(joined, add_special_tokens=add_special_tokens)
+        encoding = encoded(self._backend, joined, add_special_tokens=add_special_tokens)
         users = self._control_in_users_text(encoding, parts)
         if not users:
             return EncodedParts(list(encoding.ids), list(encoding.offsets))
@@ -88,7 +103,7 @@ class PartEncoder:
         end = 0
         for first, last in [*users, (len(joined), len(joined))]:
             for backend, start, stop in ((self._backend, end, first), (self._without_control, first, last)):
-                pieces.append(backend.encode(joined[start:stop], add_special_tokens=False))
+                pieces.append(encoded(backend, joined[start:stop]))
                 spans += [(start + a, start + b) for a, b in pieces[-1].offsets]
             end = last
         merged = tokenizers.Encoding.merge(pieces, growing_offsets=True)

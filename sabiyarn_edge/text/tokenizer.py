@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInputError, ModelFolderError, shown
+from ..errors import InvalidInputError, ModelFolderError
 from ..system.regular_file import read_regular_file
-from .characters import check_characters
 from .normalization import letter_normalizer
-from .parts import PartEncoder
+from .parts import PartEncoder, encoded
 
 if TYPE_CHECKING:
     import tokenizers
@@ -86,14 +85,7 @@ class Tokenizer:
         """
         if not isinstance(text, str):
             raise InvalidInputError(f"the text is a {type(text).__name__}; it must be a str.")
-        check_characters(text)
-        try:
-            return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
-        except Exception as error:  # the library raises bare ones
-            raise ModelFolderError(
-                f"the tokenizer cannot encode the text ({shown(error)}). tokenizer.json may be damaged: copy it "
-                "again."
-            ) from error
+        return list(encoded(self.backend, text, add_special_tokens=add_special_tokens).ids)
 
     def encode_parts(
         self, parts: Sequence[tuple[str, bool]], *, add_special_tokens: bool = True

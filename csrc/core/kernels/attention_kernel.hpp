@@ -55,34 +55,27 @@ constexpr std::int32_t integer_of(float shifted) noexcept {
   return std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(kToInteger);
 }
 
-struct EightLanes {
-  using Vector = Eight;
-  static constexpr std::int64_t kCount = 8;
-  SABIYARN_KERNEL static inline Vector broadcast(float value) noexcept { return broadcast8(value); }
-  template <typename Value>
-  [[gnu::always_inline]] SABIYARN_KERNEL static inline Vector load(const Value* source) noexcept {
-    return load8(source);
+// A vector type with its functions, which are called after its number of floats.
+#define SABIYARN_LANES(name, type, count)                                                                    \
+  struct name {                                                                                              \
+    using Vector = type;                                                                                     \
+    static constexpr std::int64_t kCount = count;                                                            \
+    SABIYARN_KERNEL static inline Vector broadcast(float value) noexcept { return broadcast##count(value); } \
+    template <typename Value>                                                                                \
+    [[gnu::always_inline]] SABIYARN_KERNEL static inline Vector load(const Value* source) noexcept {         \
+      return load##count(source);                                                                            \
+    }                                                                                                        \
+    SABIYARN_KERNEL static inline void store(const Vector& value, float* target) noexcept {                  \
+      store##count(value, target);                                                                           \
+    }                                                                                                        \
   }
-  SABIYARN_KERNEL static inline void store(const Vector& value, float* target) noexcept {
-    store8(value, target);
-  }
-};
+SABIYARN_LANES(EightLanes, Eight, 8);
 #if defined(SABIYARN_SIXTEEN)
-struct WideLanes {
-  using Vector = Sixteen;
-  static constexpr std::int64_t kCount = 16;
-  SABIYARN_KERNEL static inline Vector broadcast(float value) noexcept { return broadcast16(value); }
-  template <typename Value>
-  [[gnu::always_inline]] SABIYARN_KERNEL static inline Vector load(const Value* source) noexcept {
-    return load16(source);
-  }
-  SABIYARN_KERNEL static inline void store(const Vector& value, float* target) noexcept {
-    store16(value, target);
-  }
-};
+SABIYARN_LANES(WideLanes, Sixteen, 16);
 #else
 using WideLanes = EightLanes;
 #endif
+#undef SABIYARN_LANES
 constexpr std::int64_t kBlockColumns = 2 * WideLanes::kCount;  // of a product with several rows
 
 // Where a column of a product's b begins: every 16 of them lie `pair` elements behind those before, 16 for
