@@ -11,7 +11,7 @@ void QuantizedActivations::resize(std::int64_t num_rows, std::int64_t width, std
   rows = num_rows;
   inputs = width;
   blocks = width / block;
-  codes.resize(static_cast<std::size_t>(rows * inputs));
+  codes.resize(static_cast<std::size_t>((rows + rows % 2) * inputs));  // a pair may lack its second row
   sums.resize(static_cast<std::size_t>(rows * blocks));
   corrections.resize(static_cast<std::size_t>(rows * inputs / kSubBlock * 2));
   scales.resize(sums.size());

@@ -22,7 +22,7 @@ constexpr std::ptrdiff_t kPrefetch = 1024;
 
 // vpsignb, vpmaddubsw, vpmaddwd and vpaddd keep the vector units busy with 4 rows of one tile: in the nearest cache
 // that is the speed of the same four instructions without any load.
-constexpr int kRowsAtOnce = 4, kTilesAtOnce = 1;
+constexpr int kRowsAtOnce = 4, kRowsWoven = 1, kTilesAtOnce = 1;
 
 SABIYARN_KERNEL inline __m256i load(const void* source) noexcept {
   return _mm256_loadu_si256(static_cast<const __m256i*>(source));

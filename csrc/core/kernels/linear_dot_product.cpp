@@ -14,6 +14,7 @@ namespace sabiyarn {
 namespace {
 
 constexpr int kRowsAtOnce = 8;  // 16 sums, 8 registers of weights, the codes of a row: 25 of 32
+constexpr int kRowsWoven = 1;
 
 template <int kRows, int kTiles>
 [[gnu::always_inline]] SABIYARN_KERNEL inline void byte_sums(

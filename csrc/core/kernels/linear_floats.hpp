@@ -52,7 +52,7 @@ template <typename Stored, int kRows>
   const auto* second = reinterpret_cast<const Stored*>(weights.tile(tile[1])) + task.begin * kTileOutputs;
   const float* x = task.rows + task.row * inputs + task.begin;
 
-  Eight begun[std::size_t{kRows}][2] = {}, done[std::size_t{kRows}][2], total[std::size_t{kRows}][2];
+  Eight begun[std::size_t{kRows}][2] = {}, done[2][std::size_t{kRows}], total[std::size_t{kRows}][2];
   if (task.begin > 0) {
     for (int r = 0; r < kRows; ++r) {
       for (int t = 0; t < 2; ++t) begun[r][t] = load_totals(task, tile[t], task.row + r);
@@ -82,14 +82,12 @@ template <typename Stored, int kRows>
   SABIYARN_UNROLL
   for (int r = 0; r < kRows; ++r) {
     SABIYARN_UNROLL
-    for (int t = 0; t < 2; ++t) done[r][t] = total[r][t];
+    for (int t = 0; t < 2; ++t) done[t][r] = total[r][t];
   }
   LinearOutput output = *task.output;
   if (task.end < inputs) output = {output.out};  // to be continued
-  for (int r = 0; r < kRows; ++r) {
-    write_tile(done[r][0], weights.outputs, tile[0], task.row + r, output);
-    if (!alone) write_tile(done[r][1], weights.outputs, tile[1], task.row + r, output);
-  }
+  write_tile(done[0], kRows, weights.outputs, tile[0], task.row, output);
+  if (!alone) write_tile(done[1], kRows, weights.outputs, tile[1], task.row, output);
 }
 
 // A function for each number of rows, so that all totals stay in registers; see SABIYARN_TILE in linear_kernel.hpp.

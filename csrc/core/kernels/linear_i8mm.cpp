@@ -2,7 +2,7 @@
 // N2 and later, Apple since M2.
 //
 // smmla multiplies 2 rows with 2 outputs over 8 inputs. zip1 and zip2 of two groups give it the 8 inputs of two
-// outputs, so the tiles are those of the dot products.
+// outputs, so the tiles are those of the dot products; round_row weaves the codes of its 2 rows.
 #include "core/kernels/linear_sets.hpp"
 
 #if defined(__aarch64__)
@@ -16,9 +16,10 @@
 namespace sabiyarn {
 namespace {
 
-constexpr int kRowsAtOnce = 8;  // 16 sums, 4 registers of weights, the codes of two rows: 21 of 32
+constexpr int kRowsAtOnce = 8;  // 16 sums, 4 registers of weights, 8 of codes: 28 of 32
+constexpr int kRowsWoven = 2;
 
-// Sums of two rows and two outputs in each register; an odd row stands in for its missing neighbour.
+// Sums of two rows and two outputs in each register. Those of a neighbour that the last row lacks are left behind.
 template <int kRows>
 struct MatrixSums {
   static constexpr int kPairs = (kRows + 1) / 2;
@@ -34,28 +35,25 @@ template <int kRows>
   }
 }
 
-SABIYARN_KERNEL inline int8x16_t zip_low(int8x16_t a, int8x16_t b) noexcept {
-  return vreinterpretq_s8_s32(vzip1q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)));
-}
-SABIYARN_KERNEL inline int8x16_t zip_high(int8x16_t a, int8x16_t b) noexcept {
-  return vreinterpretq_s8_s32(vzip2q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)));
+// Eight inputs of pairs of outputs, from the fours of eight outputs.
+SABIYARN_KERNEL inline void zip_outputs(const int8x16_t (&first)[2], const int8x16_t (&second)[2],
+                                        int8x16_t (&eight)[4]) noexcept {
+  SABIYARN_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const int32x4_t a = vreinterpretq_s32_s8(first[half]), b = vreinterpretq_s32_s8(second[half]);
+    eight[2 * half] = vreinterpretq_s8_s32(vzip1q_s32(a, b));
+    eight[2 * half + 1] = vreinterpretq_s8_s32(vzip2q_s32(a, b));
+  }
 }
 
-// Eight inputs: `first` and `second` hold four of each output.
-template <int kRows>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void add(MatrixSums<kRows>& sums, const int8x16_t (&first)[2],
-                                                       const int8x16_t (&second)[2], const std::int8_t* codes,
-                                                       std::int64_t stride) noexcept {
-  const int8x16_t w[4] = {zip_low(first[0], second[0]), zip_high(first[0], second[0]),
-                          zip_low(first[1], second[1]), zip_high(first[1], second[1])};
-  SABIYARN_UNROLL
-  for (int p = 0; p < sums.kPairs; ++p) {
-    const std::int8_t* row = codes + 2 * p * stride;
-    const std::int8_t* next = 2 * p + 1 < kRows ? row + stride : row;
-    const int8x16_t pair = vcombine_s8(vld1_s8(row), vld1_s8(next));
-    SABIYARN_UNROLL
-    for (int o = 0; o < 4; ++o) sums.values[p][o] = vmmlaq_s32(sums.values[p][o], pair, w[o]);
-  }
+// Eight inputs of two rows and two outputs. GCC 12 gives the intrinsic's sums new registers, copies and spills them: a
+// tenth of the loop.
+SABIYARN_KERNEL inline void add_eight(int32x4_t& sum, int8x16_t rows, int8x16_t outputs) noexcept {
+#if defined(__clang__)
+  sum = vmmlaq_s32(sum, rows, outputs);
+#else
+  asm("smmla %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(rows), "w"(outputs));
+#endif
 }
 
 template <int kRows>
@@ -82,24 +80,70 @@ template <int kRows, int kTiles>
   } else {
     MatrixSums<kRows> sums;
     clear(sums);
-    const std::int8_t* codes = rows.codes;
-    for (std::int64_t k = 0; k < rows.inputs; k += 8, codes += 8, weights += 2 * kGroupBytes) {
-      __builtin_prefetch(weights + kPrefetch);
-      int8x16_t first[2], second[2];
-      load_group(weights, first);
-      load_group(weights + kGroupBytes, second);
-      add(sums, first, second, codes, rows.code_stride);
+    for (std::int64_t k = 0; k < rows.inputs; k += 16) {
+      int8x16_t pairs[std::size_t{sums.kPairs}][2];  // [pair of rows, eight inputs]
+      SABIYARN_UNROLL
+      for (int p = 0; p < sums.kPairs; ++p) load_two(rows.codes + 2 * (p * rows.code_stride + k), pairs[p]);
+      SABIYARN_UNROLL
+      for (int e = 0; e < 2; ++e, weights += 2 * kGroupBytes) {
+        __builtin_prefetch(weights + kPrefetch);
+        int8x16_t first[2], second[2], w[4];
+        load_two(weights, first);
+        load_two(weights + kGroupBytes, second);
+        zip_outputs(first, second, w);
+        SABIYARN_UNROLL
+        for (int p = 0; p < sums.kPairs; ++p) {
+          SABIYARN_UNROLL
+          for (int o = 0; o < 4; ++o) add_eight(sums.values[p][o], pairs[p][e], w[o]);
+        }
+        asm volatile("" ::: "memory");  // the next weights are loaded when these have left their registers
+      }
     }
     finish(sums, result);
   }
 }
 
-// Sums of 16 inputs end too soon for matrix products to gain what zipping their operands costs.
 template <int kRows, int kTiles>
 [[gnu::always_inline]] SABIYARN_KERNEL inline void nibble_sums(
-    const std::byte* weights, std::ptrdiff_t, const ActivationBlock& rows,
+    const std::byte* block, std::ptrdiff_t, const ActivationBlock& rows,
     EightInts (&result)[std::size_t{kRows}][std::size_t{kTiles}]) noexcept {
-  sdot_nibble_sums<kRows>(weights, rows, result);
+  if constexpr (kRows == 1) {
+    sdot_nibble_sums<1>(block, rows, result);
+  } else {
+    const auto* scales = reinterpret_cast<const std::int8_t*>(block);
+    const std::byte* weights = block + kTileOutputs * (rows.inputs / kSubBlock);
+    const int8x16_t table = vld1q_s8(kFourBitTable);
+    MatrixSums<kRows> total;
+    clear(total);
+    for (std::int64_t k = 0; k < rows.inputs; k += kSubBlock, scales += kTileOutputs) {
+      __builtin_prefetch(weights + kPrefetch);
+      int8x16_t w[2][4];
+      SABIYARN_UNROLL
+      for (int e = 0; e < 2; ++e, weights += kGroupBytes) {
+        int8x16_t first[2], second[2];
+        load_nibbles(weights, table, first, second);
+        zip_outputs(first, second, w[e]);
+      }
+      const int16x8_t scale = vmovl_s8(vld1_s8(scales));
+      const int64x2_t low = vreinterpretq_s64_s32(vmovl_s16(vget_low_s16(scale))),
+                      high = vreinterpretq_s64_s32(vmovl_high_s16(scale));
+      const int64x2_t factors[4] = {vzip1q_s64(low, low), vzip2q_s64(low, low), vzip1q_s64(high, high),
+                                    vzip2q_s64(high, high)};
+      SABIYARN_UNROLL
+      for (int p = 0; p < total.kPairs; ++p) {
+        int8x16_t pair[2];
+        load_two(rows.codes + 2 * (p * rows.code_stride + k), pair);
+        SABIYARN_UNROLL
+        for (int o = 0; o < 4; ++o) {
+          int32x4_t sum = vdupq_n_s32(0);
+          add_eight(sum, pair[0], w[0][o]);
+          add_eight(sum, pair[1], w[1][o]);
+          total.values[p][o] = vmlaq_s32(total.values[p][o], sum, vreinterpretq_s32_s64(factors[o]));
+        }
+      }
+    }
+    finish(total, result);
+  }
 }
 
 }  // namespace

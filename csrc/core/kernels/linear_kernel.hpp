@@ -4,6 +4,7 @@
 //   SABIYARN_KERNEL  attributes of every function here: the instruction set, if it is not the baseline
 //   kRowsAtOnce, kTilesAtOnce
 //                    rows (at most 8) and tiles (1 or 2) whose sums fit into the registers; one row reads one tile
+//   kRowsWoven       1, or 2 where the codes of pairs of rows are woven (quantized_activations.hpp)
 //   byte_sums<kRows, kTiles>(weights, tile_stride, rows, sums), nibble_sums<kRows, kTiles>(...)
 //                    the integer dot products of one block of each tile with kRows rows, always inlined; the tiles lie
 //                    tile_stride bytes apart. Bytes begin at the block's codes; half bytes at its scales, which the
@@ -60,12 +61,22 @@ SABIYARN_KERNEL inline void correct(const std::int8_t* codes, std::int16_t* corr
   corrections[1] = sums[2];
 }
 
+// Codes of one row as the kernels read them, where those of two rows are woven.
+SABIYARN_KERNEL inline void weave(const std::int8_t* codes, std::int64_t count,
+                                  std::int8_t* target) noexcept {
+  for (std::int64_t k = 0; k < count; k += 8) std::memcpy(target + 2 * k, codes + k, 8);
+}
+
 SABIYARN_KERNEL inline void round_row(const float* values, std::int64_t row,
                                       QuantizedActivations& rounded) noexcept {
   const std::int64_t block = rounded.inputs / rounded.blocks;
-  std::int8_t* codes = rounded.codes.data() + row * rounded.inputs;
+  const bool woven = kRowsWoven == 2 && rounded.rows > 1;
+  std::int8_t* codes =
+      rounded.codes.data() + (woven ? row / 2 * 2 * rounded.inputs + row % 2 * 8 : row * rounded.inputs);
+  std::int8_t unwoven[256];
+  const std::int64_t at_once = woven ? std::min<std::int64_t>(block, sizeof unwoven) : block;
   std::int16_t* corrections = rounded.corrections.data() + row * rounded.inputs / kSubBlock * 2;
-  for (std::int64_t b = 0; b < rounded.blocks; ++b, values += block, codes += block) {
+  for (std::int64_t b = 0; b < rounded.blocks; ++b) {
     // Magnitudes are in the order of their bits, and NaN comes last: it then is the scale, and so every
     // product's.
     std::int32_t largest_bits = 0;
@@ -78,14 +89,20 @@ SABIYARN_KERNEL inline void round_row(const float* values, std::int64_t row,
     // A block of zeros, or of values so small that their inverse overflows: zeros.
     const float inverse = largest > 1e-36f ? 127.0f / largest : 0.0f;
     std::int32_t sum = 0;
-    for (std::int64_t k = 0; k < block; ++k) {
-      // Adding 1.5 * 2^23 leaves no bits for a fraction: the sum's low bits are the nearest integer, ties to
-      // even.
-      const float shifted = values[k] * inverse + 12582912.0f;
-      codes[k] = static_cast<std::int8_t>(std::bit_cast<std::int32_t>(shifted) - 0x4b400000);
-      sum += codes[k];
+    for (std::int64_t left = block, count; left > 0; left -= count, values += count) {
+      count = std::min(at_once, left);
+      std::int8_t* target = woven ? unwoven : codes;
+      for (std::int64_t k = 0; k < count; ++k) {
+        // Adding 1.5 * 2^23 leaves no bits for a fraction: the sum's low bits are the nearest integer, ties to
+        // even.
+        const float shifted = values[k] * inverse + 12582912.0f;
+        target[k] = static_cast<std::int8_t>(std::bit_cast<std::int32_t>(shifted) - 0x4b400000);
+        sum += target[k];
+      }
+      for (std::int64_t k = 0; k < count; k += kSubBlock, corrections += 2) correct(target + k, corrections);
+      if (woven) weave(unwoven, count, codes);
+      codes += (woven ? 2 : 1) * count;
     }
-    for (std::int64_t k = 0; k < block; k += kSubBlock, corrections += 2) correct(codes + k, corrections);
     const auto at = static_cast<std::size_t>(row * rounded.blocks + b);
     rounded.sums[at] = sum;
     rounded.scales[at] = scale;
@@ -96,29 +113,37 @@ SABIYARN_KERNEL inline Eight load_header(const std::byte* source) noexcept {
   return load8(reinterpret_cast<const float*>(source));
 }
 
+// One or two tiles for a few rows. What it knows of the weights is looked up once for many tiles.
+struct TileTask {
+  const QuantizedActivations* rows;
+  std::int64_t block;  // inputs
+  std::ptrdiff_t tile_header_bytes, tile_bytes, block_bytes;
+  std::int64_t outputs;  // of all tiles
+  const LinearOutput* output;
+  std::int64_t tile, row;
+  const std::byte* weights;  // of the tile
+  bool alone;                // no tile is left behind it
+};
+
 template <int kBits, int kRows, int kTiles>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void multiply_tiles(const TiledMatrix& weights,
-                                                                  const QuantizedActivations& rows,
-                                                                  std::int64_t tile, std::int64_t end,
-                                                                  std::int64_t row,
-                                                                  const LinearOutput& output) noexcept {
+[[gnu::always_inline]] SABIYARN_KERNEL inline void multiply_tiles(const TileTask& task) noexcept {
+  const QuantizedActivations& rows = *task.rows;
   const std::int64_t num_blocks = rows.blocks;
-  const float* row_scale = rows.scales.data() + row * num_blocks;
+  const float* row_scale = rows.scales.data() + task.row * num_blocks;
   const std::int64_t sub_blocks = rows.inputs / kSubBlock;  // of a row
-  ActivationBlock block{rows.codes.data() + row * rows.inputs,
+  ActivationBlock block{rows.codes.data() + task.row * rows.inputs,
                         rows.inputs,
-                        rows.sums.data() + row * num_blocks,
+                        rows.sums.data() + task.row * num_blocks,
                         num_blocks,
-                        rows.corrections.data() + row * sub_blocks * 2,
+                        rows.corrections.data() + task.row * sub_blocks * 2,
                         sub_blocks * 2,
-                        weights.block};
+                        task.block};
   // Where no second tile is left, the first one is its own neighbour: computed twice, written once.
-  const bool alone = tile + 1 == end;
-  const std::ptrdiff_t tile_stride = alone ? 0 : static_cast<std::ptrdiff_t>(weights.tile_bytes());
-  const std::byte* tile_header = weights.tile(tile);
-  const std::byte* source = tile_header + weights.tile_header_bytes();
-  Eight total[std::size_t{kRows}][std::size_t{kTiles}] = {};
-  for (std::int64_t b = 0; b < num_blocks; ++b, source += weights.block_bytes()) {
+  const std::ptrdiff_t tile_stride = task.alone ? 0 : task.tile_bytes;
+  const std::byte* source = task.weights + task.tile_header_bytes;
+  const std::ptrdiff_t block_bytes = task.block_bytes;
+  Eight total[std::size_t{kTiles}][std::size_t{kRows}] = {};
+  for (std::int64_t b = 0; b < num_blocks; ++b, source += block_bytes) {
     EightInts sums[std::size_t{kRows}][std::size_t{kTiles}];
     if constexpr (kBits == 8) byte_sums<kRows, kTiles>(source + sizeof(Eight), tile_stride, block, sums);
     if constexpr (kBits == 4) nibble_sums<kRows, kTiles>(source, tile_stride, block, sums);
@@ -129,35 +154,32 @@ template <int kBits, int kRows, int kTiles>
       for (int r = 0; r < kRows; ++r) {
         Eight scale = broadcast8(row_scale[r * num_blocks + b]);
         if constexpr (kBits == 8) scale = load_header(header) * scale;
-        total[r][t] = total[r][t] + to_floats(sums[r][t]) * scale;
+        total[t][r] = total[t][r] + to_floats(sums[r][t]) * scale;
       }
     }
-    block.codes += block.inputs;
+    block.codes += (kRows > 1 ? kRowsWoven : 1) * block.inputs;
     ++block.sum;
     block.corrections += block.inputs / kSubBlock * 2;
   }
   if constexpr (kBits == 4) {
+    const std::byte* header = task.weights;
     SABIYARN_UNROLL
-    for (int t = 0; t < kTiles; ++t, tile_header += tile_stride) {
+    for (int t = 0; t < kTiles; ++t, header += tile_stride) {
       SABIYARN_UNROLL
-      for (int r = 0; r < kRows; ++r) total[r][t] = total[r][t] * load_header(tile_header);
+      for (int r = 0; r < kRows; ++r) total[t][r] = total[t][r] * load_header(header);
     }
   }
-  for (int t = 0; t < (alone ? 1 : kTiles); ++t) {
-    for (int r = 0; r < kRows; ++r) write_tile(total[r][t], weights.outputs, tile + t, row + r, output);
+  for (int t = 0; t < (task.alone ? 1 : kTiles); ++t) {
+    write_tile(total[t], kRows, task.outputs, task.tile + t, task.row, *task.output);
   }
 }
 
 // A function for each number of rows, so that all of its sums stay in registers. They are no templates: GCC
 // leaves out the section of a template's instances (its bug 70435), so templates are only ever inlined.
-#define SABIYARN_TILES(kBits, kRows)                                                                     \
-  [[gnu::noinline]] SABIYARN_KERNEL void rows_##kBits##_##kRows(                                         \
-      const TiledMatrix& weights, const QuantizedActivations& rows, std::int64_t tile, std::int64_t end, \
-      std::int64_t row, const LinearOutput& output) noexcept {                                           \
-    if constexpr (kRows == 1) multiply_tiles<kBits, 1, 1>(weights, rows, tile, end, row, output);        \
-    if constexpr (kRows > 1 && kRows <= kRowsAtOnce) {                                                   \
-      multiply_tiles<kBits, kRows, kTilesAtOnce>(weights, rows, tile, end, row, output);                 \
-    }                                                                                                    \
+#define SABIYARN_TILES(kBits, kRows)                                                                   \
+  [[gnu::noinline]] SABIYARN_KERNEL void rows_##kBits##_##kRows(const TileTask& task) noexcept {       \
+    if constexpr (kRows == 1) multiply_tiles<kBits, 1, 1>(task);                                       \
+    if constexpr (kRows > 1 && kRows <= kRowsAtOnce) multiply_tiles<kBits, kRows, kTilesAtOnce>(task); \
   }
 #define SABIYARN_ROWS(kBits) \
   SABIYARN_TILES(kBits, 1)   \
@@ -173,9 +195,7 @@ SABIYARN_ROWS(4)
 #undef SABIYARN_ROWS
 #undef SABIYARN_TILES
 
-using TileFunctions = std::array<void (*)(const TiledMatrix&, const QuantizedActivations&, std::int64_t,
-                                          std::int64_t, std::int64_t, const LinearOutput&) noexcept,
-                                 9>;
+using TileFunctions = std::array<void (*)(const TileTask&) noexcept, 9>;
 constexpr TileFunctions kBytes = {nullptr,  rows_8_1, rows_8_2, rows_8_3, rows_8_4,
                                   rows_8_5, rows_8_6, rows_8_7, rows_8_8};
 constexpr TileFunctions kNibbles = {nullptr,  rows_4_1, rows_4_2, rows_4_3, rows_4_4,
@@ -187,17 +207,30 @@ SABIYARN_KERNEL inline void multiply(const TiledMatrix& weights, const Quantized
                                      const LinearOutput& output) noexcept {
   const TileFunctions& functions = weights.type == WeightType::kInt8 ? kBytes : kNibbles;
   const std::int64_t tiles_at_once = rows.rows == 1 ? 1 : kTilesAtOnce;
-  for (std::int64_t tile = first; tile < end; tile += tiles_at_once) {
+  TileTask task{&rows,
+                weights.block,
+                static_cast<std::ptrdiff_t>(weights.tile_header_bytes()),
+                static_cast<std::ptrdiff_t>(weights.tile_bytes()),
+                static_cast<std::ptrdiff_t>(weights.block_bytes()),
+                weights.outputs,
+                &output,
+                first,
+                0,
+                weights.tile(first),
+                false};
+  for (; task.tile < end; task.tile += tiles_at_once, task.weights += tiles_at_once * task.tile_bytes) {
+    task.alone = task.tile + 1 == end;
     // The kernels prefetch along a tile, so the beginning of a second one is prefetched here.
-    if (tiles_at_once == 2 && tile + 3 < end) {
-      const std::byte* start = weights.tile(tile + 3);
+    if (tiles_at_once == 2 && task.tile + 3 < end) {
+      const std::byte* start = task.weights + 3 * task.tile_bytes;
       for (std::ptrdiff_t line = 0; line < kPrefetch; line += 64) __builtin_prefetch(start + line);
     }
     std::int64_t count;
-    for (std::int64_t row = 0; row < rows.rows; row += count) {
-      const std::int64_t left = rows.rows - row, groups = (left + kRowsAtOnce - 1) / kRowsAtOnce;
+    for (task.row = 0; task.row < rows.rows; task.row += count) {
+      const std::int64_t left = rows.rows - task.row, groups = (left + kRowsAtOnce - 1) / kRowsAtOnce;
       count = (left + groups - 1) / groups;  // 9 rows are 5 and 4
-      functions[static_cast<std::size_t>(count)](weights, rows, tile, end, row, output);
+      count = std::min((count + kRowsWoven - 1) / kRowsWoven * kRowsWoven, left);
+      functions[static_cast<std::size_t>(count)](task);
     }
   }
 }

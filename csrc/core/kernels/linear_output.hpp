@@ -19,13 +19,14 @@ SABIYARN_KERNEL inline void write(Eight value, const LinearOutput& output, std::
   store8(value, output.out + at);
 }
 
-// Finishes the outputs of one tile for one row. Of the last tile, what is not padding.
-SABIYARN_KERNEL inline void write_tile(const Eight& total, std::int64_t outputs, std::int64_t tile,
-                                       std::int64_t row, const LinearOutput& output) noexcept {
+// Finishes the outputs of one tile for consecutive rows. Of the last tile, what is not padding.
+[[gnu::noinline]] SABIYARN_KERNEL void write_tile(const Eight* totals, std::int64_t num_rows,
+                                                  std::int64_t outputs, std::int64_t tile, std::int64_t row,
+                                                  const LinearOutput& output) noexcept {
   const std::int64_t first = tile * kTileOutputs, left = outputs - first;
-  const std::int64_t begin = row * outputs + first;
+  std::int64_t begin = row * outputs + first;
   if (left >= kTileOutputs) {
-    write(total, output, first, begin);
+    for (std::int64_t r = 0; r < num_rows; ++r, begin += outputs) write(totals[r], output, first, begin);
     return;
   }
   float bias[kTileOutputs] = {}, residual[kTileOutputs] = {}, out[kTileOutputs];
@@ -35,12 +36,14 @@ SABIYARN_KERNEL inline void write_tile(const Eight& total, std::int64_t outputs,
     std::copy_n(output.bias + first, left, bias);
     part.bias = bias;
   }
-  if (output.residual != nullptr) {
-    std::copy_n(output.residual + begin, left, residual);
-    part.residual = residual;
+  for (std::int64_t r = 0; r < num_rows; ++r, begin += outputs) {
+    if (output.residual != nullptr) {
+      std::copy_n(output.residual + begin, left, residual);
+      part.residual = residual;
+    }
+    write(totals[r], part, 0, 0);
+    std::copy_n(out, left, output.out + begin);
   }
-  write(total, part, 0, 0);
-  std::copy_n(out, left, output.out + begin);
 }
 
 }  // namespace

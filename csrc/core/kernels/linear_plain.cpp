@@ -17,7 +17,7 @@ using EightInts = IntPair;
 #if defined(__aarch64__)
 
 constexpr std::ptrdiff_t kPrefetch = 1024;  // bytes ahead of what is read
-constexpr int kRowsAtOnce = 4, kTilesAtOnce = 1;
+constexpr int kRowsAtOnce = 4, kRowsWoven = 1, kTilesAtOnce = 1;
 
 // The codes of four inputs, for each of four outputs.
 inline int8x16_t four_codes(const std::int8_t* codes) noexcept {
@@ -119,7 +119,7 @@ template <int kRows, int kTiles>
 #else
 
 constexpr std::ptrdiff_t kPrefetch = 0;
-constexpr int kRowsAtOnce = 4, kTilesAtOnce = 1;
+constexpr int kRowsAtOnce = 4, kRowsWoven = 1, kTilesAtOnce = 1;
 
 template <int kRows, int kTiles>
 [[gnu::always_inline]] inline void byte_sums(

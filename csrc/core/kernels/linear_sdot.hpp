@@ -40,41 +40,48 @@ template <int kRows>
   }
 }
 
-// Sixteen inputs: w[group, half] holds four inputs of four outputs.
-template <int kRows>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void add_sixteen(DotSums<kRows>& sums,
+// 32 bytes that lie side by side.
+template <typename Byte>
+[[gnu::always_inline]] SABIYARN_KERNEL inline void load_two(const Byte* source,
+                                                            int8x16_t (&registers)[2]) noexcept {
+  const auto* bytes = reinterpret_cast<const std::int8_t*>(source);
+  registers[0] = vld1q_s8(bytes);
+  registers[1] = vld1q_s8(bytes + 16);
+  // No instruction, but it needs both: they stay side by side and become one ldp. GCC 12 copies what vld1q_s8_x2 loads.
+  asm("" : "+w"(registers[0]), "+w"(registers[1]));
+}
+
+// Sixteen inputs of one row.
+template <int kChains>
+[[gnu::always_inline]] SABIYARN_KERNEL inline void add_sixteen(int32x4_t (&sums)[2][std::size_t{kChains}],
                                                                const int8x16_t (&w)[4][2],
-                                                               const std::int8_t* codes,
-                                                               std::int64_t stride) noexcept {
-  constexpr int kSecond = kChains<kRows> - 1;
+                                                               int8x16_t sixteen) noexcept {
   SABIYARN_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    const int8x16_t sixteen = vld1q_s8(codes + r * stride);
-    SABIYARN_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      int32x4_t(&sum)[std::size_t{kChains<kRows>}] = sums.values[r][half];
-      sum[0] = vdotq_laneq_s32(sum[0], w[0][half], sixteen, 0);
-      sum[kSecond] = vdotq_laneq_s32(sum[kSecond], w[1][half], sixteen, 1);
-      sum[0] = vdotq_laneq_s32(sum[0], w[2][half], sixteen, 2);
-      sum[kSecond] = vdotq_laneq_s32(sum[kSecond], w[3][half], sixteen, 3);
-    }
+  for (int half = 0; half < 2; ++half) {
+    int32x4_t &first = sums[half][0], &second = sums[half][kChains - 1];
+    first = vdotq_laneq_s32(first, w[0][half], sixteen, 0);
+    second = vdotq_laneq_s32(second, w[1][half], sixteen, 1);
+    first = vdotq_laneq_s32(first, w[2][half], sixteen, 2);
+    second = vdotq_laneq_s32(second, w[3][half], sixteen, 3);
   }
 }
 
-// The last eight inputs of a block that is no multiple of sixteen.
-template <int kRows>
-[[gnu::always_inline]] SABIYARN_KERNEL inline void add_eight(DotSums<kRows>& sums, const int8x16_t (&w)[2][2],
-                                                             const std::int8_t* codes,
-                                                             std::int64_t stride) noexcept {
-  constexpr int kSecond = kChains<kRows> - 1;
+// 16 * kSixteens inputs of all rows.
+template <int kRows, int kSixteens>
+[[gnu::always_inline]] SABIYARN_KERNEL inline void add_sixteens(DotSums<kRows>& sums,
+                                                                const std::byte* weights,
+                                                                const std::int8_t* codes,
+                                                                std::int64_t stride) noexcept {
   SABIYARN_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    const int8x8_t eight = vld1_s8(codes + r * stride);
+  for (int s = 0; s < kSixteens; ++s, weights += 4 * kGroupBytes, codes += 16) {
+    __builtin_prefetch(weights + kPrefetch);
+    __builtin_prefetch(weights + kPrefetch + 64);
+    int8x16_t w[4][2];
     SABIYARN_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      int32x4_t(&sum)[std::size_t{kChains<kRows>}] = sums.values[r][half];
-      sum[0] = vdotq_lane_s32(sum[0], w[0][half], eight, 0);
-      sum[kSecond] = vdotq_lane_s32(sum[kSecond], w[1][half], eight, 1);
+    for (int g = 0; g < 4; ++g) load_two(weights + static_cast<std::size_t>(g) * kGroupBytes, w[g]);
+    SABIYARN_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      add_sixteen<kChains<kRows>>(sums.values[r], w, vld1q_s8(codes + r * stride));
     }
   }
 }
@@ -93,13 +100,6 @@ template <int kRows>
   }
 }
 
-// Four inputs of eight outputs.
-SABIYARN_KERNEL inline void load_group(const std::byte* weights, int8x16_t (&group)[2]) noexcept {
-  const auto* w = reinterpret_cast<const std::int8_t*>(weights);
-  group[0] = vld1q_s8(w);
-  group[1] = vld1q_s8(w + 16);
-}
-
 // Eight inputs of eight outputs: the low halves are the first four inputs.
 SABIYARN_KERNEL inline void load_nibbles(const std::byte* weights, int8x16_t table, int8x16_t (&first)[2],
                                          int8x16_t (&second)[2]) noexcept {
@@ -116,22 +116,15 @@ template <int kRows>
 [[gnu::always_inline]] SABIYARN_KERNEL inline void sdot_byte_sums(
     const std::byte* weights, const ActivationBlock& rows,
     EightInts (&result)[std::size_t{kRows}][1]) noexcept {
+  constexpr int kAtOnce = kRows == 1 ? 2 : 1;
   DotSums<kRows> sums;
   clear(sums);
-  const std::int8_t* codes = rows.codes;
-  for (std::int64_t k = 16; k <= rows.inputs; k += 16, codes += 16, weights += 4 * kGroupBytes) {
-    __builtin_prefetch(weights + kPrefetch);
-    __builtin_prefetch(weights + kPrefetch + 64);
-    int8x16_t w[4][2];
-    SABIYARN_UNROLL
-    for (int g = 0; g < 4; ++g) load_group(weights + g * 32, w[g]);
-    add_sixteen(sums, w, codes, rows.code_stride);
+  std::int64_t k = 0;
+  for (; k <= rows.inputs - 16 * kAtOnce; k += 16 * kAtOnce) {
+    add_sixteens<kRows, kAtOnce>(sums, weights + k * kTileOutputs, rows.codes + k, rows.code_stride);
   }
-  if (rows.inputs % 16 != 0) {
-    int8x16_t w[2][2];
-    load_group(weights, w[0]);
-    load_group(weights + kGroupBytes, w[1]);
-    add_eight(sums, w, codes, rows.code_stride);
+  if (kAtOnce == 2 && k < rows.inputs) {
+    add_sixteens<kRows, 1>(sums, weights + k * kTileOutputs, rows.codes + k, rows.code_stride);
   }
   finish(sums, result);
 }

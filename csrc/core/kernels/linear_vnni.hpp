@@ -29,7 +29,7 @@ namespace {
 using Eight = Floats8;
 using EightInts = Ints8;
 
-constexpr int kTilesAtOnce = 2;
+constexpr int kRowsWoven = 1, kTilesAtOnce = 2;
 
 // Bytes ahead of what is read: the time of one access to memory, and no more than the next tile.
 constexpr std::ptrdiff_t kPrefetch = 1024;

@@ -14,7 +14,9 @@ struct QuantizedActivations {
   std::int64_t rows = 0;
   std::int64_t inputs = 0;
   std::int64_t blocks = 0;
-  std::vector<std::int8_t> codes;  // [rows, inputs]
+  // [rows, inputs]. Sets whose instructions multiply two rows at once weave several rows
+  // in pairs: eight codes of the first, eight of the second, the next eight of the first, ...
+  std::vector<std::int8_t> codes;
   std::vector<std::int32_t> sums;  // [rows, blocks]: of each block's codes
   // [rows, inputs / 16, 2]: instructions that take unsigned by signed bytes multiply the codes with an entry of
   // kFourBitTable plus 32. Of each 16 codes, this is -32 times the sum of those whose index mod 4 is 0 or 1, and of
