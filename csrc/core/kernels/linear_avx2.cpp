@@ -20,9 +20,9 @@ using EightInts = Ints8;
 // Bytes ahead of what is read: the time of one access to memory, and no more than the next tile.
 constexpr std::ptrdiff_t kPrefetch = 1024;
 
-// vpsignb, vpmaddubsw, vpmaddwd and vpaddd keep the vector units busy with 4 rows of one tile: in the nearest cache
-// that is the speed of the same four instructions without any load.
-constexpr int kRowsAtOnce = 4, kRowsWoven = 1, kTilesAtOnce = 1;
+// 8 sums, a group of weights with its magnitudes, the ones and what is on its way: 13 of 16 registers. The more rows share
+// a group's load and vpabsb, the less is left but each row's own four instructions.
+constexpr int kRowsAtOnce = 8, kRowsWoven = 1, kTilesAtOnce = 1;
 
 SABIYARN_KERNEL inline __m256i load(const void* source) noexcept {
   return _mm256_loadu_si256(static_cast<const __m256i*>(source));
