@@ -43,10 +43,11 @@ async def run_works(engine: Engine, works: Sequence[Work]) -> None:
     try:
         await ended.wait()
         for work in works:
-            if work.error is not None:
-                raise work.error
+            work.raise_error()
     except BaseException:
         engine.abandon(works, wait=False)
+        for work in works:
+            work.error = None
         raise
 
 
@@ -108,8 +109,7 @@ class AsyncTokenStream:
         if found is not None:
             return self._text.token(*found)
         self._closed = True
-        if self._generation.error is not None:
-            raise self._generation.error
+        self._generation.raise_error()
         self.result = self._text.result(self._generation)
         raise StopAsyncIteration
 

@@ -132,8 +132,7 @@ class TokenStream:
         self._closed = True
         self._generation.wait()
         self._hold()
-        if self._generation.error is not None:
-            raise self._generation.error
+        self._generation.raise_error()
         self.result = self._text.result(self._generation)
 
     def _end(self) -> None:

@@ -96,10 +96,11 @@ class Engine:
         try:
             for work in works:
                 work.wait()
-                if work.error is not None:
-                    raise work.error
+                work.raise_error()
         except BaseException:
             self.abandon(works)
+            for work in works:
+                work.error = None
             raise
 
     def abandon(self, works: Sequence[Work], *, wait: bool = True) -> None:

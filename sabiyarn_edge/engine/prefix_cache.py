@@ -131,6 +131,8 @@ class PrefixCache:
         Args:
             most_bytes: then drop any, until all keep to it; None: pinned blocks stay.
         """
+        if not self._roots:
+            return
         pinned = {id(block) for pin in self._living() for block, _ in self._path(pin.tokens)}
         free = [(block, siblings) for block, siblings in self._all() if id(block) not in pinned]
         _drop(free, sum(block.key_values.nbytes for block, _ in free) - self.limit_bytes)

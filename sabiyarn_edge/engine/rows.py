@@ -112,7 +112,8 @@ class Rows:
         idle = 0 if self.idle is None else self._shared(self.idle, tokens)
         source, live = None, MIN_SHARED_TOKENS - 1
         for row in self._live:
-            if (shared := self._shared(row, tokens)) > live and not self.evicted(row):
+            shared = common_prefix(row.tokens, tokens) if row.reusable else 0
+            if shared > live and not self.evicted(row):
                 source, live = row, shared
         if idle > 0 and idle >= max(cached, live if source else 0):
             assert self.idle is not None

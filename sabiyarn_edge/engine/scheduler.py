@@ -110,8 +110,9 @@ class Scheduler:
                 continue
             try:
                 if text.error is not None:
-                    raise text.error
-                work.proceed()
+                    self._fail([work], text.error)
+                else:
+                    work.proceed()
             except Exception as error:
                 self._fail([work], error)
 
@@ -230,17 +231,20 @@ class Scheduler:
         try:
             run()
             return True
-        except Exception as found:
-            error = found
-            if isinstance(found, RuntimeError) and not ran_out_of_memory(found):
-                # onnxruntime's: an operator refuses the graph's attributes or weights
-                graph = self._decoder.folder / self._decoder.config.graph
-                error = ModelFolderError(
-                    f"onnxruntime cannot run {graph}: {found}. Copy the whole model folder again."
-                )
-                error.__cause__ = found
-        self._fail(works, error)
-        return False
+        except Exception as error:
+            self._fail(works, self._explained(error))
+            return False
+
+    def _explained(self, error: Exception) -> Exception:
+        if not isinstance(error, RuntimeError) or ran_out_of_memory(error):
+            return error
+        # onnxruntime's: an operator refuses the graph's attributes or weights
+        graph = self._decoder.folder / self._decoder.config.graph
+        explained = ModelFolderError(
+            f"onnxruntime cannot run {graph}: {error}. Copy the whole model folder again."
+        )
+        explained.__cause__ = error
+        return explained
 
     def _fail(self, works: Sequence[Work], error: Exception) -> None:
         """End works by an error, and with them those that it took the rows from."""

@@ -133,6 +133,19 @@ class Work(ABC):
         self.error = error
         self.end(rows, keep=False)
 
+    def raise_error(self) -> None:
+        """Raise what ended it, if an error did, and forget it.
+
+        The error knows the frames that it went through, and some of them know the work: together they would stay until
+        a garbage collection, and with them the caller's generator.
+        """
+        if self.error is not None:
+            error, self.error = self.error, None
+            try:
+                raise error
+            finally:
+                del error
+
     def wait(self, timeout: float | None = None) -> bool:
         """Block until it has ended; False if that took longer than `timeout` seconds.
 

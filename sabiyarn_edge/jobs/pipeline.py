@@ -58,8 +58,7 @@ class EngineUnit:
         self._engine.submit([self._work], at_end=True)
 
     def outcome(self) -> Any:
-        if self._work.error is not None:
-            raise self._work.error
+        self._work.raise_error()
         return self._read()
 
     def abandon(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError, ModelFolderError
+from ..system.json_text import parse_json
 from ..system.regular_file import read_regular_file
 from .normalization import letter_normalizer
 from .parts import PartEncoder, encoded
@@ -24,6 +25,12 @@ __all__ = ["TOKENIZER_FILE", "Tokenizer"]
 TOKENIZER_FILE = "tokenizer.json"
 _LONGEST_FILE = 256 * 2**20
 """Bytes of a tokenizer.json. SabiYarn's has 3 MiB, the largest of well-known models 33."""
+
+_ADDED_TOKENS = re.compile(rb'"added_tokens"\s*:\s*')
+_ESCAPED_LETTER = re.compile(rb"\\u00[567]")
+_MOST_TEXT = 5000**2
+"""Sum of the squares of added tokens' lengths: of that order is the time in which the library prepares to search texts
+for them (1 s for a token of 5000 characters). A thousand tokens of 30 make a million."""
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _PREFIX = re.compile(rb'"continuing_subword_prefix"\s*:\s*"[^"]')
@@ -63,6 +70,7 @@ class Tokenizer:
             raise ModelFolderError(f"cannot read {path}: {error.strerror or error}.") from error
         try:
             _check_merges(content)
+            _check_added_tokens(content)
             return cls(tokenizers.Tokenizer.from_buffer(content))
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -214,6 +222,24 @@ def _check_merges(content: bytes) -> None:
         rest = token.encode()[cut:]
         if rest and rest[0] & 0xC0 == 0x80:  # inside a UTF-8 sequence
             raise ValueError(f"the merge {merge} cuts a letter of {token!r} in half")
+
+
+def _check_added_tokens(content: bytes) -> None:
+    """Raise ValueError for added tokens that the library would work on for minutes."""
+    places = [found.end() for found in _ADDED_TOKENS.finditer(content)]
+    try:
+        if len(places) == 1 and not _ESCAPED_LETTER.search(content):
+            added, _ = json.JSONDecoder().raw_decode(content[places[0] :].decode())
+        else:  # the name is spelled with escapes, or several times
+            added = parse_json(content)["added_tokens"]
+        lengths = [len(token["content"]) for token in added]
+    except (LookupError, RecursionError, TypeError, ValueError):
+        return  # the library says what is wrong
+    if sum(length**2 for length in lengths) > _MOST_TEXT:
+        raise ValueError(
+            f"its {len(lengths)} added tokens have up to {max(lengths)} characters; the sum of the squares of their "
+            f"lengths may be {_MOST_TEXT}"
+        )
 
 
 def _decoder_steps(decoder: Any) -> list[dict[str, Any]]:

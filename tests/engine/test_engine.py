@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -189,6 +192,51 @@ def test_a_dropped_generator_leaves_no_thread(text_model: Path) -> None:
         del generator
         thread.join(10.0)
         assert not thread.is_alive()
+
+
+def failing_processor(ids: object, scores: object) -> None:
+    raise ZeroDivisionError
+
+
+async def fail_in_a_loop(generator: EdgeGenerator) -> None:
+    with contextlib.suppress(
+        ZeroDivisionError
+    ):  # what leaves asyncio.run() itself knows the task that knows it
+        await generator.agenerate([[1, 2], [3]], logits_processor=[failing_processor])
+    with contextlib.suppress(ZeroDivisionError):
+        async for _ in generator.astream([1, 2], logits_processor=[failing_processor]):
+            pass
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda generator: generator.generate([1, 2], logits_processor=[failing_processor]),
+        lambda generator: generator.generate([[1, 2], [3]], logits_processor=[failing_processor]),
+        lambda generator: list(generator.stream([1, 2], logits_processor=[failing_processor])),
+        lambda generator: list(generator.map([[1, 2], [3]], logits_processor=[failing_processor])),
+        lambda generator: generator.session([1, 2]).generate(logits_processor=[failing_processor]),
+        lambda generator: asyncio.run(fail_in_a_loop(generator)),
+    ],
+    ids=["generate", "batch", "stream", "map", "session", "asynchronous"],
+)
+def test_a_generator_whose_call_failed_needs_no_garbage_collection(
+    text_model: Path, fail: Callable[[EdgeGenerator], object]
+) -> None:
+    """An error knows the frames that it went through: nothing that they know may know the error."""
+    before = engine_threads()
+    gc.collect()
+    gc.disable()
+    try:
+        generator = EdgeGenerator.from_pretrained(text_model, num_threads=1)
+        with contextlib.suppress(ZeroDivisionError):
+            fail(generator)
+        (thread,) = engine_threads() - before
+        del generator
+        thread.join(10.0)
+        assert not thread.is_alive()
+    finally:
+        gc.enable()
 
 
 def test_what_outlives_its_generator_goes_on(text_model: Path, tmp_path: Path) -> None:

@@ -181,3 +181,18 @@ def test_a_token_for_unknown_letters_that_is_none(tmp_path):
     path.write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}), encoding="utf-8")
     with pytest.raises(ModelFolderError, match=r"cannot encode the text .*nowhere"):
         Tokenizer.from_file(path).encode("ab")
+
+
+@pytest.mark.parametrize("name", ["added_tokens", "added\\u005ftokens"])
+@pytest.mark.parametrize(("count", "length"), [(1, 6000), (300, 1500)])
+def test_added_tokens_that_take_minutes_to_prepare_are_refused(saved, name, count, length):
+    values = json.loads(saved.read_text("utf-8"))
+    token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    values["added_tokens"] = [
+        {**token, "id": 1000 + i, "content": f"{i:04}" + "[" * length} for i in range(count)
+    ]
+    saved.write_text(json.dumps(values).replace('"added_tokens"', f'"{name}"'), "utf-8")
+    with pytest.raises(
+        ModelFolderError, match=f"its {count} added tokens have up to {length + 4} characters"
+    ):
+        Tokenizer.from_file(saved)
