@@ -15,6 +15,7 @@ BENCHMARKS = {
     "routed": "a mixture of experts beside a dense model and beside computing all its experts",
     "overflow": "texts past the last position: sliding beside cropping at every token",
     "attention": "attention of one new token beside a plain read of the same keys and values",
+    "matmul": "products with int8 and int4 weights as a share of what the dot product instructions can do",
     "kv_cache_accuracy": "perplexity and divergence with a KV cache of each type, beside its memory",
     "weight_accuracy": "perplexity and divergence with weights stored in each way, beside their size",
     "small_board": "a full-shape random SabiYarn-125M under a memory limit of 512 and 300 MiB (as root)",

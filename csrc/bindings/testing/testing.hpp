@@ -6,6 +6,7 @@
 namespace sabiyarn::bindings::testing {
 
 void register_attention(pybind11::module_& module);
+void register_dot_product_peak(pybind11::module_& module);
 void register_exact_math(pybind11::module_& module);
 void register_half(pybind11::module_& module);
 void register_linear(pybind11::module_& module);

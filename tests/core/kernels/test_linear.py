@@ -340,3 +340,11 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         _core_testing.read_row(tiled, 10, inputs=32, **weights.shape)
     with pytest.raises(TypeError):
         _core_testing.linear(x.astype(float), tiled, **shape)
+
+
+def test_the_peak_of_the_dot_products_is_that_of_this_cpus_instructions() -> None:
+    for name in _core.linear_kernels()[:-1]:
+        assert 1e9 < _core_testing.dot_product_peak(name, 0.001) < 1e13
+    for name, reason in (("plain", "have no dot products"), ("mmx", "this CPU has")):
+        with pytest.raises(ValueError, match=reason):
+            _core_testing.dot_product_peak(name)
