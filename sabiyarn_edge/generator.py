@@ -406,6 +406,10 @@ class EdgeGenerator(ChatMethods):
                 "shorter ones at once, or end other programs."
             ) from error
 
+    def _has_compiled(self, config: GenerationConfig) -> bool:
+        """Whether a call with these options compiles no constraint, which may take seconds."""
+        return self._settings.constraints.is_kept(config)
+
     def session(self, inputs: str | Sequence[int] = "") -> Session:
         """Begin a text that grows turn by turn.
 
@@ -506,10 +510,13 @@ class EdgeGenerator(ChatMethods):
         self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any
     ) -> GenerationResult:
         """As `generate`, for asyncio: the event loop goes on meanwhile. Cancelling the task ends the call."""
+        started = time.perf_counter()
+        return await self._arun(self._decide(inputs, generation_config, options), started)
+
+    async def _arun(self, call: Call, started: float) -> GenerationResult:
+        """agenerate() of a call that was decided."""
         from .calls.asynchronous import run_works
 
-        started = time.perf_counter()
-        call = self._decide(inputs, generation_config, options)
         generations = _generations(call)
         await run_works(self._engine, generations)
         return result_of(call, generations, self.tokenizer, started)
@@ -518,10 +525,13 @@ class EdgeGenerator(ChatMethods):
         self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any
     ) -> AsyncTokenStream:
         """As `stream`, for asyncio: `async for token in generator.astream(prompt)`, inside a running event loop."""
+        started = time.perf_counter()
+        return self._aopen(self._decide_stream(inputs, generation_config, options), started)
+
+    def _aopen(self, call: Call, started: float) -> AsyncTokenStream:
+        """astream() of a call that was decided."""
         from .calls.asynchronous import AsyncTokenStream, LoopBuffer
 
-        started = time.perf_counter()
-        call = self._decide_stream(inputs, generation_config, options)
         buffer = LoopBuffer()
         generation = Generation(call.requests[0], buffer.put)
         generation.group, generation.on_end = id(call), buffer.end

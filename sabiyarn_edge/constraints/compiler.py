@@ -31,8 +31,15 @@ class ConstraintCompiler:
     def __init__(self, tokenizer: Tokenizer | None, vocab_size: int) -> None:
         self._tokenizer, self._vocab_size = tokenizer, vocab_size
         self._vocabulary: ConstraintVocabulary | None = None
-        self._compiled: OrderedDict[tuple[str, Any], Constraint] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, Any], Constraint] = OrderedDict()
         self._lock = threading.Lock()
+        """Of what is kept; held for a moment."""
+        self._compiling = threading.Lock()
+        """Held while one is compiled, which may take seconds."""
+
+    def is_kept(self, config: GenerationConfig) -> bool:
+        """Return whether the constraint of a call, if it has one, needs no compiling."""
+        return config.constraint is None or self._found(config.constraint) is not None
 
     def constraint_of(self, config: GenerationConfig) -> Constraint | None:
         """Return the constraint that a call asks for, or None.
@@ -43,16 +50,26 @@ class ConstraintCompiler:
         """
         if config.constraint is None:
             return None
-        with self._lock:
-            found = self._compiled.get(config.constraint)
-            if found is None:
-                found = self._compile(*config.constraint)
-                self._compiled[config.constraint] = found
-                if len(self._compiled) > _KEPT:
-                    self._compiled.popitem(last=False)
-            self._compiled.move_to_end(config.constraint)
+        found = self._found(config.constraint)
+        if found is None:
+            with self._compiling:  # not self._lock: calls whose constraint is kept do not wait
+                found = self._found(config.constraint) or self._keep(config.constraint)
         _check_ends(config)
         return found
+
+    def _found(self, asked: tuple[str, Any]) -> Constraint | None:
+        with self._lock:
+            if asked in self._kept:
+                self._kept.move_to_end(asked)
+            return self._kept.get(asked)
+
+    def _keep(self, asked: tuple[str, Any]) -> Constraint:
+        made = self._compile(*asked)
+        with self._lock:
+            self._kept[asked] = made
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return made
 
     def _compile(self, option: str, value: Any) -> Constraint:
         if self._tokenizer is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidInputError, shortened
+from ..errors import InvalidInputError, shortened, shown
 from ..system.installation import install_command
 from ..system.json_text import parse_json
 from .vocabulary import ConstraintVocabulary
@@ -39,7 +39,7 @@ class Grammar:
         vocabulary: the model's.
 
     Raises:
-        InvalidInputError: llguidance is not installed, or refuses the grammar.
+        InvalidInputError: llguidance is not installed, or refuses the grammar, or the grammar is too complex.
     """
 
     def __init__(self, option: str, value: Any, vocabulary: ConstraintVocabulary) -> None:
@@ -53,15 +53,20 @@ class Grammar:
         self.option = option
         try:
             lark = _as_lark(option, value) + _ANY_TOKENS
-            failed, messages = LLMatcher.validate_grammar_with_warnings(lark, vocabulary.guidance)
+            self._start = LLMatcher(vocabulary.guidance, lark, log_level=0)
         except UnicodeEncodeError as error:
             raise InvalidInputError(
                 f"{option} holds half a surrogate pair at index {error.start}, which is no character."
             ) from error
-        if failed:
-            told = " ".join("; ".join(messages).replace(_ANY_TOKENS.strip(), "").split())
+        told = self._start.get_error()
+        if "lexer precomputation failed" in told or "fuel exhausted" in told:
+            raise InvalidInputError(
+                f"{option} is too complex: following it would take too many states. Simplify it, as by fewer "
+                "repetitions (*, +, ?) one after another."
+            )
+        if told:
+            told = " ".join(told.replace(_ANY_TOKENS.strip(), "").split())
             raise InvalidInputError(f"{option} cannot be used: {shortened(told, _TOLD_CHARACTERS)}")
-        self._start = LLMatcher(vocabulary.guidance, lark, log_level=0)
         self._not_first = _mask_of_others(vocabulary)
         self.writes_text = vocabulary.writes_text
 
@@ -81,6 +86,8 @@ def _as_lark(option: str, value: Any) -> str:
     if option == "json_schema":
         schema = {} if value == "true" else parse_json(value)
     given = schema.get("x-guidance", {})
+    if not isinstance(given, dict):
+        raise InvalidInputError(f"{option} has x-guidance {shown(given)}; it must be a JSON object.")
     return (
         f"start: %json {json.dumps({**schema, 'x-guidance': {'whitespace_pattern': _WHITESPACE, **given}})}"
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from ..chat.prompt import ChatPrompt
 from ..errors import InvalidInputError
 from ..options.generation_config import GenerationConfig
 from ..text.tokenizer import Tokenizer
@@ -28,6 +29,7 @@ from .generation_fields import (
     read_generation,
 )
 from .logprobs import TokenLogprobs, prompt_logprobs
+from .response_format import check_constraint
 from .service import ServedModel, Service
 
 __all__ = ["chat_completions", "completions", "encoded", "service_of", "texts_or_ids", "tokenizer_of"]
@@ -48,53 +50,71 @@ def tokenizer_of(model: ServedModel) -> Tokenizer:
 async def completions(request: Request) -> Response | ASGIApp:
     """Continue prompts."""
     generate = read_generation(await read_object(request), CompletionFields)
+    return await unless_gone(request.receive, _complete(request, generate))
+
+
+async def _complete(request: Request, generate: Generate) -> Response | ASGIApp:
     fields = generate.fields
     assert isinstance(fields, CompletionFields)
-    model = service_of(request).model(fields.model)
+    service = service_of(request)
+    model = service.model(fields.model)
+    tokenizer = tokenizer_of(model)
     given = texts_or_ids("prompt", fields.prompt)
-    prompts = await encoded(given, tokenizer_of(model))
-    generating = _generating(request, model, generate, prompts, fields.logprobs)
-    returns = generating.num_choices // len(prompts)
-    echoes = [Echo()] * generating.num_choices
-    if fields.echo:
-        texts = [item if isinstance(item, str) else tokenizer_of(model).decode(item) for item in given]
-        logprobs: list[list[TokenLogprobs]] = [[] for _ in prompts]
-        if fields.logprobs is not None:
-            overflow = model.generator.overflow.take_from(dict(generate.call_options))
-            scoring = model.generator._ascore(prompts, fields.logprobs, overflow)
-            try:
-                logprobs = [prompt_logprobs(one) for one in await unless_gone(request.receive, scoring)]
-            except BaseException:
-                generating.close()
-                raise
-        both = zip(texts, logprobs, strict=True)
-        echoes = [echo for echo in (Echo(*each) for each in both) for _ in range(returns)]
-    return await _answer(
-        request, generate, generating, CompletionAnswer(model.name, tokenizer_of(model), echoes)
-    )
+
+    def prepare() -> tuple[Generating, list[str]]:
+        generating = _generating(service, model, generate, encoded(given, tokenizer), fields.logprobs)
+        echoed = given if fields.echo else []
+        return generating, [item if isinstance(item, str) else tokenizer.decode(item) for item in echoed]
+
+    generating, texts = await service.prepare(prepare)
+    async with _begun(request, model, generating):
+        echoes = [Echo()] * generating.num_choices
+        if fields.echo:
+            prompts = generating.prompts
+            logprobs: list[list[TokenLogprobs]] = [[] for _ in prompts]
+            if fields.logprobs is not None:
+                overflow = model.generator.overflow.take_from(dict(generate.call_options))
+                scored = await model.generator._ascore(prompts, fields.logprobs, overflow)
+                logprobs = [prompt_logprobs(one) for one in scored]
+            both = zip(texts, logprobs, strict=True)
+            returns = generating.config.num_return_sequences
+            echoes = [echo for echo in (Echo(*each) for each in both) for _ in range(returns)]
+        return await _answer(request, generate, generating, CompletionAnswer(model.name, tokenizer, echoes))
 
 
 async def chat_completions(request: Request) -> Response | ASGIApp:
     """Answer messages, by the model's chat template."""
     generate = read_generation(await read_object(request), ChatFields)
+    return await unless_gone(request.receive, _chat(request, generate))
+
+
+async def _chat(request: Request, generate: Generate) -> Response | ASGIApp:
     fields = generate.fields
     assert isinstance(fields, ChatFields)
-    model = service_of(request).model(fields.model)
+    service = service_of(request)
+    model = service.model(fields.model)
     if fields.top_logprobs is not None and not fields.logprobs:
         raise InvalidInputError(f"top_logprobs is {fields.top_logprobs} but logprobs is not true. Set it.")
-    asked, max_length = decide_lengths(generate, model.generator.generation_config)
-    prompt = await asyncio.to_thread(
-        model.generator.chat_model.prompt,
-        fields.messages,
-        tools=fields.tools,
-        tool_choice=fields.tool_choice,
-        new_tokens=asked,
-        max_length=max_length,
-        cuts=generate.call_options.get("overflow", model.generator.overflow.mode) == "error",
-    )
-    num_top = (fields.top_logprobs or 0) if fields.logprobs else None
-    generating = _generating(request, model, generate, [prompt.ids], num_top, prompt.constrained)
-    return await _answer(request, generate, generating, ChatAnswer(model.name, prompt, generating.config))
+
+    def prepare() -> tuple[Generating, ChatPrompt]:
+        generator = model.generator
+        asked, max_length = decide_lengths(generate, generator.generation_config)
+        prompt = generator.chat_model.prompt(
+            fields.messages,
+            tools=fields.tools,
+            tool_choice=fields.tool_choice,
+            new_tokens=asked,
+            max_length=max_length,
+            cuts=generate.call_options.get("overflow", generator.overflow.mode) == "error",
+        )
+        num_top = (fields.top_logprobs or 0) if fields.logprobs else None
+        return _generating(service, model, generate, [prompt.ids], num_top, prompt.constrained), prompt
+
+    # The schemas of tools may hold patterns, which are compiled.
+    generating, prompt = await service.prepare(prepare, compiles=bool(fields.tools))
+    async with _begun(request, model, generating):
+        answer = ChatAnswer(model.name, prompt, generating.config)
+        return await _answer(request, generate, generating, answer)
 
 
 def texts_or_ids(name: str, value: Any) -> list[str | list[int]]:
@@ -114,22 +134,19 @@ def texts_or_ids(name: str, value: Any) -> list[str | list[int]]:
     return items
 
 
-async def encoded(given: Sequence[str | list[int]], tokenizer: Tokenizer) -> list[list[int]]:
-    """Texts, or ids, as ids; the event loop goes on meanwhile."""
-    return [
-        await asyncio.to_thread(tokenizer.encode, item) if isinstance(item, str) else item for item in given
-    ]
+def encoded(given: Sequence[str | list[int]], tokenizer: Tokenizer) -> list[list[int]]:
+    """Texts, or ids, as ids."""
+    return [tokenizer.encode(item) if isinstance(item, str) else item for item in given]
 
 
 def _generating(
-    request: Request,
+    service: Service,
     model: ServedModel,
     generate: Generate,
     prompts: Sequence[list[int]],
     num_top: int | None,
     constrained: Callable[[GenerationConfig], GenerationConfig] = lambda config: config,
 ) -> Generating:
-    service = service_of(request)
     generator, fields, settings = model.generator, generate.fields, service.settings
     if fields.stream_options is not None and not fields.stream:
         raise InvalidInputError(
@@ -143,19 +160,34 @@ def _generating(
         timeout=settings.timeout,
         max_tokens_limit=settings.max_tokens_limit,
     )
-    record = record_of(request.scope)
-    record["model"] = model.name
-    if settings.log_prompts:
-        record["prompts"] = [tokenizer_of(model).decode(ids, skip_special_tokens=False) for ids in prompts]
+    check_constraint(config)
+    constrained_config = constrained(config)
+    check_constraint(constrained_config, "tools")
     return Generating(
+        service,
         model,
         prompts,
-        constrained(config),
+        constrained_config,
         generate.call_options,
-        service.metrics,
         num_top=num_top,
         streams=bool(fields.stream),
     )
+
+
+@asynccontextmanager
+async def _begun(request: Request, model: ServedModel, generating: Generating) -> AsyncIterator[None]:
+    """Begin a request, and close it if an error ends it before its answer."""
+    record = record_of(request.scope)
+    record["model"] = model.name
+    if service_of(request).settings.log_prompts:
+        decode = tokenizer_of(model).decode
+        record["prompts"] = [decode(ids, skip_special_tokens=False) for ids in generating.prompts]
+    try:
+        await generating.begin()
+        yield
+    except BaseException:
+        generating.close()
+        raise
 
 
 async def _answer(
@@ -163,7 +195,7 @@ async def _answer(
 ) -> Response | ASGIApp:
     if not generate.fields.stream:
         try:
-            choices = await unless_gone(request.receive, generating.choices())
+            choices = await generating.choices()
         finally:
             generating.close()
             _note(request, generating)

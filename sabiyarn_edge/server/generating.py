@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,12 @@ from ..calls.result import GenerationResult
 from ..errors import InvalidInputError
 from ..options.generation_config import GenerationConfig
 from .logprobs import LogprobReader, TokenLogprobs
-from .metrics import Metrics
-from .service import ServedModel
+from .service import ServedModel, Service
 from .usage import Usage
 
 if TYPE_CHECKING:
     from ..calls.asynchronous import AsyncTokenStream
+    from ..calls.request import Call
 
 __all__ = ["Choice", "Generating", "Piece"]
 
@@ -71,22 +72,22 @@ class Generating:
 
     Raises:
         InvalidInputError: what is asked for together is not possible.
-        HttpError: there is no room.
     """
 
     def __init__(
         self,
+        service: Service,
         model: ServedModel,
         prompts: Sequence[list[int]],
         config: GenerationConfig,
         call_options: dict[str, Any],
-        metrics: Metrics,
         *,
         num_top: int | None,
         streams: bool,
     ) -> None:
-        self._model, self._metrics, self._options = model, metrics, call_options
-        self.config = config
+        self._service, self._model, self._options = service, model, call_options
+        self._metrics = service.metrics
+        self.prompts, self.config = prompts, config
         self._returns = returns = config.num_return_sequences
         self.usage = Usage(sum(map(len, prompts)))
         self.num_choices = len(prompts) * returns
@@ -112,22 +113,37 @@ class Generating:
                 )
                 for index in range(self.num_choices)
             ]
-        self._leave = model.admit(len(prompts) * max(config.num_beams, returns), metrics)
+        self._rows = len(prompts) * max(config.num_beams, returns)
+        self._leave: Callable[[], None] = lambda: None
+        self._decided: list[Call] = []
         self._streams: list[AsyncTokenStream] = []
+
+    async def begin(self) -> None:
+        """Take the rows, and check all calls, beside the event loop; close() must follow.
+
+        Raises:
+            InvalidInputError: a prompt or an option is not allowed.
+            HttpError: there is no room, or the request's time is over.
+        """
+        self._leave = self._model.admit(self._rows, self._metrics)
+        self._started = time.perf_counter()
+        compiles = not self._model.generator._has_compiled(self.config)
+        self._decided = await self._service.prepare(self._decide, compiles=compiles)
+
+    def _decide(self) -> list[Call]:
+        decide = self._model.generator._decide
+        return [
+            decide(
+                call.prompts if len(call.prompts) > 1 else call.prompts[0],
+                call.config,
+                {**self._options, **(call.reader.options if call.reader else {})},
+            )
+            for call in self._calls
+        ]
 
     async def choices(self) -> list[Choice]:
         """Generate, and give all choices. Cancelling the task ends it; close() must follow."""
-        results = await _all(
-            [
-                self._model.generator.agenerate(
-                    call.prompts if len(call.prompts) > 1 else call.prompts[0],
-                    call.config,
-                    **self._options,
-                    **(call.reader.options if call.reader else {}),
-                )
-                for call in self._calls
-            ]
-        )
+        results = await _all([self._model.generator._arun(call, self._started) for call in self._decided])
         found = []
         for call, result in zip(self._calls, results, strict=True):
             self.usage.generated += sum(map(len, result.generated))
@@ -143,15 +159,8 @@ class Generating:
         return found
 
     def open(self) -> None:
-        """Begin the streams, so that whatever is refused is refused now."""
-        try:
-            for call in self._calls:
-                reads = call.reader.options if call.reader else {}
-                stream = self._model.generator.astream(call.prompts[0], call.config, **self._options, **reads)
-                self._streams.append(stream)
-        except BaseException:
-            self.close()
-            raise
+        """Begin the streams."""
+        self._streams = [self._model.generator._aopen(call, self._started) for call in self._decided]
 
     def close(self) -> None:
         """End what still runs, within a step, and free the rows; where all has ended there is nothing to do."""

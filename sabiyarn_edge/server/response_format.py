@@ -7,8 +7,13 @@ from typing import Any
 from msgspec import Struct, field
 
 from ..errors import InvalidInputError
+from ..options.generation_config import GenerationConfig
 
-__all__ = ["OTHER_CONSTRAINT_NAMES", "ResponseFormat", "add_response_format"]
+__all__ = ["OTHER_CONSTRAINT_NAMES", "ResponseFormat", "add_response_format", "check_constraint"]
+
+MAX_CHARACTERS = 2**14
+"""Of a schema, an expression or a grammar. Compiling a?a?a?... of so many takes 3 s and 250 MiB, and more than four
+times as much for twice as many."""
 
 OTHER_CONSTRAINT_NAMES = {
     "guided_choice": "choices",
@@ -59,3 +64,20 @@ def add_response_format(options: dict[str, Any], asked: ResponseFormat | None) -
     if options.get(name) is not None:
         raise InvalidInputError(f"response_format and {name} are given, which mean the same. Leave one out.")
     options[name] = value
+
+
+def check_constraint(config: GenerationConfig, called: str | None = None) -> None:
+    """Refuse a constraint that would take long to compile.
+
+    Args:
+        called: what the request calls it; None: as the option.
+
+    Raises:
+        InvalidInputError: it is longer than MAX_CHARACTERS.
+    """
+    for option, value in config.constraints:
+        if isinstance(value, str) and len(value) > MAX_CHARACTERS:
+            raise InvalidInputError(
+                f"{called or option} has {len(value)} characters, but a request may have {MAX_CHARACTERS}, since long "
+                "ones take long to compile. Shorten it, or use the library or the command line, which take longer ones."
+            )

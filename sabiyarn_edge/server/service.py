@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..errors import shown
 from .errors import HttpError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ..generator import EdgeGenerator
 
 __all__ = ["ServedModel", "Service", "Settings"]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +117,7 @@ class Service:
         self.state: Literal["loading", "ready", "draining"] = "loading"
         self._load = load
         self._requests = 0
+        self._compiler = ThreadPoolExecutor(1, "sabiyarn_edge_compiler")
 
     async def load(self) -> None:
         """Load the models. Raises: what loading raises."""
@@ -132,6 +136,7 @@ class Service:
 
     def close(self) -> None:
         """End the models' threads."""
+        self._compiler.shutdown(wait=False, cancel_futures=True)
         for model in self.models.values():
             model.generator.close()
 
@@ -149,6 +154,27 @@ class Service:
             yield
         finally:
             self._requests -= 1
+
+    async def prepare(self, work: Callable[[], Result], *, compiles: bool = False) -> Result:
+        """Do what a request needs before it runs, beside the event loop. A cancelled task does not wait for its end.
+
+        Args:
+            work: takes milliseconds, and holds the GIL for few at a time.
+            compiles: the work may take seconds. One such runs at a time, and they wait for one another: they take one
+                CPU at most from the models.
+
+        Raises:
+            HttpError: the request's time was over before.
+            Exception: what the work raises.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                return await loop.run_in_executor(self._compiler if compiles else None, work)
+        except TimeoutError:
+            raise HttpError.later(
+                503, "the request's time was over before it was prepared. Try again later.", code="timeout"
+            ) from None
 
     def model(self, name: str | None) -> ServedModel:
         """The model that a request names; without a name the first.

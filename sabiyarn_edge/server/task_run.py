@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..tasks.planned_task import PlannedTask
-from .metrics import Metrics
-from .service import ServedModel
+from .service import ServedModel, Service
 from .usage import Usage
 
 if TYPE_CHECKING:
     from ..calls.asynchronous import AsyncTokenStream
+    from ..calls.request import Call
     from ..calls.result import GenerationResult
 
 __all__ = ["TaskPiece", "TaskRun"]
@@ -36,27 +36,16 @@ class TaskPiece:
 
 
 class TaskRun:
-    """One request.
-
-    Args:
-        seconds: that it may take; what is not written then is cut.
-        max_new_tokens: most of each prompt; None: as many as its options say.
+    """One request. What is not written when its time is over is cut.
 
     Raises:
         HttpError: there is no room.
     """
 
-    def __init__(
-        self,
-        model: ServedModel,
-        planned: PlannedTask,
-        metrics: Metrics,
-        *,
-        seconds: float,
-        max_new_tokens: int | None,
-    ) -> None:
-        self._model, self._planned, self._metrics = model, planned, metrics
-        self._end, self._max_new_tokens = time.monotonic() + seconds, max_new_tokens
+    def __init__(self, service: Service, model: ServedModel, planned: PlannedTask) -> None:
+        self._service, self._model, self._planned = service, model, planned
+        self._metrics = service.metrics
+        self._end = time.monotonic() + service.settings.timeout
         self.usage = Usage(sum(len(prompt) for prompt, _ in planned.prompts))
         self._cut = [False] * len(planned.prompts)
         self._opened: deque[AsyncTokenStream] = deque()
@@ -66,7 +55,7 @@ class TaskRun:
             if planned.choices
             else min(len(planned.prompts), planned.call.max_in_flight) * planned.call.config.num_beams
         )
-        self._leave = model.admit(rows, metrics)
+        self._leave = model.admit(rows, self._metrics)
 
     def close(self) -> None:
         """End what still runs, within a step, and free the rows."""
@@ -91,17 +80,18 @@ class TaskRun:
 
     async def _run(self, index: int, room: asyncio.Semaphore) -> str:
         async with room:
-            result = await self._model.generator.agenerate(*self._call(index))
+            result = await self._model.generator._arun(*await self._decided(index))
         self._count(index, result, sum(map(len, result.generated)))
         return result.text or ""
 
-    def open(self) -> None:
+    async def open(self) -> None:
         """Begin the first streams, so that whatever is refused is refused now."""
         try:
             while len(self._opened) < self._planned.call.max_in_flight and self._next < len(
                 self._planned.prompts
             ):
-                self._opened.append(self._model.generator.astream(*self._call(self._next)))
+                call = await self._decided(self._next)
+                self._opened.append(self._model.generator._aopen(*call))
                 self._next += 1
         except BaseException:
             self.close()
@@ -142,18 +132,22 @@ class TaskRun:
         yield (result.text or "")[shown:]  # where it was cancelled, or out of time, between two tokens
         self._opened.popleft()
         self._count(prompt, result, sum(map(len, result.generated)))
-        self.open()
+        await self.open()
 
-    def _call(self, index: int) -> tuple[list[int], Any]:
-        """A prompt and its options, within what is left of the request's time."""
+    async def _decided(self, index: int) -> tuple[Call, float]:
+        """A prompt's call, checked beside the event loop, within what is left of the request's time; and its start."""
         prompt, config = self._planned.prompts[index]
         seconds = max(self._end - time.monotonic(), LEAST_SECONDS)
         changes: dict[str, Any] = {"max_time": min(config.max_time or seconds, seconds)}
-        if self._max_new_tokens is not None:
-            changes["max_new_tokens"] = min(
-                config.max_new_tokens or self._max_new_tokens, self._max_new_tokens
-            )
-        return prompt, config.updated(**changes)
+        limit = self._service.settings.max_tokens_limit
+        if limit is not None:
+            changes["max_new_tokens"] = min(config.max_new_tokens or limit, limit)
+        generator, started = self._model.generator, time.perf_counter()
+        call = await self._service.prepare(
+            lambda: generator._decide(prompt, config.updated(**changes), {}),
+            compiles=not generator._has_compiled(config),
+        )
+        return call, started
 
     def _count(self, index: int, result: GenerationResult, generated: int) -> None:
         self._cut[index] = result.finish_reasons[0] not in ("eos", "stop")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -22,7 +21,8 @@ from .body import read_object, to_fields
 from .completions import service_of, tokenizer_of
 from .errors import HttpError, json_response
 from .event_stream import EventStream, error_event, event, unless_gone
-from .service import ServedModel
+from .response_format import check_constraint
+from .service import ServedModel, Service
 from .task_run import TaskRun
 
 __all__ = ["run_task", "tasks"]
@@ -60,6 +60,10 @@ async def tasks(request: Request) -> Response:
 async def run_task(request: Request) -> Response | ASGIApp:
     """Run a task."""
     content = await read_object(request)
+    return await unless_gone(request.receive, _run(request, content))
+
+
+async def _run(request: Request, content: dict[str, Any]) -> Response | ASGIApp:
     service, record = service_of(request), record_of(request.scope)
     model = service.model(_model_of(content))
     task = _task_of(model, request.path_params["name"])
@@ -75,12 +79,12 @@ async def run_task(request: Request) -> Response | ASGIApp:
         )
     limit = service.settings.max_tokens_limit
     _check_limit(fields.options or {}, limit)
-    planned, is_batch = await _plan(model, task, slots, fields)
+    planned, is_batch = await _plan(service, model, task, slots, fields)
     record.update(model=model.name, task=task.name)
     if service.settings.log_prompts:
         decode = tokenizer_of(model).decode
         record["prompts"] = [decode(prompt, skip_special_tokens=False) for prompt, _ in planned.prompts]
-    run = TaskRun(model, planned, service.metrics, seconds=service.settings.timeout, max_new_tokens=limit)
+    run = TaskRun(service, model, planned)
     head = {"object": "task.answer", "model": model.name, "task": task.name}
 
     def end() -> None:
@@ -88,10 +92,10 @@ async def run_task(request: Request) -> Response | ASGIApp:
         run.usage.note(record)
 
     if fields.stream:
-        run.open()
+        await run.open()
         return EventStream(_events(run, {**head, "object": "task.answer.chunk"}, record), end)
     try:
-        answers, reasons = await unless_gone(request.receive, run.answers())
+        answers, reasons = await run.answers()
     except ExceptionGroup as group:  # of prompts that ran side by side: each says the same
         raise group.exceptions[0] from None
     finally:
@@ -142,12 +146,12 @@ def _fields(content: dict[str, Any], task: Task) -> TaskFields:
 
 
 async def _plan(
-    model: ServedModel, task: Task, slots: Mapping[str, Any], fields: TaskFields
+    service: Service, model: ServedModel, task: Task, slots: Mapping[str, Any], fields: TaskFields
 ) -> tuple[PlannedTask, bool]:
     """Cut and encode the texts, beside the event loop."""
 
     def plan() -> tuple[PlannedTask, bool]:
-        return TaskRunner(model.generator, model.generator.tasks).plan(
+        planned, is_batch = TaskRunner(model.generator, model.generator.tasks).plan(
             task.name,
             slots,
             source=fields.source,
@@ -155,9 +159,12 @@ async def _plan(
             options=fields.options,
             special_tokens=fields.special_tokens,
         )
+        if fields.options:
+            check_constraint(planned.call.config)
+        return planned, is_batch
 
     try:
-        return await asyncio.to_thread(plan)
+        return await service.prepare(plan)
     except InvalidInputError as error:
         message = str(error)
         word = message.partition(" ")[0].partition("[")[0]

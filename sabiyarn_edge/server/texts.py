@@ -53,7 +53,8 @@ async def embeddings(request: Request) -> Response:
     fields = await read_fields(request, EmbeddingFields)
     service = service_of(request)
     model = service.model(fields.model)
-    texts = await encoded(texts_or_ids("input", fields.input), tokenizer_of(model))
+    given = texts_or_ids("input", fields.input)
+    texts = await service.prepare(lambda: encoded(given, tokenizer_of(model)))
     tokens = sum(map(len, texts))
     record_of(request.scope).update(model=model.name, prompt=tokens)
     with model.admitted(1, service.metrics):  # they run one after the other, or share a step
@@ -85,8 +86,12 @@ def _base64(vector: np.ndarray[Any, np.dtype[np.float32]]) -> str:
 async def tokenize(request: Request) -> Response:
     """A text's token ids."""
     fields = await read_fields(request, TokenizeFields)
-    model = service_of(request).model(fields.model)
-    tokens = tokenizer_of(model).encode(fields.prompt, add_special_tokens=fields.add_special_tokens)
+    service = service_of(request)
+    model = service.model(fields.model)
+    encode = tokenizer_of(model).encode
+    tokens = await service.prepare(
+        lambda: encode(fields.prompt, add_special_tokens=fields.add_special_tokens)
+    )
     return json_response(
         {"tokens": tokens, "count": len(tokens), "max_model_len": model.generator.max_length}
     )

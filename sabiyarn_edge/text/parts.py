@@ -24,6 +24,9 @@ __all__ = ["EncodedParts", "PartEncoder", "encoded"]
 _NEVER_TYPED = "\U0010ffff"
 """A noncharacter: no text holds it, so a vocabulary's entry that begins with it is never read."""
 
+_LONG_TEXT = 2**14
+"""Characters. encode() holds the GIL, 25 ms for so many; encode_batch() does not, but may start threads of its own."""
+
 
 def encoded(
     backend: tokenizers.Tokenizer, text: str, *, add_special_tokens: bool = False
@@ -36,6 +39,8 @@ def encoded(
     """
     check_characters(text)
     try:
+        if len(text) > _LONG_TEXT:
+            return backend.encode_batch([text], add_special_tokens=add_special_tokens)[0]
         return backend.encode(text, add_special_tokens=add_special_tokens)
     except Exception as error:  # the library raises bare ones
         raise ModelFolderError(

@@ -176,6 +176,11 @@ def test_forks_go_their_own_ways() -> None:
         ({"json_schema": {"type": "string", "format": "colour"}}, "json_schema .*colour"),
         ({"regex": "a(?=b)"}, "regex cannot be used: (?s:.*)look-ahead"),
         ({"regex": "a("}, "regex cannot be used: (?s:.*)unclosed group"),
+        (
+            {"json_schema": {"type": "integer", "multipleOf": 999999999}},
+            "json_schema is too complex: .*Simplify",
+        ),
+        ({"json_schema": {"x-guidance": 3}}, "json_schema has x-guidance 3; it must be a JSON object"),
         ({"grammar": "start: nothing"}, "grammar cannot be used: .*unknown name"),
         ({"grammar": "start: <nothing>"}, "grammar cannot be used: .*unknown special token"),
     ],

@@ -1,4 +1,7 @@
 import json
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sabiyarn_edge.errors import InvalidInputError, ModelFolderError
+from sabiyarn_edge.text.parts import _LONG_TEXT
 from sabiyarn_edge.text.tokenizer import Tokenizer
 from tests.toy_tokenizers import CORPUS, NAMES, SPECIAL, toy_tokenizer
 
@@ -79,6 +83,41 @@ def test_token_bytes_of_byte_tokens():
 def test_an_unknown_id_has_no_bytes(name, token_id):
     assert toy_tokenizer(name).token_bytes(token_id) == b""
     assert not toy_tokenizer(name).has_token(token_id)
+
+
+# --- long texts ---
+
+
+def test_a_long_text_has_the_ids_of_its_lines():
+    tokenizer = toy_tokenizer("byte-level")
+    lines = ["Ọ̀rọ̀ abc 123\n"] * (_LONG_TEXT // 12)
+    text = "".join(lines)
+    assert len(text) > _LONG_TEXT
+    assert tokenizer.encode(text) == [token for line in lines for token in tokenizer.encode(line)]
+
+
+def test_other_threads_go_on_while_a_long_text_is_encoded():
+    """No thread is made to release the GIL here: the other one runs while encode() has released it itself."""
+    tokenizer, text = toy_tokenizer("byte-level"), "abc 123 " * 100_000
+    ticks, stop = [0], threading.Event()
+
+    def tick():
+        while not stop.wait(1e-4):
+            ticks[0] += 1
+
+    thread = threading.Thread(target=tick)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e3)
+    try:
+        thread.start()
+        time.sleep(0.01)
+        before = ticks[0]
+        tokenizer.encode(text)
+        assert ticks[0] > before + 10  # one or two while its characters were checked, and so on
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        thread.join()
 
 
 # --- bad input ---
