@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from sabiyarn_edge import EdgeGenerator
@@ -20,6 +21,10 @@ from tests.tiny_tokenizer import tiny_tokenizer
 
 # The models are tiny: torch's threads would only wait for one another, for long where tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -103,7 +103,7 @@ def any_mask(draw: st.DrawFn) -> np.ndarray:
 
 
 @given(any_mask(), st.integers(1, 6), st.sampled_from(["bool", "inf", "finfo"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_chunk_looks_ahead_and_none_is_longer_than_needed(mask: np.ndarray, most: int, kind: str) -> None:
     hidden = {"inf": -INF, "finfo": np.finfo(np.float32).min, "bool": 0}[kind]
     values = mask if kind == "bool" else np.where(mask, 0, hidden).astype(np.float32)

@@ -48,7 +48,7 @@ TEXTS = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 70)), min_size=1, m
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=6), TEXTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_longest_known_beginning_is_found(added: list[list[int]], wanted: list[int]) -> None:
     pool = PrefixCache(10**9)
     for tokens in added:
@@ -62,7 +62,7 @@ def test_the_longest_known_beginning_is_found(added: list[list[int]], wanted: li
 
 
 @given(st.lists(st.tuples(TEXTS, st.booleans()), min_size=1, max_size=6), st.integers(0, 300))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_limit_holds_for_what_is_not_pinned(
     added: list[tuple[list[int], bool]], limit_tokens: int
 ) -> None:

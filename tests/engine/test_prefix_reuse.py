@@ -71,7 +71,7 @@ def test_every_mode_leaves_a_prefix(
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_series_of_calls_is_as_if_each_was_the_first(
     text_model: Path, forgetful: EdgeGenerator, data: st.DataObject
 ) -> None:

@@ -33,7 +33,7 @@ def test_chunks_equal_the_oracle(shape, sizes):
     )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_chunks_of_any_batch_equal_the_uncached_pass(data):
     rows = data.draw(st.integers(1, 4), label="rows")

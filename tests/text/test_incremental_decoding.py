@@ -26,7 +26,7 @@ def decode_one_by_one(decoder, ids):
 
 @every_tokenizer
 @pytest.mark.parametrize("skip", [True, False], ids=["without-special", "with-special"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_pieces_join_to_what_the_library_decodes(name, skip, data):
     tokenizer = toy_tokenizer(name)
@@ -36,7 +36,7 @@ def test_pieces_join_to_what_the_library_decodes(name, skip, data):
 
 
 @every_tokenizer
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_after_a_prompt_pieces_join_to_what_the_library_adds_to_it(name, data):
     tokenizer = toy_tokenizer(name)

@@ -57,7 +57,6 @@ def assert_good_stream(pieces, text):
 
 
 @pytest.mark.parametrize("name", ["byte-level", "bytes-only"])
-@settings(deadline=None)
 @given(data=st.data())
 def test_letters_arrive_whole_however_tokens_split_them(name, data):
     tokenizer = toy_tokenizer(name)
@@ -70,7 +69,7 @@ def test_letters_arrive_whole_however_tokens_split_them(name, data):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_tokens_stream_to_what_decode_gives(name, data):
     tokenizer = toy_tokenizer(name)
@@ -79,7 +78,6 @@ def test_any_tokens_stream_to_what_decode_gives(name, data):
     assert TextStream(tokenizer).join(ids, "length") == tokenizer.decode(ids)
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_the_stop_string_and_what_follows_is_never_shown(data):
     tokenizer = toy_tokenizer("byte-level")

@@ -504,7 +504,7 @@ def test_a_cache_that_cannot_be_written_is_refused() -> None:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_segments_are_taken_or_refused(data: st.DataObject) -> None:
     """Whatever is accepted stays inside the arrays: the sanitizers watch it."""
     near = st.integers(-2, 70) | st.sampled_from([MOST, -MOST - 1, 2**31 - 1, 2**31, 2**32, 2**62])

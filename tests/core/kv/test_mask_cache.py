@@ -29,7 +29,7 @@ def twin_size(positions: int, smallest: int) -> int:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rows_are_causal_and_bytes_are_those_of_the_sizes_made(data: st.DataObject) -> None:
     largest = data.draw(st.integers(1, 300), "largest")
     smallest = data.draw(st.integers(1, 100), "smallest")

@@ -11,7 +11,7 @@ from tests.core.kv.twins_kv import RingTwin
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_token_finds_its_whole_window(data: st.DataObject) -> None:
     window = data.draw(st.integers(2, 140), "window")
     sinks = data.draw(st.integers(0, window - 2), "sinks")

@@ -20,7 +20,7 @@ rows = st.lists(score, min_size=VOCAB, max_size=VOCAB).map(lambda row: np.array(
 positive = st.sampled_from([0.5, 0.8, 1.2, 2.0]).map(np.float32)
 
 same = np.testing.assert_array_equal
-property_test = settings(max_examples=150, deadline=None)
+property_test = settings(max_examples=150)
 
 
 def in_place(function, scores, *args):
