@@ -19,6 +19,7 @@ import pytest
 import sabiyarn_edge
 from sabiyarn_edge import _core
 from sabiyarn_edge.engine import _decode
+from sabiyarn_edge.engine.session_file import MAGIC
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -105,6 +106,12 @@ def test_the_package_without_nano_is_below_3_mb() -> None:
     code = [path for path in files if "nano" not in path.relative_to(package).parts and path.suffix != ".so"]
     compressed = sum(len(zlib.compress(path.read_bytes())) for path in [*code, *modules()])
     assert compressed < 3_000_000, f"{compressed} bytes"  # a wheel is a zip file: deflated
+
+
+def test_no_test_left_a_session_in_the_checkout() -> None:
+    """Their names would be the wrong paths of a table: "12", "None"."""
+    files = [path for path in REPOSITORY.iterdir() if path.is_file()]
+    assert [path.name for path in files if path.read_bytes().startswith(MAGIC)] == []
 
 
 def modules() -> list[Path]:
