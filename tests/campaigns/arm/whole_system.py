@@ -1,6 +1,6 @@
 """Boots the board as a whole machine, with a kernel of your choice: one with pages of 16 KiB, as a Raspberry Pi 5 has.
 
-    python -m tests.campaigns.arm.whole_system VMLINUZ [--release bookworm] [--cpu cortex-a76] [--result FILE]
+    python -m tests.campaigns.arm.whole_system [--release bookworm] [--cpu cortex-a76] [--result FILE] VMLINUZ
         [-- OPTIONS]
 
 Needs the board of `python -m tests.campaigns.arm`, qemu-system-aarch64 (Debian's qemu-system-arm), cpio, 8 GB of memory
