@@ -46,8 +46,6 @@ async def run_works(engine: Engine, works: Sequence[Work]) -> None:
             work.raise_error()
     except BaseException:
         engine.abandon(works, wait=False)
-        for work in works:
-            work.error = None
         raise
 
 
@@ -131,7 +129,7 @@ class AsyncTokenStream:
 
     def __del__(self) -> None:
         if not self._closed:
-            self._generation.abandoned = True
+            self._generation.abandon()
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: object) -> None:

@@ -152,4 +152,4 @@ class TokenStream:
 
     def __del__(self) -> None:
         if not self._closed:
-            self._generation.abandoned = True
+            self._generation.abandon()

@@ -33,7 +33,7 @@ class ConstraintCompiler:
         self._vocabulary: ConstraintVocabulary | None = None
         self._kept: OrderedDict[tuple[str, Any], Constraint] = OrderedDict()
         self._lock = threading.Lock()
-        """Of what is kept; held for a moment."""
+        """Guards what is kept; held for a moment."""
         self._compiling = threading.Lock()
         """Held while one is compiled, which may take seconds."""
 

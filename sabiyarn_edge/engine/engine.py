@@ -99,8 +99,6 @@ class Engine:
                 work.raise_error()
         except BaseException:
             self.abandon(works)
-            for work in works:
-                work.error = None
             raise
 
     def abandon(self, works: Sequence[Work], *, wait: bool = True) -> None:
@@ -110,7 +108,7 @@ class Engine:
             wait: until the step at hand has ended.
         """
         for work in works:
-            work.abandoned = True
+            work.abandon()
         if not wait or threading.current_thread() is self._thread:
             return
         for work in works:

@@ -108,11 +108,11 @@ class Scheduler:
             work: Work = text.work
             if work.done:
                 continue
+            if text.error is not None:
+                self._fail([work], text.error)
+                continue
             try:
-                if text.error is not None:
-                    self._fail([work], text.error)
-                else:
-                    work.proceed()
+                work.proceed()
             except Exception as error:
                 self._fail([work], error)
 

@@ -129,9 +129,14 @@ class Work(ABC):
         self._running.release()
 
     def fail(self, rows: Rows, error: BaseException) -> None:
-        """End it with an error."""
-        self.error = error
+        """End it with an error, which nobody reads of an abandoned one."""
+        if not self.abandoned:
+            self.error = error
         self.end(rows, keep=False)
+
+    def abandon(self) -> None:
+        """Say that nobody waits for it any more, nor for its error."""
+        self.abandoned, self.error = True, None
 
     def raise_error(self) -> None:
         """Raise what ended it, if an error did, and forget it.

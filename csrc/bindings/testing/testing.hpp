@@ -1,4 +1,4 @@
-// csrc/bindings/testing/testing.hpp - what only tests call of the core, each part with one register function.
+// csrc/bindings/testing/testing.hpp - what only tests and benchmarks call of the core, each part with one register function.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -76,19 +76,7 @@ def write_file_system(board: Path, tests: list[str], target: Path) -> None:
 def boot(kernel: Path, file_system: Path, cpu: str) -> str:
     """Run the machine until it switches itself off; what it writes is shown, and returned."""
     command = [
-        *(
-            "qemu-system-aarch64",
-            "-M",
-            "virt",
-            "-cpu",
-            cpu,
-            "-smp",
-            "1",
-            "-m",
-            "6144",
-            "-nographic",
-            "-no-reboot",
-        ),
+        *f"qemu-system-aarch64 -M virt -cpu {cpu} -smp 1 -m 6144 -nographic -no-reboot".split(),
         *("-kernel", str(kernel), "-initrd", str(file_system)),
         *("-append", "console=ttyAMA0 rdinit=/init panic=-1 sysrq_always_enabled=1 quiet"),
     ]
@@ -129,14 +117,20 @@ def main() -> int:
     options = parser.parse_args()
     board = options.cache / options.release
     missing = [name for name in ("qemu-system-aarch64", "cpio") if shutil.which(name) is None]
-    if missing or not (board / "board/tests").is_dir() or not options.kernel.is_file():
-        print(__doc__, file=sys.stderr)
-        return 2
+    if missing:
+        parser.error(f"not installed: {', '.join(missing)}. Run: apt-get install -y qemu-system-arm cpio")
+    if not (board / "board/tests").is_dir():
+        parser.error(f"there is no board in {board}. Run: python -m tests.campaigns.arm")
+    if not options.kernel.is_file():
+        parser.error(f"there is no kernel {options.kernel}")
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         file_system = Path(folder) / "board.cpio"
         write_file_system(board, options.pytest or TESTS, file_system)
-        found = outcome(boot(options.kernel, file_system, options.cpu))
+        try:
+            found = outcome(boot(options.kernel, file_system, options.cpu))
+        except ValueError as error:
+            parser.exit(1, f"{error}; what it wrote stands above\n")
     found |= {
         "cpu": options.cpu,
         "revision": (board / "board/revision").read_text(encoding="ascii").strip(),
