@@ -117,7 +117,9 @@ def test_streams_sessions_and_maps_give_the_same(nano: EdgeGenerator) -> None:
 
 
 @pytest.mark.usefixtures("eager_guesses")
-def test_prompt_lookup_gives_the_same(nano: EdgeGenerator, eager_guesses: None) -> None:
+def test_prompt_lookup_gives_the_same() -> None:
+    # Of its own: the others' has learnt what guesses cost on this machine.
+    nano = EdgeGenerator.from_pretrained(num_threads=1)
     example = '{"article": 3, "orúkọ": "òmìnira", "kept": true}'
     prompt = f"<eng> {example} {example} {example[:20]}"
     for constraint in [{"json_schema": SCHEMA}, {"choices": [example, example.replace("3", "4")]}]:
