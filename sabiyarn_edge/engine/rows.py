@@ -7,6 +7,7 @@ back to the system.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,8 +20,8 @@ __all__ = ["MIN_SHARED_TOKENS", "Row", "Rows"]
 MIN_SHARED_TOKENS = 16
 """Copying fewer tokens from another row saves less than it costs."""
 
-_WHOLE_PAGES = 64
-"""Tokens: of so many the keys and values of a head, 64 bytes or more each, are whole pages of 4 KiB."""
+_WHOLE_PAGES = mmap.PAGESIZE // 64
+"""Tokens: of so many the keys and values of a head, 64 bytes or more each, are whole pages."""
 
 
 class Row:
@@ -208,8 +209,8 @@ class Rows:
         self.prefix_cache.trim(self.prefix_cache.limit_bytes + max(later, 0))
 
     def _bytes(self, tokens: int) -> int:
-        tokens = min(tokens, self.kv_cache.ring_size)
-        return -(-tokens // _WHOLE_PAGES) * _WHOLE_PAGES * self.kv_cache.bytes_per_position
+        whole = -(-tokens // _WHOLE_PAGES) * _WHOLE_PAGES
+        return min(whole, self.kv_cache.capacity) * self.kv_cache.bytes_per_position
 
     def drop_idle(self) -> None:
         """Give the idle row's text to the prefix cache, as far as it is wanted there, and its memory back."""

@@ -431,22 +431,23 @@ class CallCosts:
         """Keys and values of one prompt's rows.
 
         Only pages that are written take memory, and each head's part of a buffer begins a page (256 positions of 64
-        bytes are 4): what counts is whole pages, not the capacity. Beams share the pages of their prompt, and have the
-        page where it ends, and what follows, each; on Linux only, and only if a row's part of a buffer is whole pages.
-        Where slots are used again, each row comes to have a page of its own in place of each shared one, which stays.
+        bytes are 4), or shares one with its neighbours where pages are larger: what counts is whole pages, not the
+        capacity. Beams share the pages of their prompt, and have the page where it ends, and what follows, each; on
+        Linux only, and only if a row's part of a buffer is whole pages. Where slots are used again, each row comes to
+        have a page of its own in place of each shared one, which stays.
         """
-        slot = self._slot
+        slot, page, heads = self._slot, mmap.PAGESIZE, self._config.gptjx.n_heads
         prompt, kept = min(prompt, self._ring), min(positions, self._ring)
-        row_bytes = self._config.gptjx.n_heads * _capacity(kept, self._ring) * slot
+        row_bytes = heads * _capacity(kept, self._ring) * slot
         runs = [(rows, 0, kept)]  # (how many, first and last position)
-        if rows > 1 and sys.platform.startswith("linux") and row_bytes % mmap.PAGESIZE == 0:
+        if rows > 1 and sys.platform.startswith("linux") and row_bytes % page == 0:
             own = 0 if slides or positions > self._ring else prompt
             runs = [(1, 0, prompt), (rows, own, kept)]
         pages = sum(
-            count * (-(-end * slot // mmap.PAGESIZE) - first * slot // mmap.PAGESIZE)
+            count * min(heads * (-(-end * slot // page) - first * slot // page), -(-row_bytes // page))
             for count, first, end in runs
         )
-        return self._heads * pages * mmap.PAGESIZE
+        return self._heads // heads * pages * page
 
     def logits(self, rows: int) -> int:
         """float32 scores of `rows` rows."""

@@ -6,6 +6,7 @@ What processes really take: test_memory_limit.py.
 from __future__ import annotations
 
 import json
+import mmap
 import sys
 import warnings
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_logits_are_those_of_a_run_of_all_rows(medium: Path) -> None:
     decoder = Decoder(medium, num_threads=1)
     Driver(decoder).generate([[5]] * 8, 1)
     # Beside them the buffers hold 8 ids, positions and segments: less than a page, as what is left of the last one.
-    assert 0 <= decoder.buffers.nbytes - decoder.costs.logits(8) < 2 * 4096
+    assert 0 <= decoder.buffers.nbytes - decoder.costs.logits(8) < 2 * mmap.PAGESIZE
 
 
 def test_only_what_looks_at_the_whole_vocabulary_pays_for_it(medium: Path) -> None:
@@ -80,7 +81,34 @@ def test_each_row_that_slides_has_a_mask_of_its_own(medium: Path) -> None:
 
 def test_a_page_is_the_least_that_a_head_takes(medium: Path) -> None:
     plan = EdgeGenerator.plan(medium, max_length=2)
-    assert plan.kv_cache == 2 * 3 * 8 * 4096  # sides, layers, heads
+    assert plan.kv_cache == 2 * 3 * 8 * mmap.PAGESIZE  # sides, layers, heads
+
+
+@linux
+@pytest.mark.parametrize("window", [None, 64])
+@pytest.mark.parametrize("page", [4096, 16384])
+def test_whole_pages_of_either_size_count(
+    medium: Path, page: int, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Raspberry Pi 5 has pages of 16 KiB: in a small cache the parts of several heads stand in one."""
+    monkeypatch.setattr(mmap, "PAGESIZE", page)
+    decoder = Decoder(medium, num_threads=1, window=window)
+    decoder.kv_cache.resize(1)
+    heads, slot = 8, 32 * 2  # bytes of one position of a head
+
+    def pages(first: int, end: int) -> int:
+        """Counted one by one."""
+        starts = [head * decoder.kv_cache.capacity * slot for head in range(heads)]
+        return len({(start + at * slot) // page for start in starts for at in range(first, end)})
+
+    for prompt, positions in [(1, 2), (40, 60), (100, 256), (300, 512), (700, 1000)]:
+        if positions > decoder.kv_cache.ring_size:
+            break
+        decoder.kv_cache.reserve(positions)
+        one, four = (decoder.costs.kv_bytes(prompt, positions, rows) / (2 * 3 * page) for rows in (1, 4))
+        assert one == pages(0, positions)
+        shares = heads * decoder.kv_cache.capacity * slot % page == 0
+        assert four == (pages(0, prompt) + 4 * pages(prompt, positions) if shares else 4 * one)
 
 
 @linux

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.engine import session_file
+from sabiyarn_edge.engine.decoder import Decoder
 from sabiyarn_edge.generator import find_model
 from sabiyarn_edge.model_folder import config, graph_nodes, weights_file
 from sabiyarn_edge.options import generation_config
@@ -141,11 +142,22 @@ class Graph(_InFolder):
 
     name, module = "decoder.onnx", config
 
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._config = json.loads((NANO / "config.json").read_bytes())
+
     def read(self, content: bytes) -> None:
-        values = json.loads((NANO / "config.json").read_bytes())
-        values["sabiyarn_edge"]["graph_hash"] = hashlib.sha256(content).hexdigest()
-        (self.model / "config.json").write_text(json.dumps(values), encoding="utf-8")
+        self._vouch_for(content)
         super().read(content)
+
+    def parse(self, content: bytes) -> None:
+        self._vouch_for(content)
+        (self.model / self.name).write_bytes(content)
+        Decoder(self.model, num_threads=1)
+
+    def _vouch_for(self, content: bytes) -> None:
+        self._config["sabiyarn_edge"]["graph_hash"] = hashlib.sha256(content).hexdigest()
+        (self.model / "config.json").write_text(json.dumps(self._config), encoding="utf-8")
 
 
 class GenerationOptions(Target):
