@@ -74,7 +74,8 @@ class Decoder:
         if num_threads is not None:
             num_threads = integer(at_least=1, hint="None takes all CPUs.")("num_threads", num_threads)
         # Threads beyond the CPUs at hand only wait for one another: twice as many make a step many times slower.
-        self.num_threads = min(num_threads or usable_cpus(), usable_cpus())
+        cpus = usable_cpus()
+        self.num_threads = min(num_threads or cpus, cpus)
         self.low_power = low_power
         self.max_prefill_chunk = max_prefill_chunk
         self.num_sink_tokens = num_sink_tokens

@@ -62,7 +62,7 @@ class WeightsHeader:
     def end(self) -> int:
         """Bytes of header and tensors."""
         ends = [tensor.offset + tensor.nbytes for tensor in self.tensors.values()]
-        return max(ends, default=len(self.to_bytes()))
+        return max(ends) if ends else len(self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """The header as it stands in the file, zero padded to whole 64 KiB."""
