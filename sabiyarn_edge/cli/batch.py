@@ -7,15 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
-from .generate import (
-    DEFAULT_MODEL,
-    add_decoding_options,
-    add_loading_options,
-    as_utf8,
-    decoding_options,
-    load,
-    loading_arguments,
-)
+from .generate import add_decoding_options, as_utf8, decoding_options
+from .loading import add_loading_options, add_model_option, load, loading_arguments
 from .parser import Parser
 from .progress import ProgressLine, Speed, duration
 from .terminal import PROGRAM, say
@@ -60,9 +53,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="FILE",
         help='INPUT and OUTPUT; "-" is standard input or output; .gz and .parquet by ending',
     )
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="MODEL", help="model folder, or nano (default)"
-    )
+    add_model_option(parser)
     _add_lines(parser)
     _add_job(parser)
     _add_cluster(parser)
@@ -211,7 +202,7 @@ def _workers(arguments: argparse.Namespace) -> Workers | None:
                     f"--{name.replace('_', '-')} belongs to --engine ray. Give that, too."
                 )
         return None
-    if arguments.threads is not None:
+    if arguments.num_threads is not None:
         raise InvalidInputError("--threads is for one process. With --engine ray give --ray-cpus.")
     from ..ray import RayActors
 

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from ..errors import InvalidInputError
+from .loading import add_loading_options, loading_arguments
 from .parser import Parser
 from .terminal import PROGRAM
 
@@ -56,10 +57,8 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="S",
         help="begin no further prompt of a length after this time (20)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
-    parser.add_argument("--low-power", action="store_true", help="let threads sleep whenever they wait")
-    parser.add_argument("--resident", action="store_true", help="copy the weights into private memory")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_loading_options(parser, ("num_threads", "low_power", "resident"))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -87,9 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
         rounds=arguments.rounds,
         seconds=arguments.seconds,
         progress=progress,
-        num_threads=arguments.threads,
-        low_power=arguments.low_power,
-        resident=arguments.resident,
+        **loading_arguments(arguments),
     )
     if shown:
         sys.stderr.write("\r\x1b[K")

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError, SabiYarnError
-from .generate import DEFAULT_MODEL, add_any_option, add_loading_options, as_utf8, load
+from .generate import add_any_option, as_utf8
+from .loading import DEFAULT_MODEL, add_loading_options, load
 from .parser import Parser
 from .terminal import PROGRAM, one_line, say
 from .text_lines import decoded_lines, opened

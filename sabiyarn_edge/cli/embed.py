@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..calls.pooling import POOLINGS
+from .loading import add_loading_options, load
 from .parser import Parser
 from .progress import ProgressLine, Speed, duration
 from .terminal import PROGRAM
@@ -53,14 +54,14 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--rows", type=int, default=32, metavar="N", help="most texts at once (32)")
     parser.add_argument("--overwrite", action="store_true", help="begin anew if the output is there already")
     parser.add_argument("--quiet", action="store_true", help="no progress and no summary on standard error")
+    add_loading_options(parser, overflow=())
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns the exit code."""
-    from ..generator import EdgeGenerator
     from ..jobs.vectors import embed_file
 
-    generator = EdgeGenerator.from_pretrained(arguments.model, num_threads=arguments.threads)
+    generator = load(arguments)
     line, speed = ProgressLine(shown=not arguments.quiet), Speed()
 
     def told(progress: Progress, done: int, total: int) -> None:

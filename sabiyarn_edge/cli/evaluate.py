@@ -12,6 +12,7 @@ from ..errors import InvalidInputError
 from ..system.installation import install_command
 from .batch import add_task_options, labels_of, slots_of
 from .generate import add_decoding_options, decoding_options
+from .loading import add_loading_options
 from .parser import Parser
 from .terminal import PROGRAM
 from .text_lines import decoded_lines, opened
@@ -51,12 +52,12 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     add_task_options(parser.add_argument_group("task"))
     parser.add_argument("--samples", type=int, default=1000, metavar="N", help="resampled test sets (1000)")
     parser.add_argument("--rows", type=int, default=32, metavar="N", help="most texts at once (32)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
     parser.add_argument("--json", action="store_true", help="print one JSON object, with all answers")
     parser.add_argument(
         "--picture", metavar="FILE", help="draw the metrics, too (.svg, .png; needs matplotlib)"
     )
     add_decoding_options(parser)
+    add_loading_options(parser, ("num_threads",))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -74,7 +75,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.text is None or arguments.picture is not None:
         arguments.parser.error("--compare needs --text FILE, and draws no picture")
     with opened(arguments.text) as file:
-        return compare_exports(arguments.models, decoded_lines(file), threads=arguments.threads)
+        return compare_exports(arguments.models, decoded_lines(file), threads=arguments.num_threads)
 
 
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         labels=labels_of(arguments),
         options=decoding_options(arguments),
         samples=arguments.samples,
-        threads=arguments.threads,
+        threads=arguments.num_threads,
         rows=arguments.rows,
         told=lambda name: print(f"[running {name}]", file=sys.stderr, flush=True),
     )

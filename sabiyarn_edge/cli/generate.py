@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..errors import InvalidInputError, SessionFileError, shown
 from ..system.json_text import parse_json
 from ..system.regular_file import read_file_or_pipe, read_to_end
+from .loading import add_loading_options, add_model_option, load
 from .parser import Parser
 from .prompt_note import PromptNote
 from .terminal import PROGRAM
@@ -26,18 +27,14 @@ if TYPE_CHECKING:
 __all__ = [
     "add_any_option",
     "add_decoding_options",
-    "add_loading_options",
     "add_to",
     "as_utf8",
     "assignment",
     "decoding_options",
-    "load",
-    "loading_arguments",
     "read_text",
     "run",
 ]
 
-DEFAULT_MODEL = "nano"
 _LONGEST_TEXT = 64 * 2**20
 """Bytes of a prompt or a grammar."""
 
@@ -79,12 +76,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     parser.set_defaults(run=run, parser=parser)
     parser.add_argument("prompt", metavar="PROMPT", help='text to continue; "-" reads it from standard input')
-    parser.add_argument(
-        "--model",
-        default=DEFAULT_MODEL,
-        metavar="MODEL",
-        help=f"folder that `{PROGRAM} export` wrote (default: {DEFAULT_MODEL}, which is bundled)",
-    )
+    add_model_option(parser)
     parser.add_argument("--ids", action="store_true", help="PROMPT and output are token ids, not text")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object at the end instead of text"
@@ -150,73 +142,6 @@ def _add_constraints(parser: Parser) -> None:
         metavar="FILE",
         help="the output is what the Lark grammar in FILE derives from start",
     )
-
-
-def add_loading_options(parser: Parser) -> argparse._ArgumentGroup:
-    """Add the options that say how a model is loaded. Returns: their group."""
-    group = parser.add_argument_group("loading")
-    group.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
-    group.add_argument(
-        "--low-power", action="store_true", help="threads sleep while they wait: less energy, slower"
-    )
-    group.add_argument(
-        "--resident",
-        action="store_true",
-        help="copy the weights into private memory instead of mapping them: faster tokens for more memory",
-    )
-    group.add_argument(
-        "--kv-window", type=int, metavar="N", help="attend to the newest N tokens only, which bounds memory"
-    )
-    group.add_argument(
-        "--num-sink-tokens", type=int, metavar="N", default=0, help="and to the first N (default 0)"
-    )
-    group.add_argument(
-        "--memory-limit",
-        type=float,
-        metavar="MIB",
-        help=f"refuse to load what takes more (see `{PROGRAM} plan`)",
-    )
-    group.add_argument(
-        "--fit",
-        action="store_true",
-        help="with --memory-limit: take a smaller prefill chunk and window instead of refusing",
-    )
-    group.add_argument(
-        "--overflow",
-        choices=("error", "slide", "truncate_prompt"),
-        default="error",
-        help="when the positions are not enough: refuse (default), forget the oldest half and go on, or cut the prompt",
-    )
-    group.add_argument(
-        "--keep-tokens",
-        type=int,
-        metavar="N",
-        default=0,
-        help="first tokens that neither of these drops (default 0)",
-    )
-    return group
-
-
-def load(arguments: argparse.Namespace) -> EdgeGenerator:
-    """Load the model as these options say."""
-    from ..generator import EdgeGenerator
-
-    return EdgeGenerator.from_pretrained(arguments.model, **loading_arguments(arguments))
-
-
-def loading_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `EdgeGenerator.from_pretrained` that these options stand for, without the model."""
-    return {
-        "num_threads": arguments.threads,
-        "kv_window": arguments.kv_window,
-        "num_sink_tokens": arguments.num_sink_tokens,
-        "overflow": arguments.overflow,
-        "keep_tokens": arguments.keep_tokens,
-        "low_power": arguments.low_power,
-        "memory_limit_mb": arguments.memory_limit,
-        "fit": arguments.fit,
-        "resident": arguments.resident,
-    }
 
 
 def run(arguments: argparse.Namespace) -> None:

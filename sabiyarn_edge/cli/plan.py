@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from .loading import add_loading_options, loading_arguments
 from .parser import Parser
 from .terminal import PROGRAM
 
@@ -40,13 +41,8 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument(
         "--beams", type=int, metavar="K", default=1, help="beams or outputs of each prompt (default 1)"
     )
-    parser.add_argument(
-        "--kv-window", type=int, metavar="N", help="attend to the newest N tokens only (default: all)"
-    )
-    parser.add_argument(
-        "--resident", action="store_true", help="with the weights in private memory, as `generate --resident`"
-    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, in bytes")
+    add_loading_options(parser, ("resident", "kv_window"), title="as it will be loaded")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -59,7 +55,6 @@ def run(arguments: argparse.Namespace) -> None:
         prompt_length=arguments.prompt_length,
         batch=arguments.batch,
         beams=arguments.beams,
-        kv_window=arguments.kv_window,
-        resident=arguments.resident,
+        **loading_arguments(arguments),
     )
     print(json.dumps(plan.to_dict()) if arguments.json else plan)

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import InvalidInputError
+from .loading import add_loading_options, load
 from .parser import Parser
 from .progress import ProgressLine
 from .terminal import PROGRAM
@@ -56,26 +57,15 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "--json", action="store_true", help="print one JSON object per text, with each token's number"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress and no summary on standard error")
-    parser.add_argument(
-        "--overflow",
-        choices=("error", "slide"),
-        default="error",
-        help="texts longer than the model's positions: refuse them (default), or forget their oldest half as needed",
-    )
+    add_loading_options(parser, overflow=("error", "slide"))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    from ..generator import EdgeGenerator
-
     with ExitStack() as stack:
         file = stack.enter_context(opened(arguments.file))
         given = None if arguments.given is None else stack.enter_context(opened(arguments.given))
-        generator = EdgeGenerator.from_pretrained(
-            arguments.model,
-            num_threads=arguments.threads,
-            overflow=arguments.overflow,
-        )
+        generator = load(arguments)
         line, sums = ProgressLine(shown=not arguments.quiet), _Sums()
         size, read = _size(file), _Read()
         pairs = _texts(file, given, arguments.given, read)

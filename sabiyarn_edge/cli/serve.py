@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidInputError
 from ..system.installation import install_command
 from ..system.regular_file import read_file_or_pipe
-from .generate import DEFAULT_MODEL
+from .loading import DEFAULT_MODEL, add_loading_options, loading_arguments
 from .parser import Parser
 from .terminal import PROGRAM, say
 
@@ -104,14 +104,11 @@ def _add_limits(parser: Parser) -> None:
 
 
 def _add_loading(parser: Parser) -> None:
-    group = parser.add_argument_group("loading, of each model")
-    _add(group, "--threads", type=int, metavar="N", help="threads (all CPUs at hand)")
-    _add(group, "--low-power", action="store_true", help="threads sleep while they wait: less energy, slower")
-    _add(
-        group,
-        "--resident",
-        action="store_true",
-        help="copy the weights into private memory instead of mapping them: faster tokens for more memory",
+    group = add_loading_options(
+        parser,
+        ("num_threads", "low_power", "resident", "kv_window"),
+        title="loading, of each model",
+        add=_add,
     )
     _add(
         group,
@@ -119,13 +116,6 @@ def _add_loading(parser: Parser) -> None:
         type=int,
         metavar="N",
         help="positions of a row, prompt and output (the model's)",
-    )
-    _add(
-        group,
-        "--kv-window",
-        type=int,
-        metavar="N",
-        help="attend to the newest N tokens only, which bounds memory",
     )
     _add(
         group,
@@ -271,14 +261,11 @@ def _load(
     for name, limit in _limits(folders, arguments).items():
         generator = EdgeGenerator.from_pretrained(
             folders[name],
-            num_threads=arguments.threads,
             max_length=arguments.max_length,
             max_batch_size=arguments.parallel,
-            kv_window=arguments.kv_window,
-            low_power=arguments.low_power,
-            resident=arguments.resident,
             prefix_cache_mb=arguments.prefix_cache,
             memory_limit_mb=limit,
+            **loading_arguments(arguments),
         )
         if generator.tokenizer is None:
             raise InvalidInputError(

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
-from .generate import DEFAULT_MODEL, add_any_option, as_utf8, read_text
+from .generate import add_any_option, as_utf8, read_text
+from .loading import DEFAULT_MODEL, OVERFLOW, add_loading_options, add_model_option, load
 from .parser import Parser
 from .prompt_note import PromptNote
 from .terminal import PROGRAM, printable
@@ -44,15 +45,17 @@ class Verb:
     """The slot that the command's argument, or standard input, fills."""
     slots: tuple[str, ...] = ()
     """Slots that options fill."""
+    has_labels: bool = False
+    """Whether it scores labels instead of generating text: then --overflow does nothing, and is left out."""
 
 
 VERBS = (
     Verb("translate", "translate", "translate a text", slots=("to",)),
     Verb("diacritize", "diacritize", "put tone marks and dots on a text"),
     Verb("clean", "clean", "correct a text"),
-    Verb("classify", "", "say how likely labels are for a text"),
+    Verb("classify", "", "say how likely labels are for a text", has_labels=True),
     Verb("tag-entities", "tag_entities", "find the names in a text"),
-    Verb("identify-language", "identify_language", "say which language a text is in"),
+    Verb("identify-language", "identify_language", "say which language a text is in", has_labels=True),
     Verb("summarize", "summarize", "summarize a text"),
     Verb("headline", "headline", "write a headline for a text"),
     Verb("answer", "answer", "answer a question about a text", main="question", slots=("context",)),
@@ -94,7 +97,14 @@ def add_task_of_folder(commands: argparse._SubParsersAction[Parser], argv: Seque
     if task is not None:
         main, *others = task.text_slots
         slots = (*task.languages, *others)
-        _add_verb(commands, Verb(name, task.name, printable(task.description), main=main, slots=slots))
+        verb = Verb(name, task.name, printable(task.description), main, slots, task.answer == "label")
+        try:
+            _add_verb(commands, verb)
+        except argparse.ArgumentError as error:
+            raise InvalidInputError(
+                f"the task {task.name} has a slot with the name of an option, {error.argument_name}. Rename the slot, "
+                f"or run `{PROGRAM} batch --task {task.name} --slot NAME=TEXT`."
+            ) from None
 
 
 def _tasks_of(model: str) -> dict[str, Task]:
@@ -134,9 +144,7 @@ def _add_verb(commands: argparse._SubParsersAction[Parser], verb: Verb) -> None:
             metavar="LABELS",
             help="a task that has labels, like sentiment or topic, or labels with commas between them",
         )
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="MODEL", help="model folder, or nano (default)"
-    )
+    add_model_option(parser)
     parser.add_argument(
         "--lines", action="store_true", help="each line is a text of its own; the output has a line for each"
     )
@@ -146,16 +154,15 @@ def _add_verb(commands: argparse._SubParsersAction[Parser], verb: Verb) -> None:
         action="store_true",
         help='read special tokens in the text as such; otherwise "<yor>" is text',
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
     add_any_option(parser, "an option of GenerationConfig in place of the task's, like num_beams=1")
+    add_loading_options(parser, overflow=() if verb.has_labels else OVERFLOW)
 
 
 def run_task(arguments: argparse.Namespace, *, verb: Verb) -> None:
     """Run the command of a task."""
-    from ..generator import EdgeGenerator
     from ..tasks.runner import TaskRunner
 
-    generator = EdgeGenerator.from_pretrained(arguments.model, num_threads=arguments.threads)
+    generator = load(arguments)
     name, labels = verb.task, None
     if not name:
         name, labels = _classifier(generator, arguments.labels)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import InvalidInputError
-from .generate import DEFAULT_MODEL
+from .loading import add_model_option
 
 __all__ = ["add_arguments", "decoded_lines", "opened"]
 
@@ -21,10 +21,7 @@ _LONGEST_LINE = 64 * 2**20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that all commands with such a file have."""
     parser.add_argument("file", metavar="FILE", help='texts, one in each line; "-" is standard input')
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="MODEL", help="model folder, or nano (default)"
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all CPUs at hand)")
+    add_model_option(parser)
 
 
 def opened(name: str) -> BinaryIO:

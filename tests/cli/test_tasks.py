@@ -93,6 +93,17 @@ def test_a_task_that_only_the_folder_knows_is_a_command(run, nano, tasked, gener
     assert ran.out.removesuffix("\n") == generator.run_task("say_in", text="omo", language="yor", tone="loud")
 
 
+def test_a_slot_that_is_called_like_an_option_is_refused(run, tasked):
+    tasks = {"odd": {"template": "{text} {fit}"}}
+    (tasked / "tasks.json").write_text(json.dumps({**TASKS, "tasks": tasks}), encoding="utf-8")
+    ran = run("odd", "omo", "--fit", "x", "--model", tasked)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.error == (
+        "the task odd has a slot with the name of an option, --fit. Rename the slot, or run `sabiyarn-edge batch "
+        "--task odd --slot NAME=TEXT`."
+    )
+
+
 def test_labels(run, tasked, generator):
     ran = run("classify", "--labels", "mood", "omo", "--model", tasked)
     found = generator.classify("omo", "mood").probabilities
