@@ -22,6 +22,7 @@ from ..text.characters import check_characters
 
 __all__ = [
     "Check",
+    "added_score",
     "bias_of_sequences",
     "choice",
     "flag",
@@ -41,6 +42,8 @@ __all__ = [
 Check = Callable[[str, Any], Any]
 
 MAX_SEED = 2**64 - 1
+LARGEST_BIAS = 1e9
+"""Largest number that an option adds to a score, either way: it decides against any logits, and leaves float32 room."""
 LARGEST = 2**31 - 1
 """Largest token id and count: the core keeps ids in 32 bits."""
 MAX_ENTRIES = 2**20
@@ -106,6 +109,9 @@ def _is_finite(value: Any) -> bool:
     except OverflowError:  # an integer or a fraction beyond all floats
         return False
 
+
+added_score = number(at_least=-LARGEST_BIAS, at_most=LARGEST_BIAS)
+"""Check for what is added to a score, or subtracted from it."""
 
 memory_mib = number(above=0, at_most=1e9)
 """Check for MiB of memory: more than 1 PB no machine has."""
@@ -243,7 +249,7 @@ def bias_of_sequences(name: str, value: Any) -> tuple[tuple[tuple[int, ...], flo
     pairs = value.items() if isinstance(value, Mapping) else value
     if not _is_list(pairs):
         raise _refuse(name, value, "a dict {(id, ...): bias} or a list of [[id, ...], bias]")
-    check_ids, check_bias = many(integer(), may_be_empty=False), number()
+    check_ids, check_bias = many(integer(), may_be_empty=False), added_score
     biases = {}
     for pair in pairs:
         if not _is_list(pair) or len(entry := tuple(itertools.islice(pair, 3))) != 2:

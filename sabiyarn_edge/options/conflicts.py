@@ -10,6 +10,9 @@ from .fields import OptionFields
 __all__ = ["SAMPLING_ONLY", "contradictions", "forbidding_options", "reasons_to_be_unused"]
 
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_LEAST_BEAM_TEMPERATURE = 1e-4
+"""Beam search sums scores, and takes -1e9 for a hypothesis that is not allowed: 4096 tokens with a log-probability of -20
+each sum to -8e8 when they are divided by it."""
 _BEAMS_ONLY = ("length_penalty", "early_stopping")
 _FORBIDDING = (
     "no_repeat_ngram_size",
@@ -24,6 +27,7 @@ _FORBIDDING = (
 def contradictions(options: OptionFields) -> Iterator[str]:
     """Yield an error text for each pair of options that contradict each other. It names both."""
     yield from _of_returns(options)
+    yield from _of_beam_sampling(options)
     yield from _of_prompt_lookup(options)
     yield from _of_lengths(options)
     yield from _of_forced_tokens(options)
@@ -69,6 +73,14 @@ def _of_returns(options: OptionFields) -> Iterator[str]:
         yield (
             f"num_return_sequences is {returns} but do_sample is False and num_beams is 1: greedy decoding "
             "has one output. Set do_sample=True or use beams."
+        )
+
+
+def _of_beam_sampling(options: OptionFields) -> Iterator[str]:
+    if options.do_sample and options.num_beams > 1 and options.temperature < _LEAST_BEAM_TEMPERATURE:
+        yield (
+            f"temperature is {options.temperature:g} and num_beams is {options.num_beams}: beam search sums scores, and "
+            f"needs a temperature of at least {_LEAST_BEAM_TEMPERATURE:g}. For the likeliest tokens set do_sample=False."
         )
 
 

@@ -19,6 +19,11 @@ MAX_RETURNS = 4096
 """More rows than any device holds: a typing mistake is refused instead of filling the memory."""
 MAX_GUESSES = 512
 
+LEAST_TEMPERATURE = 1e-20
+LEAST_PENALTY = 1e-6
+"""Least divisors of scores. With both, ten logits of 1e4 and biases of check.LARGEST_BIAS for one id stay below 1e37, and
+float32 ends at 3.4e38. From a temperature of 1e-6 down the best token is certain, but for ties."""
+
 _SAME_AS_DEFAULT = object()
 
 
@@ -104,14 +109,14 @@ class OptionFields:
     )
     """{(ids): bias} or [[[ids], bias], ...]: added to the score of the last id when the ids before it were
     just produced."""
-    repetition_penalty: float = _option(1.0, check.number(above=0, hint="1 switches it off."))
+    repetition_penalty: float = _option(1.0, check.number(at_least=LEAST_PENALTY, hint="1 switches it off."))
     """Penalty r on each id of prompt and output: score * r when the score is negative, else score / r.
     1: none."""
     penalty_window: int | None = _option(None, check.integer(at_least=1))
     """Newest ids of prompt and output that repetition_penalty counts. None: all. Not an option of Hugging Face's."""
-    frequency_penalty: float = _option(0.0, check.number())
+    frequency_penalty: float = _option(0.0, check.added_score)
     """Subtracted from an id's score once for each time that the output holds it. Source: OpenAI's API."""
-    presence_penalty: float = _option(0.0, check.number())
+    presence_penalty: float = _option(0.0, check.added_score)
     """Subtracted from an id's score if the output holds it. Source: OpenAI's API."""
     no_repeat_ngram_size: int = _option(0, check.integer())
     """No n-gram of this many ids occurs twice in prompt and output. 0: repetition is allowed."""
@@ -134,7 +139,8 @@ class OptionFields:
     temperature: float = _option(
         1.0,
         check.number(
-            above=0, hint="For the most likely token each time (greedy decoding) set do_sample=False."
+            at_least=LEAST_TEMPERATURE,
+            hint="For the most likely token each time (greedy decoding) set do_sample=False.",
         ),
     )
     """Scores are divided by it: below 1 the likely tokens become likelier."""

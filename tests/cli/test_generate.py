@@ -282,7 +282,7 @@ def test_a_lack_of_memory_is_one_line(run, recorder):
         (["--ids", " ".join(["7"] * BLOCK_SIZE)], f"{BLOCK_SIZE} tokens; with at most {BLOCK_SIZE} positions"),
         (["--ids", "7 7", "--max-new-tokens", "95"], "2 tokens and max_new_tokens is 95: 97 positions"),
         ([PROMPT, "--max-new-tokens", "0"], "max_new_tokens is 0, but must be an integer of at least 1"),
-        ([PROMPT, "--temperature", "0"], "temperature is 0.0, but must be a finite number above 0"),
+        ([PROMPT, "--temperature", "0"], "temperature is 0.0, but must be a finite number at least 1e-20"),
         ([PROMPT, "--temperature", "-1"], "temperature is -1.0"),
         ([PROMPT, "--temperature", "nan"], "temperature is nan"),
         ([PROMPT, "--top-p", "1.5"], "top_p is 1.5, but must be a finite number above 0 and at most 1"),

@@ -103,7 +103,9 @@ def test_every_option_of_hugging_face_is_known_in_one_way():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0}, r"temperature is 0, but must be a finite number above 0\. .*do_sample=False"),
+        ({"temperature": 0}, r"temperature is 0, but must be .* at least 1e-20\. .*do_sample=False"),
+        ({"temperature": 1e-50}, "temperature is 1e-50, but must be a finite number at least 1e-20"),
+        ({"temperature": 9e-5, "num_beams": 2, "do_sample": True}, "temperature is 9e-05 .* at least 0.0001"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"top_p": 0}, "top_p is 0, but must be a finite number above 0 and at most 1"),
@@ -116,8 +118,12 @@ def test_every_option_of_hugging_face_is_known_in_one_way():
         ({"epsilon_cutoff": 1.0}, "epsilon_cutoff is 1.0"),
         ({"eta_cutoff": -0.1}, "eta_cutoff is -0.1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+        ({"repetition_penalty": 1e-40}, "repetition_penalty is 1e-40, but must be a finite number at least 1e-06"),
         ({"repetition_penalty": float("inf")}, "repetition_penalty is inf"),
         ({"length_penalty": float("-inf")}, "length_penalty is -inf"),
+        ({"frequency_penalty": -1e39}, r"must be a finite number at least -1e\+09 and at most 1e\+09"),
+        ({"presence_penalty": 1e10}, r"presence_penalty is 1.*, but must be .* at most 1e\+09"),
+        ({"sequence_bias": {(1,): 1e38}}, r"in sequence_bias is 1e\+38, but must be .* at most 1e\+09"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0, but must be an integer of at least 1"),
         ({"min_new_tokens": -1}, "min_new_tokens is -1"),
         ({"max_time": 0}, "max_time is 0"),
@@ -275,7 +281,7 @@ def test_round_trip_through_a_folder(tmp_path, options):
 
 
 @given(
-    temperature=st.floats(min_value=1e-300, allow_infinity=False, allow_nan=False),
+    temperature=st.floats(min_value=1e-4, allow_infinity=False, allow_nan=False),
     length_penalty=st.floats(allow_infinity=False, allow_nan=False),
     seed=st.none() | st.integers(0, 2**64 - 1) | st.lists(st.integers(0, 2**64 - 1), min_size=1),
     stops=st.none() | st.lists(st.text(min_size=1), min_size=1),

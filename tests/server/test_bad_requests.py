@@ -33,6 +33,11 @@ JSON = {"Content-Type": "application/json"}
         ({"max_tokens": 5, "max_new_tokens": 5}, "max_new_tokens", "max_new_tokens and max_tokens are given"),
         ({"temperature": "0.5"}, "temperature", "temperature is '0.5': expected `float"),
         ({"temperature": -1}, "temperature", "expected `float` >= 0"),
+        (
+            {"temperature": 1e-50},
+            "temperature",
+            "temperature is 1e-50, but must be a finite number at least 1e-20",
+        ),
         ({"temperature": 0, "do_sample": True}, "temperature", "temperature is 0, which takes the best"),
         ({"temperature": True}, "temperature", "temperature is True"),
         ({"top_p": 0}, "top_p", "top_p is 0, but must be a finite number above 0 and at most 1"),
