@@ -61,6 +61,33 @@ def test_a_stream_of_beams_ends_with_the_result(generator: EdgeGenerator, option
     assert tokens[-1].finish_reason == expected.finish_reasons[0]
 
 
+def test_the_extremes_of_all_options_that_change_scores_fit_float32(generator: EdgeGenerator) -> None:
+    result = generator.generate(
+        PROMPT,
+        max_new_tokens=9,
+        do_sample=True,
+        temperature=1e-20,
+        repetition_penalty=1e-6,
+        frequency_penalty=-1e9,
+        presence_penalty=-1e9,
+        sequence_bias={(5,): 1e9},
+    )
+    assert result.finish_reasons == ["length"]
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_options_that_leave_no_token_are_named(generator: EdgeGenerator, beams: int) -> None:
+    everything = range(generator.config.gptjx.vocab_size)
+    for name, forbids in (("suppress_tokens", everything), ("bad_words_ids", [[i] for i in everything])):
+        with pytest.raises(InvalidInputError, match=f"^{name} leaves no token to choose") as caught:
+            generator.generate(PROMPT, max_new_tokens=9, num_beams=beams, **{name: forbids})
+        assert "weights" not in str(caught.value)
+    with pytest.raises(InvalidInputError, match="^logits_processor leaves no token to choose"):
+        generator.generate(
+            PROMPT, max_new_tokens=9, num_beams=beams, logits_processor=lambda ids, scores: scores - np.inf
+        )
+
+
 def test_what_all_beams_share_is_streamed_before_the_end(generator: EdgeGenerator) -> None:
     read, in_time = threading.Event(), []
 

@@ -173,15 +173,18 @@ def check_values(mask: NDArray[Any]) -> NDArray[np.bool_] | NDArray[np.float32]:
             f"attn_mask has dtype {mask.dtype}; it must be bool, integers 0 and 1, or floats that are added to the "
             "scores."
         )
-    if np.isnan(mask).any() or (mask == np.inf).any():
-        raise InvalidInputError("attn_mask holds NaN or +inf; use 0 for 'may attend' and -inf for 'may not'.")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes -inf, which hides, or +inf
+        values = np.asarray(mask, np.float32)
+    if np.isnan(values).any() or (values == np.inf).any():
+        raise InvalidInputError(
+            "attn_mask holds NaN, +inf or a number above float32's; use 0 for 'may attend' and -inf for 'may not'."
+        )
     if (mask == 1).any() and ((mask == 0) | (mask == 1)).all():
         raise InvalidInputError(
             "attn_mask is a float mask of zeros and ones, which would be added to the scores. "
             "Pass attn_mask.astype(bool) if 1 means 'may attend', else 0 and -inf."
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes -inf: hidden
-        return np.asarray(mask, np.float32)
+    return values
 
 
 def check_every_token_sees(values: NDArray[Any], kept: NDArray[np.bool_] | None, row: int) -> None:

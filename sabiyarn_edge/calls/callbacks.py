@@ -70,12 +70,12 @@ class Callbacks:
             "after_scores": self._process if self.logits_processor else None,
             "after_choice": self._judge if self.stopping_criteria else None,
         }
-        if constraint is None:
-            return hooks
-        forbidding = [
-            name for name in ("prefix_allowed_tokens_fn", "logits_processor") if getattr(self, name)
+        others = [
+            *forbidding_options(config),
+            *(name for name in ("prefix_allowed_tokens_fn", "logits_processor") if getattr(self, name)),
         ]
-        others = [*forbidding_options(config), *forbidding]
+        if constraint is None:
+            return {**hooks, "no_token_left": partial(_no_token_left, others)} if others else hooks
         return ConstrainedRows(constraint, config.eos_token_ids, others).hooks(hooks)
 
     def _allow(self, first_prompt: int, state: DecodeState) -> None:
@@ -119,6 +119,12 @@ class Callbacks:
                 )
             )
         return stops
+
+
+def _no_token_left(options: Sequence[str]) -> InvalidInputError:
+    return InvalidInputError(
+        f"{' and '.join(options)} {'leave' if len(options) > 1 else 'leaves'} no token to choose. Forbid fewer."
+    )
 
 
 def _called(

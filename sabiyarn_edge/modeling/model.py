@@ -89,8 +89,8 @@ class GPTJXForCausalLM(GPTJXNetwork):
 
         Raises:
             InvalidInputError: a prompt, a mask or an option is not allowed; nothing was computed.
-            NumericalError: the scores of a row are NaN or leave no token to choose, or keys or values do not fit into
-                a float16 KV cache.
+            NumericalError: the scores of a row are NaN, or all -inf though no option forbids tokens; or keys or values
+                do not fit into a float16 KV cache.
 
         Warns:
             OptionWarning: the encoding holds more than input_ids and attention_mask; names what was left out.
