@@ -376,8 +376,8 @@ class EdgeGenerator(ChatMethods):
 
         Raises:
             InvalidInputError: a prompt or an option is not allowed; nothing was computed.
-            NumericalError: the scores of a row are NaN, or all -inf though no option forbids tokens; the generator stays
-                usable.
+            NumericalError: the scores of a row are NaN, or all -inf though no option forbids tokens. The generator
+                stays usable.
             OutOfMemoryError: the system has no memory for keys, values or logits; the generator stays usable.
         """
         return self._generate(inputs, generation_config, options)

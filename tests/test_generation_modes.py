@@ -82,7 +82,7 @@ def test_options_that_leave_no_token_are_named(generator: EdgeGenerator, beams: 
         with pytest.raises(InvalidInputError, match=f"^{name} leaves no token to choose") as caught:
             generator.generate(PROMPT, max_new_tokens=9, num_beams=beams, **{name: forbids})
         assert "weights" not in str(caught.value)
-    with pytest.raises(InvalidInputError, match="^logits_processor leaves no token to choose"):
+    with pytest.raises(InvalidInputError, match=r"^logits_processor leaves no token to choose"):
         generator.generate(
             PROMPT, max_new_tokens=9, num_beams=beams, logits_processor=lambda ids, scores: scores - np.inf
         )

@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shortened, shown
+from ..options.checks import unfinished_regex
 from ..system.installation import install_command
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _check_parts(schema: Any, where: str) -> None:
     for name, value in schema.items():
         if name in ("$ref", "$dynamicRef") and isinstance(value, str) and not value.startswith("#"):
             raise InvalidInputError(
-                f"{where} refers to {value}; only references inside of it (#/...) are read."
+                f"{where} refers to {shortened(value)}; only references inside of it (#/...) are read."
             )
         if name == "patternProperties":
             raise InvalidInputError(f"{where} has patternProperties, which is not supported. Leave it out.")
@@ -84,7 +85,7 @@ def _check_parts(schema: Any, where: str) -> None:
                 _matcher(value)
             except ValueError as error:
                 raise InvalidInputError(
-                    f"{where} has the pattern {value!r}, which cannot be used: {error}."
+                    f"{where} has the pattern {shown(value)}, which cannot be used: {error}."
                 ) from None
         _check_parts(value, where)
 
@@ -106,6 +107,8 @@ def _matches(pattern: str, text: str) -> bool:
 @functools.lru_cache(maxsize=64)
 def _matcher(pattern: str) -> LLMatcher:
     """What follows a JSON string with a pattern. Raises: ValueError, if the pattern cannot be used."""
+    if unfinished_regex(pattern):
+        raise ValueError("the backslash at its end escapes nothing")
     try:
         import llguidance
     except ModuleNotFoundError:

@@ -26,6 +26,9 @@ bound, so that a model could go on with blanks until its tokens end."""
 _ANY_TOKENS = '\n%llguidance {"no_forcing": true}\n'
 """Allows every row of tokens that writes a text, not only the one that the tokenizer would make of it."""
 
+_NOTHING_FOLLOWS = "NoExtensionBias"
+"""llguidance's name for a form that neither is complete nor can go on."""
+
 _TOLD_CHARACTERS = 600
 """Of what the parser of grammars says, which quotes whole lines."""
 
@@ -109,20 +112,31 @@ class _GrammarState:
     matcher: LLMatcher
     not_first: NDArray[np.uint32] | None
     """At the beginning: a mask of the tokens that may begin a text."""
+    begun: bool = False
 
     def allow(self, mask: NDArray[np.uint32]) -> None:
         self.matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
         if self.matcher.is_error():
-            raise InvalidInputError(f"{self.option} is too complex: {self.matcher.get_error()}. Simplify it.")
+            raise InvalidInputError(self._problem(self.matcher.get_error()))
         if self.not_first is not None:
             mask &= self.not_first
 
+    def _problem(self, told: str) -> str:
+        if _NOTHING_FOLLOWS not in told:
+            reason = shortened(told.partition("<state>")[0])  # the parser's tables follow
+            return f"{self.option} is too complex: {reason}. Simplify it."
+        if self.begun:
+            return (
+                f"{self.option} is a dead end: no text that begins with what was generated fits it. Mend it."
+            )
+        return f"{self.option} is a form that no text fits. Mend it."
+
     def take(self, token: int) -> bool:
-        self.not_first = None
+        self.not_first, self.begun = None, True
         return self.matcher.consume_token(token)
 
     def fork(self) -> _GrammarState:
-        return _GrammarState(self.option, self.matcher.deep_copy(), self.not_first)
+        return _GrammarState(self.option, self.matcher.deep_copy(), self.not_first, self.begun)
 
     @property
     def is_complete(self) -> bool:

@@ -11,7 +11,7 @@ import json
 import math
 import operator
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,10 @@ __all__ = [
     "one_or_many",
     "optional",
     "path",
+    "regex",
     "text",
     "texts",
+    "unfinished_regex",
 ]
 
 Check = Callable[[str, Any], Any]
@@ -144,6 +146,22 @@ def text(name: str, value: Any, *, may_be_empty: bool = False) -> str:
     return value
 
 
+def regex(name: str, value: Any) -> str:
+    """Check for a regular expression; whether llguidance can follow it shows when it is compiled."""
+    expression = text(name, value)
+    if unfinished_regex(expression):
+        raise _refuse(name, value, "a regular expression", _UNFINISHED)
+    return expression
+
+
+_UNFINISHED = r"A backslash at the end needs the character that it escapes: \\ stands for one."
+
+
+def unfinished_regex(expression: str) -> bool:
+    """Return True if the last backslash escapes nothing, which llguidance would overlook."""
+    return (len(expression) - len(expression.rstrip("\\"))) % 2 == 1
+
+
 def path(name: str, value: Any) -> Path:
     """Check for the name of a file or folder, a text or a pathlib.Path, that this system takes."""
     found: Any = None
@@ -241,7 +259,29 @@ def json_schema(name: str, value: Any) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"{name} cannot be written as JSON: {error}.") from error
     check_characters(made, name)
+    for pattern in _patterns(schema):
+        if unfinished_regex(pattern):
+            raise _refuse(f"a pattern in {name}", pattern, "a regular expression", _UNFINISHED)
     return made
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    """Yield the expressions in a JSON schema, but not in its data."""
+    parts = [schema]  # no recursion: schemas may be deep
+    while parts:
+        part = parts.pop()
+        if isinstance(part, list | tuple):
+            parts += part
+        for key, value in part.items() if isinstance(part, Mapping) else ():
+            if key in ("properties", "patternProperties", "$defs", "definitions") and isinstance(
+                value, Mapping
+            ):
+                parts += value.values()  # its keys are names, or expressions
+                yield from value if key == "patternProperties" else ()
+            elif key == "pattern" and isinstance(value, str):
+                yield value
+            elif key not in ("const", "enum", "default", "examples"):
+                parts.append(value)
 
 
 def bias_of_sequences(name: str, value: Any) -> tuple[tuple[tuple[int, ...], float], ...] | None:

@@ -11,8 +11,8 @@ __all__ = ["SAMPLING_ONLY", "contradictions", "forbidding_options", "reasons_to_
 
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _LEAST_BEAM_TEMPERATURE = 1e-4
-"""Beam search sums scores, and takes -1e9 for a hypothesis that is not allowed: 4096 tokens with a log-probability of -20
-each sum to -8e8 when they are divided by it."""
+"""Beam search sums scores, and takes -1e9 for a hypothesis that is not allowed. Divided by this temperature, 4096
+log-probabilities of -20 sum to -8e8."""
 _BEAMS_ONLY = ("length_penalty", "early_stopping")
 _FORBIDDING = (
     "no_repeat_ngram_size",
@@ -79,8 +79,9 @@ def _of_returns(options: OptionFields) -> Iterator[str]:
 def _of_beam_sampling(options: OptionFields) -> Iterator[str]:
     if options.do_sample and options.num_beams > 1 and options.temperature < _LEAST_BEAM_TEMPERATURE:
         yield (
-            f"temperature is {options.temperature:g} and num_beams is {options.num_beams}: beam search sums scores, and "
-            f"needs a temperature of at least {_LEAST_BEAM_TEMPERATURE:g}. For the likeliest tokens set do_sample=False."
+            f"temperature is {options.temperature:g} and num_beams is {options.num_beams}: beam search sums scores, "
+            f"and needs a temperature of at least {_LEAST_BEAM_TEMPERATURE:g}. For the likeliest tokens set "
+            "do_sample=False."
         )
 
 

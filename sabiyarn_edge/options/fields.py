@@ -21,8 +21,8 @@ MAX_GUESSES = 512
 
 LEAST_TEMPERATURE = 1e-20
 LEAST_PENALTY = 1e-6
-"""Least divisors of scores. With both, ten logits of 1e4 and biases of check.LARGEST_BIAS for one id stay below 1e37, and
-float32 ends at 3.4e38. From a temperature of 1e-6 down the best token is certain, but for ties."""
+"""Least divisors of scores. Divided by both, a logit of 1e4 with ten biases of check.LARGEST_BIAS is 1e36; float32 ends at
+3.4e38. From a temperature of 1e-6 down the best token is certain, but for ties."""
 
 _SAME_AS_DEFAULT = object()
 
@@ -96,7 +96,7 @@ class OptionFields:
     """The output is JSON that fits this schema: a dict, or its JSON text, as which it is kept."""
     json_object: bool = _option(False, check.flag)
     """The output is a JSON object."""
-    regex: str | None = _option(None, check.text)
+    regex: str | None = _option(None, check.regex)
     """The whole output matches this regular expression, of Rust's regex syntax (no look-around)."""
     choices: Sequence[str] | None = _option(None, check.texts)
     """The output is one of these texts."""

@@ -48,6 +48,7 @@ def test_definitions_stay_as_they_were_given() -> None:
         (with_parameters(properties={"a": {"$ref": "http://x/y"}}), r"refers to http://x/y; only references"),
         (with_parameters(properties={"a": {"enum": [object()]}}), "parameters is not JSON"),
         (with_parameters(patternProperties={"a": {}}), "has patternProperties, which is not supported"),
+        (with_parameters(properties={"a": {"pattern": "a\\"}}), "the backslash at its end escapes nothing"),
         (with_parameters(properties={"a": {"pattern": "["}}), r"the pattern '\[', which cannot be used"),
     ],
 )

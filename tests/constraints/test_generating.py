@@ -212,6 +212,46 @@ def test_options_that_leave_no_token_are_named(nano: EdgeGenerator, mode: dict[s
     assert nano.generate(PROMPT, choices=CHOICES, **mode).text in CHOICES  # nothing is left of it
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"regex": r"[^\x00-\x{10FFFF}]"},
+        {"regex": r"a[^\x00-\x{10FFFF}]"},
+        {"grammar": "start: start"},
+        {"json_schema": {"$ref": "#"}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", [{}, {"do_sample": True}, {"num_beams": 3}], ids=str)
+def test_forms_that_no_text_fits(nano: EdgeGenerator, form: dict[str, Any], mode: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        nano.generate(PROMPT, **form, **mode)
+    assert str(caught.value) == f"{next(iter(form))} is a form that no text fits. Mend it."
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"grammar": 'start: "a" b\nb: b'},
+        {
+            "json_schema": {
+                "type": "object",
+                "properties": {"a": {"$ref": "#/$defs/x"}},
+                "required": ["a"],
+                "$defs": {"x": {"$ref": "#/$defs/x"}},
+            }
+        },
+    ],
+    ids=["grammar", "schema"],
+)
+def test_forms_that_lead_into_a_dead_end(nano: EdgeGenerator, form: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        nano.generate(PROMPT, **form)
+    assert str(caught.value) == (
+        f"{next(iter(form))} is a dead end: no text that begins with what was generated fits it. Mend it."
+    )
+
+
 def test_an_error_ends_its_own_call_only(nano: EdgeGenerator) -> None:
     calls = [
         nano.agenerate(PROMPT, choices=CHOICES),

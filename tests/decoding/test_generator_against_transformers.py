@@ -16,7 +16,7 @@ from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, Pr
 from transformers.modeling_outputs import CausalLMOutput
 
 from sabiyarn_edge import EdgeGenerator
-from sabiyarn_edge.errors import InvalidInputError, NumericalError
+from sabiyarn_edge.errors import InvalidInputError
 from sabiyarn_edge.modeling import GPTJXForCausalLM
 from tests.decoding.option_sets import random_case
 from tests.export.models import export_tiny

@@ -124,6 +124,11 @@ def test_every_option_of_hugging_face_is_known_in_one_way():
         ({"frequency_penalty": -1e39}, r"must be a finite number at least -1e\+09 and at most 1e\+09"),
         ({"presence_penalty": 1e10}, r"presence_penalty is 1.*, but must be .* at most 1e\+09"),
         ({"sequence_bias": {(1,): 1e38}}, r"in sequence_bias is 1e\+38, but must be .* at most 1e\+09"),
+        ({"regex": "\\"}, r"regex is '\\\\', but must be a regular expression\. A backslash at the end"),
+        ({"regex": "a\\\\\\"}, "A backslash at the end"),
+        ({"json_schema": {"items": [{"pattern": "a\\"}]}}, "a pattern in json_schema is 'a"),
+        ({"json_schema": {"properties": {"const": {"pattern": "\\"}}}}, "a pattern in json_schema is "),
+        ({"json_schema": '{"patternProperties": {"a\\\\": {}}}'}, "a pattern in json_schema is "),
         ({"max_new_tokens": 0}, "max_new_tokens is 0, but must be an integer of at least 1"),
         ({"min_new_tokens": -1}, "min_new_tokens is -1"),
         ({"max_time": 0}, "max_time is 0"),
@@ -263,6 +268,19 @@ def test_hugging_faces_other_options_are_named_as_such():
         GenerationConfig().updated(use_cache=True)
     with pytest.raises(InvalidInputError, match=r"num_beam_groups .* not implemented here"):
         GenerationConfig().updated(num_beam_groups=2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"regex": "a\\\\"},
+        {"json_schema": {"pattern": "a\\\\"}},
+        {"json_schema": {"const": {"pattern": "\\"}}},
+        {"json_schema": {"properties": {"pattern": {"type": "string"}, "a\\": {}}}},
+    ],
+)
+def test_backslashes_that_escape_or_are_data(options):
+    GenerationConfig(**options)
 
 
 # --- files ---
