@@ -271,7 +271,8 @@ class EdgeGenerator(ChatMethods):
             max_rows=max_batch_size,
         )
         tokenizer_file = path / "tokenizer.json"
-        tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.exists() else None
+        num_ids = decoder.config.gptjx.vocab_size
+        tokenizer = Tokenizer.from_file(tokenizer_file, num_ids) if tokenizer_file.exists() else None
         return cls(
             engine,
             tokenizer,

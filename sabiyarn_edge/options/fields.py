@@ -21,8 +21,8 @@ MAX_GUESSES = 512
 
 LEAST_TEMPERATURE = 1e-20
 LEAST_PENALTY = 1e-6
-"""Least divisors of scores. Divided by both, a logit of 1e4 with ten biases of check.LARGEST_BIAS is 1e36; float32 ends at
-3.4e38. From a temperature of 1e-6 down the best token is certain, but for ties."""
+"""Least divisors of scores. Divided by both, a logit of 1e4 with ten biases of check.LARGEST_BIAS is 1e36; float32 ends
+at 3.4e38. From a temperature of 1e-6 down the best token is certain, but for ties."""
 
 _SAME_AS_DEFAULT = object()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInputError, ModelFolderError
+from ..errors import InvalidInputError, ModelFolderError, shown
 from ..system.json_text import parse_json
 from ..system.regular_file import read_regular_file
 from .normalization import letter_normalizer
@@ -37,12 +38,17 @@ _PREFIX = re.compile(rb'"continuing_subword_prefix"\s*:\s*"[^"]')
 
 
 class Tokenizer:
-    """Wraps a `tokenizers.Tokenizer`; truncation and padding that its file may ask for are switched off."""
+    """Wraps a `tokenizers.Tokenizer`; truncation and padding that its file may ask for are switched off.
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    Args:
+        backend: the library's.
+        num_ids: ids of the model, from 0 on, which may be more than the tokens. Default: all that the library takes.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, num_ids: int = 2**32) -> None:
         backend.no_truncation()
         backend.no_padding()
-        self.backend = backend
+        self.backend, self._num_ids = backend, num_ids
         self.special_ids = frozenset(
             token_id for token_id, token in backend.get_added_tokens_decoder().items() if token.special
         )
@@ -52,8 +58,12 @@ class Tokenizer:
         self._native_bytes: TokenBytes | None = None
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Tokenizer:
+    def from_file(cls, path: str | Path, num_ids: int = 2**32) -> Tokenizer:
         """Read a tokenizer.json.
+
+        Args:
+            path: of the file.
+            num_ids: see the class.
 
         Raises:
             ModelFolderError: the file is missing or damaged.
@@ -71,7 +81,7 @@ class Tokenizer:
         try:
             _check_merges(content)
             _check_added_tokens(content)
-            return cls(tokenizers.Tokenizer.from_buffer(content))
+            return cls(tokenizers.Tokenizer.from_buffer(content), num_ids)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the library raises bare Exception, and its panics are not even that
@@ -132,12 +142,26 @@ class Tokenizer:
         """Return the text of ids. Ids without a token are left out; bytes that are not UTF-8 become U+FFFD.
 
         Raises:
-            InvalidInputError: an id is not an integer, or is negative.
+            InvalidInputError: an id is not an integer, or is none of the model's.
         """
         try:
-            return str(self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens))
-        except (OverflowError, TypeError) as error:
-            raise InvalidInputError(f"the ids hold something that is no token id: {error}.") from error
+            listed = list(ids)
+            if not listed or max(listed) < self._num_ids:
+                return str(self.backend.decode(listed, skip_special_tokens=skip_special_tokens))
+        except (OverflowError, TypeError):  # the library refuses what is negative or no integer
+            listed = list(ids) if isinstance(ids, Iterable) else [ids]
+        index, wrong = next(
+            ((i, token) for i, token in enumerate(listed) if not self._is_id(token)), (0, listed)
+        )
+        raise InvalidInputError(
+            f"the ids hold {shown(wrong)} at index {index}, which is no token id: these are 0 to {self._num_ids - 1}."
+        )
+
+    def _is_id(self, token: Any) -> bool:
+        try:
+            return 0 <= operator.index(token) < self._num_ids
+        except TypeError:
+            return False
 
     def token_to_id(self, token: str) -> int | None:
         """Return the id of a token of the vocabulary, or None."""

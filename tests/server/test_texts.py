@@ -68,6 +68,9 @@ def test_tokens(server: Server, generator: EdgeGenerator) -> None:
     answer = server.post("/tokenize", json={"prompt": text}).json()
     assert answer == {"tokens": ids, "count": len(ids), "max_model_len": 96}
     assert server.post("/detokenize", json={"tokens": ids}).json() == {"prompt": text}
-    wrong = server.post("/detokenize", json={"tokens": [-1]})
-    assert (wrong.status_code, "no token id" in wrong.text) == (400, True)
+    for token in (-1, 320, 99999):
+        wrong = server.post("/detokenize", json={"tokens": [ids[0], token]})
+        assert wrong.status_code == 400
+        assert f"{token} at index 1, which is no token id: these are 0 to 319" in wrong.text
+    assert server.post("/detokenize", json={"tokens": [2**70]}).status_code == 400
     assert server.post("/tokenize", content=rb'{"prompt": "\ud800"}', headers=JSON).status_code == 400

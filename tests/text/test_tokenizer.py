@@ -138,9 +138,22 @@ def test_ids_may_be_numpys_but_not_negative_or_fractions():
     tokenizer = toy_tokenizer("byte-level")
     ids = tokenizer.encode("Ọ̀rọ̀")
     assert tokenizer.decode(np.array(ids)) == "Ọ̀rọ̀"
-    for bad in ([-1], [1.5], ["a"]):
-        with pytest.raises(InvalidInputError, match="no token id"):
-            tokenizer.decode(bad)
+    for bad in (-1, 1.5, "a", 2**32, 2**70, None):
+        with pytest.raises(
+            InvalidInputError, match=r"^the ids hold .* at index 1, which is no token id: these are 0 to"
+        ):
+            tokenizer.decode([ids[0], bad])
+
+
+def test_ids_outside_of_the_models_vocabulary_are_refused():
+    backend = toy_tokenizer("byte-level").backend
+    num_ids = backend.get_vocab_size() + 3
+    tokenizer = Tokenizer(backend, num_ids)
+    assert tokenizer.decode([num_ids - 1]) == ""  # the model's, without a token
+    with pytest.raises(
+        InvalidInputError, match=rf"hold {num_ids} at index 0, .*: these are 0 to {num_ids - 1}\.$"
+    ):
+        tokenizer.decode([num_ids])
 
 
 def test_a_missing_file_is_an_error_with_a_way_out(tmp_path):
