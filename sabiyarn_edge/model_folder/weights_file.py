@@ -82,6 +82,8 @@ class WeightsHeader:
             size = check_regular_file(path)
             with path.open("rb") as file:
                 prefix = file.read(_PREFIX.size)
+                if prefix and len(prefix) < _PREFIX.size and MAGIC.startswith(prefix[: len(MAGIC)]):
+                    raise ModelFolderError(_truncated(path, size, f"a header begins with {_PREFIX.size}"))
                 if len(prefix) < _PREFIX.size or not prefix.startswith(MAGIC):
                     raise ModelFolderError(
                         f"{path} is not a weights file of sabiyarn_edge: it begins with {prefix[:8]!r}, "
@@ -89,7 +91,9 @@ class WeightsHeader:
                     )
                 length = _PREFIX.unpack(prefix)[1]
                 if size < _PREFIX.size + length:  # before memory is taken for it
-                    raise ModelFolderError(_truncated(path, size, _PREFIX.size + length))
+                    raise ModelFolderError(
+                        _truncated(path, size, f"its header asks for {_PREFIX.size + length}")
+                    )
                 text = file.read(length)
         except OSError as error:
             raise ModelFolderError(f"cannot read {path}: {error.strerror or error}.") from error
@@ -110,7 +114,7 @@ class WeightsHeader:
                 f"the header of {path} is damaged ({error!r}). Copy the model folder again."
             ) from error
         if size < header.end:
-            raise ModelFolderError(_truncated(path, size, header.end))
+            raise ModelFolderError(_truncated(path, size, f"its header asks for {header.end}"))
         return header
 
 
@@ -168,8 +172,8 @@ def _size(value: object) -> int:
     return value
 
 
-def _truncated(path: Path, size: int, needed: int) -> str:
+def _truncated(path: Path, size: int, needed: str) -> str:
     return (
-        f"{path} is truncated: it has {size} bytes, and its header asks for {needed}. "
+        f"{path} is truncated: it has {size} bytes, and {needed}. "
         "Copy the model folder again, or export the checkpoint again."
     )

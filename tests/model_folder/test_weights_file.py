@@ -89,12 +89,23 @@ def test_a_disk_that_fails_while_it_is_read_is_told(path: Path, monkeypatch: pyt
     [
         (lambda raw: raw[:-1], "truncated: it has 65735 bytes, and its header asks for 65736"),
         (lambda raw: raw[:100], "truncated: it has 100 bytes"),
+        (lambda raw: raw[:10], "truncated: it has 10 bytes, and a header begins with 12"),
+        (lambda raw: raw[:3], "truncated: it has 3 bytes"),
         (lambda raw: b"", "is not a weights file"),
         (lambda raw: b"GGUF" + raw[4:], "begins with b'GGUFGE01'"),
         (lambda raw: raw[:12] + b"?" + raw[13:], "header of .* is damaged"),
         (lambda raw: raw.replace(b'"nbytes"', b'"mbytes"'), "header of .* is damaged"),
     ],
-    ids=["cut-tensor", "cut-header", "empty", "other-magic", "no-json", "missing-field"],
+    ids=[
+        "cut-tensor",
+        "cut-header",
+        "cut-prefix",
+        "cut-magic",
+        "empty",
+        "other-magic",
+        "no-json",
+        "missing-field",
+    ],
 )
 def test_damage_is_named(path: Path, damage: object, message: str) -> None:
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
