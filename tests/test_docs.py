@@ -14,6 +14,7 @@ import pytest
 
 from sabiyarn_edge.cli import _parser
 from sabiyarn_edge.cli.parser import UsageError
+from sabiyarn_edge.model_folder.config import ModelConfig
 
 BENCHMARKS = pytest.importorskip("benchmarks.__main__", reason="needs a checkout").BENCHMARKS
 REPOSITORY = Path(__file__).parents[1]
@@ -77,6 +78,22 @@ def test_links_lead_somewhere(document: Path) -> None:
         if heading:
             titles = re.findall(r"^#+ (.+)$", found.read_text(encoding="utf-8"), re.MULTILINE)
             assert heading in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_numbers_of_the_bundled_model_are_its_own() -> None:
+    nano = REPOSITORY / "sabiyarn_edge" / "models" / "nano"
+    config = ModelConfig.load(nano).gptjx
+    numbers = {
+        r"(?:the model's|width 128,) (\d+) positions": config.block_size,
+        r"(\d+) layers of width": config.n_layer,
+        r"layers of width (\d+)": config.n_embd,
+        r"`nano` \((\d+) wide": config.n_embd,
+        r"`nano` \(\d+ wide, (\d+) layers": config.n_layer,
+    }
+    texts = [page.read_text(encoding="utf-8") for page in [*PAGES, nano / "README.md"]]
+    for pattern, number in numbers.items():
+        found = [told for text in texts for told in re.findall(pattern, text)]
+        assert set(found) == {str(number)}, pattern
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
