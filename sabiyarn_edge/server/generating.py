@@ -115,6 +115,7 @@ class Generating:
             ]
         self._rows = len(prompts) * max(config.num_beams, returns)
         self._leave: Callable[[], None] = lambda: None
+        self._waited = False  # for a row
         self._decided: list[Call] = []
         self._streams: list[AsyncTokenStream] = []
 
@@ -126,6 +127,7 @@ class Generating:
             HttpError: there is no room, or the request's time is over.
         """
         self._leave = self._model.admit(self._rows, self._metrics)
+        self._waited = self._model.is_full
         self._started = time.perf_counter()
         compiles = not self._model.generator._has_compiled(self.config)
         self._decided = await self._service.prepare(self._decide, compiles=compiles)
@@ -221,7 +223,9 @@ class Generating:
         """Note what a call took. Raises: as Usage.count."""
         # The prompt of a prompt's later choices is counted with its first.
         prompt = sum(map(len, call.prompts)) if call.first % self._returns == 0 else None
-        self.usage.count(result, prompt, self._metrics, self._model.name)
+        max_time = self.config.max_time
+        own_limit = not self._waited and max_time is not None and max_time < self._service.settings.timeout
+        self.usage.count(result, prompt, self._metrics, self._model.name, own_limit=own_limit)
 
 
 def _texts(result: GenerationResult) -> list[str]:

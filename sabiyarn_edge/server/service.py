@@ -89,6 +89,11 @@ class ServedModel:
 
         return leave
 
+    @property
+    def is_full(self) -> bool:
+        """Whether some of the rows that were counted in wait for others to end."""
+        return self._rows > self._settings.parallel
+
     @contextmanager
     def admitted(self, rows: int, metrics: Metrics) -> Iterator[None]:
         """As `admit`, for a block."""

@@ -48,6 +48,7 @@ class TaskRun:
         self._end = time.monotonic() + service.settings.timeout
         self.usage = Usage(sum(len(prompt) for prompt, _ in planned.prompts))
         self._cut = [False] * len(planned.prompts)
+        self._own_limit = [False] * len(planned.prompts)
         self._opened: deque[AsyncTokenStream] = deque()
         self._next = 0  # prompt to open
         rows = (
@@ -56,6 +57,7 @@ class TaskRun:
             else min(len(planned.prompts), planned.call.max_in_flight) * planned.call.config.num_beams
         )
         self._leave = model.admit(rows, self._metrics)
+        self._waited = model.is_full  # for a row
 
     def close(self) -> None:
         """End what still runs, within a step, and free the rows."""
@@ -139,6 +141,7 @@ class TaskRun:
         prompt, config = self._planned.prompts[index]
         seconds = max(self._end - time.monotonic(), LEAST_SECONDS)
         changes: dict[str, Any] = {"max_time": min(config.max_time or seconds, seconds)}
+        self._own_limit[index] = not self._waited and changes["max_time"] < seconds
         limit = self._service.settings.max_tokens_limit
         if limit is not None:
             changes["max_new_tokens"] = min(config.max_new_tokens or limit, limit)
@@ -154,7 +157,8 @@ class TaskRun:
         self.usage.generated += generated
         self._metrics.generated_tokens[self._model.name] += generated
         prompt, _ = self._planned.prompts[index]
-        self.usage.count(result, len(prompt), self._metrics, self._model.name)
+        own_limit = self._own_limit[index]
+        self.usage.count(result, len(prompt), self._metrics, self._model.name, own_limit=own_limit)
 
     def _reasons(self) -> list[str]:
         """Of each text whether a part of its answer was cut."""

@@ -25,15 +25,24 @@ class Usage:
     first_token_seconds: float | None = None
     reasons: list[str] = field(default_factory=list)
 
-    def count(self, result: GenerationResult, prompt: int | None, metrics: Metrics, model: str) -> None:
+    def count(
+        self,
+        result: GenerationResult,
+        prompt: int | None,
+        metrics: Metrics,
+        model: str,
+        *,
+        own_limit: bool,
+    ) -> None:
         """Count a call that has ended, but for its generated tokens.
 
         Args:
             prompt: tokens of its prompts; None: they are another call's, and were counted with it.
             metrics: count too.
+            own_limit: whether the call had a row at once, and a max_time of its own below what the server allows.
 
         Raises:
-            HttpError: its time was over before its first token.
+            HttpError: its time was over before its first token, for want of a row.
         """
         timings = result.timings
         if prompt is not None:
@@ -41,6 +50,8 @@ class Usage:
             metrics.cached_tokens[model] += timings.reused_tokens
             metrics.prompt_tokens[model] += prompt
         self.reasons += result.finish_reasons
+        if not any(result.generated) and own_limit:
+            return  # there is no first token to measure
         if "time" in result.finish_reasons and not any(result.generated):
             raise HttpError.later(
                 503,

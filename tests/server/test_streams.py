@@ -163,6 +163,9 @@ def test_time_is_bounded(serve: Callable[..., Server], text_model: Path) -> None
     )
     server.wait_until_ready()
     client = server.client()
+    hurried: dict[str, Any] = {"model": "tiny", "prompt": "a", "extra_body": {"max_time": 1e-9}}
+    for answer in (client.completions.create(**hurried), *client.completions.create(stream=True, **hurried)):
+        assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("", "length")  # a row was free
     running = client.completions.create(model="tiny", prompt="a", stream=True, **ENDLESS)
     next(iter(running))
     for stream in (True, False):
