@@ -49,7 +49,9 @@ class ArgumentSchema:
             raise InvalidInputError(f"{where} is nested too deeply.") from None
         except jsonschema.SchemaError as error:
             at = f" at {error.json_path}" if error.json_path != "$" else ""
-            raise InvalidInputError(f"{where} is no JSON schema{at}: {error.message}.") from None
+            raise InvalidInputError(
+                f"{where} is no JSON schema{at}: {shortened(error.message, 400)}."
+            ) from None
         checking = jsonschema.validators.extend(kind, {"pattern": _check_pattern})
         self._validator = checking(schema, registry=referencing.Registry())  # which fetches nothing
 
@@ -64,7 +66,7 @@ class ArgumentSchema:
             return f"arguments: they cannot be checked ({failed})"
         if error is None:
             return None
-        return f"{error.json_path.removeprefix('$').removeprefix('.') or 'arguments'}: {error.message}"
+        return f"{error.json_path.removeprefix('$').removeprefix('.') or 'arguments'}: {shortened(error.message, 400)}"
 
 
 def _check_parts(schema: Any, where: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from ..errors import InvalidInputError, SabiYarnError
+from ..errors import InvalidInputError, SabiYarnError, shortened
 from . import (
     batch,
     bench,
@@ -25,7 +25,7 @@ from . import (
     serve,
     tasks,
 )
-from .parser import Parser, UsageError
+from .parser import LONGEST_MESSAGE, Parser, UsageError
 from .terminal import PROGRAM, discard_output, one_line, prepare_streams, say, warnings_as_lines
 
 __all__ = ["main"]
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         say("error: there is not enough memory. Give a shorter prompt, fewer rows or a smaller --kv-window.")
     except OSError as error:
-        say(f"error: {one_line(error)}")
+        say(f"error: {shortened(one_line(error), LONGEST_MESSAGE)}")
         discard_output()
     return EXIT_FAILED
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 from .generate import add_decoding_options, as_utf8, decoding_options
 from .loading import add_loading_options, add_model_option, load, loading_arguments
 from .parser import Parser
@@ -131,7 +131,7 @@ def _add_cluster(parser: Parser) -> None:
 def _slot(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=TEXT")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not NAME=TEXT")
     return name, value
 
 

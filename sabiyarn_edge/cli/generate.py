@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import InvalidInputError, SessionFileError, shown
+from ..errors import InvalidInputError, SessionFileError, shortened, shown
 from ..system.json_text import parse_json
 from ..system.regular_file import read_file_or_pipe, read_to_end
 from .loading import add_loading_options, add_model_option, load
-from .parser import Parser
+from .parser import LONGEST_MESSAGE, Parser
 from .prompt_note import PromptNote
 from .terminal import PROGRAM
 
@@ -288,14 +288,19 @@ def _read(file: Path) -> str:
     try:
         return read_file_or_pipe(file, at_most=_LONGEST_TEXT).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{file} cannot be read: {error}. Give a file of UTF-8 text.") from error
+        told = (
+            error.strerror if isinstance(error, OSError) and error.strerror else error
+        )  # without the name again
+        raise InvalidInputError(
+            f"{shortened(str(file), LONGEST_MESSAGE)} cannot be read: {told}. Give a file of UTF-8 text."
+        ) from error
 
 
 def assignment(text: str) -> tuple[str, Any]:
     """Read NAME=VALUE, whose value is JSON, a word of Python's, or plain text."""
     name, equals, value = as_utf8(text).partition("=")
     if not equals or not name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not NAME=VALUE")
     if value.lower() in ("true", "false", "none"):  # as Python writes them
         return name, {"true": True, "false": False, "none": None}[value.lower()]
     try:
@@ -310,7 +315,9 @@ def _ids_or_none(text: str) -> list[int] | str:
     try:
         return [int(word) for word in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither ids with commas, like 2,7, nor none") from None
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} is neither ids with commas, like 2,7, nor none"
+        ) from None
 
 
 def read_text(argument: str) -> str:

@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
+from ..errors import shortened, shown
 
-__all__ = ["Parser", "UsageError"]
+__all__ = ["LONGEST_MESSAGE", "Parser", "UsageError"]
+
+LONGEST_MESSAGE = 600
+"""Characters: argparse quotes a wrong value as a whole."""
 
 
 class UsageError(Exception):
@@ -29,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with the message that argparse would print."""
-        raise UsageError(f"{message} (see `{self.prog} --help`)")
+        raise UsageError(f"{shortened(message, LONGEST_MESSAGE)} (see `{self.prog} --help`)")
 
     def parse_all(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse like parse_args, with a helpful error for an unknown option."""
@@ -38,8 +42,10 @@ class Parser(argparse.ArgumentParser):
             command: Parser = arguments.parser
             option = next((word for word in unknown if word.startswith("-")), None)
             if option is None:
-                command.error(f"unexpected argument {unknown[0]!r}; put quotes around a text with spaces")
-            command.error(f"unknown option {option}{command._advice(option.partition('=')[0])}")
+                command.error(
+                    f"unexpected argument {shown(unknown[0])}; put quotes around a text with spaces"
+                )
+            command.error(f"unknown option {shortened(option)}{command._advice(option.partition('=')[0])}")
         return arguments
 
     def _advice(self, option: str) -> str:

@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shortened, shown
 from ..system.installation import install_command
 from ..system.regular_file import read_file_or_pipe
 from .loading import DEFAULT_MODEL, add_loading_options, loading_arguments
-from .parser import Parser
+from .parser import LONGEST_MESSAGE, Parser
 from .terminal import PROGRAM, say
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _read_flags(arguments: argparse.Namespace) -> None:
         given = getattr(arguments, name)
         if isinstance(given, str):
             if given not in ("0", "1"):
-                raise InvalidInputError(f"{_variable(flag)} is {given!r}; it must be 1 or 0.")
+                raise InvalidInputError(f"{_variable(flag)} is {shown(given)}; it must be 1 or 0.")
             setattr(arguments, name, given == "1")
 
 
@@ -241,7 +241,9 @@ def _keys(arguments: argparse.Namespace) -> tuple[str, ...]:
         try:
             lines = read_file_or_pipe(arguments.api_key_file, at_most=2**20).decode().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInputError(f"cannot read the keys in {arguments.api_key_file}: {error}.") from error
+            told = error.strerror if isinstance(error, OSError) and error.strerror else error
+            file = shortened(str(arguments.api_key_file), LONGEST_MESSAGE)
+            raise InvalidInputError(f"cannot read the keys in {file}: {told}.") from error
         found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not found:
             raise InvalidInputError(f"there is no key in {arguments.api_key_file}. Write one into each line.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import ExportError, InvalidInputError
+from ..errors import ExportError, InvalidInputError, shown
 from ..model_folder.config import GPTJXConfig
 from .block_quantization import BLOCK_SIZES, BlockLayout, block_size_for
 
@@ -40,7 +40,7 @@ class BlockPlan:
         for rule in self.keep_int8:
             if not any(_matches(rule, name, config) for name in names):
                 raise InvalidInputError(
-                    f"keep_int8 names {rule!r}, which no matrix is called. Give lm_head, first, last, or a part "
+                    f"keep_int8 names {shown(rule)}, which no matrix is called. Give lm_head, first, last, or a part "
                     f"of a name: {', '.join(sorted({_kind(name) for name in names}))}, h.0 to h.{config.n_layer - 1}."
                 )
         widths = {"n_embd": config.n_embd}  # every other width of a dense model is a multiple of it

@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from ..errors import ExportError, InvalidInputError
+from ..errors import ExportError, InvalidInputError, shown
 from ..model_folder.config import EXPORTED_KV_CACHE_DTYPES, GPTJXConfig
 from .weight_formats import WeightOptions, check_weight_options
 
@@ -25,7 +25,7 @@ def check_options(
     check_weight_options(weights)
     if kv_cache_dtype not in EXPORTED_KV_CACHE_DTYPES:
         allowed = ", ".join(EXPORTED_KV_CACHE_DTYPES)
-        raise InvalidInputError(f"kv_cache_dtype is {kv_cache_dtype!r}; it must be one of {allowed}.")
+        raise InvalidInputError(f"kv_cache_dtype is {shown(kv_cache_dtype)}; it must be one of {allowed}.")
     looked_at = weights.calibrated or weights.chooses_kept or kv_cache_dtype == "int8"
     if calibration is not None and not looked_at:
         raise InvalidInputError(
@@ -35,7 +35,7 @@ def check_options(
         )
     if max_length is not None and (type(max_length) is not int or max_length < 1):
         raise InvalidInputError(
-            f"max_length is {max_length!r}; it must be an integer of at least 1 (tokens)."
+            f"max_length is {shown(max_length)}; it must be an integer of at least 1 (tokens)."
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 from ..model_folder.config import GPTJXConfig
 from .block_plan import BlockPlan
 from .block_quantization import BLOCK_SIZES
@@ -61,11 +61,13 @@ def check_weight_options(options: WeightOptions) -> None:
     """Raise InvalidInputError for options that suit no checkpoint."""
     dtype, block_size, keep_int8 = options.dtype, options.block_size, options.keep_int8
     if dtype not in DTYPES:
-        raise InvalidInputError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
+        raise InvalidInputError(f"dtype is {shown(dtype)}; it must be one of {', '.join(DTYPES)}.")
     if block_size is not None:
         if type(block_size) is not int or block_size not in BLOCK_SIZES:
             allowed = ", ".join(map(str, sorted(BLOCK_SIZES)))
-            raise InvalidInputError(f"block size is {block_size!r}; it must be one of {allowed} weights.")
+            raise InvalidInputError(
+                f"block size is {shown(block_size)}; it must be one of {allowed} weights."
+            )
         if dtype not in _BITS:
             floats = "a checkpoint's own type" if dtype == KEEP else dtype
             raise InvalidInputError(
@@ -80,7 +82,7 @@ def check_weight_options(options: WeightOptions) -> None:
     if options.rounding is not None:
         if options.rounding not in ROUNDINGS:
             raise InvalidInputError(
-                f"rounding is {options.rounding!r}; it must be one of {', '.join(ROUNDINGS)}."
+                f"rounding is {shown(options.rounding)}; it must be one of {', '.join(ROUNDINGS)}."
             )
         if dtype != "int4":
             raise InvalidInputError(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shortened
 
 __all__ = ["MAX_LINE_BYTES", "Line", "Position", "Source"]
 
@@ -90,7 +90,9 @@ class Source:
             self._stored = path.open("rb")
             self.total_bytes = path.stat().st_size
         except OSError as error:
-            raise InvalidInputError(f"cannot read {path}: {error.strerror or error}.") from error
+            raise InvalidInputError(
+                f"cannot read {shortened(str(path), 600)}: {error.strerror or error}."
+            ) from error
         packed = path.suffix == ".gz"
         self._file = cast("BinaryIO", gzip.GzipFile(fileobj=self._stored)) if packed else self._stored
 

@@ -329,7 +329,7 @@ class ModelConfig:
         for name in (self.weights_file, self.graph):
             # A folder may come from anywhere: its config must not make us open files outside it.
             if not _is_file_name(name):
-                raise InvalidInputError(f"{name!r} is not a plain file name inside the model folder.")
+                raise InvalidInputError(f"{shown(name)} is not a plain file name inside the model folder.")
 
     @property
     def kv_bytes_per_token(self) -> int:

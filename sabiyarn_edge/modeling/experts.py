@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 from ..model_folder.config import GPTJXConfig, read_json_object
 
 __all__ = ["read_kept_experts", "without_experts"]
@@ -75,12 +75,12 @@ def _read_text(text: str) -> dict[str, list[int]]:
         layer = layer.strip()
         numbers = [number.strip() for number in experts.split(",")]
         if not colon or not all(re.fullmatch(r"\d{1,9}", number) for number in numbers):
-            raise InvalidInputError(f"experts: {part!r} cannot be read. {_FORM}")
+            raise InvalidInputError(f"experts: {shown(part)} cannot be read. {_FORM}")
         if layer in named:
-            raise InvalidInputError(f"experts: {text!r} names the layer {layer} twice.")
+            raise InvalidInputError(f"experts: {shown(text)} names the layer {layer} twice.")
         named[layer] = [int(number) for number in numbers]
     if not named:
-        raise InvalidInputError(f"experts: {text!r} names no layer. {_FORM}")
+        raise InvalidInputError(f"experts: {shown(text)} names no layer. {_FORM}")
     return named
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, shown
 
 __all__ = ["is_local", "listening", "shown_address"]
 
@@ -82,8 +82,8 @@ def _resolved(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise InvalidInputError(
-            f"--host is {host!r}, which is no address of this machine: {error}. Give one, as 127.0.0.1 or 0.0.0.0, or "
-            "the path of a Unix socket."
+            f"--host is {shown(host)}, which is no address of this machine: {error}. Give one, as 127.0.0.1 or "
+            "0.0.0.0, or the path of a Unix socket."
         ) from error
     return [(family, str(address[0])) for family, _, _, _, address in found]
 

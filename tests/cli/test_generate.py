@@ -476,10 +476,37 @@ def test_bad_forms_of_output(run, text_model, tmp_path):
         (("--json-schema", tmp_path / "missing.json"), "missing.json cannot be read"),
         (("--json-schema", '{"type": "strin"}'), "json_schema cannot be used"),
         (("--grammar", tmp_path), "cannot be read"),
+        (("--json-schema", "[" * 20_000), "... cannot be read: File name too long"),
+        (("--grammar", "x" * 20_000), "... cannot be read: File name too long"),
         (("--grammar", "/dev/zero"), "longer than 64 MiB"),
         (("--regex", "a", "--choice", "b"), "regex and choices are given"),
     ]:
         ran = run("generate", "--model", text_model, PROMPT, *arguments)
         assert ran.code == 2
         assert message in ran.error
-        assert len(ran.error) < 5000
+        assert len(ran.error) < 800
+
+
+LONG = "a" * 20_000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate", PROMPT, "--max-new-tokens", LONG),
+        ("generate", PROMPT, "--option", LONG),
+        ("generate", PROMPT, "--eos-token-id", LONG),
+        ("generate", PROMPT, f"--{LONG}"),
+        (LONG,),
+        ("batch", LONG, "out.jsonl"),
+        ("export", LONG, "out"),
+        ("serve", "--host", LONG, "--port", "0"),
+        ("serve", "--api-key-file", LONG),
+    ],
+    ids=lambda arguments: " ".join(arguments)[:40],
+)
+def test_messages_quote_little_of_a_long_argument(run, arguments):
+    ran = run(*arguments)
+    assert ran.code != 0
+    assert "aaa..." in ran.error or len(ran.error) < 150
+    assert len(ran.error) < 800
