@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -71,15 +71,23 @@ WRITERS: dict[str, tuple[Callable[[Path, str], None], Callable[[Path], set[str]]
 }
 
 
-def killed_at(line: int, write: Callable[[], None]) -> bool:
-    """Let a child write, killing itself before that line of atomic_write.py; False if it has fewer."""
+def killed_at(
+    line: int,
+    write: Callable[[], None],
+    *,
+    files: Collection[str] = (atomic_write.__file__,),
+    functions: Collection[str] | None = None,
+) -> bool:
+    """Let a child write, killing itself before that line of the files' functions (None: all); False if it has fewer."""
     child = os.fork()
     if child == 0:
         left = line
 
         def trace(frame: FrameType, event: str, argument: Any) -> Any:
             nonlocal left
-            if frame.f_code.co_filename != atomic_write.__file__:
+            if frame.f_code.co_filename not in files:
+                return None
+            if functions is not None and frame.f_code.co_name not in functions:
                 return None
             if event == "line":
                 left -= 1

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from ..errors import InvalidInputError, JobError, NumericalError, SabiYarnError
 from .ledger import Ledger, Progress, differences
-from .output import Output
+from .output import Output, reason
 from .pipeline import Unit, in_order
 from .source import Line, Position, Source
 from .window import Window
@@ -75,23 +76,42 @@ def resume(
         head: what the output begins with.
 
     Raises:
-        JobError: the output belongs to another job, model, option set or input.
+        JobError: the output belongs to another job, model, option set or input, or the disk is full.
     """
     stored = ledger.settings()
-    if stored is None:
-        if output.nbytes == 0 and not output.is_stream and output.size > 0:
-            raise JobError(
-                f"{output.name} is there already, and no job has written it. Give another name, or --overwrite."
-            )
-        ledger.begin(settings)
-        progress = Progress()
-        if head:
+    try:
+        progress = (
+            _begun(ledger, source, output, settings)
+            if stored is None
+            else _found(stored, ledger, source, output, settings)
+        )
+        if head and not progress.output_bytes:  # also where an earlier run ended before it was on the disk
             output.write(head)
             output.checkpoint()
-            progress = Progress(output_bytes=output.nbytes, output_crc=output.crc)
+            progress.output_bytes, progress.output_crc = output.nbytes, output.crc
             ledger.checkpoint(progress)
-        source.skip(0, 0)
-        return progress
+    except OSError as error:
+        raise JobError(
+            f"cannot begin {output.name}: {reason(error)}. Make room, and run the same command again."
+        ) from error
+    return progress
+
+
+def _begun(ledger: Ledger, source: Source, output: Output, settings: Mapping[str, Any]) -> Progress:
+    """Begin a job."""
+    if output.nbytes == 0 and not output.is_stream and output.size > 0:
+        raise JobError(
+            f"{output.name} is there already, and no job has written it. Give another name, or --overwrite."
+        )
+    ledger.begin(settings)
+    source.skip(0, 0)
+    return Progress()
+
+
+def _found(
+    stored: Mapping[str, Any], ledger: Ledger, source: Source, output: Output, settings: Mapping[str, Any]
+) -> Progress:
+    """Bring source and output to where a job stands."""
     found = differences(stored, dict(settings))
     if found:
         raise JobError(
@@ -134,7 +154,8 @@ def run_job(
         shard: (i, n): of the lines that are not empty every n-th, from the i-th on.
         max_errors: end when there are more records with errors; None: never.
         told: called once before the first and after each record, with the bytes of the input that are read.
-        before_checkpoint: called when all records are on the disk, before the ledger says so.
+        before_checkpoint: called when all records are on the disk, before the ledger says so; and with what the ledger
+            says, where it could not be written.
 
     Raises:
         JobError: there were too many errors, or the disk is full.
@@ -220,9 +241,11 @@ class _Checkpoints:
         except OSError as error:
             self._failed = True
             self._output.rewind(self._stored.output_bytes, self._stored.output_crc)
+            with suppress(OSError):  # only what is there already is written again
+                self._before(self._stored)
             raise JobError(
-                f"{error}. {self._stored.records} records are safe in {self._output.name}. Make room, and run the "
-                "same command again."
+                f"cannot write {self._output.name}: {reason(error)}. {self._stored.records} records are safe in it. Make "
+                "room, and run the same command again."
             ) from error
         self._stored, self._last = replace(progress), time.perf_counter()
 

@@ -10,7 +10,7 @@ from typing import IO
 
 from ..errors import InvalidInputError
 
-__all__ = ["Output"]
+__all__ = ["Output", "reason"]
 
 _GZIP_LEVEL = 6
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's number for a gzip header, which has no time and no name in it
@@ -104,3 +104,8 @@ class Output:
         self._forget_waiting()
         if not self.is_stream:
             self._file.close()
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused something, without a number and names."""
+    return error.strerror or str(error)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calls.pooling import Pooling
-from ..errors import InvalidInputError, SabiYarnError, shown
+from ..errors import InvalidInputError, JobError, SabiYarnError, shown
 from ..generator import EdgeGenerator
 from .batch import DEFAULT_ROWS, BatchSummary, identity_of, open_files, window_for
 from .job import Planned, Record, resume, run_job
@@ -80,13 +80,22 @@ def embed_file(
     }
     with ExitStack() as stack:
         lines, vectors, ledger = open_files(stack, input, output, overwrite=overwrite)
-        progress = resume(ledger, lines, vectors, settings, _head(0, width, dtype) if as_array else b"")
+        head = _head(0, width, dtype) if as_array else b""
+        progress = resume(ledger, lines, vectors, settings, head)
         resumed = progress.records
 
         def count_rows(progress: Progress) -> None:
-            if as_array:
-                vectors.overwrite(_head(progress.records, width, dtype))
+            if not as_array:
+                return
+            expected = len(head) + progress.records * width * np.dtype(dtype).itemsize
+            if vectors.size != expected:
+                raise JobError(
+                    f"{vectors.name} has {vectors.size} bytes, but {progress.records} rows take {expected}. Begin anew "
+                    "with --overwrite."
+                )
+            vectors.overwrite(_head(progress.records, width, dtype))
 
+        count_rows(progress)  # a killed run may have counted rows that its ledger does not know
         run_job(
             work,
             lines,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,8 @@ import pytest
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.errors import InvalidInputError, JobError
 from sabiyarn_edge.jobs import job
-from sabiyarn_edge.jobs.ledger import Progress
+from sabiyarn_edge.jobs.ledger import Ledger, Progress
+from sabiyarn_edge.jobs.output import Output
 from sabiyarn_edge.jobs.vectors import embed_file
 
 LINES = ["Gbogbo ènìyàn", "", "ọmọ " * 3, "word " * 200, "Mbụ", *("a b c " * (1 + i % 4) for i in range(30))]
@@ -63,6 +69,93 @@ def test_an_interrupted_file_is_an_array_too_and_goes_on(
     summary = embed_file(generator, texts, tmp_path / "v.npy")
     assert (summary.records, summary.resumed_records) == (len(LINES), 11)
     assert (tmp_path / "v.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+def test_a_kill_before_the_head_is_on_the_disk(
+    generator: EdgeGenerator, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed_file(generator, texts, tmp_path / "whole.npy")
+    begin = Ledger.begin
+
+    def killed(ledger: Ledger, settings: Any) -> None:
+        begin(ledger, settings)
+        raise KeyboardInterrupt  # nothing is written on its way out
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Ledger, "begin", killed)
+        embed_file(generator, texts, tmp_path / "v.npy")
+    assert (tmp_path / "v.npy").stat().st_size == 0
+    embed_file(generator, texts, tmp_path / "v.npy")
+    assert (tmp_path / "v.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_a_kill_at_any_line_that_writes(text_model: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.jobs.embed_crashes", str(text_model), str(tmp_path)],
+        capture_output=True,
+        timeout=300,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 50
+
+
+@pytest.mark.parametrize("refused", [0, 1])
+def test_a_disk_that_is_full_at_the_head(
+    generator: EdgeGenerator,
+    texts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: int,
+) -> None:
+    embed_file(generator, texts, tmp_path / "whole.npy")
+    calls = itertools.count()
+    for place in (Output, Ledger):
+        write = place.checkpoint
+
+        def full(*arguments: Any, write: Any = write) -> None:
+            if next(calls) == refused:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(*arguments)
+
+        monkeypatch.setattr(place, "checkpoint", full)
+    with pytest.raises(JobError, match=r"cannot begin .*v\.npy: No space left on device\. Make room"):
+        embed_file(generator, texts, tmp_path / "v.npy")
+    embed_file(generator, texts, tmp_path / "v.npy")
+    assert (tmp_path / "v.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+def test_a_disk_that_is_full_at_the_ledger_leaves_an_array(
+    generator: EdgeGenerator, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "CHECKPOINT_SECONDS", 0.0)
+    checkpoint = Ledger.checkpoint
+
+    def full(ledger: Ledger, progress: Progress) -> None:
+        if progress.records == 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        checkpoint(ledger, progress)
+
+    monkeypatch.setattr(Ledger, "checkpoint", full)
+    with pytest.raises(JobError, match="4 records are safe"):
+        embed_file(generator, texts, tmp_path / "v.npy")
+    assert len(np.load(tmp_path / "v.npy", mmap_mode="r")) == 4
+
+
+def test_an_array_whose_rows_do_not_fill_it_is_refused(
+    generator: EdgeGenerator, texts: Path, tmp_path: Path
+) -> None:
+    embed_file(generator, texts, tmp_path / "v.npy")
+    ledger = Ledger(tmp_path / "v.npy")
+    progress = ledger.progress()
+    progress.output_bytes -= 128
+    ledger.checkpoint(progress)
+    ledger.close()
+    with pytest.raises(
+        JobError, match=r"v\.npy has \d+ bytes, but 35 rows take \d+\. Begin anew with --overwrite"
+    ):
+        embed_file(generator, texts, tmp_path / "v.npy")
 
 
 def test_what_is_refused(generator: EdgeGenerator, texts: Path, tmp_path: Path) -> None:
