@@ -7,7 +7,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from .._core import derived_seed
@@ -134,6 +134,12 @@ class Asking:
             return self.plan_request(request, line.number)
         refuse = functools.partial(_error_record, request.id, line.number)
         return Planned([self.elsewhere(request, line.number)], lambda outcomes: outcomes[0], refuse)
+
+    def pass_over(self, line: Line) -> None:
+        """Note the id of a line that another shard answers: the ids of all shards must differ."""
+        if self.format == "jsonl" and self.ledger is not None:
+            with suppress(InvalidInputError):  # the other shard's record says it
+                self._read(line, None)
 
     def _read(self, line: Line, name: Id | None) -> Request | None:
         """What a line asks for; None: it is empty."""

@@ -205,6 +205,7 @@ def run_batch(
             progress,
             window,
             shard=part,
+            passed=asking.pass_over,
             max_errors=max_errors,
             told=lambda progress, nbytes: told and told(progress, nbytes, lines.total_bytes),
         )

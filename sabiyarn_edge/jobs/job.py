@@ -143,6 +143,7 @@ def run_job(
     window: Window,
     *,
     shard: tuple[int, int] = (1, 1),
+    passed: Callable[[Line], object] = lambda line: None,
     max_errors: int | None = None,
     told: Callable[[Progress, int], object] = lambda progress, nbytes: None,
     before_checkpoint: Callable[[Progress], object] = lambda progress: None,
@@ -152,6 +153,7 @@ def run_job(
     Args:
         progress: as `resume` gave it; changed.
         shard: (i, n): of the lines that are not empty every n-th, from the i-th on.
+        passed: called with each line that another shard answers, in the order of the lines.
         max_errors: end when there are more records with errors; None: never.
         told: called once before the first and after each record, with the bytes of the input that are read.
         before_checkpoint: called when all records are on the disk, before the ledger says so; and with what the ledger
@@ -164,11 +166,12 @@ def run_job(
     progress.complete = False
     told(progress, progress.input_bytes)
     try:
-        for (line, texts), record in answered(_lines(work, source, progress.texts, shard), window):
+        for (line, texts), record in answered(_lines(work, source, progress.texts, shard, passed), window):
             checkpoints.end = line.end
             progress.lines, progress.input_bytes = line.end.lines, line.end.nbytes
             progress.texts = texts
             if record is None:
+                checkpoints.make_if_due()  # what was noted of passed lines is to be on the disk, too
                 continue
             output.write(record.data)
             progress.records += 1
@@ -244,8 +247,8 @@ class _Checkpoints:
             with suppress(OSError):  # only what is there already is written again
                 self._before(self._stored)
             raise JobError(
-                f"cannot write {self._output.name}: {reason(error)}. {self._stored.records} records are safe in it. Make "
-                "room, and run the same command again."
+                f"cannot write {self._output.name}: {reason(error)}. {self._stored.records} records are safe in it. "
+                "Make room, and run the same command again."
             ) from error
         self._stored, self._last = replace(progress), time.perf_counter()
 
@@ -265,7 +268,7 @@ def answered(
 
 
 def _lines(
-    work: Work, source: Source, texts: int, shard: tuple[int, int]
+    work: Work, source: Source, texts: int, shard: tuple[int, int], passed: Callable[[Line], object]
 ) -> Iterator[tuple[tuple[Line, int], Planned | None]]:
     """The lines of a source with what is planned for them, and how many lines up to each are not empty."""
     for line in source:
@@ -273,6 +276,8 @@ def _lines(
         if line.content is None or line.content.strip():
             mine = texts % shard[1] == shard[0] - 1
             texts += 1
+        if not mine:
+            passed(line)
         yield (line, texts), work.plan(line) if mine else None
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.errors import InvalidInputError, JobError
-from sabiyarn_edge.jobs import merge_shards, run_batch
+from sabiyarn_edge.jobs import job, merge_shards, run_batch
+from sabiyarn_edge.jobs.ledger import Progress
 
 LINES = ["\n" if i in (3, 4, 11) else f"ọmọ {i}\n" for i in range(20)]
 OPTIONS: dict[str, Any] = {"max_new_tokens": 2}
@@ -38,6 +41,42 @@ def test_merged_shards_are_what_one_machine_writes(shards: list[Path], tmp_path:
     assert gzip.decompress((tmp_path / "all.jsonl.gz").read_bytes()) == expected
     with pytest.raises(JobError, match="is there already"):
         merge_shards(shards, tmp_path / "all.jsonl")
+
+
+def test_an_id_that_two_shards_have_is_found(
+    generator: EdgeGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = ["a", "b", "a", "c", "b", "b", 4, "4", 4, None, 13, "d", "a"]  # across shards, and within one
+    lines = [{"prompt": f"ọmọ {i}"} | ({} if id is None else {"id": id}) for i, id in enumerate(ids)]
+    texts = [json.dumps(line) for line in lines]
+    texts[3:3] = [
+        "",
+        "broken",
+        '{"id": "c", "top_k": 1}',
+    ]  # the id of a line that cannot be read is free; line 13 has no id but its number
+    (tmp_path / "in.jsonl").write_text("\n".join(texts), encoding="utf-8")
+    options = {"max_new_tokens": 2, "do_sample": True}
+    summary = run_batch(generator, tmp_path / "in.jsonl", tmp_path / "whole.jsonl", options=options)
+    assert summary.errors == 2 + 6
+    monkeypatch.setattr(job, "CHECKPOINT_SECONDS", 0.0)
+
+    def stop(progress: Progress, done: int, total: int) -> None:
+        if progress.records == 2:
+            raise KeyboardInterrupt
+
+    for count in (2, 3, 5):
+        parts = [tmp_path / f"part{index}of{count}.jsonl" for index in range(1, count + 1)]
+        for index, part in enumerate(parts, start=1):
+            for told in (stop, None):  # ids are known after an interruption, too
+                with suppress(KeyboardInterrupt):
+                    run_batch(
+                        *(generator, tmp_path / "in.jsonl", part),
+                        options=options,
+                        shard=f"{index}/{count}",
+                        told=told,
+                    )
+        merge_shards(parts, tmp_path / f"all{count}.jsonl")
+        assert (tmp_path / f"all{count}.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_parquet_shards_are_joined_from_their_records(
