@@ -14,10 +14,10 @@ from ..generator import EdgeGenerator
 from ..options.checks import integer
 from ..system.available_memory import AvailableMemory
 from .asking import Asking
-from .job import resume, run_job
+from .job import check_is_new, resume, run_job
 from .ledger import LEDGER_SUFFIX, Ledger, Progress
 from .lines import FORMATS, Format, Request, format_of
-from .output import Output
+from .output import Output, check_is_file
 from .parquet import check_pyarrow, is_parquet, read_rows, records_of, write_records
 from .pipeline import Unit
 from .shard import Shard, read_shard
@@ -167,6 +167,8 @@ def run_batch(
     asking.expect(format or ("jsonl" if is_rows else format_of(str(input))))
     window = window_for(generator, rows)
     check_pyarrow(input, output)
+    if is_parquet(output):
+        check_is_file(output, "Give a file.")
     if is_parquet(input) and is_parquet(output):
         _check_differ(Path(str(input)), Path(output))
     written = records_of(output)
@@ -225,14 +227,18 @@ def open_files(
 
     Raises:
         InvalidInputError: a file cannot be opened.
-        JobError: another process is at work on the output.
+        JobError: another process is at work on the output, or no job has written it.
     """
     lines = Source(input)
     stack.callback(lines.close)
     if isinstance(input, str | Path) and str(output) != "-":
         _check_differ(Path(input), Path(output))
+    if str(output) != "-":
+        check_is_file(Ledger.path_of(output), "The job's ledger will be there. Give another output.")
     records = Output(output)
     stack.callback(records.close)
+    if not overwrite and not Ledger.path_of(output).exists():
+        check_is_new(records)  # before a ledger is made beside what is no job's
     ledger = Ledger(output)
     stack.callback(ledger.close)
     if overwrite and not records.is_stream:

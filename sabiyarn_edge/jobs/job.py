@@ -19,7 +19,7 @@ from .pipeline import Unit, in_order
 from .source import Line, Position, Source
 from .window import Window
 
-__all__ = ["Planned", "Record", "Work", "answered", "resume", "run_job"]
+__all__ = ["Planned", "Record", "Work", "answered", "check_is_new", "resume", "run_job"]
 
 CHECKPOINT_SECONDS = 5.0
 """At most so much work is done again after the process was killed, and one write to the disk in so much time."""
@@ -66,6 +66,18 @@ class _Entry(Generic[Tag]):
     outcomes: list[Any]
 
 
+def check_is_new(output: Output) -> None:
+    """Refuse an output that holds something, and has no job.
+
+    Raises:
+        JobError: it does.
+    """
+    if not output.is_stream and output.size > 0:
+        raise JobError(
+            f"{output.name} is there already, and no job has written it. Give another name, or --overwrite."
+        )
+
+
 def resume(
     ledger: Ledger, source: Source, output: Output, settings: Mapping[str, Any], head: bytes
 ) -> Progress:
@@ -99,10 +111,7 @@ def resume(
 
 def _begun(ledger: Ledger, source: Source, output: Output, settings: Mapping[str, Any]) -> Progress:
     """Begin a job."""
-    if output.nbytes == 0 and not output.is_stream and output.size > 0:
-        raise JobError(
-            f"{output.name} is there already, and no job has written it. Give another name, or --overwrite."
-        )
+    check_is_new(output)
     ledger.begin(settings)
     source.skip(0, 0)
     return Progress()

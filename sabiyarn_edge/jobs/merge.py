@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO, cast
 from ..errors import InvalidInputError, JobError
 from ..system.atomic_write import atomic_file
 from .ledger import Ledger, Progress, differences
+from .output import check_is_file
 from .parquet import check_pyarrow, is_parquet, records_of, write_records
 from .shard import read_shard
 
@@ -46,13 +48,16 @@ def merge_shards(parts: Sequence[str | Path], output: str | Path) -> int:
         The number of records.
 
     Raises:
-        InvalidInputError: a file cannot be read.
+        InvalidInputError: a file cannot be read, or the output can be no file.
         JobError: the parts are not all shards of one job, one is not complete, or was changed; or the output is there.
     """
     check_pyarrow(output)
     target = records_of(output)
+    if str(output) == "-":
+        raise InvalidInputError("merging writes a file, not standard output. Give its name.")
     for path in (Path(output), target):
-        if path.exists():
+        check_is_file(path, "Give a file.")
+        if os.path.lexists(path):
             raise JobError(f"{path} is there already. Give another name, or delete it.")
     found = sorted((_open(records_of(part)) for part in parts), key=lambda part: part.index)
     _check(found)

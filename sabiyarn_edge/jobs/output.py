@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import InvalidInputError
+from ..system.regular_file import check_regular_file
 
-__all__ = ["Output", "reason"]
+__all__ = ["Output", "check_is_file", "reason"]
 
 _GZIP_LEVEL = 6
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's number for a gzip header, which has no time and no name in it
@@ -40,12 +41,16 @@ class Output:
         if self.is_stream:
             self._file: IO[bytes] = sys.stdout.buffer
             return
+        check_is_file(path, "Give a file, or - for standard output.")
         try:
-            mode = "r+b" if Path(path).exists() else "x+b"
-            # Without a buffer, which would write again what a full disk refused.
-            self._file = Path(path).open(mode, buffering=0)  # noqa: SIM115 - closed by close()
+            descriptor = os.open(
+                path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
+            )  # through a link that leads nowhere
         except OSError as error:
-            raise InvalidInputError(f"cannot write {path}: {error.strerror or error}.") from error
+            link = f" {path} is a link to {Path(path).readlink()}." if Path(path).is_symlink() else ""
+            raise InvalidInputError(f"cannot write {path}: {reason(error)}.{link}") from error
+        # Without a buffer, which would write again what a full disk refused.
+        self._file = os.fdopen(descriptor, "r+b", buffering=0)
 
     @property
     def size(self) -> int:
@@ -104,6 +109,24 @@ class Output:
         self._forget_waiting()
         if not self.is_stream:
             self._file.close()
+
+
+def check_is_file(path: str | Path, remedy: str) -> None:
+    """Refuse what cannot be taken back to a checkpoint, before anything is opened or written.
+
+    Args:
+        path: may not be there yet.
+        remedy: what else to give.
+
+    Raises:
+        InvalidInputError: it is a folder, a pipe, a socket or a device.
+    """
+    try:
+        check_regular_file(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {path}: {reason(error)}. {remedy}") from error
 
 
 def reason(error: OSError) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
 import resource
 import signal
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,10 @@ from typing import Any
 import pytest
 
 from sabiyarn_edge import EdgeGenerator
-from sabiyarn_edge.errors import JobError
-from sabiyarn_edge.jobs import job, run_batch
+from sabiyarn_edge.errors import InvalidInputError, JobError
+from sabiyarn_edge.jobs import job, merge_shards, run_batch
 from sabiyarn_edge.jobs.ledger import Progress
+from sabiyarn_edge.jobs.vectors import embed_file
 from tests.jobs.conftest import records_of
 
 LINES = [{"id": f"line {i}", "prompt": "ọmọ"[: 1 + i % 3] * (1 + i % 5)} for i in range(40)]
@@ -132,9 +135,59 @@ def test_what_no_job_has_written_is_left_alone(generator: EdgeGenerator, tmp_pat
     with pytest.raises(JobError, match="no job has written it"):
         run_batch(generator, LINES, output)
     assert output.read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
     (tmp_path / "new.jsonl.job").write_text("precious" * 100)
     with pytest.raises(JobError, match="not a job's ledger"):
         run_batch(generator, LINES, tmp_path / "new.jsonl")
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.job"])
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
+def test_what_is_no_file_is_refused_and_left_alone(
+    generator: EdgeGenerator, tmp_path: Path, name: str, kind: str
+) -> None:
+    if kind == "device":
+        try:
+            os.mknod(tmp_path / name, 0o600 | stat.S_IFCHR, os.makedev(1, 7))  # as /dev/full
+        except (AttributeError, PermissionError):
+            pytest.skip("making a device needs Linux and root")
+    elif kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).mkdir()
+    before = (tmp_path / name).lstat()
+    for work in (run_batch, embed_file):
+        with pytest.raises(InvalidInputError, match=rf"cannot write .*{name}: it is a {kind}.* Give a"):
+            work(generator, LINES, tmp_path / "out.jsonl", overwrite=True)  # type: ignore[operator]
+    with pytest.raises(InvalidInputError, match=rf"it is a {kind}"):
+        merge_shards([tmp_path / "part.jsonl"], tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).lstat() == before
+
+
+def test_a_pipe_is_not_replaced_by_parquet(generator: EdgeGenerator, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow")
+    os.mkfifo(tmp_path / "out.parquet")
+    with pytest.raises(InvalidInputError, match="it is a pipe"):
+        run_batch(generator, LINES, tmp_path / "out.parquet", options=OPTIONS)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_a_link_that_leads_nowhere_is_written_through(
+    generator: EdgeGenerator, tmp_path: Path, expected: bytes
+) -> None:
+    (tmp_path / "link").symlink_to("target")
+    for _ in range(2):
+        run_batch(generator, LINES, tmp_path / "link", options=OPTIONS)
+        assert (tmp_path / "target").read_bytes() == expected
+    (tmp_path / "lost").symlink_to("no/folder")
+    with pytest.raises(
+        InvalidInputError, match=r"No such file or directory\. .*lost is a link to no/folder\."
+    ):
+        run_batch(generator, LINES, tmp_path / "lost", options=OPTIONS)
+    assert not (tmp_path / "lost.job").exists()
+    with pytest.raises(JobError, match="lost is there already"):
+        merge_shards([tmp_path / "link"], tmp_path / "lost")
 
 
 def test_one_process_at_a_time(generator: EdgeGenerator, tmp_path: Path) -> None:
