@@ -26,7 +26,7 @@ from . import (
     tasks,
 )
 from .parser import LONGEST_MESSAGE, Parser, UsageError
-from .terminal import PROGRAM, discard_output, one_line, prepare_streams, say, warnings_as_lines
+from .terminal import PROGRAM, discard_output, one_line, output_named, prepare_streams, say, warnings_as_lines
 
 __all__ = ["main"]
 
@@ -35,9 +35,9 @@ EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 EPILOG = """\
 exit codes:
   0    done (also when the reader of the output went away)
-  1    the model, the checkpoint, the export or the job failed; a line of a batch gave an error; or the doctor found a
-       problem
-  2    wrong usage or input: nothing was computed
+  1    the model, the checkpoint, the export or the job failed; a line of a batch gave an error; standard output cannot
+       be written; or the doctor found a problem
+  2    wrong usage or input, or standard output is closed
   130  interrupted (Ctrl-C)
 """
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     prepare_streams()
     try:
-        with warnings_as_lines():
+        with warnings_as_lines(), output_named():
             argv = sys.argv[1:] if argv is None else argv
             arguments = _parser(argv).parse_all(argv)
             code: int | None = arguments.run(arguments)

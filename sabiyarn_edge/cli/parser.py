@@ -35,6 +35,10 @@ class Parser(argparse.ArgumentParser):
         """Raise UsageError with the message that argparse would print."""
         raise UsageError(f"{shortened(message, LONGEST_MESSAGE)} (see `{self.prog} --help`)")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print --help and --version; argparse would say nothing where that fails."""
+        print(message, end="", file=file, flush=True)
+
     def parse_all(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse like parse_args, with a helpful error for an unknown option."""
         arguments, unknown = self.parse_known_args(argv)

@@ -10,12 +10,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, cast
+
+from ..errors import InvalidInputError
 
 __all__ = [
     "PROGRAM",
     "discard_output",
     "one_line",
+    "output_named",
     "prepare_streams",
     "printable",
     "say",
@@ -30,9 +33,66 @@ def prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the shell (>&-)
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open to the end
+            # Open to the end: it keeps the number of the closed stream from a file that is opened later.
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, _Closed(nowhere) if name == "stdout" else nowhere)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+class _Closed(io.TextIOBase):
+    """In place of a closed standard output: an error for who writes to it, and for nobody else."""
+
+    def __init__(self, nowhere: TextIO) -> None:
+        self._nowhere = nowhere
+
+    def writable(self) -> bool:
+        return False
+
+    def write(self, text: str, /) -> int:
+        raise InvalidInputError("standard output is closed. Give it a file or a pipe.")
+
+
+class _Output:
+    """Standard output whose errors say that they are its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stream)
+
+    def write(self, text: str) -> int:
+        with _errors_named():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _errors_named():
+            self._stream.flush()
+
+
+@contextmanager
+def _errors_named() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(f"cannot write standard output: {error.strerror or error}.") from error
+
+
+@contextmanager
+def output_named() -> Iterator[None]:
+    """Let errors of standard output say that they are its own: a full disk has no name for it."""
+    stream = sys.stdout
+    sys.stdout = cast("TextIO", _Output(stream))
+    try:
+        yield
+    finally:
+        sys.stdout = stream
 
 
 def say(message: str) -> None:

@@ -27,7 +27,7 @@ class Output:
         crc: CRC-32 of what was written, before compression, at the last checkpoint.
 
     Raises:
-        InvalidInputError: the file cannot be opened for writing.
+        InvalidInputError: the file cannot be opened for writing, or standard output is closed.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -39,6 +39,9 @@ class Output:
         self.waiting_bytes = 0
         """Written since the last checkpoint."""
         if self.is_stream:
+            # Closed by the shell (>&-): None, or what the command line puts in its place.
+            if sys.stdout is None or not sys.stdout.writable():
+                raise InvalidInputError("standard output is closed. Give a file.")
             self._file: IO[bytes] = sys.stdout.buffer
             return
         check_is_file(path, "Give a file, or - for standard output.")
@@ -66,10 +69,19 @@ class Output:
             self._file.seek(nbytes)
 
     def write(self, data: bytes) -> None:
-        """Append. What is written to a file stays in memory until the next checkpoint."""
+        """Append. What is written to a file stays in memory until the next checkpoint.
+
+        Raises:
+            OSError: standard output cannot be written.
+        """
         if self.is_stream:
-            self._file.write(data)
-            self._file.flush()
+            try:
+                self._file.write(data)
+                self._file.flush()
+            except BrokenPipeError:  # the reader has what it wanted
+                raise
+            except OSError as error:
+                raise OSError(f"cannot write standard output: {reason(error)}.") from error
         else:
             self._waiting.append(data)
             self.waiting_bytes += len(data)

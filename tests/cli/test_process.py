@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -76,20 +78,68 @@ def test_a_reader_that_leaves_is_no_error(text_model):
     assert (process.wait(timeout=120), err) == (0, b"")
 
 
+WRITERS = [
+    ["generate", "--ids", "5", "--quiet", "--max-new-tokens", "3"],
+    ["batch", "-", "-", "--max-new-tokens", "3"],
+    ["embed", "-"],
+    ["score", "-"],
+    ["translate", "--to", "yor", "--model", "nano", "hello"],
+    ["info", "nano"],
+    ["--help"],
+    ["--version"],
+]
+
+
+def _words(command: list[str], model: Path) -> list[str]:
+    has_model = command[0] in ("generate", "batch", "embed", "score")
+    return [*command, *(["--model", str(model)] if has_model else [])]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_output_that_cannot_be_written_is_an_error(text_model):
+@pytest.mark.parametrize(
+    ("command", "unbuffered"),
+    [*((command, "") for command in WRITERS), (WRITERS[1], "1"), (["--help"], "1")],
+)
+def test_output_that_cannot_be_written_is_an_error(text_model, command, unbuffered):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [*COMMAND, *LONG, "--model", str(text_model)], stdout=full, stderr=subprocess.PIPE, timeout=120
+            [*COMMAND, *_words(command, text_model)],
+            input=b"a b\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            timeout=120,
         )
+    *notes, error = done.stderr.decode().splitlines()
+    assert all(line.startswith("sabiyarn-edge: note: ") for line in notes)
+    assert error == "sabiyarn-edge: error: cannot write standard output: No space left on device."
     assert done.returncode == 1
-    assert done.stderr.decode().splitlines() == ["sabiyarn-edge: error: [Errno 28] No space left on device"]
 
 
-def test_a_closed_standard_output(text_model):
-    command = " ".join([*COMMAND, "generate", "--ids", "5", "--quiet", "--model", str(text_model), ">&-"])
-    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, timeout=120)
+@pytest.mark.parametrize("command", WRITERS, ids=" ".join)
+def test_a_closed_standard_output(text_model, command):
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join([*COMMAND, *_words(command, text_model)])} >&-"],
+        input=b"a b\n",
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
+    *notes, error = done.stderr.decode().splitlines()
+    assert all(line.startswith("sabiyarn-edge: note: ") for line in notes)
+    assert error.startswith("sabiyarn-edge: error: standard output is closed. Give ")
+    assert done.returncode == 2
+
+
+def test_a_closed_standard_output_that_nothing_is_written_to(text_model, tmp_path):
+    words = ["batch", "-", str(tmp_path / "out.jsonl"), "--quiet", "--model", str(text_model)]
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join([*COMMAND, *words, '--max-new-tokens', '3'])} >&-"],
+        input=b"a b\n",
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
     assert (done.returncode, done.stderr) == (0, b"")
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
 
 
 def test_ctrl_c_exits_with_130_and_no_traceback(tmp_path):
