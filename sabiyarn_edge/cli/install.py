@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import shutil
 from pathlib import Path
 
@@ -46,9 +47,8 @@ def install(folder: Path, dest: Path) -> None:
     """Replace `dest` by a copy of a model folder, or make it.
 
     Raises:
-        ModelFolderError: a file of the model is missing or damaged; `dest` is as it was.
+        ModelFolderError: a file of the model is missing or damaged, or the copy cannot be written; `dest` is as it was.
         InvalidInputError: `dest` holds something else than a model, or one folder lies in the other.
-        OSError: the copy cannot be written; `dest` is as it was.
     """
     source, target = folder.resolve(), dest.resolve()
     if source == target or source in target.parents or target in source.parents:
@@ -61,18 +61,28 @@ def install(folder: Path, dest: Path) -> None:
                 f"{dest} is there, and is no model ({error}). Remove it, or give another DEST."
             ) from error
     config = ModelConfig.load(source)
-    with atomic_folder(target) as copy:
-        for path in sorted(source.rglob("*")):
-            place = copy / path.relative_to(source)
-            if path.is_dir():
-                place.mkdir()
-                continue
-            check_regular_file(path)
-            shutil.copyfile(path, place)
-        config.read_graph(copy)
-        found = hash_weights_file(copy / config.weights_file)
-        if found != config.weights_hash:
-            raise ModelFolderError(
-                f"{folder / config.weights_file} is damaged: its tensors have the hash {found[:12]}..., and "
-                f"config.json says {config.weights_hash[:12]}.... Copy or export the model again."
-            )
+    try:
+        with atomic_folder(target) as copy:
+            for path in sorted(source.rglob("*")):
+                place = copy / path.relative_to(source)
+                if path.is_dir():
+                    place.mkdir()
+                    continue
+                check_regular_file(path)
+                shutil.copyfile(path, place)
+            config.read_graph(copy)
+            found = hash_weights_file(copy / config.weights_file)
+            if found != config.weights_hash:
+                raise ModelFolderError(
+                    f"{folder / config.weights_file} is damaged: its tensors have the hash {found[:12]}..., and "
+                    f"config.json says {config.weights_hash[:12]}.... Copy or export the model again."
+                )
+    except OSError as error:
+        raise ModelFolderError(_explain(error, dest)) from error
+
+
+def _explain(error: OSError, dest: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk became full while {dest} was written, which is as it was. Free some space."
+    where = f" ({error.filename})" if error.filename else ""
+    return f"cannot copy the model to {dest}: {error.strerror or error}{where}. It is as it was."

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.cli import main
 from sabiyarn_edge.generator import find_model
+from tests.jobs.test_resume import no_file_larger_than
 
 
 @pytest.fixture
@@ -48,6 +51,32 @@ def test_a_damaged_model_replaces_nothing(
     (model / name).write_bytes(content)
     assert main(["install", str(model), str(dest)]) == 1
     assert name in capsys.readouterr().err
+    assert files(dest) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"dest", "new"}
+
+
+def test_what_cannot_be_written_is_said_in_a_sentence(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dest = tmp_path / "dest"
+    assert main(["install", "nano", str(dest)]) == 0
+    before = files(dest)
+    with no_file_larger_than(2**12):  # the error of a full disk but for its number
+        assert main(["install", str(model), str(dest)]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"sabiyarn-edge: error: cannot copy the model to {dest}: File too large (")
+    assert err.endswith("). It is as it was.\n")
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    assert main(["install", str(model), str(dest)]) == 1
+    assert capsys.readouterr().err == (
+        f"sabiyarn-edge: error: the disk became full while {dest} was written, which is as it was. Free some space.\n"
+    )
+    assert main(["install", str(model), str(tmp_path / "no" / "folder")]) == 1
+    assert "folder: No such file or directory (" in capsys.readouterr().err
     assert files(dest) == before
     assert {path.name for path in tmp_path.iterdir()} == {"dest", "new"}
 
