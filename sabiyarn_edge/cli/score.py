@@ -165,6 +165,12 @@ class _Sums:
     @property
     def text(self) -> str:
         """For the progress line and the summary."""
-        perplexity = math.exp(-self._total / self._scored) if self._scored else math.nan
+        if not self._texts:
+            return "no texts: there is no line, or all are empty"
+        over_all = (
+            f"perplexity {math.exp(-self._total / self._scored):.4f} over all"
+            if self._scored
+            else "no token scored"
+        )
         speed = self._tokens / (time.perf_counter() - self._started)
-        return f"{self._texts} texts; {self._tokens} tokens; perplexity {perplexity:.4f} over all; {speed:.1f} tokens/s"
+        return f"{self._texts} texts; {self._tokens} tokens; {over_all}; {speed:.1f} tokens/s"

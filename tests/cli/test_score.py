@@ -83,7 +83,21 @@ def test_standard_input_and_a_text_of_one_token(run_process, text_model):
     ran = run_process("score", "-", "--model", text_model, "--json", "--quiet", stdin=b"x\n")
     assert ran.code == 0
     assert json.loads(ran.out)["perplexity"] is None
-    assert run_process("score", "-", "--model", text_model, stdin=b"").code == 0
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_no_texts(run, text_model, tmp_path, content):
+    path = tmp_path / "corpus.txt"
+    path.write_text(content)
+    ran = run("score", path, "--model", text_model)
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err == "[no texts: there is no line, or all are empty]\n"
+
+
+def test_a_text_of_one_token_has_no_perplexity(run, text_model, tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("x\n")
+    assert run("score", path, "--model", text_model).err.startswith("[1 texts; 1 tokens; no token scored; ")
 
 
 def test_what_cannot_be_scored_is_explained(run, text_model, tmp_path):
