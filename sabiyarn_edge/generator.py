@@ -557,7 +557,8 @@ class EdgeGenerator(ChatMethods):
             generation_config, options: as for `generate`, the same for all.
 
         Raises:
-            InvalidInputError: an input or an option is not allowed; those before it were yielded.
+            InvalidInputError: an input or an option is not allowed; those before it were yielded. Or this is a child
+                that was forked since the iteration began.
         """
         at_most = integer(at_least=1)("max_in_flight", max_in_flight)
         _check_several(inputs, "map", "inputs")
@@ -587,6 +588,8 @@ class EdgeGenerator(ChatMethods):
         refused: Exception | None = None
         try:
             while True:
+                for work in itertools.chain.from_iterable(works for works, _ in running):
+                    work.check_process()  # before a forked child takes more inputs
                 try:
                     for call in itertools.islice(calls, 0 if refused else max_in_flight - len(running)):
                         self._engine.submit(call[0])

@@ -6,8 +6,11 @@ The only module that imports asyncio, which its callers have imported before.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
+from weakref import WeakSet
 
 from ..engine.engine import Engine
 from ..engine.generation import Generation
@@ -23,12 +26,13 @@ async def run_works(engine: Engine, works: Sequence[Work]) -> None:
     """Run works and wait until all have ended; a cancelled task abandons them.
 
     Raises:
+        InvalidInputError: this is a child that was forked meanwhile.
         BaseException: the error of the first work that failed; the others are abandoned.
     """
     if not works:
         return
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
+    ended = _event()
     left = len(works)
 
     def count() -> None:
@@ -43,6 +47,7 @@ async def run_works(engine: Engine, works: Sequence[Work]) -> None:
     try:
         await ended.wait()
         for work in works:
+            work.check_process()
             work.raise_error()
     except BaseException:
         engine.abandon(works, wait=False)
@@ -54,7 +59,7 @@ class LoopBuffer:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()
+        self._changed = _event()
         self._tokens: deque[tuple[int, str]] = deque()
         self._ended = False
 
@@ -68,13 +73,22 @@ class LoopBuffer:
         self._ended = True
         _tell(self._loop, self._changed.set)
 
-    async def get(self) -> tuple[int, str] | None:
-        """The next pair, waiting for it; None at the end."""
+    async def get(self, work: Work) -> tuple[int, str] | None:
+        """The next pair, waiting for it; None at the end.
+
+        Args:
+            work: what puts them in.
+
+        Raises:
+            InvalidInputError: this is a child that was forked since.
+        """
+        work.check_process()
         while not self._tokens and not self._ended:
             self._changed.clear()
             if self._tokens or self._ended:  # they came before the event was cleared
                 break
             await self._changed.wait()
+            work.check_process()
         return self._tokens.popleft() if self._tokens else None
 
 
@@ -100,7 +114,7 @@ class AsyncTokenStream:
         if self._closed:
             raise StopAsyncIteration
         try:
-            found = await self._buffer.get()
+            found = await self._buffer.get(self._generation)
         except BaseException:  # the task was cancelled: nobody reads on
             self.close()
             raise
@@ -130,6 +144,26 @@ class AsyncTokenStream:
     def __del__(self) -> None:
         if not self._closed:
             self._generation.abandon()
+
+
+_EVENTS: WeakSet[asyncio.Event] = WeakSet()
+"""What tasks may wait for. A forked child that goes on with its parent's loop would wait for ever."""
+
+
+def _event() -> asyncio.Event:
+    event = asyncio.Event()
+    _EVENTS.add(event)
+    return event
+
+
+def _after_fork() -> None:
+    for event in list(_EVENTS):
+        with suppress(RuntimeError):  # its loop was closed
+            event.set()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: object) -> None:

@@ -82,7 +82,7 @@ class TokenStream:
     """Iterates over the tokens of one generation; `result` is there once it has ended.
 
     The engine does not wait for the reader. Closing the stream, leaving its `with` block or dropping it ends the
-    generation within a step.
+    generation within a step. It belongs to the process that opened it: a forked child is refused its tokens.
 
     Args:
         session: told the tokens that are read; or None.
@@ -107,6 +107,8 @@ class TokenStream:
         return self
 
     def __next__(self) -> StreamedToken:
+        if not self._closed:
+            self._generation.check_process()  # before any lock, which a thread of the parent may have held
         with self._reading:
             if self._closed:
                 raise StopIteration

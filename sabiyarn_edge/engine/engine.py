@@ -3,7 +3,7 @@
 It starts with the first call, sleeps while there is nothing to do, and ends when its generator was dropped and nothing
 is left to do. Callers put works in and wait; how fast they read what comes out never paces it. At exit it ends after
 the step at hand. A forked child gets a model of its own at its first call: threads do not survive a fork, so what the
-parent's engine was doing does not go on there.
+parent's engine was doing does not go on there, and waiting for it is refused.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from ..errors import InvalidInputError, OutOfMemoryError
+from ..system.own_process import OwnProcess
 from ..system.process_memory import return_free_memory
 from .decoder import Decoder
 from .prefix_cache import PrefixCache
@@ -78,6 +79,9 @@ class Engine:
         Raises:
             InvalidInputError: the engine was closed, or the caller is another function that a work calls.
         """
+        process = OwnProcess()
+        for work in works:
+            work.process = process
         with self._ready(at_end=at_end):
             self._arrived.append(works)
 
@@ -92,7 +96,10 @@ class Engine:
         self.wait(works)
 
     def wait(self, works: Sequence[Work]) -> None:
-        """Wait until all works, which were submitted, have ended. Ctrl-C abandons them. Raises: as `run`."""
+        """Wait until all works, which were submitted, have ended. Ctrl-C abandons them. Raises: as `run`.
+
+        In a child that was forked since, InvalidInputError.
+        """
         try:
             for work in works:
                 work.wait()
@@ -112,7 +119,7 @@ class Engine:
         if not wait or threading.current_thread() is self._thread:
             return
         for work in works:
-            if self._thread is not None and not self._forked:
+            if self._thread is not None and not self._forked and not work.is_foreign:
                 work.wait(_STEP_SECONDS)
 
     def call(self, function: Callable[[], Result], *, alone: bool = False) -> Result:
@@ -150,17 +157,25 @@ class Engine:
         for work in [*self._scheduler.live, *self._scheduler.waiting, *arrived]:
             work.cancel()
 
+    def check_open(self) -> None:
+        """Raise InvalidInputError if the engine was closed."""
+        if self._closed:
+            raise InvalidInputError("this generator was closed. Make a new one.")
+
     def close(self, *, at_exit: bool = False) -> None:
         """End the thread after the step at hand; works that have not ended fail. Calls after that are refused.
 
         Args:
             at_exit: leave works as they are: who waits for them is a daemon thread, which ends with the process.
         """
+        if self._forked:  # the thread is the parent's, and the lock may be taken for ever
+            self._closed = True
+            return
         with self._wake:
             self._closed, self._at_exit = True, at_exit
             self._scheduler.called = True
             self._wake.notify()
-        if self._thread is not None and self._thread is not threading.current_thread() and not self._forked:
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_STEP_SECONDS)
 
     def retire(self) -> None:
@@ -185,6 +200,7 @@ class Engine:
 
     def _ready(self, *, at_end: bool = False) -> _Notified:
         """The lock, with the thread running; the thread is woken up when it is released."""
+        self.check_open()
         if self._forked:
             _LEFT_TO_THE_PARENT.append(self.decoder)
             self._start(self._open_decoder())
@@ -261,9 +277,11 @@ class _Notified:
 
     def __enter__(self) -> None:
         self._engine._wake.acquire()
-        if self._engine._closed:
+        try:
+            self._engine.check_open()
+        except InvalidInputError:
             self._engine._wake.release()
-            raise InvalidInputError("this generator was closed. Make a new one.")
+            raise
 
     def __exit__(self, kind: object, *_: object) -> None:
         engine = self._engine

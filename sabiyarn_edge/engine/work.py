@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..system.own_process import OwnProcess
 from .rows import Row, Rows
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Work(ABC):
         done: whether it has ended, by a result, an error or because it was abandoned.
         error: what ended it, or None.
         on_end: called when it has ended, from the engine's thread; or None.
+        process: the one whose engine runs it; None before it is submitted.
     """
 
     group: object = None
@@ -74,6 +76,7 @@ class Work(ABC):
         self.rows: list[Row] = []
         self.steady: SteadyText | None = None
         self.on_end: Callable[[], None] | None = None
+        self.process: OwnProcess | None = None
         self._running = threading.Lock()  # held until it has ended; an Event takes 30 times as long to make
         self._running.acquire()
 
@@ -151,11 +154,25 @@ class Work(ABC):
             finally:
                 del error
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another process runs it: this one was forked since, and hears nothing of it."""
+        return self.process is not None and not self.process.is_this
+
+    def check_process(self) -> None:
+        """Raise InvalidInputError if it is foreign, whether it had ended or not: which of the two is chance."""
+        if self.process is not None:
+            self.process.check()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Block until it has ended; False if that took longer than `timeout` seconds.
 
         Ctrl-C is noticed meanwhile.
+
+        Raises:
+            InvalidInputError: another process runs it.
         """
+        self.check_process()
         if timeout is None:
             while not self.wait(SIGNAL_SECONDS):
                 pass

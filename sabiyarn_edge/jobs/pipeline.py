@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ..engine.engine import Engine
 from ..engine.work import SIGNAL_SECONDS, Work
+from ..system.own_process import OwnProcess
 from .window import Window
 
 __all__ = ["EngineUnit", "Unit", "in_order"]
@@ -76,6 +77,7 @@ def in_order(units: Iterable[tuple[Unit | None, Tag]], window: Window) -> Iterat
     """
     source = iter(units)
     line = _Line[Tag](window)
+    process = OwnProcess()
     try:
         while True:
             if (following := line.next_ended()) is not None:
@@ -83,6 +85,7 @@ def in_order(units: Iterable[tuple[Unit | None, Tag]], window: Window) -> Iterat
             elif len(line) < window.most_waiting and (read := next(source, None)) is not None:
                 line.add(read)  # read while others run, so that the next one starts as soon as there is room
             elif len(line):
+                process.check()
                 line.wait()
             else:
                 return

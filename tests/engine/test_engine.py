@@ -477,6 +477,125 @@ def test_a_forked_child_generates(text_model: Path, before: str) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+IN_CHILD = (
+    "import asyncio, contextlib, gc\n"
+    "from sabiyarn_edge.errors import InvalidInputError\n"
+    "def in_child(function):\n"
+    "    pid = os.fork()\n"
+    "    if pid == 0:\n"
+    "        code = 9\n"
+    "        try:\n"
+    "            code = function() or 0\n"
+    "        finally:\n"
+    "            os._exit(code)\n"
+    "    code = os.waitpid(pid, 0)[1]\n"
+    "    assert code == 0, code\n"
+    "def refused(function):\n"
+    "    try:\n"
+    "        print(function())\n"
+    "    except InvalidInputError as error:\n"
+    "        assert 'this is process' in str(error) and 'anew' in str(error), error\n"
+    "        return 0\n"
+    "    return 8\n"
+    "def closes_at_once(stream):\n"
+    "    generator.generate([1, 2], max_new_tokens=3)\n"
+    "    before = time.monotonic()\n"
+    "    stream.close()\n"
+    "    assert list(stream) == [] and time.monotonic() - before < 5\n"
+)
+"""Functions for what a forked child does. What it waits for in vain ends the test with run_python's time limit."""
+
+OPENED = {
+    "stream": "opened = generator.stream([1], **endless)",
+    "session": "opened = generator.session([1]).stream(**endless)",
+    "map": "opened = generator.map([[1], [2], [3]] * 9, max_new_tokens=60)",
+    "score": "opened = generator.score([[1, 2], [2, 3], [3, 4]] * 9)",
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("opened", OPENED.values(), ids=OPENED)
+def test_a_forked_child_is_refused_what_its_parent_opened(text_model: Path, opened: str) -> None:
+    code = (
+        f"{opened}\nnext(opened)\nin_child(lambda: refused(lambda: list(opened)))\n"
+        "in_child(lambda: refused(lambda: generator.generate([1], max_new_tokens=2) and list(opened)))\n"
+        "next(opened); opened.close()\n"
+    )
+    ended = run_python(OPEN + IN_CHILD + code, str(text_model))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_is_refused_what_its_parent_opened_for_a_chat(chat_folder: Path) -> None:
+    code = (
+        "messages = [dict(role='user', content='a')]\n"
+        "for opened in (generator.chat_stream(messages, max_new_tokens=60), "
+        "generator.chat_session().stream('a', max_new_tokens=60)):\n"
+        "    in_child(lambda: refused(lambda: list(opened)))\n"
+        "    in_child(opened.close)\n"
+        "    list(opened)\n"
+    )
+    ended = run_python(OPEN + IN_CHILD + code, str(chat_folder))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_closes_what_its_parent_opened(text_model: Path) -> None:
+    """Also once it has an engine of its own, which knows nothing of the parent's works."""
+    code = (
+        "opened = generator.stream([1], **endless); next(opened)\n"
+        "in_child(lambda: closes_at_once(opened))\n"
+        "in_child(opened.close)\nin_child(generator.close)\n"
+        "def closed():\n"
+        "    generator.close()\n"
+        "    with contextlib.suppress(InvalidInputError):\n"
+        "        generator.generate([1], max_new_tokens=2)\n"
+        "        return 7\n"
+        "in_child(closed)\n"
+        "unread = generator.map([[1], [2]], max_new_tokens=3)\n"  # nothing runs yet, so it is anyone's
+        "in_child(lambda: len(list(unread)) != 2)\n"
+        "assert len(list(unread)) == 2 and next(opened)\n"
+    )
+    ended = run_python(OPEN + IN_CHILD + code, str(text_model))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_is_refused_what_its_parent_opened_for_asyncio(text_model: Path) -> None:
+    """Before, in and after the event loop."""
+    code = (
+        "async def read(stream):\n"
+        "    return [token async for token in stream]\n"
+        "def read_task(loop, task):\n"
+        "    return lambda: loop.run_until_complete(task)\n"
+        "async def several():\n"
+        "    global opened\n"
+        "    opened = generator.astream([1], **endless)\n"
+        "    await anext(opened)\n"
+        "    running = asyncio.ensure_future(generator.agenerate([1], **endless))\n"
+        "    await asyncio.sleep(0.05)\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        try:\n"
+        "            for waiting in (running, read(opened)):\n"
+        "                try:\n"
+        "                    await waiting\n"
+        "                    os._exit(8)\n"
+        "                except InvalidInputError:\n"
+        "                    pass\n"
+        "            os._exit(0)\n"
+        "        finally:\n"
+        "            os._exit(9)\n"
+        "    assert os.waitpid(pid, 0)[1] == 0\n"
+        "    await anext(opened)\n"
+        "    running.cancel()\n"
+        "asyncio.run(several())\n"
+        "in_child(lambda: refused(lambda: asyncio.run(read(opened))))\n"
+    )
+    ended = run_python(OPEN + IN_CHILD + code, str(text_model))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_a_generator_goes_to_another_process_as_path_and_options(text_model: Path, method: str) -> None:
     import multiprocessing
