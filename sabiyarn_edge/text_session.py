@@ -146,7 +146,8 @@ class Session:
 
         What is not yet computed of the text is computed first. Of a text that is longer than kv_window, or than the
         model's positions where the generator's overflow does not say what to drop, the tokens alone are saved. The file
-        is written beside `path` and renamed, so that an older one stays until the new one is whole.
+        is written beside `path` and renamed, so that an older one stays until the new one is whole. A symbolic link
+        stays, and the file that it points at is replaced.
 
         Args:
             attachment: a text of the caller's to keep in the file: `attachment` of the session that is loaded from it.
@@ -154,7 +155,7 @@ class Session:
         Raises:
             InvalidInputError: the text is empty, `attachment` is no text, or the generator is in the middle of a
                 stream.
-            SessionFileError: the file cannot be written.
+            SessionFileError: the file cannot be written, or `path` is a folder, a pipe, a socket or a device.
         """
         attachment = check_text("attachment", attachment, may_be_empty=True)
         self._generator._save_session(check_path("path", path), self._tokens, self._pin, attachment)

@@ -183,8 +183,9 @@ def _open_session(generator: EdgeGenerator, file: Path, config: GenerationConfig
             f"--session goes on with one text, but num_return_sequences is {config.num_return_sequences}. Leave one of "
             "the two out."
         )
-    if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):  # now, not when the text is there
-        raise SessionFileError(f"cannot write {file}: {file.parent} is no folder that can be written to.")
+    folder = Path(os.path.realpath(file)).parent  # where a symbolic link leads
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):  # now, not when the text is there
+        raise SessionFileError(f"cannot write {file}: {folder} is no folder that can be written to.")
     return generator.load_session(file) if file.exists() else generator.session()
 
 

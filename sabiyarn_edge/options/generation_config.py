@@ -148,6 +148,7 @@ class GenerationConfig(OptionFields):
 
         Raises:
             InvalidInputError: there is no such folder.
+            OSError: the file cannot be written, or something else than a file has its name.
         """
         folder = check_path("folder", folder)
         if not folder.is_dir():

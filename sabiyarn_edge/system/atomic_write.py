@@ -4,6 +4,9 @@ A writer fills a temporary name beside the target, `.NAME.xxxxxxxx.partial`, cal
 lock (flock) on the temporary name, which the system releases however the process ends. So the next writer recognizes
 leftovers of killed writers and removes them.
 
+A symbolic link stays: what it points at is replaced. Devices, pipes and sockets are refused: a rename would put a file
+in their place. So are a folder in place of a file, and a file in place of a folder.
+
 Source: "ext4 and data loss" (T. Ts'o, 2009) for write, fsync, rename, fsync the folder; rename(2), flock(2).
 """
 
@@ -15,11 +18,14 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import BinaryIO
+
+from .regular_file import check_regular_file
 
 __all__ = ["atomic_file", "atomic_files", "atomic_folder", "remove_leftovers", "sync"]
 
@@ -35,8 +41,9 @@ def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
         mode: permission bits of the new file, before the process's umask.
 
     Raises:
-        OSError: the file cannot be written; `path` is unchanged.
+        OSError: the file cannot be written, or `path` is something else than a file; it is unchanged.
     """
+    path = _file_to_replace(path)
     remove_leftovers(path.parent, path.name)
     while True:
         partial = _partial_of(path)
@@ -65,8 +72,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     `atomic_folder` or `remove_leftovers` moves it back.
 
     Raises:
-        OSError: the folder cannot be written; `path` is unchanged.
+        OSError: the folder cannot be written, or `path` is something else than a folder; it is unchanged.
     """
+    path = _behind_link(path)
+    if os.path.lexists(path) and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "it is there, and is no folder", str(path))
     with _scratch_folder(path) as partial:
         yield partial
         _sync_all(partial)
@@ -80,13 +90,19 @@ def atomic_files(folder: Path) -> Iterator[Path]:
     Each file is complete or as it was before. A process that is killed while they move leaves some new, some old.
 
     Raises:
-        OSError: the files cannot be written.
+        OSError: the files cannot be written, or `folder` has something else than a file of such a name; then nothing
+            has moved.
     """
     with _scratch_folder(folder / "files") as partial:
         yield partial
         _sync_all(partial)
-        for file in sorted(partial.iterdir()):
-            file.replace(folder / file.name)
+        targets = {file: _file_to_replace(folder / file.name) for file in sorted(partial.iterdir())}
+        for file, target in targets.items():
+            if target.parent == folder:
+                file.replace(target)
+            else:  # behind a link, perhaps on another filesystem
+                with file.open("rb") as source, atomic_file(target, mode=stat.S_IMODE(file.stat().st_mode)) as copy:
+                    shutil.copyfileobj(source, copy)
     sync(folder)
 
 
@@ -147,6 +163,21 @@ def _scratch_folder(path: Path) -> Iterator[Path]:
         _remove(partial)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _file_to_replace(path: Path) -> Path:
+    """The path of the file itself: `path`, or what a symbolic link there points at, whether it exists or not.
+
+    Raises:
+        OSError: something else than a file is there, or the link leads nowhere.
+    """
+    with suppress(FileNotFoundError):
+        check_regular_file(path)
+    return _behind_link(path)
+
+
+def _behind_link(path: Path) -> Path:
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _partial_of(path: Path) -> Path:

@@ -92,6 +92,22 @@ def test_a_session_goes_on_where_it_ended(run, text_model, generator, tmp_path):
     assert generator.load_session(file).tokens == session.tokens
 
 
+def test_a_session_behind_a_link_stays_there(run, text_model, generator, tmp_path):
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "target", tmp_path / "link"
+    link.symlink_to(target)
+    lengths = []
+    for _ in range(2):
+        ran = run("generate", "--model", text_model, "--session", link, PROMPT, "--max-new-tokens", "2")
+        assert ran.code == 0
+        lengths.append(len(generator.load_session(target).tokens))
+    assert link.is_symlink()
+    assert lengths[1] > lengths[0]
+    link.unlink()
+    link.symlink_to(tmp_path / "missing" / "target")
+    assert "no folder that can be written to" in run("generate", "--session", link, PROMPT).error
+
+
 def test_a_session_that_cannot_go_on_is_refused(run, text_model, tmp_path):
     file = tmp_path / "chat.session"
     several = ["--session", file, "--do-sample", "--num-return-sequences", "2"]

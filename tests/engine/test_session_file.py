@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import resource
 import shutil
 import stat
@@ -366,6 +367,19 @@ def test_a_folder_that_is_missing_is_an_error(model: Path, tmp_path: Path) -> No
     generator = generator_of(model)
     with pytest.raises(SessionFileError, match=r"cannot write .*: No such file"):
         generator.session([1]).save(tmp_path / "nowhere" / "chat.session")
+
+
+def test_what_is_no_file_stays_and_a_link_is_followed(model: Path, saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    os.mkfifo(tmp_path / "pipe")
+    with EdgeGenerator.from_pretrained(model) as generator:
+        session = generator.load_session(saved)
+        with pytest.raises(SessionFileError, match=r"pipe: it is a pipe, not a file\. What was there"):
+            session.save(tmp_path / "pipe")
+        session.save(tmp_path / "link")
+        assert generator.load_session(tmp_path / "target").tokens == session.tokens
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_loading_and_saving_run_beside_an_open_stream(model: Path, saved: Path, tmp_path: Path) -> None:

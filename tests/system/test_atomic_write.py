@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -243,6 +244,94 @@ def test_an_old_folder_is_not_brought_back_while_its_replacement_lives(
         (folder / "new").touch()
     assert names(tmp_path) == ["folder"]
     assert names(tmp_path / "folder") == ["new"]
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "inside").touch()
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(path))  # the path of a socket has at most 107 bytes
+
+
+def make_device(path: Path) -> None:
+    """A node of its own with the numbers of /dev/full."""
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 7))
+    except OSError:
+        pytest.skip("only root makes devices")
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["itself", "linked"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (make_folder, "it is a folder"),
+        (os.mkfifo, "it is a pipe, not a file"),
+        (make_socket, "it is a socket, not a file"),
+        (make_device, "it is a device, not a file"),
+    ],
+    ids=["folder", "pipe", "socket", "device"],
+)
+def test_what_is_no_file_is_not_replaced_by_one(
+    tmp_path: Path, make: Callable[[Path], None], message: str, linked: bool
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    made = tmp_path / "made" if linked else place / "name"
+    make(made)
+    if linked:
+        (place / "name").symlink_to(made)
+    before = made.lstat()
+    with pytest.raises(OSError, match=message), atomic_file(place / "name"):
+        pytest.fail("the block must not run")
+    with pytest.raises(OSError, match=message), atomic_files(place) as scratch:
+        for name in ("a", "name", "z"):
+            (scratch / name).touch()
+    assert names(place) == ["name"]  # nothing moved
+    assert (place / "name").is_symlink() == linked
+    assert (made.lstat().st_mode, made.lstat().st_ino) == (before.st_mode, before.st_ino)
+    if make is not make_folder:
+        with pytest.raises(NotADirectoryError, match="is no folder"), atomic_folder(place / "name"):
+            pytest.fail("the block must not run")
+        assert made.lstat().st_mode == before.st_mode
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_behind_a_link_its_target_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existed: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    targets = tmp_path / "targets"
+    targets.mkdir()
+    (tmp_path / "file").symlink_to(Path("second"))
+    (tmp_path / "second").symlink_to(Path("targets", "file"))
+    (tmp_path / "folder").symlink_to(targets / "folder")
+    if existed:
+        (targets / "file").write_text("old")
+        make_folder(targets / "folder")
+    before = names(tmp_path)
+    with atomic_file(Path("file")) as file:
+        file.write(b"content")
+    with atomic_folder(Path("folder")) as folder:
+        (folder / "new").touch()
+    assert ((targets / "file").read_text(), names(targets / "folder")) == ("content", ["new"])
+    with atomic_files(tmp_path) as scratch:
+        (scratch / "file").write_text("again")
+    assert ((targets / "file").read_text(), (targets / "file").stat().st_mode & 0o077) == ("again", 0o044)
+    assert (names(tmp_path), names(targets)) == (before, ["file", "folder"])
+    assert all((tmp_path / name).is_symlink() for name in ("file", "second", "folder"))
+
+
+def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "lost").symlink_to(tmp_path / "no" / "such" / "folder")
+    for name in ("loop", "lost"):
+        with pytest.raises(OSError, match=r"Too many levels|No such file"), atomic_file(tmp_path / name):
+            pytest.fail("the block must not run")
+    assert names(tmp_path) == ["loop", "lost"]
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
