@@ -16,6 +16,7 @@ from ..engine.engine import Engine
 from ..engine.generation import Generation
 from ..engine.work import Work
 from ..text.streaming import StreamedToken
+from .one_reader import OneReader
 from .result import GenerationResult
 from .stream import StreamedText
 
@@ -92,12 +93,14 @@ class LoopBuffer:
         return self._tokens.popleft() if self._tokens else None
 
 
-class AsyncTokenStream:
+class AsyncTokenStream(OneReader):
     """As TokenStream, for `async for`: iterates over the tokens of one generation.
 
     Leaving the loop early leaves the generation running until the stream is closed (`await stream.aclose()`, or
     `async with`) or dropped, which ends it within a step.
     """
+
+    _closed = True  # until it is built: __del__ comes to half-built ones too
 
     def __init__(
         self, engine: Engine, generation: Generation, buffer: LoopBuffer, text: StreamedText

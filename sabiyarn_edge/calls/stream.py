@@ -12,6 +12,7 @@ from ..engine.generation import Generation
 from ..engine.work import SIGNAL_SECONDS
 from ..text.streaming import StreamedToken
 from ..text.tokenizer import Tokenizer
+from .one_reader import OneReader
 from .outcome import result_of, text_stream
 from .request import Call
 from .result import GenerationResult
@@ -78,7 +79,7 @@ class StreamedText:
         return result_of(self._call, [generation], self._tokenizer, self._started)
 
 
-class TokenStream:
+class TokenStream(OneReader):
     """Iterates over the tokens of one generation; `result` is there once it has ended.
 
     The engine does not wait for the reader. Closing the stream, leaving its `with` block or dropping it ends the
@@ -87,6 +88,8 @@ class TokenStream:
     Args:
         session: told the tokens that are read; or None.
     """
+
+    _closed = True  # until it is built: __del__ comes to half-built ones too
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..calls.one_reader import OneReader
 from ..calls.stream import TokenStream
 from ..options.generation_config import GenerationConfig
 from .answer import ChatDelta
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncChatStream", "ChatStream"]
 
 
-class _Reading:
+class _Reading(OneReader):
     """What both kinds of stream do with tokens."""
 
     def __init__(self, prompt: ChatPrompt, config: GenerationConfig) -> None:

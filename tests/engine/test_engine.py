@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -18,7 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sabiyarn_edge import EdgeGenerator
+from sabiyarn_edge import EdgeGenerator, TokenStream
+from sabiyarn_edge.calls.asynchronous import AsyncTokenStream
 from sabiyarn_edge.errors import InvalidInputError, NumericalError
 
 REPEATS = 20
@@ -109,6 +112,39 @@ def test_a_dropped_stream_frees_its_row(generator: EdgeGenerator) -> None:
         del stream
     wait_until(lambda: generator._engine.num_live == 0)
     assert generator.generate([1, 2], max_new_tokens=2).lengths == [4]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deep", "pickle"])
+def test_a_stream_has_one_reader(chat_folder: Path, duplicate: Callable[[Any], Any]) -> None:
+    async def read_in_a_loop(messages: list[dict[str, str]]) -> None:
+        chat = generator.achat_stream(messages, max_new_tokens=9)
+        for opened, kind in ((generator.astream([1], max_new_tokens=9), "AsyncTokenStream"), (chat, "AsyncChatStream")):
+            with pytest.raises(InvalidInputError, match=f"a {kind} cannot be copied"):
+                duplicate(opened)
+            gc.collect()  # of what was half built
+            assert [token async for token in opened]  # type: ignore[attr-defined]
+
+    with EdgeGenerator.from_pretrained(chat_folder, num_threads=1) as generator:
+        messages = [{"role": "user", "content": "a"}]
+        for opened, kind in (
+            (generator.stream([1], max_new_tokens=9), "TokenStream"),
+            (generator.session([1]).stream(max_new_tokens=9), "TokenStream"),
+            (generator.chat_stream(messages, max_new_tokens=9), "ChatStream"),
+        ):
+            with pytest.raises(InvalidInputError, match=f"a {kind} cannot be copied"):
+                duplicate(opened)
+            gc.collect()
+            assert list(opened)
+            assert opened.result is not None
+        asyncio.run(read_in_a_loop(messages))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [TokenStream, AsyncTokenStream])
+def test_a_half_built_stream_is_dropped_in_silence(kind: type) -> None:
+    kind.__new__(kind)
+    gc.collect()
 
 
 def test_streams_side_by_side_give_what_each_gives_alone(generator: EdgeGenerator) -> None:
