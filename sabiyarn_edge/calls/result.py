@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..system.value_equality import ValueEquality
 
 __all__ = ["GenerationResult", "Timings"]
 
@@ -46,9 +48,12 @@ class Timings:
         return self.decode_tokens / self.decode_seconds if self.decode_seconds > 0 else 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerationResult:
-    """One row for each prompt and returned sequence: all of the first prompt, all of the second, ..."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GenerationResult(ValueEquality):
+    """One row for each prompt and returned sequence: all of the first prompt, all of the second, ...
+
+    Two results are equal if all their fields but `timings` are: the same call with the same seed gives an equal one.
+    """
 
     texts: list[str] | None
     """The generated text of each row, without its prompt; None if the model folder has no tokenizer."""
@@ -69,7 +74,7 @@ class GenerationResult:
     """[rows]: with beams, sum of log-probabilities / length ** length_penalty; else None."""
     scores: list[NDArray[np.float32]] | None
     """With output_scores: for each row [generated], the log-probability with which each token was chosen."""
-    timings: Timings
+    timings: Timings = field(compare=False)
     """Where the time went."""
     seeds: list[int] | None = None
     """With do_sample: the seed of each row. A call with one prompt and that seed makes the row again."""

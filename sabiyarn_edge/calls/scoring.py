@@ -15,12 +15,13 @@ from ..engine.rows import Row, Rows
 from ..engine.work import Budget, Piece, Work
 from ..errors import nan_error
 from ..options.overflow import SlidingContext
+from ..system.value_equality import ValueEquality
 
 __all__ = ["Score", "Scoring", "best_tokens", "log_prob"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Score(ValueEquality):
     """One text as the model sees it."""
 
     token_ids: list[int]

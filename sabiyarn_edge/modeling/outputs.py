@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..system.value_equality import ValueEquality
+
 __all__ = ["GPTJXGenerateOutput", "GPTJXOutput"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GPTJXOutput:
-    """What forward() returns."""
+    """What forward() returns. It is equal to itself alone: compare `logits`."""
 
     logits: Tensor
     """[rows, T, vocab_size], or the last logits_to_keep of the T positions."""
@@ -22,8 +24,8 @@ class GPTJXOutput:
     least about num_experts_per_tok. Add a small multiple of it to `loss`; 0.01 is usual. Else None."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GPTJXGenerateOutput:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GPTJXGenerateOutput(ValueEquality):
     """What generate(..., return_dict_in_generate=True) returns; one row per prompt and returned sequence."""
 
     sequences: Tensor
