@@ -960,6 +960,7 @@ class EdgeGenerator(ChatMethods):
         self._engine.close()
 
     def __enter__(self) -> EdgeGenerator:
+        self._engine.check_open()
         return self
 
     def __exit__(self, *exc_info: object) -> None:

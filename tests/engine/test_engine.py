@@ -212,6 +212,8 @@ def test_a_closed_generator_says_so(text_model: Path) -> None:
             pass
     with pytest.raises(InvalidInputError, match="closed"):
         generator.generate([1])
+    with pytest.raises(InvalidInputError, match="closed"), generator:
+        pytest.fail("the block must not run")
 
 
 def engine_threads() -> set[threading.Thread]:
