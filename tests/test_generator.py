@@ -282,6 +282,51 @@ def test_processors_that_return_nonsense_are_named(
         generator.generate([1, 2], logits_processor=processor)
 
 
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ("x", "'x'"),
+        (None, "None"),  # a function without return
+        (1, "1"),
+        (0.0, "0.0"),
+        ([], r"float64 of shape \(0,\)"),
+        (np.array([1]), "1"),
+        (np.array([True, False]), r"bool of shape \(2,\)"),
+        (np.array([[True]]), "True"),
+    ],
+)
+def test_criteria_that_return_nonsense_are_named(generator: EdgeGenerator, answer: Any, shown: str) -> None:
+    message = rf"stopping_criteria 1 \(<lambda>\) gave {shown} for row 0; it must give True or False"
+    criteria = [lambda ids, scores: False, lambda ids, scores: answer]
+    with pytest.raises(InvalidInputError, match=message):
+        generator.generate([1, 2], max_new_tokens=3, stopping_criteria=criteria)
+
+
+@pytest.mark.parametrize("kind", ["bool", "numpy", "array", "list", "tensor", "tensor-scalar"])
+def test_criteria_may_answer_as_those_of_transformers(generator: EdgeGenerator, kind: str) -> None:
+    torch = pytest.importorskip("torch") if kind.startswith("tensor") else None
+    as_kind: dict[str, Callable[[bool], Any]] = {
+        "bool": bool,
+        "numpy": np.bool_,
+        "array": lambda stop: np.array([stop]),
+        "list": lambda stop: [stop],
+        "tensor": lambda stop: torch.tensor([stop]),
+        "tensor-scalar": lambda stop: torch.tensor(stop),
+    }
+    for stops, length in ((lambda ids: ids.shape[1] == 4, 4), (lambda ids: False, 6)):
+        found = generator.generate(
+            [1, 2], max_new_tokens=4, stopping_criteria=lambda ids, scores, f=stops: as_kind[kind](f(ids))
+        )
+        assert found.lengths == [length]
+
+
+@pytest.mark.parametrize("answer", [[True, False], np.ones(320, bool)])
+def test_a_mask_is_no_list_of_allowed_ids(generator: EdgeGenerator, answer: Any) -> None:
+    """True would be id 1."""
+    with pytest.raises(InvalidInputError, match="for row 0; it must give a list of ids"):
+        generator.generate([1], max_new_tokens=2, prefix_allowed_tokens_fn=lambda prompt, ids: answer)
+
+
 def test_the_callers_functions_are_obeyed(generator: EdgeGenerator) -> None:
     def forbid_all_but_five(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
         scores[:, np.arange(320) != 5] = -np.inf

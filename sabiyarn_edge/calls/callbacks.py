@@ -36,7 +36,8 @@ class Callbacks:
     prefix_allowed_tokens_fn: PrefixAllowedTokens | None = None
     """f(index of the prompt, input_ids [length]) -> the ids that may come next."""
     stopping_criteria: tuple[StoppingCriterion, ...] = ()
-    """f(input_ids [1, length] with the new token, None) -> whether the row ends with it."""
+    """f(input_ids [1, length] with the new token, None) -> whether the row ends with it: a bool, or bool [1] as those of
+    transformers give."""
 
     @classmethod
     def take_from(cls, options: dict[str, Any]) -> Callbacks:
@@ -112,12 +113,7 @@ class Callbacks:
         stops = []
         for row, token in state.candidates():
             ids = np.append(_history(state, row), np.int64(token))[None]
-            stops.append(
-                any(
-                    bool(np.all(_called("stopping_criteria", criterion, ids, None)))
-                    for criterion in self.stopping_criteria
-                )
-            )
+            stops.append(any(_says_stop(each, row, ids) for each in enumerate(self.stopping_criteria)))
         return stops
 
 
@@ -125,6 +121,18 @@ def _no_token_left(options: Sequence[str]) -> InvalidInputError:
     return InvalidInputError(
         f"{' and '.join(options)} {'leave' if len(options) > 1 else 'leaves'} no token to choose. Forbid fewer."
     )
+
+
+def _says_stop(criterion: tuple[int, StoppingCriterion], row: int, ids: NDArray[np.int64]) -> bool:
+    index, function = criterion
+    result = _called("stopping_criteria", function, ids, None)
+    if result.dtype.kind != "b" or result.shape not in ((), (1,)):
+        what = shown(result.item()) if result.size == 1 else f"{result.dtype} of shape {result.shape}"
+        raise InvalidInputError(
+            f"stopping_criteria {index} ({_name(function)}) gave {what} for row {row}; it must give True or False, or "
+            "a bool array or tensor of shape (1,)."
+        )
+    return bool(result.all())
 
 
 def _called(
@@ -140,7 +148,10 @@ def _called(
 
 def _ids(allowed: Any, row: int) -> list[int]:
     try:
-        return [operator.index(token) for token in as_arrays(allowed, "what prefix_allowed_tokens_fn gave")]
+        ids = list(as_arrays(allowed, "what prefix_allowed_tokens_fn gave"))
+        if any(isinstance(token, bool | np.bool_) for token in ids):
+            raise TypeError("a mask, where ids are wanted")
+        return [operator.index(token) for token in ids]
     except TypeError:
         raise InvalidInputError(
             f"prefix_allowed_tokens_fn gave {shown(allowed)} for row {row}; it must give a list of ids."

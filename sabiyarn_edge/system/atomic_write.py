@@ -101,7 +101,10 @@ def atomic_files(folder: Path) -> Iterator[Path]:
             if target.parent == folder:
                 file.replace(target)
             else:  # behind a link, perhaps on another filesystem
-                with file.open("rb") as source, atomic_file(target, mode=stat.S_IMODE(file.stat().st_mode)) as copy:
+                with (
+                    file.open("rb") as source,
+                    atomic_file(target, mode=stat.S_IMODE(file.stat().st_mode)) as copy,
+                ):
                     shutil.copyfileobj(source, copy)
     sync(folder)
 
