@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from .system import telemetry as _telemetry
 
+TYPE_CHECKING = False  # true for type checkers; `typing` would take most of the import's time
 if TYPE_CHECKING:
+    from typing import Any
+
     from .calls.mask_patterns import document_mask, prefix_mask, sliding_window_mask
     from .calls.result import GenerationResult, Timings
     from .calls.scoring import Score

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sabiyarn_edge.cli import _parser
+from sabiyarn_edge.cli.commands import _parser
 from sabiyarn_edge.cli.parser import UsageError
 from sabiyarn_edge.model_folder.config import ModelConfig
 

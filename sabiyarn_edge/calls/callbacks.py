@@ -36,8 +36,8 @@ class Callbacks:
     prefix_allowed_tokens_fn: PrefixAllowedTokens | None = None
     """f(index of the prompt, input_ids [length]) -> the ids that may come next."""
     stopping_criteria: tuple[StoppingCriterion, ...] = ()
-    """f(input_ids [1, length] with the new token, None) -> whether the row ends with it: a bool, or bool [1] as those of
-    transformers give."""
+    """f(input_ids [1, length] with the new token, None) -> whether the row ends with it: a bool, or bool [1] as
+    transformers' criteria give."""
 
     @classmethod
     def take_from(cls, options: dict[str, Any]) -> Callbacks:

@@ -1,96 +1,37 @@
 """The command line: `sabiyarn-edge COMMAND`, one file for each command.
 
-Text and results go to standard output, everything else to standard error.
+Imports next to nothing: what it imports before main() runs, Ctrl-C breaks off with a traceback.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
-from ..errors import InvalidInputError, SabiYarnError, shortened
-from . import (
-    batch,
-    bench,
-    chat,
-    doctor,
-    embed,
-    evaluate,
-    export,
-    generate,
-    info,
-    install,
-    plan,
-    score,
-    serve,
-    tasks,
-)
-from .parser import LONGEST_MESSAGE, Parser, UsageError
-from .terminal import PROGRAM, discard_output, one_line, output_named, prepare_streams, say, warnings_as_lines
+from ..system.interrupts import run_program
+
+TYPE_CHECKING = False  # true for type checkers
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["main"]
-
-EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
-
-EPILOG = """\
-exit codes:
-  0    done (also when the reader of the output went away)
-  1    the model, the checkpoint, the export or the job failed; a line of a batch gave an error; standard output cannot
-       be written; or the doctor found a problem
-  2    wrong usage or input, or standard output is closed
-  130  interrupted (Ctrl-C)
-"""
-
-COMMANDS = (
-    *(generate, chat, tasks, batch, score, embed, evaluate),
-    *(export, install, info, plan, serve, bench, doctor),
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: arguments after the program's name; None: those of this process.
+        argv: arguments after the program's name; None: those of this process, whose whole program this is: SIGINT then
+            has its default action when it returns. See `run_program`.
 
     Returns:
-        The exit code (see `EPILOG`).
+        The exit code (see `EPILOG` of commands.py).
     """
-    prepare_streams()
-    try:
-        with warnings_as_lines(), output_named():
-            argv = sys.argv[1:] if argv is None else argv
-            arguments = _parser(argv).parse_all(argv)
-            code: int | None = arguments.run(arguments)
-            sys.stdout.flush()
-        return code or EXIT_OK
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `sabiyarn-edge ... | head`: the reader has what it wanted
-        discard_output()
-        return EXIT_OK
-    except (InvalidInputError, UsageError) as error:
-        say(f"error: {one_line(error)}")
-        return EXIT_BAD_INPUT
-    except SabiYarnError as error:
-        say(f"error: {one_line(error)}")
-    except MemoryError:
-        say("error: there is not enough memory. Give a shorter prompt, fewer rows or a smaller --kv-window.")
-    except OSError as error:
-        say(f"error: {shortened(one_line(error), LONGEST_MESSAGE)}")
-        discard_output()
-    return EXIT_FAILED
+    if argv is not None:
+        return _run(argv)
+    return run_program(lambda: _run(sys.argv[1:]))
 
 
-def _parser(argv: Sequence[str] = ()) -> Parser:
-    parser = Parser(
-        prog=PROGRAM,
-        description="Runs SabiYarn and other GPTJX language models on small devices.",
-        epilog=EPILOG,
-    )
-    parser.add_version()
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_to(commands)
-    tasks.add_task_of_folder(commands, argv)
-    return parser
+def _run(argv: Sequence[str]) -> int:
+    from .commands import run
+
+    return run(argv)

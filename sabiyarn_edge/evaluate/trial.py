@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInputError, JobError, SabiYarnError
+from ..system.interrupts import run_program
 
 __all__ = ["Trial", "TrialRequest", "main", "run_trial"]
 
@@ -53,6 +54,16 @@ class Trial:
     """Private memory of the process afterwards; 0 where the system does not tell."""
 
 
+_CHILD = f"""\
+import sys
+from {run_program.__module__} import run_program
+def run():
+    from {__name__} import main
+    main()
+sys.exit(run_program(run))
+"""
+
+
 def run_trial(request: TrialRequest) -> Trial:
     """Ask in a fresh process.
 
@@ -61,7 +72,7 @@ def run_trial(request: TrialRequest) -> Trial:
         JobError: it failed.
     """
     done = subprocess.run(
-        [sys.executable, "-c", f"from {__name__} import main; main()"],
+        [sys.executable, "-c", _CHILD],
         input=json.dumps(asdict(request)),
         stdout=subprocess.PIPE,
         encoding="utf-8",

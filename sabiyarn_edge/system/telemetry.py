@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
-from typing import Literal
 
-__all__ = ["VARIABLE", "State", "device_id_file", "state", "turn_off"]
+TYPE_CHECKING = False  # true for type checkers; whoever imports the package waits for this module
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Literal
+
+    State = Literal["off", "on", "came late"]
+    """off: nothing is reported. on: the user has set it so. came late: onnxruntime was imported before this package, so
+    its telemetry runs; from our import on, only events that it calls essential are reported."""
+
+__all__ = ["VARIABLE", "device_id_file", "state", "turn_off"]
 
 VARIABLE = "ORT_DISABLE_TELEMETRY"
 
 # Observed with onnxruntime 1.32, in upper and lower case; other values leave it on.
 _VALUES_THAT_DISABLE = ("1", "true", "yes", "on")
-
-State = Literal["off", "on", "came late"]
-"""off: nothing is reported. on: the user has set it so. came late: onnxruntime was imported before this package, so its
-telemetry runs; from our import on, only events that it calls essential are reported."""
 
 _came_late = False
 
@@ -49,6 +52,8 @@ def state() -> State:
 
 def device_id_file() -> Path | None:
     """Return the device id file that onnxruntime's telemetry made for a program of this user; None if there is none."""
+    from pathlib import Path
+
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         base = base if base.is_absolute() else Path.home() / ".cache"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import sabiyarn_edge
-from sabiyarn_edge import cli
+from sabiyarn_edge.cli import commands
 from tests.campaigns.no_sockets import KILLED, run_without_sockets, why_unavailable
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
 
@@ -138,7 +138,7 @@ def test_no_command_opens_a_socket(name: str, clean: dict[str, str], tmp_path: P
 
 def test_every_command_is_tried() -> None:
     """All but the server, which listens: tests/server/test_process.py holds that it opens no other socket."""
-    assert {*COMMANDS, "serve"} == {module.__name__.rpartition(".")[2] for module in cli.COMMANDS}
+    assert {*COMMANDS, "serve"} == {module.__name__.rpartition(".")[2] for module in commands.COMMANDS}
 
 
 def test_an_export_of_a_hub_id_asks_the_hub(clean: dict[str, str], tmp_path: Path) -> None:

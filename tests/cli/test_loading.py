@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sabiyarn_edge import EdgeGenerator
-from sabiyarn_edge.cli import _parser
+from sabiyarn_edge.cli.commands import _parser
 from sabiyarn_edge.errors import SabiYarnError
 from tests.cli.conftest import Ran
 

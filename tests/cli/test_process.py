@@ -171,3 +171,137 @@ def test_ctrl_c_exits_with_130_and_no_traceback(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "\n", "")
+
+
+def interrupted(command: list[str], *delays: float, ready: bytes = b"") -> tuple[int, str]:
+    """Exit code and standard error of a process that gets SIGINT after each delay, seconds, from `ready` on."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.read(len(ready)) == ready
+    for delay in delays:
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    return process.returncode, err.decode()
+
+
+# What the installed script does. Before its import ends, SIGINT does what Python has it do.
+SCRIPT = "import sys; from sabiyarn_edge.cli import main; print(end='.', flush=True); sys.exit(main())"
+STARTED = [sys.executable, "-c", SCRIPT]
+DELAYS = [0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0]
+
+
+def test_next_to_nothing_is_imported_before_ctrl_c_is_handled():
+    code = "import sys; from sabiyarn_edge.cli import main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = done.stdout.split()
+    assert {name for name in loaded if name.startswith("sabiyarn_edge.")} == {
+        "sabiyarn_edge.cli",
+        "sabiyarn_edge.system",
+        "sabiyarn_edge.system.interrupts",
+        "sabiyarn_edge.system.telemetry",
+    }
+    assert not {"typing", "pathlib", "argparse"} & set(loaded)
+
+
+@pytest.mark.parametrize("delay", DELAYS)
+@pytest.mark.parametrize("command", ["batch", "generate"])
+def test_ctrl_c_leaves_no_traceback_while_the_program_starts(text_model, tmp_path, command, delay):
+    arguments = ["generate", "--model", text_model, "--max-new-tokens", "1000000", "--overflow", "slide", "a"]
+    if command == "batch":  # which waits for lines on standard input
+        arguments = ["batch", "--model", text_model, "-", tmp_path / "out.jsonl"]
+    code, err = interrupted([*STARTED, *map(str, arguments)], delay, ready=b".")
+    assert "Traceback" not in err
+    assert "Error" not in err
+    assert code in (130, -signal.SIGINT)
+
+
+# Modules that are interrupted while they are imported; compiled ones say so in their own way.
+INTERRUPTED_IMPORTS = {
+    "python": "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(60)",
+    "hidden": (
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    for _ in range(10**6): pass\n"
+        "except BaseException:\n    raise ImportError('initialization failed')"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", INTERRUPTED_IMPORTS)
+@pytest.mark.parametrize("module", ["sabiyarn_edge.cli.commands", "onnxruntime"], ids=["first", "late"])
+def test_ctrl_c_within_an_import_ends_the_process(tmp_path, text_model, kind, module):
+    (tmp_path / "broken.py").write_text(INTERRUPTED_IMPORTS[kind])
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from importlib.abc import MetaPathFinder\n"
+        "from importlib.util import spec_from_file_location\n"
+        "class Finder(MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == {module!r}:\n"
+        f"            return spec_from_file_location(name, {str(tmp_path / 'broken.py')!r})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from sabiyarn_edge.cli import main\n"
+        "sys.exit(main())"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "generate",
+        "--model",
+        str(text_model),
+        "--max-new-tokens",
+        "2",
+        "a",
+    ]
+    assert interrupted(command) == (-signal.SIGINT, "")
+
+
+def test_a_second_ctrl_c_while_the_process_exits_leaves_no_traceback():
+    slow_exit = (
+        "import atexit, sys, time\n"
+        "from sabiyarn_edge.cli import main\n"
+        "@atexit.register\n"
+        "def slow():\n"
+        "    print(end='\\0', flush=True)\n"
+        "    time.sleep(60)\n"
+        "sys.exit(main())"
+    )
+    command = [sys.executable, "-c", slow_exit, "plan", "nano"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.stdout.read(1) != b"\0":
+        pass
+    process.send_signal(signal.SIGINT)
+    assert (process.communicate(timeout=60)[1], process.returncode) == (b"", -signal.SIGINT)
+
+
+def test_a_finalizer_hides_no_ctrl_c(tmp_path):
+    code = (
+        "import os, signal, sys, time\n"
+        "from sabiyarn_edge.system.interrupts import run_program\n"
+        "class Finalized:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(60)\n"
+        "def run():\n"
+        "    Finalized()\n"
+        "    return 5\n"
+        "sys.exit(run_program(run))"
+    )
+    assert interrupted([sys.executable, "-c", code]) == (-signal.SIGINT, "")
+
+
+def test_an_ignored_sigint_stays_ignored(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from sabiyarn_edge.system.interrupts import run_program\n"
+        "code = run_program(lambda: os.kill(os.getpid(), signal.SIGINT) or 5)\n"
+        "sys.exit(code if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else 9)"
+    )
+    assert interrupted([sys.executable, "-c", code]) == (5, "")
+
+
+def test_in_a_program_of_ones_own_sigint_is_left_alone(run):
+    before = signal.getsignal(signal.SIGINT)
+    assert run("info", "nano").code == 0
+    assert signal.getsignal(signal.SIGINT) is before

@@ -115,11 +115,16 @@ def test_a_dropped_stream_frees_its_row(generator: EdgeGenerator) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deep", "pickle"])
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deep", "pickle"]
+)
 def test_a_stream_has_one_reader(chat_folder: Path, duplicate: Callable[[Any], Any]) -> None:
     async def read_in_a_loop(messages: list[dict[str, str]]) -> None:
         chat = generator.achat_stream(messages, max_new_tokens=9)
-        for opened, kind in ((generator.astream([1], max_new_tokens=9), "AsyncTokenStream"), (chat, "AsyncChatStream")):
+        for opened, kind in (
+            (generator.astream([1], max_new_tokens=9), "AsyncTokenStream"),
+            (chat, "AsyncChatStream"),
+        ):
             with pytest.raises(InvalidInputError, match=f"a {kind} cannot be copied"):
                 duplicate(opened)
             gc.collect()  # of what was half built
