@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 #include <stdexcept>
-#include <string>
 
 #include "core/selection/row_math.hpp"
 #include "core/simd/exact_math.hpp"
@@ -26,9 +26,9 @@ const Candidates& Sampler::filter(std::span<const float> scores, std::size_t row
     return row_;
   }
   if (!std::isfinite(maximum / temperature)) {
-    throw std::invalid_argument("scores: row " + std::to_string(row) +
-                                " overflows float32 when divided by temperature " +
-                                std::to_string(o.temperature));
+    std::ostringstream text;  // std::to_string() would show 1e-20 as 0.000000
+    text << "scores: row " << row << " overflows float32 when divided by temperature " << o.temperature;
+    throw std::invalid_argument(text.str());
   }
   if (o.top_k > 0) {
     row_.gather_top_k(scores, temperature, std::max(static_cast<std::size_t>(o.top_k), keep_), scratch_.top);
