@@ -150,7 +150,7 @@ class AsyncTokenStream(OneReader):
 
 
 _EVENTS: WeakSet[asyncio.Event] = WeakSet()
-"""What tasks may wait for. A forked child that goes on with its parent's loop would wait for ever."""
+"""Events that tasks may be waiting for. A forked child sets them all: nothing else would there."""
 
 
 def _event() -> asyncio.Event:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from ..errors import InvalidInputError
+from ..system.standard_output import output_errors_named
 
 __all__ = [
     "PROGRAM",
@@ -66,22 +67,12 @@ class _Output:
         return iter(self._stream)
 
     def write(self, text: str) -> int:
-        with _errors_named():
+        with output_errors_named():
             return self._stream.write(text)
 
     def flush(self) -> None:
-        with _errors_named():
+        with output_errors_named():
             self._stream.flush()
-
-
-@contextmanager
-def _errors_named() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OSError(f"cannot write standard output: {error.strerror or error}.") from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import IO
 
 from ..errors import InvalidInputError
 from ..system.regular_file import check_regular_file
+from ..system.standard_output import output_errors_named
 
 __all__ = ["Output", "check_is_file", "reason"]
 
@@ -46,9 +47,8 @@ class Output:
             return
         check_is_file(path, "Give a file, or - for standard output.")
         try:
-            descriptor = os.open(
-                path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
-            )  # through a link that leads nowhere
+            # Through a link that leads nowhere, too.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             link = f" {path} is a link to {Path(path).readlink()}." if Path(path).is_symlink() else ""
             raise InvalidInputError(f"cannot write {path}: {reason(error)}.{link}") from error
@@ -75,13 +75,9 @@ class Output:
             OSError: standard output cannot be written.
         """
         if self.is_stream:
-            try:
+            with output_errors_named():
                 self._file.write(data)
                 self._file.flush()
-            except BrokenPipeError:  # the reader has what it wanted
-                raise
-            except OSError as error:
-                raise OSError(f"cannot write standard output: {reason(error)}.") from error
         else:
             self._waiting.append(data)
             self.waiting_bytes += len(data)

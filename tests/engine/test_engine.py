@@ -501,10 +501,12 @@ CHILD = (
     "assert os.waitpid(pid, 0)[1] == 0\n"
     "assert generator.generate([1, 2, 3], max_new_tokens=5).sequences.tolist() == expected\n"
 )
+can_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
 EXPECTED = "expected = generator.generate([1, 2, 3], max_new_tokens=5).sequences.tolist()\n"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@can_fork
 @pytest.mark.parametrize(
     "before",
     [
@@ -548,6 +550,13 @@ IN_CHILD = (
 )
 """Functions for what a forked child does. What it waits for in vain ends the test with run_python's time limit."""
 
+
+def check_forks(code: str, model: Path) -> None:
+    """Run code behind OPEN and IN_CHILD; it must end well, and say nothing."""
+    ended = run_python(OPEN + IN_CHILD + code, str(model))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 OPENED = {
     "stream": "opened = generator.stream([1], **endless)",
     "session": "opened = generator.session([1]).stream(**endless)",
@@ -556,7 +565,7 @@ OPENED = {
 }
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@can_fork
 @pytest.mark.parametrize("opened", OPENED.values(), ids=OPENED)
 def test_a_forked_child_is_refused_what_its_parent_opened(text_model: Path, opened: str) -> None:
     code = (
@@ -564,11 +573,10 @@ def test_a_forked_child_is_refused_what_its_parent_opened(text_model: Path, open
         "in_child(lambda: refused(lambda: generator.generate([1], max_new_tokens=2) and list(opened)))\n"
         "next(opened); opened.close()\n"
     )
-    ended = run_python(OPEN + IN_CHILD + code, str(text_model))
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    check_forks(code, text_model)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@can_fork
 def test_a_forked_child_is_refused_what_its_parent_opened_for_a_chat(chat_folder: Path) -> None:
     code = (
         "messages = [dict(role='user', content='a')]\n"
@@ -578,11 +586,10 @@ def test_a_forked_child_is_refused_what_its_parent_opened_for_a_chat(chat_folder
         "    in_child(opened.close)\n"
         "    list(opened)\n"
     )
-    ended = run_python(OPEN + IN_CHILD + code, str(chat_folder))
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    check_forks(code, chat_folder)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@can_fork
 def test_a_forked_child_closes_what_its_parent_opened(text_model: Path) -> None:
     """Also once it has an engine of its own, which knows nothing of the parent's works."""
     code = (
@@ -599,11 +606,10 @@ def test_a_forked_child_closes_what_its_parent_opened(text_model: Path) -> None:
         "in_child(lambda: len(list(unread)) != 2)\n"
         "assert len(list(unread)) == 2 and next(opened)\n"
     )
-    ended = run_python(OPEN + IN_CHILD + code, str(text_model))
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    check_forks(code, text_model)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@can_fork
 def test_a_forked_child_is_refused_what_its_parent_opened_for_asyncio(text_model: Path) -> None:
     """Before, in and after the event loop."""
     code = (
@@ -635,8 +641,7 @@ def test_a_forked_child_is_refused_what_its_parent_opened_for_asyncio(text_model
         "asyncio.run(several())\n"
         "in_child(lambda: refused(lambda: asyncio.run(read(opened))))\n"
     )
-    ended = run_python(OPEN + IN_CHILD + code, str(text_model))
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    check_forks(code, text_model)
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
