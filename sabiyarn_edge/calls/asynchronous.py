@@ -15,6 +15,7 @@ from weakref import WeakSet
 from ..engine.engine import Engine
 from ..engine.generation import Generation
 from ..engine.work import Work
+from ..errors import InvalidInputError
 from ..text.streaming import StreamedToken
 from .one_reader import OneReader
 from .result import GenerationResult
@@ -32,7 +33,7 @@ async def run_works(engine: Engine, works: Sequence[Work]) -> None:
     """
     if not works:
         return
-    loop = asyncio.get_running_loop()
+    loop = _running_loop()
     ended = _event()
     left = len(works)
 
@@ -59,7 +60,7 @@ class LoopBuffer:
     """Tokens between the engine and a reader in an event loop."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = _running_loop()
         self._changed = _event()
         self._tokens: deque[tuple[int, str]] = deque()
         self._ended = False
@@ -81,9 +82,13 @@ class LoopBuffer:
             work: what puts them in.
 
         Raises:
-            InvalidInputError: this is a child that was forked since.
+            InvalidInputError: this is a child that was forked since, or another event loop.
         """
         work.check_process()
+        if _running_loop() is not self._loop:
+            raise InvalidInputError(
+                "this stream was opened in another event loop. Read it there, or open one in each loop."
+            )
         while not self._tokens and not self._ended:
             self._changed.clear()
             if self._tokens or self._ended:  # they came before the event was cleared
@@ -97,7 +102,8 @@ class AsyncTokenStream(OneReader):
     """As TokenStream, for `async for`: iterates over the tokens of one generation.
 
     Leaving the loop early leaves the generation running until the stream is closed (`await stream.aclose()`, or
-    `async with`) or dropped, which ends it within a step.
+    `async with`) or dropped, which ends it within a step. So does a timeout around the next token: the stream can be
+    read on.
     """
 
     _closed = True  # until it is built: __del__ comes to half-built ones too
@@ -116,11 +122,7 @@ class AsyncTokenStream(OneReader):
     async def __anext__(self) -> StreamedToken:
         if self._closed:
             raise StopAsyncIteration
-        try:
-            found = await self._buffer.get(self._generation)
-        except BaseException:  # the task was cancelled: nobody reads on
-            self.close()
-            raise
+        found = await self._buffer.get(self._generation)
         if found is not None:
             return self._text.token(*found)
         self._closed = True
@@ -147,6 +149,16 @@ class AsyncTokenStream(OneReader):
     def __del__(self) -> None:
         if not self._closed:
             self._generation.abandon()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise InvalidInputError(
+            "no event loop of asyncio is running in this thread. Call this inside a coroutine that asyncio.run() runs; "
+            "other libraries' loops, such as trio's, can run generate() and stream() in threads."
+        ) from None
 
 
 _EVENTS: WeakSet[asyncio.Event] = WeakSet()

@@ -448,6 +448,49 @@ def test_a_cancelled_task_frees_its_rows(generator: EdgeGenerator) -> None:
     wait_until(lambda: generator._engine.num_live == 0)
 
 
+def test_a_timeout_around_a_token_loses_none(generator: EdgeGenerator) -> None:
+    import asyncio
+
+    expected = generator.generate([1, 2], max_new_tokens=30).generated[0]
+
+    async def run() -> tuple[list[int], int]:
+        stream = generator.astream([1, 2], max_new_tokens=30)
+        read, cancelled = [], 0
+        while len(read) < 30:
+            waiting = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            try:
+                read.append((await waiting).token_id)
+            except asyncio.CancelledError:
+                cancelled += 1
+        assert [token async for token in stream] == []
+        assert stream.result is not None
+        assert stream.result.generated == [expected]
+        return read, cancelled
+
+    read, cancelled = asyncio.run(run())
+    assert read == expected
+    assert cancelled > 0
+
+
+def test_streams_stay_in_their_event_loop(generator: EdgeGenerator) -> None:
+    import asyncio
+
+    async def opened() -> Any:
+        return generator.astream([1, 2], max_new_tokens=5)
+
+    async def read(stream: Any) -> None:
+        await anext(stream)
+
+    with pytest.raises(InvalidInputError, match="opened in another event loop"):
+        asyncio.run(read(asyncio.run(opened())))
+    with pytest.raises(InvalidInputError, match="no event loop of asyncio is running"):
+        generator.astream([1, 2])
+    with pytest.raises(InvalidInputError, match="no event loop of asyncio is running"):
+        generator.agenerate([1, 2]).send(None)
+
+
 # --- the process
 
 
