@@ -26,13 +26,14 @@ from .calls.result import GenerationResult
 from .calls.scoring import Score, Scoring
 from .calls.stream import StreamedText, TokenBuffer, TokenStream
 from .chat.facade import ChatMethods
+from .chat.session import chat_in
 from .constraints.compiler import ConstraintCompiler
 from .engine.decoder import Decoder
 from .engine.engine import Engine
 from .engine.generation import Generation
 from .engine.prefix_cache import PrefixPin
 from .engine.work import Work
-from .errors import InvalidInputError, ModelFolderError, OutOfMemoryError, shown
+from .errors import InvalidInputError, ModelFolderError, OutOfMemoryError, SessionFileError, shown
 from .model_folder.config import ModelConfig
 from .options.checks import choice, flag, integer
 from .options.checks import path as check_path
@@ -289,7 +290,7 @@ class EdgeGenerator(ChatMethods):
         """Pickled, a generator is its arguments: whoever unpickles it loads the model anew."""
         if self._arguments is None:
             raise TypeError("only a generator that from_pretrained made can be pickled")
-        return _load, (self._arguments,)
+        return _load, (type(self), self._arguments)
 
     @staticmethod
     def plan(
@@ -433,11 +434,18 @@ class EdgeGenerator(ChatMethods):
         """Open what Session.save wrote: nothing that it holds is computed again.
 
         Raises:
-            SessionFileError: the file is missing, damaged, of a newer version or of another model; the generator
-                is as it was.
+            SessionFileError: the file is missing, damaged, of a newer version or of another model, or holds a chat;
+                the generator is as it was.
             InvalidInputError: it holds keys and values of more tokens than kv_window, or this generator is in the
                 middle of a stream.
         """
+        session = self._load_session(path)
+        if chat_in(session.attachment) is not None:
+            raise SessionFileError(f"{path} holds a chat. Open it with load_chat.")
+        return session
+
+    def _load_session(self, path: str | Path) -> Session:
+        """The text that a file holds, be it of a chat or not."""
         from .engine.session_file import load_session
 
         path = check_path("path", path)
@@ -978,8 +986,8 @@ def _loading_error(path: Path, error: BaseException, resident: bool) -> OutOfMem
     return error if isinstance(error, OutOfMemoryError) else loading_error(path, error, resident=resident)
 
 
-def _load(arguments: dict[str, Any]) -> EdgeGenerator:
-    return EdgeGenerator.from_pretrained(**arguments)
+def _load(kind: type[EdgeGenerator], arguments: dict[str, Any]) -> EdgeGenerator:
+    return kind.from_pretrained(**arguments)
 
 
 def _generations(call: Call) -> list[Generation]:

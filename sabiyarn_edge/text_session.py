@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,11 @@ from .options.generation_config import GenerationConfig
 from .text.tokenizer import Tokenizer
 
 __all__ = ["Session"]
+
+_WENT_ON = (
+    "this stream has ended early: its session went on with another turn. What was read of it belongs to the text. Read "
+    "a stream to its end, or close it, before the next turn."
+)
 
 
 class SessionGenerator(Protocol):
@@ -46,7 +52,8 @@ class Session:
 
     The generator's KV cache holds one text at a time. What it holds of this one is kept aside when another text comes,
     for as long as this object lives, and sessions share what they have in common. Whatever is missing is computed
-    again, so results never depend on it. For one thread at a time.
+    again, so results never depend on it. A stream that is still open ends when anything else is done to the text: its
+    next token is an InvalidInputError. For one thread at a time.
     """
 
     def __init__(
@@ -55,8 +62,13 @@ class Session:
         self._generator = generator
         self._tokens = list(tokens)
         self._pin = pin
+        self._open_stream: weakref.ref[TokenStream] | None = None
         self.attachment = attachment
         """What save() was given to keep beside the text, if the session was loaded from a file."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle begins with: the text; an open stream stays the original's."""
+        return {**vars(self), "_tokens": list(self._tokens), "_open_stream": None}
 
     @property
     def tokens(self) -> list[int]:
@@ -75,7 +87,9 @@ class Session:
         Raises:
             InvalidInputError: ids outside the vocabulary, or a string and no tokenizer.
         """
-        self._tokens = self._with(inputs)
+        appended = self._with(inputs)
+        self._end_stream()
+        self._tokens = appended
         pinned = self._pin.tokens
         if common_prefix(pinned, self._tokens) == len(
             pinned
@@ -102,6 +116,7 @@ class Session:
         Raises: as `EdgeGenerator.generate`; the text is as it was then.
         """
         prompt = self._with(inputs)
+        self._end_stream()
         result = self._generator._generate(prompt, generation_config, options, self._pin)
         self._tokens = [*prompt, *(result.generated[0] if len(result.lengths) == 1 else [])]
         return result
@@ -114,9 +129,17 @@ class Session:
     ) -> TokenStream:
         """As generate(), token by token. What was read belongs to the text, also when the stream is closed early."""
         prompt = self._with(inputs)
+        self._end_stream()
         stream = self._generator._stream(prompt, generation_config, options, self)
-        self._tokens = prompt
+        self._tokens, self._open_stream = prompt, weakref.ref(stream)
         return stream
+
+    def _end_stream(self) -> None:
+        """End the stream that is open, if there is one, as closing it does; whoever reads on is refused."""
+        stream = self._open_stream() if self._open_stream is not None else None
+        self._open_stream = None
+        if stream is not None:
+            stream.supersede(_WENT_ON)
 
     def extend(self, token: int) -> None:
         """Add a token that was read from the session's stream."""
@@ -138,6 +161,7 @@ class Session:
         """
         at_most = integer(at_most=len(self._tokens), hint="That is how many tokens the text has.")
         num_tokens = at_most("num_tokens", num_tokens)
+        self._end_stream()
         del self._tokens[num_tokens:]
         self._pin.tokens = self._pin.tokens[: common_prefix(self._pin.tokens, self._tokens)]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -480,3 +482,14 @@ def test_another_folder_called_nano_does_not_hide_the_bundled_model(
     (tmp_path / "nano").mkdir()
     monkeypatch.chdir(tmp_path)
     assert EdgeGenerator.from_pretrained("nano").config.gptjx.vocab_size == 2048
+
+
+class Subclass(EdgeGenerator):
+    """What a caller may derive; pickle finds it here."""
+
+
+def test_a_copied_or_pickled_subclass_stays_one(text_model: Path) -> None:
+    with Subclass.from_pretrained(text_model) as generator:
+        for again in (copy.copy(generator), pickle.loads(pickle.dumps(generator))):
+            assert type(again) is Subclass
+            again.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,63 @@ def test_streams_belong_to_the_text(generator: EdgeGenerator) -> None:
             next(stream)
     assert session.tokens == SYSTEM + expected[:3]
     assert session.generate(max_new_tokens=5).timings.prefill_tokens == 1
+
+
+@pytest.mark.parametrize(
+    "go_on",
+    [
+        lambda session: session.generate(max_new_tokens=2).generated[0],
+        lambda session: [token.token_id for token in session.stream(max_new_tokens=2)],
+        lambda session: session.append([9]) or [9],
+        lambda session: session.truncate(41) or [],
+    ],
+    ids=["generate", "stream", "append", "truncate"],
+)
+def test_an_open_stream_ends_when_the_session_goes_on(generator: EdgeGenerator, go_on: Any) -> None:
+    expected = generator.generate(SYSTEM, max_new_tokens=8).generated[0]
+    session = generator.session(SYSTEM[:-2])
+    stream = session.stream(SYSTEM[-2:], max_new_tokens=8)
+    for _ in range(3):
+        next(stream)
+    added = go_on(session)
+    kept = SYSTEM + expected[:3]
+    for _ in range(2):
+        with pytest.raises(InvalidInputError, match="its session went on with another turn"):
+            next(stream)
+    assert stream.result is None
+    assert session.tokens == (kept + added if added else kept[:41])
+    with generator.session(SYSTEM).stream(max_new_tokens=8) as stream:
+        read = [next(stream).token_id for _ in range(8)]
+    assert read == expected
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, lambda session: pickle.loads(pickle.dumps(session))])
+def test_a_copy_has_the_text_and_leaves_the_stream(
+    generator: EdgeGenerator, text_model: Path, duplicate: Any
+) -> None:
+    with EdgeGenerator.from_pretrained(text_model, num_threads=1) as owner:
+        session = owner.session(SYSTEM)
+        stream = session.stream(max_new_tokens=8)
+        next(stream)
+        again = duplicate(session)
+        assert again.tokens == session.tokens
+        again.truncate(2)
+        again.generate(max_new_tokens=2)
+        assert [token.token_id for token in stream] == generator.generate(SYSTEM, max_new_tokens=8).generated[
+            0
+        ][1:]
+        assert len(session.tokens) == len(SYSTEM) + 8
+
+
+def test_a_stream_that_was_read_to_its_last_token_ends_as_ever(generator: EdgeGenerator) -> None:
+    session = generator.session(SYSTEM)
+    stream = session.stream(max_new_tokens=3)
+    read = [next(stream).token_id for _ in range(3)]
+    stream._generation.wait()
+    session.append([9])
+    assert next(stream, None) is None
+    assert stream.result is not None
+    assert stream.result.generated == [read]
 
 
 def test_a_call_that_fails_leaves_the_text(generator: EdgeGenerator) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from ..engine.engine import Engine
 from ..engine.generation import Generation
 from ..engine.work import SIGNAL_SECONDS
+from ..errors import InvalidInputError
 from ..text.streaming import StreamedToken
 from ..text.tokenizer import Tokenizer
 from .one_reader import OneReader
@@ -39,6 +40,12 @@ class TokenBuffer:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether all was read, and no more will come."""
+        with self._changed:
+            return self._ended and not self._tokens
 
     def get(self) -> tuple[int, str] | None:
         """The next pair, waiting for it; None at the end."""
@@ -103,6 +110,7 @@ class TokenStream(OneReader):
         self._session = session
         self._reading = threading.Lock()
         self._closed = False
+        self._refusal = ""
         self.result: GenerationResult | None = None
         """The GenerationResult after the last token; None before, and if the stream was closed early."""
 
@@ -114,6 +122,8 @@ class TokenStream(OneReader):
             self._generation.check_process()  # before any lock, which a thread of the parent may have held
         with self._reading:
             if self._closed:
+                if self._refusal:
+                    raise InvalidInputError(self._refusal)
                 raise StopIteration
             try:
                 found = self._buffer.get()
@@ -131,6 +141,20 @@ class TokenStream(OneReader):
         """End the generation now."""
         if not self._closed:
             self._end()
+
+    def supersede(self, refusal: str) -> None:
+        """Close the stream for another one, if it is open.
+
+        Args:
+            refusal: the error of whoever reads on although there was more to read.
+        """
+        if self._closed:
+            return
+        if self._buffer.is_spent and self._generation.error is None:
+            self._finish()
+            return
+        self._refusal = refusal
+        self._end()
 
     def _finish(self) -> None:
         """The last token was read."""

@@ -53,7 +53,7 @@ class ChatMethods:
             self, inputs: Any, generation_config: GenerationConfig | None = None, **options: Any
         ) -> AsyncTokenStream: ...
         def session(self, inputs: str | Sequence[int] = "") -> Session: ...
-        def load_session(self, path: str | Path) -> Session: ...
+        def _load_session(self, path: str | Path) -> Session: ...
 
     def chat(
         self,
@@ -165,7 +165,7 @@ class ChatMethods:
 
         Raises: as `load_session`; SessionFileError too if the file holds no chat.
         """
-        return ChatSession.loaded(self, self.load_session(path), path)
+        return ChatSession.loaded(self, self._load_session(path), path)
 
     @functools.cached_property
     def chat_model(self) -> ChatModel:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +22,7 @@ from .result import ChatReader, ChatResult
 from .stream import ChatStream
 from .tools import Tool, read_tools
 
-__all__ = ["ChatSession"]
+__all__ = ["ChatSession", "chat_in"]
 
 SPARE = 0.25
 """Share of the room that is freed when messages have to be left out, so that the next turns need not leave out more:
@@ -50,11 +52,21 @@ class ChatGenerator(Protocol):
     ) -> tuple[ChatPrompt, GenerationConfig, dict[str, Any]]: ...
 
 
+def chat_in(attachment: str) -> dict[str, Any] | None:
+    """What a chat's session keeps beside its text; None: the session is no chat's."""
+    try:
+        found = parse_json(attachment)["chat"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, dict) and "messages" in found else None
+
+
 class ChatSession:
     """Messages that grow, made by `EdgeGenerator.chat_session`. For one thread at a time.
 
     The tokens of an answer stay as the model wrote them, as far as the template writes the answer back unchanged;
-    otherwise they are computed again with the next turn. Results never depend on what is still held.
+    otherwise they are computed again with the next turn. Results never depend on what is still held. The next turn
+    closes a stream that is still open; reading it on is an InvalidInputError.
     """
 
     def __init__(
@@ -73,9 +85,14 @@ class ChatSession:
         self._messages = [dict(message) for message in messages]
         self._tools: tuple[Tool, ...] = read_tools(tools)
         self._special_tokens = flag("special_tokens", special_tokens)
+        self._open_stream: weakref.ref[ChatStream] | None = None
         self._known = KnownText()
         self._first = 0
         self._left_out = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle begins with: the chat; an open stream stays the original's."""
+        return {**vars(self), "_session": copy(self._session), "_open_stream": None}
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -127,7 +144,9 @@ class ChatSession:
         """
         messages, prompt, config, rest = self._prompt(message, tool_choice, generation_config, options)
         tokens = self._session.stream(self._new_ids(prompt), config, **rest)
-        return ChatStream(prompt, config, tokens, lambda result: self._add(messages, prompt, result))
+        stream = ChatStream(prompt, config, tokens, lambda result: self._add(messages, prompt, result))
+        self._open_stream = weakref.ref(stream)
+        return stream
 
     def save(self, path: str | Path) -> None:
         """Write messages, tools, tokens, and their keys and values to a file. Raises: as `Session.save`."""
@@ -148,8 +167,10 @@ class ChatSession:
         Raises:
             SessionFileError: the file holds no chat.
         """
+        chat = chat_in(session.attachment)
+        if chat is None:
+            raise SessionFileError(f"{path} holds no chat, but a text. Open it with load_session.")
         try:
-            chat = parse_json(session.attachment)["chat"]
             made = cls(
                 generator,
                 session,
@@ -161,7 +182,7 @@ class ChatSession:
             made._first, made._left_out = int(chat["first"]), int(chat["left_out_messages"])
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise SessionFileError(
-                f"{path} holds no chat ({error}). A text is opened with load_session."
+                f"{path} holds a damaged chat ({error!r}). Begin another one, or save it again from where it is whole."
             ) from error
         return made
 
@@ -174,6 +195,9 @@ class ChatSession:
         config: GenerationConfig | None,
         options: Mapping[str, Any],
     ) -> tuple[list[dict[str, Any]], ChatPrompt, GenerationConfig, dict[str, Any]]:
+        self._session._end_stream()
+        if self._open_stream is not None and (stream := self._open_stream()) is not None:
+            stream.close()
         new: Sequence[Any] = message if isinstance(message, list | tuple) else [message]
         if isinstance(message, str):
             new = [{"role": "user", "content": message}]

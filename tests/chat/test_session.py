@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,22 @@ def test_streams(generator: EdgeGenerator) -> None:
     assert later.result.timings.reused_tokens >= len(whole.tokens)
 
 
+def test_the_next_turn_closes_an_open_stream(generator: EdgeGenerator) -> None:
+    closed, open_ = generator.chat_session(SYSTEM), generator.chat_session(SYSTEM)
+    with closed.stream("ọmọ", max_new_tokens=99, **no_tags(generator)) as stream:
+        next(stream)
+    left = open_.stream("ọmọ", max_new_tokens=99, **no_tags(generator))
+    next(left)
+    for session in (closed, open_):
+        session.send("ilé", max_new_tokens=5)
+    assert copy.copy(open_).messages == open_.messages == closed.messages
+    assert open_.tokens == closed.tokens
+    assert [message["role"] for message in open_.messages[-4:]] == ["user", "assistant"] * 2
+    with pytest.raises(InvalidInputError, match="its session went on with another turn"):
+        list(left)
+    assert open_.messages == closed.messages
+
+
 def test_a_refused_turn_changes_nothing(generator: EdgeGenerator) -> None:
     session = generator.chat_session(SYSTEM)
     session.send("ọmọ", max_new_tokens=3)
@@ -138,12 +155,19 @@ def test_saved_and_loaded(generator: EdgeGenerator, chat_folder: Path, tmp_path:
         assert loaded.messages == session.messages
         text = other.session("ọmọ")
         text.save(tmp_path / "text")
-        with pytest.raises(SessionFileError, match="text holds no chat"):
+        with pytest.raises(
+            SessionFileError, match=r"text holds no chat, but a text. Open it with load_session"
+        ):
             other.load_chat(tmp_path / "text")
-        assert other.load_session(tmp_path / "chat").tokens
-        for attachment in ("[" * 100_000, '{"chat": {"first": Infinity}}'):
+        with pytest.raises(SessionFileError, match=r"chat holds a chat. Open it with load_chat"):
+            other.load_session(tmp_path / "chat")
+        for attachment in ("[" * 100_000, '{"chat": {"first": Infinity}}', '{"chat": 3}'):
             text.save(tmp_path / "text", attachment=attachment)
             with pytest.raises(SessionFileError, match="text holds no chat"):
                 other.load_chat(tmp_path / "text")
+            assert other.load_session(tmp_path / "text").attachment == attachment
+        text.save(tmp_path / "text", attachment='{"chat": {"messages": [], "first": "x"}}')
+        with pytest.raises(SessionFileError, match="text holds a damaged chat"):
+            other.load_chat(tmp_path / "text")
     with pytest.raises(SessionFileError):
         generator.load_chat(tmp_path / "missing")

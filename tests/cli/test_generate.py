@@ -92,6 +92,16 @@ def test_a_session_goes_on_where_it_ended(run, text_model, generator, tmp_path):
     assert generator.load_session(file).tokens == session.tokens
 
 
+def test_a_chat_is_no_session_and_stays_as_it_is(run, text_model, generator, tmp_path):
+    file = tmp_path / "chat"
+    generator.session(PROMPT).save(file, attachment='{"chat": {"messages": []}}')
+    before = file.read_bytes()
+    ran = run("generate", "--model", text_model, "--session", file, " two", "--max-new-tokens", "1")
+    assert ran.code == 1
+    assert "chat holds a chat" in ran.err
+    assert file.read_bytes() == before
+
+
 def test_a_session_behind_a_link_stays_there(run, text_model, generator, tmp_path):
     (tmp_path / "there").mkdir()
     target, link = tmp_path / "there" / "target", tmp_path / "link"
