@@ -15,9 +15,8 @@ namespace {
 // Far from overflow when multiplied with each other.
 constexpr std::int64_t kMostPositions = std::numeric_limits<std::int32_t>::max();
 
-void require(bool right, std::size_t segment, const char* field, std::int64_t value,
-             const std::string& allowed) {
-  if (right) return;
+[[noreturn]] void refuse(std::size_t segment, const char* field, std::int64_t value,
+                         const std::string& allowed) {
   throw std::invalid_argument("segments: " + std::string(field) + " of segment " + std::to_string(segment) +
                               " is " + std::to_string(value) + "; it must be " + allowed);
 }
@@ -66,34 +65,45 @@ void check_attention(const AttentionInput& input) {
   std::int64_t tokens = 0, past_before = 0;
   for (std::size_t i = 0; i < input.segments.size(); ++i) {
     const AttentionSegment& segment = input.segments[i];
-    require(segment.row >= 0 && segment.row < rows, i, "row", segment.row, range(0, rows - 1));
+    if (segment.row < 0 || segment.row >= rows) refuse(i, "row", segment.row, range(0, rows - 1));
     rows_seen.push_back(segment.row);
-    require(segment.num_tokens >= 1 && segment.num_tokens <= input.tokens - tokens, i, "num_tokens",
-            segment.num_tokens,
-            "at least 1, and all together the run's " + std::to_string(input.tokens) + " tokens");
+    if (segment.num_tokens < 1 || segment.num_tokens > input.tokens - tokens) {
+      refuse(i, "num_tokens", segment.num_tokens,
+             "at least 1, and all together the run's " + std::to_string(input.tokens) + " tokens");
+    }
     tokens += segment.num_tokens;
-    require(segment.total >= segment.num_tokens && segment.total <= kMostPositions, i, "total", segment.total,
-            "num_tokens (" + std::to_string(segment.num_tokens) + ") to " + std::to_string(kMostPositions));
-    require(segment.oldest >= 0 && segment.oldest <= segment.total, i, "oldest", segment.oldest,
-            range(0, segment.total));
+    if (segment.total < segment.num_tokens || segment.total > kMostPositions) {
+      refuse(i, "total", segment.total,
+             "num_tokens (" + std::to_string(segment.num_tokens) + ") to " + std::to_string(kMostPositions));
+    }
+    if (segment.oldest < 0 || segment.oldest > segment.total) {
+      refuse(i, "oldest", segment.oldest, range(0, segment.total));
+    }
     const std::int64_t past = segment.total - segment.num_tokens;
     const std::int64_t most = std::max(capacity - past, capacity - window + 1);
-    require(segment.num_tokens <= most, i, "num_tokens", segment.num_tokens,
-            "at most " + std::to_string(std::max<std::int64_t>(most, 0)) + " behind " + std::to_string(past) +
-                " tokens in a cache of " + std::to_string(capacity) + " slots with a window of " +
-                std::to_string(window));
-    require(
-        segment.mask_at <= mask_size, i, "mask_at", segment.mask_at,
-        "-1, or where its mask begins among the " + std::to_string(mask_size) + " values of attention_mask");
-    require(segment.causal() || segment.num_tokens * segment.total <= mask_size - segment.mask_at, i,
-            "mask_at", segment.mask_at,
-            "-1, or such that num_tokens x total = " + std::to_string(segment.num_tokens) + " x " +
-                std::to_string(segment.total) + " values follow among the " + std::to_string(mask_size) +
-                " of attention_mask");
+    if (segment.num_tokens > most) {
+      refuse(i, "num_tokens", segment.num_tokens,
+             "at most " + std::to_string(std::max<std::int64_t>(most, 0)) + " behind " +
+                 std::to_string(past) + " tokens in a cache of " + std::to_string(capacity) +
+                 " slots with a window of " + std::to_string(window));
+    }
+    if (segment.mask_at > mask_size) {
+      refuse(i, "mask_at", segment.mask_at,
+             "-1, or where its mask begins among the " + std::to_string(mask_size) +
+                 " values of attention_mask");
+    }
+    if (!segment.causal() && segment.num_tokens * segment.total > mask_size - segment.mask_at) {
+      refuse(i, "mask_at", segment.mask_at,
+             "-1, or such that num_tokens x total = " + std::to_string(segment.num_tokens) + " x " +
+                 std::to_string(segment.total) + " values follow among the " + std::to_string(mask_size) +
+                 " of attention_mask");
+    }
     const std::int64_t most_shared = i == 0 ? 0 : std::min({past, past_before, capacity});
-    require(segment.shared() <= most_shared, i, "mask_at", segment.mask_at,
-            "at least " + std::to_string(~most_shared) + ", as it can share at most " +
-                std::to_string(most_shared) + " slots with the segment before it");
+    if (segment.shared() > most_shared) {
+      refuse(i, "mask_at", segment.mask_at,
+             "at least " + std::to_string(~most_shared) + ", as it can share at most " +
+                 std::to_string(most_shared) + " slots with the segment before it");
+    }
     past_before = past;
   }
   if (tokens != input.tokens) {
