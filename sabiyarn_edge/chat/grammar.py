@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from ..options.checks import json_schema
 from ..text.tokenizer import Tokenizer
 from .calls import CALL, PLAN, REASON
 from .tools import Tool
@@ -26,6 +27,9 @@ def call_grammar(tools: Sequence[Tool], tokenizer: Tokenizer) -> str:
     Args:
         tools: at least one.
         tokenizer: tells which tags are tokens of their own.
+
+    Raises:
+        InvalidInputError: a tool's schema holds what a constraint cannot follow.
     """
 
     def written(text: str) -> str:
@@ -41,6 +45,7 @@ def call_grammar(tools: Sequence[Tool], tokenizer: Tokenizer) -> str:
     if rules:
         rules.append(r"TEXT: /[\s\S]*/")
     for index, tool in enumerate(tools):
+        json_schema(f"the schema of the tool {tool.name}", tool.schema)
         schema = {**tool.schema, "x-guidance": _SEPARATORS}
         rules.append(f"call_{index}: {json.dumps(tool.name + chr(10))} arguments_{index}")
         rules.append(f"arguments_{index}: %json {json.dumps(schema)}")

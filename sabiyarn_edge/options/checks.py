@@ -11,6 +11,7 @@ import json
 import math
 import operator
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "bias_of_sequences",
     "choice",
     "flag",
+    "grammar",
     "index_of_repeated",
     "integer",
     "json_schema",
@@ -259,29 +261,77 @@ def json_schema(name: str, value: Any) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"{name} cannot be written as JSON: {error}.") from error
     check_characters(made, name)
-    for pattern in _patterns(schema):
-        if unfinished_regex(pattern):
-            raise _refuse(f"a pattern in {name}", pattern, "a regular expression", _UNFINISHED)
+    for part in _parts(schema):
+        _check_part(name, part)
     return made
 
 
-def _patterns(schema: Any) -> Iterator[str]:
-    """Yield the expressions in a JSON schema, but not in its data."""
+def grammar(name: str, value: Any) -> str:
+    """Check for a text whose `%json {...}`, if it has some, are JSON schemas."""
+    written = text(name, value)
+    for found in re.finditer(r"%json\s*", written):
+        try:
+            schema, _ = json.JSONDecoder().raw_decode(written, found.end())
+        except (ValueError, RecursionError):  # llguidance tells where
+            continue
+        json_schema(f"%json of {name}", schema)
+    return written
+
+
+_NUMBERS = ("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+"""Keywords whose numbers decide what fits."""
+_LARGEST_NUMBER = 2**53
+"""llguidance reads numbers as doubles: beyond this not every integer is one, and bounds are cut to 17 digits."""
+
+
+def _check_part(name: str, part: Mapping[str, Any]) -> None:
+    expressions = part.get("patternProperties")
+    for pattern in (part.get("pattern"), *(expressions if isinstance(expressions, Mapping) else ())):
+        if isinstance(pattern, str) and unfinished_regex(pattern):
+            raise _refuse(f"a pattern in {name}", pattern, "a regular expression", _UNFINISHED)
+    for key in _NUMBERS:
+        for number in _numbers(part.get(key)):
+            if abs(number) > _LARGEST_NUMBER:
+                is_data = key in ("const", "enum")
+                hint = f'write it as a string: "{number}"' if is_data else f"leave {key} out"
+                raise _refuse(
+                    f"a number of {key} in {name}",
+                    number,
+                    f"from {-_LARGEST_NUMBER} to {_LARGEST_NUMBER}",
+                    f"Larger ones would be rounded. Take the nearest of these, or {hint}.",
+                )
+
+
+def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield a JSON schema and the schemas in it, but not its data."""
     parts = [schema]  # no recursion: schemas may be deep
     while parts:
         part = parts.pop()
         if isinstance(part, list | tuple):
             parts += part
-        for key, value in part.items() if isinstance(part, Mapping) else ():
+        if not isinstance(part, Mapping):
+            continue
+        yield part
+        for key, value in part.items():
             if key in ("properties", "patternProperties", "$defs", "definitions") and isinstance(
                 value, Mapping
             ):
                 parts += value.values()  # its keys are names, or expressions
-                yield from value if key == "patternProperties" else ()
-            elif key == "pattern" and isinstance(value, str):
-                yield value
             elif key not in ("const", "enum", "default", "examples"):
                 parts.append(value)
+
+
+def _numbers(data: Any) -> Iterator[int | float]:
+    """Yield the numbers in a JSON value."""
+    values = [data]
+    while values:
+        value = values.pop()
+        if isinstance(value, int | float):
+            yield value
+        elif isinstance(value, list | tuple):
+            values += value
+        elif isinstance(value, Mapping):
+            values += value.values()
 
 
 def bias_of_sequences(name: str, value: Any) -> tuple[tuple[tuple[int, ...], float], ...] | None:

@@ -100,7 +100,7 @@ class OptionFields:
     """The whole output matches this regular expression, of Rust's regex syntax (no look-around)."""
     choices: Sequence[str] | None = _option(None, check.texts)
     """The output is one of these texts."""
-    grammar: str | None = _option(None, check.text)
+    grammar: str | None = _option(None, check.grammar)
     """The output is what this Lark grammar derives from `start`, in llguidance's dialect."""
 
     # --- which tokens are likely: every mode ---

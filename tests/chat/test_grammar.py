@@ -129,3 +129,12 @@ def test_another_constraint_is_refused(generator: EdgeGenerator) -> None:
     tool: Tool
     (tool,) = read_tools([TIME])
     assert tool.schema["additionalProperties"] is False
+
+
+def test_numbers_that_would_be_rounded_are_refused() -> None:
+    schema = {"type": "object", "properties": {"id": {"const": 2**53 + 1}}}
+    tools = read_tools([{"type": "function", "function": {"name": "find", "parameters": schema}}])
+    with pytest.raises(
+        InvalidInputError, match="of const in the schema of the tool find is 9007199254740993"
+    ):
+        call_grammar(tools, Tokenizer(family_tokenizer()))

@@ -123,6 +123,8 @@ SCHEMAS: list[tuple[dict[str, Any], bytes]] = [
         rb'\[G(""|0)(G,G(""|0)){0,2}G\]'.replace(b"G", GAP),
     ),
     ({"type": "integer", "minimum": 9, "maximum": 12}, rb"9|10|11|12"),
+    ({"enum": [2**53, -(2**53), 0.1]}, rb"-?9007199254740992|0\.1"),
+    ({"type": "integer", "minimum": 2**53 - 1, "maximum": 2**53}, rb"900719925474099[12]"),
 ]
 
 

@@ -129,6 +129,20 @@ def test_every_option_of_hugging_face_is_known_in_one_way():
         ({"json_schema": {"items": [{"pattern": "a\\"}]}}, "a pattern in json_schema is 'a"),
         ({"json_schema": {"properties": {"const": {"pattern": "\\"}}}}, "a pattern in json_schema is "),
         ({"json_schema": '{"patternProperties": {"a\\\\": {}}}'}, "a pattern in json_schema is "),
+        (
+            {"json_schema": {"const": 2**53 + 1}},
+            "a number of const in json_schema is 9007199254740993, but must be from -9007199254740992 to "
+            r'9007199254740992\. .* string: "9007199254740993"',
+        ),
+        ({"json_schema": {"items": {"enum": ["a", {"b": [-(2**63)]}]}}}, "a number of enum in json_schema is -9"),
+        *(
+            ({"json_schema": {"properties": {"const": {key: 1e20}}}}, f"a number of {key} .* leave {key} out")
+            for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+        ),
+        (
+            {"grammar": 'start: a %json {}\na: %json\n{"const": 9007199254740993} "b"'},
+            "a number of const in %json of grammar is 9007199254740993",
+        ),
         ({"max_new_tokens": 0}, "max_new_tokens is 0, but must be an integer of at least 1"),
         ({"min_new_tokens": -1}, "min_new_tokens is -1"),
         ({"max_time": 0}, "max_time is 0"),
@@ -280,6 +294,18 @@ def test_hugging_faces_other_options_are_named_as_such():
     ],
 )
 def test_backslashes_that_escape_or_are_data(options):
+    GenerationConfig(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"json_schema": {"const": 2**53, "enum": [-(2**53), str(2**63), True, None]}},
+        {"json_schema": {"default": 2**63, "properties": {"minimum": {"examples": [2**63]}}}},
+        {"grammar": 'start: %json {"minimum": 9007199254740992} "%json {"'},
+    ],
+)
+def test_numbers_that_doubles_hold_or_that_decide_nothing(options):
     GenerationConfig(**options)
 
 
