@@ -8,15 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .._core import DecodeState
 from ..constraints.constraint import is_satisfied
 from ..engine.generation import Generation
+from ..errors import InvalidInputError
 from ..options.generation_config import GenerationConfig
 from ..text.streaming import TextStream
 from ..text.tokenizer import Tokenizer
 from .request import Call
 from .result import GenerationResult, Timings
 
-__all__ = ["result_of", "text_stream"]
+__all__ = ["finish_reasons", "result_of", "text_stream"]
 
 
 def result_of(
@@ -34,7 +36,7 @@ def result_of(
     truncated_tokens: list[int] = []
     for index, generation in enumerate(generations):
         prompt_length = len(call.prompts.ids[index])
-        for ids, reason in zip(*_outputs(generation, call.config.num_return_sequences), strict=True):
+        for ids, reason in zip(*_outputs(generation, call.config), strict=True):
             sequences.append(ids)
             generated.append(ids[prompt_length:])
             reasons.append(reason)
@@ -71,12 +73,34 @@ def text_stream(config: GenerationConfig, tokenizer: Tokenizer) -> TextStream:
     return TextStream(tokenizer, stop_strings=tuple(stops))
 
 
-def _outputs(generation: Generation, returns: int) -> tuple[list[list[int]], list[str]]:
+def finish_reasons(state: DecodeState, config: GenerationConfig) -> list[str]:
+    """Why each output row of a state that has ended did so.
+
+    Beam search may end with fewer sequences than are to be returned. Without a constraint the other rows are as
+    transformers gives them: no new token, and a score of -1e9. Theirs is "length".
+
+    Raises:
+        InvalidInputError: the constraint allows fewer outputs than are to be returned.
+    """
+    reasons = [reason or state.interruption() for reason in state.finish_reasons()]
+    returned = config.num_return_sequences
+    for first in range(0, len(reasons), returned):
+        found = sum(map(bool, reasons[first : first + returned]))
+        if config.constraint is not None and 0 < found < returned:
+            raise InvalidInputError(
+                f"num_return_sequences is {returned}, but beam search finds only {found} outputs that "
+                f"{config.constraint[0]} allows. Ask for at most {found}."
+            )
+    return [reason or "length" for reason in reasons]
+
+
+def _outputs(generation: Generation, config: GenerationConfig) -> tuple[list[list[int]], list[str]]:
     """Ids and finish reason of each output row of a prompt."""
     state = generation.state
     if generation.interrupted:  # before the first token
-        return [list(generation.request.prompt) for _ in range(returns)], [state.interruption()] * returns
-    return state.sequences(), [reason or state.interruption() for reason in state.finish_reasons()]
+        returned = config.num_return_sequences
+        return [list(generation.request.prompt) for _ in range(returned)], [state.interruption()] * returned
+    return state.sequences(), finish_reasons(state, config)
 
 
 def _complete(call: Call, generated: Sequence[Sequence[int]]) -> list[bool] | None:

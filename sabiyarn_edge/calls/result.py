@@ -66,7 +66,9 @@ class GenerationResult(ValueEquality):
     lengths: list[int]
     """Tokens of each row without padding, prompt included."""
     finish_reasons: list[str]
-    """Why each row ended: "eos", "stop", "length", "time" or "cancelled"."""
+    """Why each row ended: "eos", "stop", "length", "time" or "cancelled". With beams, a row for which no sequence
+    was left (all scores below -1e9, by a large negative length_penalty or because few tokens were allowed) has no new
+    token, the score -1e9 and "length"."""
     complete: list[bool] | None
     """With json_schema, json_object, regex, choices or grammar: whether each row's text satisfies it. It does if the
     reason is "eos" or "stop"; a row that ended for another reason was cut, unless this says otherwise. Else None."""

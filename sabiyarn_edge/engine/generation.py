@@ -375,7 +375,7 @@ class Generation(Work):
             told = [(token, reason) for _, token, reason in self.state.last_tokens()]
         else:
             tokens = self.state.certain_tokens(0)
-            if self.state.finished:
+            if self.state.finished and tokens:  # none: all sequences scored below -1e9
                 told = [(token, "") for token in tokens[self._told : -1]]
                 told.append((tokens[-1], self.state.finish_reasons()[0]))
             else:  # keep one back, to tell the reason with the last one

@@ -10,6 +10,7 @@ from .._core import DecodeState
 from ..calls.attention_masks import PromptMask
 from ..calls.callbacks import Callbacks
 from ..calls.decode_options import DEFAULT_MAX_NEW_TOKENS, decode_state
+from ..calls.outcome import finish_reasons
 from ..calls.prompts import Prompts, read_prompts
 from ..constraints.compiler import ConstraintCompiler
 from ..engine._decode import DecodeLoop
@@ -131,7 +132,7 @@ def _output(
         sequences=torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device),
         lengths=[len(row) for row in rows],
         truncated_tokens=[prompts.truncated[row // rows_each] for row in range(len(rows))],
-        finish_reasons=state.finish_reasons(),
+        finish_reasons=finish_reasons(state, config),
         sequences_scores=state.sequences_scores() if config.num_beams > 1 else None,
         scores=state.scores() if config.output_scores else None,
     )

@@ -35,7 +35,9 @@ class GPTJXGenerateOutput(ValueEquality):
     truncated_tokens: list[int]
     """Tokens that overflow="truncate_prompt" cut out of each row's prompt."""
     finish_reasons: list[str]
-    """Why each row ended: "eos", "stop", "length", "time" or "cancelled"."""
+    """Why each row ended: "eos", "stop", "length", "time" or "cancelled". With beams, a row for which no sequence
+    was left (all scores below -1e9, by a large negative length_penalty or because few tokens were allowed) has no new
+    token, the score -1e9 and "length"."""
     sequences_scores: list[float] | None
     """With beams: sum of log-probabilities / generated length ** length_penalty; else None."""
     scores: list[list[float]] | None

@@ -363,3 +363,13 @@ def test_a_memory_limit_counts_the_tables() -> None:
     assert generator.generate(PROMPT, regex="a", max_new_tokens=8).text == "a"
     with pytest.raises(InvalidInputError, match=r"^choices needs tables"):  # there is no room for both
         generator.generate(PROMPT, choices=["a"], max_new_tokens=8)
+
+
+def test_more_beams_than_outputs(nano: EdgeGenerator) -> None:
+    options: dict[str, Any] = {"choices": ["a", "b"], "max_new_tokens": 10, "num_beams": 4}
+    with pytest.raises(
+        InvalidInputError, match=r"num_return_sequences is 4, but .* only 2 outputs that choices"
+    ):
+        nano.generate([PROMPT, PROMPT], num_return_sequences=4, **options)
+    both = nano.generate(PROMPT, num_return_sequences=2, **options)
+    assert (sorted(both.texts or []), both.finish_reasons) == (["a", "b"], ["stop", "stop"])

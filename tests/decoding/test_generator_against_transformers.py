@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
@@ -134,3 +135,23 @@ def test_the_calls_that_sabiyarns_users_make(pairs: dict[int, Pair]) -> None:
         prompt, max_new_tokens=40, do_sample=True, temperature=0.8, top_p=0.9, repetition_penalty=1.2, seed=1
     )
     assert sampled.lengths == [45]
+
+
+def test_rows_without_a_sequence(pairs: dict[int, Pair]) -> None:
+    """40 ** 8 times a log-probability is far below the -1e9 of "no sequence", which float32 has in steps of 64: the
+    first token's candidate ties with it, and transformers may return that token."""
+    pair, prompt = pairs[30], [[3, 1, 4, 1, 5]]
+    options: dict[str, Any] = {"max_new_tokens": 40, "num_beams": 2, "length_penalty": -8.0}
+    theirs = pair.transformers(prompt, num_return_sequences=2, **options)
+    ours = pair.generator.generate(prompt, num_return_sequences=2, **options)
+    assert ours.sequences.tolist() == theirs.sequences[:, :5].tolist() == prompt * 2
+    assert ours.sequences_scores is not None
+    assert ours.sequences_scores.tolist() == theirs.sequences_scores.tolist() == [np.float32(-1e9)] * 2
+    assert ours.finish_reasons == ["length", "length"]
+    torch_ours = pair.torch_model.model.generate(
+        torch.tensor(prompt), return_dict_in_generate=True, num_return_sequences=2, **options
+    )
+    assert torch_ours.finish_reasons == ["length", "length"]
+    with pair.generator.stream(prompt, **options) as stream:
+        assert all(not token.finish_reason for token in stream)  # tokens that all running beams shared
+    assert stream.result is not None and stream.result.finish_reasons == ["length"]
