@@ -300,6 +300,15 @@ def _check_part(name: str, part: Mapping[str, Any]) -> None:
                     f"from {-_LARGEST_NUMBER} to {_LARGEST_NUMBER}",
                     f"Larger ones would be rounded. Take the nearest of these, or {hint}.",
                 )
+    least, required = part.get("minProperties"), part.get("required")
+    named = len(set(map(str, required))) if isinstance(required, list | tuple) else 0
+    if isinstance(least, int | float) and least > max(1, named):
+        raise _refuse(
+            f"minProperties in {name}",
+            least,
+            f"at most {max(1, named)}",
+            "Only names in the required beside it count: others may come twice. Add names there, or leave it out.",
+        )
 
 
 def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:

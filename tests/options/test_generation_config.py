@@ -140,6 +140,14 @@ def test_every_option_of_hugging_face_is_known_in_one_way():
             for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
         ),
         (
+            {"json_schema": {"patternProperties": {"^a$": {"const": 1}}, "minProperties": 2}},
+            "minProperties in json_schema is 2, but must be at most 1. .* required",
+        ),
+        (
+            {"json_schema": {"items": {"required": ["a", "b", "b"], "minProperties": 3}}},
+            "minProperties in json_schema is 3, but must be at most 2",
+        ),
+        (
             {"grammar": 'start: a %json {}\na: %json\n{"const": 9007199254740993} "b"'},
             "a number of const in %json of grammar is 9007199254740993",
         ),
@@ -307,6 +315,11 @@ def test_backslashes_that_escape_or_are_data(options):
 )
 def test_numbers_that_doubles_hold_or_that_decide_nothing(options):
     GenerationConfig(**options)
+
+
+@pytest.mark.parametrize("least", [{"minProperties": 1}, {"minProperties": 2, "required": ["a", "b"]}])
+def test_least_properties_that_repeated_names_cannot_meet(least):
+    GenerationConfig(json_schema={"type": "object", **least})
 
 
 # --- files ---
