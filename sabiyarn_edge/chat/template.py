@@ -109,6 +109,8 @@ class ChatTemplate:
             raise InvalidInputError(
                 f"messages cannot be used with the model's chat template: {error}."
             ) from error
+        if not text and not any(message.get("content") for message in messages):
+            raise InvalidInputError("messages hold no text: the content of each is empty. Write something.")
         if not text:
             raise InvalidInputError(
                 "the model's chat template makes no text of these messages. Mend the template."

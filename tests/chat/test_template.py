@@ -87,6 +87,12 @@ def test_what_may_not_come_of_messages(source: str, message: str) -> None:
         ChatTemplate(source, TOKENS).render(MESSAGES)
 
 
+def test_empty_messages_are_named() -> None:
+    pytest.importorskip("jinja2")
+    with pytest.raises(InvalidInputError, match="messages hold no text"):
+        ChatTemplate("{{ messages[-1].content }}", TOKENS).render([{"role": "user", "content": ""}])
+
+
 def test_memory_that_ends_while_a_text_is_made() -> None:
     pytest.importorskip("jinja2")
     made = ChatTemplate("{{ 'x' * messages[0].content }}", TOKENS)
