@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ _ANY_TOKENS = '\n%llguidance {"no_forcing": true}\n'
 
 _NOTHING_FOLLOWS = "NoExtensionBias"
 """llguidance's name for a form that neither is complete nor can go on."""
+
+_PLACE = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
+"""How llguidance begins an error."""
 
 _TOLD_CHARACTERS = 600
 """Of what the parser of grammars says, which quotes whole lines."""
@@ -68,6 +72,8 @@ class Grammar:
                 "repetitions (*, +, ?) one after another."
             )
         if told:
+            if option != "grammar":  # the text around it is ours: its places mean nothing to the caller
+                told = _PLACE.sub("", told.partition("\n   1 | start: ")[0])
             told = " ".join(told.replace(_ANY_TOKENS.strip(), "").split())
             raise InvalidInputError(f"{option} cannot be used: {shortened(told, _TOLD_CHARACTERS)}")
         self._not_first = _mask_of_others(vocabulary)

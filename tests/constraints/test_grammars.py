@@ -173,17 +173,20 @@ def test_forks_go_their_own_ways() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"json_schema": {"type": "array", "uniqueItems": True, "not": {}}}, r"json_schema .*uniqueItems"),
-        ({"json_schema": {"type": "strin"}}, "json_schema cannot be used: .*strin"),
+        (
+            {"json_schema": {"type": "array", "uniqueItems": True, "not": {}}},
+            r"json_schema .*uniqueItems[^{}]*$",
+        ),
+        ({"json_schema": {"type": "strin"}}, "^json_schema cannot be used: Invalid type: strin$"),
         ({"json_schema": {"type": "string", "format": "colour"}}, "json_schema .*colour"),
         ({"regex": "a(?=b)"}, "regex cannot be used: (?s:.*)look-ahead"),
-        ({"regex": "a("}, "regex cannot be used: (?s:.*)unclosed group"),
+        ({"regex": "a("}, "regex cannot be used: invalid regex (?s:.*)unclosed group$"),
         (
             {"json_schema": {"type": "integer", "multipleOf": 999999999}},
             "json_schema is too complex: .*Simplify",
         ),
         ({"json_schema": {"x-guidance": 3}}, "json_schema has x-guidance 3; it must be a JSON object"),
-        ({"grammar": "start: nothing"}, "grammar cannot be used: .*unknown name"),
+        ({"grammar": "start: nothing"}, r"grammar cannot be used: at 1\(8\): unknown name"),
         ({"grammar": "start: <nothing>"}, "grammar cannot be used: .*unknown special token"),
     ],
 )
