@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,13 +207,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from ..options.checks import integer, number
+    from ..options.checks import integer, memory_mib, number
 
     integer(at_least=1, at_most=1024)("--parallel", arguments.parallel)
     integer()("--max-queue", arguments.max_queue)
     integer(at_most=65535)("--port", arguments.port)
     number(above=0)("--timeout", arguments.timeout)
     number(at_least=0)("--drain-timeout", arguments.drain_timeout)
+    integer()("--prefix-cache", arguments.prefix_cache)
+    if arguments.memory_limit is not None:
+        memory_mib("--memory-limit", arguments.memory_limit)
     if arguments.max_tokens_limit is not None:
         integer(at_least=1)("--max-tokens-limit", arguments.max_tokens_limit)
 
@@ -295,4 +299,11 @@ def _limits(folders: Mapping[str, Path], arguments: argparse.Namespace) -> dict[
         ).peak_mib
         for name, folder in folders.items()
     }
+    if sum(peaks.values()) > limit:
+        each = ", ".join(f"{name} {peak:.1f}" for name, peak in peaks.items())
+        raise InvalidInputError(
+            f"--memory-limit is {limit:g}, but --parallel {arguments.parallel} takes {sum(peaks.values()):.1f} MiB "
+            f"({each}). Allow {math.ceil(sum(peaks.values()))}, or give a smaller --parallel, --max-length, "
+            "--kv-window or --prefix-cache."
+        )
     return {name: limit * peak / sum(peaks.values()) for name, peak in peaks.items()}

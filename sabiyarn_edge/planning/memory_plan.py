@@ -9,6 +9,7 @@ The factors below were fitted to measurements over shapes, dtypes, lengths, batc
 from __future__ import annotations
 
 import dataclasses
+import math
 import mmap
 import sys
 from collections.abc import Iterable, Iterator
@@ -302,13 +303,14 @@ def _advice(plan: MemoryPlan, limit_mib: float, fit: bool) -> str:
     loading = plan.runtime + plan.weights_private
     if loading > limit_mib * MIB:
         instead = ", or leave resident out, so that the weights are mapped" if plan.weights_private else ""
-        return f"Loading it alone takes {loading / MIB:.1f} MiB: allow that{instead}."
+        return f"Loading it alone takes {loading / MIB:.1f} MiB: allow {math.ceil(plan.peak_mib)}{instead}."
     parts = f"{plan.kv_cache / MIB:.1f} MiB are keys and values, {plan.scratch / MIB:.1f} scratch"
     if plan.prefix_cache:
         parts += f", {plan.prefix_cache / MIB:.1f} the prefix cache"
     if fit:
         return f"{parts}, with the smallest prefill chunk and window: allow that, or give fewer rows."
-    return f"{parts}: give a smaller max_length or fewer rows, or fit=True for a smaller prefill chunk and window."
+    smaller = "max_length, a smaller prefix_cache_mb" if plan.prefix_cache else "max_length"
+    return f"{parts}: give a smaller {smaller} or fewer rows, or fit=True for a smaller prefill chunk and window."
 
 
 def _smaller(plan: MemoryPlan, options: dict[str, Any]) -> Iterator[dict[str, Any]]:

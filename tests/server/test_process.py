@@ -214,6 +214,12 @@ def test_options_from_the_environment(serve: Callable[..., Server], text_model: 
         (["--parallel", "0"], "--parallel is 0"),
         (["--max-queue", "-1"], "--max-queue is -1"),
         (["--timeout", "0"], "--timeout is 0.0"),
+        (["--prefix-cache", "-1"], "--prefix-cache is -1, but"),
+        (["--memory-limit", "0"], "--memory-limit is 0.0, but"),
+        (
+            ["--memory-limit", "8", "--port", "0", "--prefix-cache", "500"],
+            "or give a smaller --parallel, --max-l",
+        ),
         (["--max-tokens-limit", "0"], "--max-tokens-limit is 0"),
         (["--model", "no-such-folder"], "no-such-folder is not a folder"),
         (["--model", "nano", "--model", "nano"], "the name nano is given twice"),
