@@ -5,8 +5,9 @@ Text and results go to standard output, everything else to standard error.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import InvalidInputError, SabiYarnError, shortened
 from ..system.interrupts import EXIT_INTERRUPTED
@@ -58,9 +59,11 @@ def run(argv: Sequence[str]) -> int:
         The exit code (see `EPILOG`).
     """
     prepare_streams()
+    in_flags: Callable[[str], str] = str
     try:
         with warnings_as_lines(), output_named():
             arguments = _parser(argv).parse_all(argv)
+            in_flags = functools.partial(arguments.parser.in_flags, arguments=arguments)
             code: int | None = arguments.run(arguments)
             sys.stdout.flush()
         return code or EXIT_OK
@@ -70,10 +73,10 @@ def run(argv: Sequence[str]) -> int:
         discard_output()
         return EXIT_OK
     except (InvalidInputError, UsageError) as error:
-        say(f"error: {one_line(error)}")
+        say(f"error: {in_flags(one_line(error))}")
         return EXIT_BAD_INPUT
     except SabiYarnError as error:
-        say(f"error: {one_line(error)}")
+        say(f"error: {in_flags(one_line(error))}")
     except MemoryError:
         say("error: there is not enough memory. Give a shorter prompt, fewer rows or a smaller --kv-window.")
     except OSError as error:

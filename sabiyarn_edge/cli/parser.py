@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -51,6 +52,20 @@ class Parser(argparse.ArgumentParser):
                 )
             command.error(f"unknown option {shortened(option)}{command._advice(option.partition('=')[0])}")
         return arguments
+
+    def in_flags(self, message: str, arguments: argparse.Namespace) -> str:
+        """Name the options that were given by their flags where a message names them as in Python."""
+        for action in self._actions:
+            name, flag = action.dest, next(iter(action.option_strings), None)
+            if flag is None:
+                continue
+            message = re.sub(rf"\b{name}=True\b", flag, message)
+            if getattr(arguments, name, action.default) == action.default:  # a file's, or --option's
+                continue
+            message = re.sub(rf"^{name}(?= (?:is|was) )", flag, message)
+            if "_" in name:  # else it may be an ordinary word
+                message = re.sub(rf"(?<![\w/.'\"-]){name}(?![\w/'\"=-]|\.\w)", flag, message)
+        return message
 
     def _advice(self, option: str) -> str:
         from ..options.generation_config import GenerationConfig

@@ -72,7 +72,9 @@ class Decoder:
                 f"0 and {self.window - 2}."
             )
         if num_threads is not None:
-            num_threads = integer(at_least=1, hint="None takes all CPUs.")("num_threads", num_threads)
+            num_threads = integer(at_least=1, hint="Leave it out to take all CPUs.")(
+                "num_threads", num_threads
+            )
         # Threads beyond the CPUs at hand only wait for one another: twice as many make a step many times slower.
         cpus = usable_cpus()
         self.num_threads = min(num_threads or cpus, cpus)

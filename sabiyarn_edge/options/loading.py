@@ -12,7 +12,7 @@ __all__ = ["check_loading"]
 
 _CHECKS: dict[str, check.Check] = {
     "path": check.path,
-    "num_threads": check.optional(check.integer(at_least=1, hint="None takes all CPUs.")),
+    "num_threads": check.optional(check.integer(at_least=1, hint="Leave it out to take all CPUs.")),
     "max_length": check.optional(check.integer(at_least=2)),
     "max_batch_size": check.optional(check.integer(at_least=1)),
     "kv_window": check.optional(check.integer(at_least=2)),

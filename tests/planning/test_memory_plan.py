@@ -346,7 +346,7 @@ def test_the_command_prints_the_plan(medium: Path, capsys: pytest.CaptureFixture
 def test_generate_takes_a_limit(medium: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["generate", "--model", str(medium), "--ids", "1 2 3", "--max-new-tokens", "2"]
     assert main([*arguments, "--memory-limit", "10"]) == 2
-    assert "memory_limit_mb is 10" in capsys.readouterr().err
+    assert "--memory-limit is 10" in capsys.readouterr().err
     limit = EdgeGenerator.plan(medium).peak_mib - 0.5
     assert main([*arguments, "--memory-limit", f"{limit:.1f}", "--fit"]) == 0
     assert "warning: prefill in chunks of" in capsys.readouterr().err

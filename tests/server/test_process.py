@@ -214,6 +214,8 @@ def test_options_from_the_environment(serve: Callable[..., Server], text_model: 
         (["--parallel", "0"], "--parallel is 0"),
         (["--max-queue", "-1"], "--max-queue is -1"),
         (["--timeout", "0"], "--timeout is 0.0"),
+        (["--threads", "0"], "--threads is 0, but"),
+        (["--max-length", "0"], "--max-length is 0, but"),
         (["--prefix-cache", "-1"], "--prefix-cache is -1, but"),
         (["--memory-limit", "0"], "--memory-limit is 0.0, but"),
         (
