@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["add_to", "run"]
 
 ENVIRONMENT_PREFIX = "SABIYARN_EDGE_"
+
+_ORIGIN = re.compile(r"\*|null|https?://[^/?#@\sA-Z]+|(?!https?:)[a-z][a-z0-9+.-]*://[^/?#@\s]+")
+"""What browsers send as Origin: a scheme, a host in small letters, and its port if it is not the scheme's."""
 
 EPILOG = f"""\
 Every option can be given in the environment too: --max-queue as {ENVIRONMENT_PREFIX}MAX_QUEUE, and so on; several
@@ -178,6 +182,7 @@ def run(arguments: argparse.Namespace) -> None:
     _check(arguments)
     folders = _folders(arguments.model or [DEFAULT_MODEL])
     keys = _keys(arguments)
+    origins = _origins(arguments.cors_origins or "")
     try:
         from ..server.listening import is_local, listening, shown_address
         from ..server.process import run_server
@@ -197,7 +202,7 @@ def run(arguments: argparse.Namespace) -> None:
         timeout=arguments.timeout,
         max_tokens_limit=arguments.max_tokens_limit,
         api_keys=keys,
-        cors_origins=tuple(filter(None, (arguments.cors_origins or "").split(","))),
+        cors_origins=origins,
         log_prompts=arguments.log_prompts,
     )
     service = Service(list(folders), lambda: _load(folders, arguments, settings), settings)
@@ -255,6 +260,17 @@ def _keys(arguments: argparse.Namespace) -> tuple[str, ...]:
     if any(not key or not key.isascii() or not key.isprintable() or " " in key for key in keys):
         raise InvalidInputError("an API key is empty, or has spaces or letters beyond ASCII. Give another.")
     return tuple(keys)
+
+
+def _origins(given: str) -> tuple[str, ...]:
+    origins = tuple(filter(None, map(str.strip, given.split(","))))
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise InvalidInputError(
+                f"--cors-origins has {shown(origin)}, which no browser sends. Give a scheme and a host in small "
+                "letters, with the port if there is one, and nothing behind it: https://app.example."
+            )
+    return origins
 
 
 def _load(

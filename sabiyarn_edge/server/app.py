@@ -31,7 +31,8 @@ def make_app(service: Service, lifespan: Lifespan[Starlette] | None = None, *, l
             CORSMiddleware,
             allow_origins=list(service.settings.cors_origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
+            allow_headers=["*"],  # OpenAI's client for JavaScript sends a dozen of its own
+            expose_headers=["Retry-After"],
         )
     ]
     app = Starlette(

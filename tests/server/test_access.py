@@ -53,6 +53,20 @@ def test_other_origins(guarded: Server) -> None:
     assert "access-control-allow-origin" not in preflight("https://evil.example").headers
 
 
+def test_clients_in_a_browser_may_send_their_headers_and_see_when_to_come_again(guarded: Server) -> None:
+    """The names are those that OpenAI's package for JavaScript sends."""
+    import httpx
+
+    names = "authorization,content-type,x-stainless-arch,x-stainless-os,x-stainless-retry-count"
+    origin = {"Origin": "https://one.example"}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": names}
+    preflight = httpx.options(f"{guarded.url}/v1/completions", headers={**origin, **asked})
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-headers"] == names
+    answer = guarded.get("/health", headers=origin)
+    assert answer.headers["access-control-expose-headers"].lower() == "retry-after"
+
+
 def test_without_the_option_no_origin_is_let_in(server: Server) -> None:
     answer = server.get("/health", headers={"Origin": "https://one.example"})
     assert "access-control-allow-origin" not in answer.headers

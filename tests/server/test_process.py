@@ -230,6 +230,16 @@ def test_options_from_the_environment(serve: Callable[..., Server], text_model: 
         (["--api-key-file", "/no/such/file"], "cannot read the keys in /no/such/file"),
         (["--api-key-file", "/dev/zero"], "longer than 1 MiB"),
         (["--api-key-file", os.devnull], "there is no key in /dev/null"),
+        *(
+            (
+                ["--cors-origins", f"https://a.example,{origin}"],
+                f"--cors-origins has {origin!r}, which no browser",
+            )
+            for origin in (
+                *("app.example", "https://app.example/", "https://app.example/page", "https://App.example"),
+                *("https://", "//app.example", "https://me@app.example", "https://*.example/"),
+            )
+        ),
         (["--max-tokens", "3"], "unknown option --max-tokens; did you mean --max-tokens-limit?"),
     ],
 )
