@@ -113,6 +113,10 @@ class _DrainingServer(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._begin_to_drain)
 
     def _begin_to_drain(self) -> None:
+        for connection in list(self.server_state.connections):
+            assert isinstance(connection, BoundedProtocol)
+            connection.drop_unsent()
+
         async def drain() -> Any:
             await self._service.drain(self._drain_seconds)
             self.should_exit = True

@@ -1,4 +1,4 @@
-"""The HTTP protocol of uvicorn with a bound on the time that a client takes for a request's head."""
+"""The HTTP protocol of uvicorn with bounds on the time that a client takes for a request."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
         super().connection_lost(exc)
+
+    def drop_unsent(self) -> None:
+        """Close the connection if the body of its request is not there yet and nothing of the answer was sent."""
+        if self.cycle is not None and self.cycle.more_body and not self.cycle.response_started:
+            self.transport.abort()
 
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:

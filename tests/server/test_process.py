@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -19,6 +21,7 @@ import pytest
 
 from sabiyarn_edge.cli import main
 from sabiyarn_edge.server.app import make_app
+from sabiyarn_edge.server.body import BODY_SECONDS
 from sabiyarn_edge.server.service import ServedModel, Service, Settings
 from tests.campaigns import no_sockets
 from tests.campaigns.no_sockets import why_unavailable
@@ -63,6 +66,22 @@ def test_what_does_not_end_is_cancelled(serve: Callable[..., Server], text_model
     assert last.choices[0].finish_reason == "length"
     assert server.wait() == 0
     assert "finish=cancelled" in server.log
+
+
+def test_draining_does_not_wait_for_bodies(serve: Callable[..., Server], text_model: Path) -> None:
+    """Bodies are given 30 s, and draining 1000: the connection ends before either."""
+    server = serve("--model", text_model, "--drain-timeout", "1000")
+    server.wait_until_ready()
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=BODY_SECONDS / 2) as connection:
+        head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100"
+        connection.sendall(f"{head}\r\n\r\n{{  ".encode())
+        assert server.get("/health").status_code == 200  # by then the head was read
+        server.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    assert server.wait() == 0
+    assert "Traceback" not in server.log
 
 
 def test_a_second_signal_ends_it_at_once(serve: Callable[..., Server], text_model: Path) -> None:
