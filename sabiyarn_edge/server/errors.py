@@ -11,7 +11,7 @@ from starlette.responses import Response
 from ..errors import InvalidInputError, OutOfMemoryError, SabiYarnError, bounded, shortened
 from ..options.generation_config import GenerationConfig
 
-__all__ = ["HttpError", "error_fields", "error_response", "json_response"]
+__all__ = ["RETRY_SECONDS", "HttpError", "error_fields", "error_response", "json_response"]
 
 _CHAT_FIELDS = ("messages", "tools", "tool_choice")
 

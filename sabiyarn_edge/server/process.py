@@ -14,21 +14,32 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
 from ..options.generation_config import OptionWarning
 from .app import make_app
+from .errors import RETRY_SECONDS, HttpError, error_response
 from .protocol import BoundedProtocol
 from .service import Service
 
 __all__ = ["run_server"]
 
 MAX_CONNECTIONS = 512
-"""Further ones get 503: each takes a file, of which a process has 1024, and some memory."""
+"""Requests get 503 while so many are open: each takes a file, of which a process has 1024, and some memory."""
 KEEP_ALIVE_SECONDS = 30
 MAX_HEAD_BYTES = 32 * 2**10
 """Of a request's line and headers."""
 CLOSING_SECONDS = 5
 """For connections to close once all requests have ended."""
+
+_FULL = error_response(
+    HttpError(
+        503,
+        f"{MAX_CONNECTIONS} connections are open, which is the most that this server takes. Try again later.",
+        code="too_many_connections",
+        headers={"Retry-After": str(RETRY_SECONDS), "Connection": "close"},
+    )
+)
 
 
 def run_server(
@@ -68,8 +79,14 @@ def run_server(
     warnings.simplefilter("ignore", OptionWarning)  # clients send options that change nothing
     # Its own messages are for developers; whatever concerns users is said here.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    app = make_app(service, lifespan)
+
+    async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
+        full = scope["type"] == "http" and len(server.server_state.connections) >= MAX_CONNECTIONS
+        await (_FULL if full else app)(scope, receive, send)
+
     config = uvicorn.Config(
-        make_app(service, lifespan),
+        bounded,
         loop="asyncio",
         http=BoundedProtocol,
         ws="none",
@@ -78,7 +95,6 @@ def run_server(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=CLOSING_SECONDS,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,

@@ -6,12 +6,13 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.server.conftest import SECONDS, Server
+from tests.server.conftest import SECONDS, Server, wait_until
 
 
 def exchange(server: Server, request: bytes) -> bytes:
@@ -71,6 +72,26 @@ async def drip_a_head(port: int) -> tuple[bytes, bytes, bool]:
     answered = (await reader.readline()).startswith(b"HTTP/1.1 200")
     writer.close()
     return nothing, dripped, answered
+
+
+def test_when_all_connections_are_taken_errors_are_json(
+    serve: Callable[..., Server], text_model: Path
+) -> None:
+    server = serve("--model", text_model)
+    address = urlsplit(server.url)
+    with ExitStack() as opened:
+        for _ in range(512):  # as docs/server.md says
+            opened.enter_context(socket.create_connection((address.hostname, address.port), timeout=SECONDS))
+        answer = server.get("/health")
+    assert (answer.status_code, answer.headers["retry-after"], answer.headers["connection"]) == (
+        503,
+        "1",
+        "close",
+    )
+    error = answer.json()["error"]
+    assert "512 connections are open" in error["message"]
+    assert (error["type"], error["code"]) == ("server_error", "too_many_connections")
+    wait_until(lambda: server.get("/health").status_code == 200)
 
 
 def test_bodies_that_do_not_come_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
