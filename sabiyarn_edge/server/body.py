@@ -16,7 +16,8 @@ __all__ = ["MAX_BODY_BYTES", "read_fields", "read_object", "to_fields"]
 MAX_BODY_BYTES = 2**20
 """Longer than any prompt that fits a model here, and room for the texts of an embeddings request."""
 DISCARDED_BYTES = 16 * MAX_BODY_BYTES
-"""So much of a body that is too long is read before it is refused: most clients listen only when they have sent all."""
+"""So much of a body that does not say its length is read before it is refused: most clients listen only when they have
+sent all."""
 BODY_SECONDS = 30.0
 """A client that sends its body more slowly is sent away."""
 SHOWN_CHARACTERS = 60
@@ -54,6 +55,10 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 async def _read(request: Request) -> bytes:
     body, length = bytearray(), 0
+    declared = request.headers.get("content-length", "")  # digits: the protocol checks that
+    if declared and int(declared) > MAX_BODY_BYTES:
+        # The connection stays open and what comes is dropped: most clients listen only when they have sent all.
+        raise HttpError(413, f"the body has {declared} bytes; at most {MAX_BODY_BYTES} are taken. Send less.")
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
@@ -67,7 +72,11 @@ async def _read(request: Request) -> bytes:
             408, f"the body did not arrive within {BODY_SECONDS:g} seconds.", headers=_CLOSE
         ) from None
     if length > MAX_BODY_BYTES:
-        raise HttpError(413, f"the body is larger than {MAX_BODY_BYTES} bytes. Send less.", headers=_CLOSE)
+        raise HttpError(
+            413,
+            f"the body is larger than the {MAX_BODY_BYTES} bytes that are taken. Send less.",
+            headers=_CLOSE,
+        )
     return bytes(body)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import openai
 import pytest
 
-from tests.server.conftest import Server
+from sabiyarn_edge.server.body import BODY_SECONDS
+from tests.server.conftest import SECONDS, Server
 
 JSON = {"Content-Type": "application/json"}
 
@@ -142,10 +146,23 @@ def test_only_json_is_taken(server: Server, kind: dict[str, str]) -> None:
     assert "Content-Type: application/json" in answer.json()["error"]["message"]
 
 
-def test_bodies_that_are_too_long(server: Server) -> None:
-    answer = server.post("/v1/completions", content=b'"' + b"a" * (5 * 2**20) + b'"', headers=JSON)
-    assert answer.status_code == 413
-    assert "larger than 1048576 bytes" in answer.json()["error"]["message"]
+@pytest.mark.parametrize("chunked", [False, True])
+def test_bodies_that_are_too_long(server: Server, chunked: bool) -> None:
+    body = b'"' + b"a" * (5 * 2**20) + b'"'
+    with httpx.Client(base_url=server.url, timeout=SECONDS) as client:
+        answer = client.post("/v1/completions", content=iter([body]) if chunked else body, headers=JSON)
+        assert answer.status_code == 413
+        message = answer.json()["error"]["message"]
+        assert "1048576" in message and (chunked or str(len(body)) in message)
+        assert client.get("/health").status_code == 200  # on the same connection, if it stayed open
+
+
+def test_a_length_that_is_too_long_is_refused_before_the_body(server: Server) -> None:
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=BODY_SECONDS / 2) as connection:
+        head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1048577"
+        connection.sendall(f"{head}\r\n\r\n".encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
 @pytest.mark.parametrize(
@@ -160,8 +177,6 @@ def test_bodies_that_are_too_long(server: Server) -> None:
     ],
 )
 def test_other_paths(server: Server, method: str, path: str, status: int) -> None:
-    import httpx
-
     answer = httpx.request(method, f"{server.url}{path}")
     assert answer.status_code == status
     assert answer.json()["error"]["message"]
