@@ -79,9 +79,11 @@ class Engine:
         Raises:
             InvalidInputError: the engine was closed, or the caller is another function that a work calls.
         """
-        process = OwnProcess()
+        process, together = OwnProcess(), object()
         for work in works:
             work.process = process
+            if work.group is None:
+                work.group = together
         with self._ready(at_end=at_end):
             self._arrived.append(works)
 

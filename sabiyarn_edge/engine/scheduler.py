@@ -1,15 +1,17 @@
 """Scheduler: composes each run of the graph from the works of many callers (continuous batching).
 
 A step runs one token of every row that is due for it, and prompt tokens up to a budget. Works join and leave between
-steps. They are admitted first come, first served, as memory allows.
+steps. They are admitted as memory allows: those of one call first come, first served, and of several calls in turn.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +33,8 @@ __all__ = ["Scheduler"]
 
 _MUCH_SCRATCH_TOKENS = 32
 """Runs of more tokens than that give their scratch memory back, if no such run follows."""
+
+_turn = attrgetter("turn")
 
 
 class Scheduler:
@@ -62,6 +66,8 @@ class Scheduler:
         self._reserved = reserved if reserved is not None else {}
         self._most_tokens = 0  # of a run since scratch memory was given back
         self.waiting: deque[Work] = deque()
+        """In the order in which they are admitted. The first one waits for room, and nothing behind it takes that."""
+        self._turns: dict[object, int] = {}  # of each group the last one given, if it is to come
         self.live: list[Work] = []
 
     @property
@@ -70,8 +76,15 @@ class Scheduler:
         return not (self.waiting or self.live)
 
     def add(self, works: Sequence[Work]) -> None:
-        """Queue works."""
-        self.waiting.extend(works)
+        """Queue works: behind those of their group, and in turn with those of other groups.
+
+        A new group's first turn is behind the next one of each group that waits already, so that none waits for ever.
+        """
+        now = self.waiting[0].turn if self.waiting else 0
+        self._turns = {group: turn for group, turn in self._turns.items() if self.waiting and turn > now}
+        for work in works:
+            work.turn = self._turns[work.group] = self._turns.get(work.group, now) + 1
+            insort(self.waiting, work, key=_turn)
 
     def step(self) -> None:
         """Admit what fits, and run the graph once; more often, while each row just runs its next token."""

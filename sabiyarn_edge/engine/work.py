@@ -51,6 +51,7 @@ class Work(ABC):
 
     Attributes:
         group: the call that it belongs to: works of one call do not mind waiting for one another.
+        turn: set by the scheduler: while works wait, those of lower turns are admitted first.
         needed_bytes: memory that it takes beside what is shared, at most.
         num_rows: rows of the KV cache that it takes, at most.
         positions: most tokens that a row of it holds, if it goes on from what is known of its text; else 0.
@@ -64,6 +65,7 @@ class Work(ABC):
     """
 
     group: object = None
+    turn: int = 0
     needed_bytes: int = 0
     num_rows: int = 1
     positions: int = 0
