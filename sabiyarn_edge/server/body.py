@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from .errors import HttpError
 
-__all__ = ["MAX_BODY_BYTES", "read_fields", "read_object", "to_fields"]
+__all__ = ["MAX_BODY_BYTES", "check_texts", "read_fields", "read_object", "to_fields"]
 
 MAX_BODY_BYTES = 2**20
 """Longer than any prompt that fits a model here, and room for the texts of an embeddings request."""
@@ -20,6 +20,8 @@ DISCARDED_BYTES = 16 * MAX_BODY_BYTES
 sent all."""
 BODY_SECONDS = 30.0
 """A client that sends its body more slowly is sent away."""
+MAX_TEXTS = 2048
+"""Of a request, as OpenAI's embeddings take: an answer of many more keeps the event loop from all others."""
 SHOWN_CHARACTERS = 60
 UNSHOWN = ("prompt", "messages", "input")
 """Fields whose text is in no message: messages stand in the log."""
@@ -107,6 +109,24 @@ def to_fields(content: dict[str, Any], kind: type[Fields]) -> Fields:
         return msgspec.convert(content, kind, strict=True)
     except msgspec.ValidationError as error:
         raise _named(str(error), content) from None
+
+
+def check_texts(name: str, count: int, what: str = "texts") -> None:
+    """Refuse a request of more than MAX_TEXTS texts.
+
+    Args:
+        name: of the field that holds them.
+        what: what is counted.
+
+    Raises:
+        HttpError: there are too many.
+    """
+    if count > MAX_TEXTS:
+        raise HttpError(
+            400,
+            f"{name} has {count} {what}, but a request may have {MAX_TEXTS}. Send several requests.",
+            param=name,
+        )
 
 
 def _named(message: str, content: dict[str, Any]) -> HttpError:

@@ -16,7 +16,7 @@ from ..options.generation_config import GenerationConfig
 from ..text.tokenizer import Tokenizer
 from .access import record_of
 from .answers import Answer, ChatAnswer, CompletionAnswer, Echo
-from .body import read_object
+from .body import check_texts, read_object
 from .errors import json_response
 from .event_stream import EventStream, error_event, event, unless_gone
 from .generating import Generating
@@ -122,8 +122,10 @@ def texts_or_ids(name: str, value: Any) -> list[str | list[int]]:
 
     Raises:
         InvalidInputError: it is something else, or there is nothing in it.
+        HttpError: there are too many.
     """
     items = value if isinstance(value, list) and value and not isinstance(value[0], int) else [value]
+    check_texts(name, len(items))
     if not all(
         item and (isinstance(item, str) or (isinstance(item, list) and all(type(t) is int for t in item)))
         for item in items

@@ -12,6 +12,7 @@ from ..calls.decode_options import decide_seeds
 from ..calls.result import GenerationResult
 from ..errors import InvalidInputError
 from ..options.generation_config import GenerationConfig
+from .body import check_texts
 from .logprobs import LogprobReader, TokenLogprobs
 from .service import ServedModel, Service
 from .usage import Usage
@@ -72,6 +73,7 @@ class Generating:
 
     Raises:
         InvalidInputError: what is asked for together is not possible.
+        HttpError: there are too many choices.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Generating:
         self._returns = returns = config.num_return_sequences
         self.usage = Usage(sum(map(len, prompts)))
         self.num_choices = len(prompts) * returns
+        check_texts("prompt", self.num_choices, "texts, times n")
         if num_top is not None and config.num_beams > 1:
             raise InvalidInputError(
                 f"logprobs is given and num_beams is {config.num_beams}: beams change places while they are "

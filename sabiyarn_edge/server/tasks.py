@@ -17,7 +17,7 @@ from ..tasks.planned_task import PlannedTask
 from ..tasks.runner import TaskRunner
 from ..tasks.task import Task
 from .access import record_of
-from .body import read_object, to_fields
+from .body import check_texts, read_object, to_fields
 from .completions import service_of, tokenizer_of
 from .errors import HttpError, json_response
 from .event_stream import EventStream, error_event, event, unless_gone
@@ -175,6 +175,7 @@ async def _plan(
 def _check_length(slots: Mapping[str, Any]) -> None:
     for name, given in slots.items():
         texts = given if isinstance(given, list) else [given]
+        check_texts(name, len(texts))
         length = sum(len(text) for text in texts if isinstance(text, str))
         if length > MAX_CHARACTERS:
             raise HttpError(

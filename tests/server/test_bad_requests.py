@@ -25,6 +25,16 @@ JSON = {"Content-Type": "application/json"}
         ({"prompt": [[1], "a", 3]}, None, "prompt must be a text"),
         ({"prompt": {"a": 1}}, None, "prompt must be a text"),
         ({"prompt": ["a", ""]}, None, "prompt must be a text"),
+        (
+            {"prompt": ["a"] * 2049},
+            "prompt",
+            "prompt has 2049 texts, but a request may have 2048. Send several",
+        ),
+        (
+            {"prompt": ["a"] * 1025, "n": 2, "temperature": 1},
+            "prompt",
+            "prompt has 2050 texts, times n, but a request may have 2048. Send several requests",
+        ),
         ({"prompt": [400]}, None, "ids of this model are 0 to 319"),
         (
             {"prompt": [1] * 90, "max_tokens": 9},
@@ -80,7 +90,7 @@ JSON = {"Content-Type": "application/json"}
         ({"overflow": "drop"}, None, "overflow is 'drop'"),
         ({"max_time": 0}, "max_time", "max_time is 0"),
     ],
-    ids=str,
+    ids=lambda value: f"{value!s:.80}",
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_completions(

@@ -49,6 +49,10 @@ def test_embeddings_as_the_client_asks_by_itself(client: openai.OpenAI, generato
         ({"input": [1, "a"]}, "input must be a text"),
         ({"input": [True]}, "input must be a text"),
         ({"input": [400]}, "token id 400"),
+        (
+            {"input": ["a"] * 2049},
+            "input has 2049 texts, but a request may have 2048. Send several requests.",
+        ),
         ({"input": [list(range(97))]}, "97 tokens, but there are 96 positions"),
         ({"input": "a", "dimensions": 5}, "dimensions is not supported; the fields are model, input"),
         ({"input": "a", "pooling": "max"}, "pooling is 'max': invalid enum value"),
