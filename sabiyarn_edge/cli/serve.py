@@ -80,6 +80,12 @@ def _add_listening(parser: Parser) -> None:
         metavar="ORIGINS",
         help='web pages that may ask, as https://example.org, with commas; "*": all (none)',
     )
+    _add(
+        group,
+        "--allowed-hosts",
+        metavar="NAMES",
+        help="names, with commas, by which clients reach a server without keys, beside its address and hostname (none)",
+    )
     _add(group, "--log-prompts", action="store_true", help="write prompts into the log")
 
 
@@ -203,6 +209,7 @@ def run(arguments: argparse.Namespace) -> None:
         max_tokens_limit=arguments.max_tokens_limit,
         api_keys=keys,
         cors_origins=origins,
+        allowed_hosts=tuple(filter(None, map(str.strip, (arguments.allowed_hosts or "").split(",")))),
         log_prompts=arguments.log_prompts,
     )
     service = Service(list(folders), lambda: _load(folders, arguments, settings), settings)

@@ -40,6 +40,7 @@ def deployment(
     parallel: int = 16,
     timeout: float = _TIMEOUT_SECONDS,
     api_keys: tuple[str, ...] = (),
+    allowed_hosts: tuple[str, ...] = (),
     **load: Any,
 ) -> serve.Application:
     """Make what `ray.serve.run` takes: the endpoints of `sabiyarn-edge serve`, in as many replicas as are wanted.
@@ -52,6 +53,7 @@ def deployment(
         parallel: most rows that run at once in each.
         timeout: seconds after which a request ends, waiting included.
         api_keys: of which clients must send one; none: nobody must.
+        allowed_hosts: names by which clients reach it without keys, beside addresses and names without a dot.
         load: further arguments of `EdgeGenerator.from_pretrained`, but num_threads and max_batch_size.
 
     Returns:
@@ -67,6 +69,7 @@ def deployment(
         max_queue=parallel * _ROWS_WAITING,
         timeout=timeout,
         api_keys=tuple(api_keys),
+        allowed_hosts=tuple(allowed_hosts),
     )
     folder = Path(model).absolute() if Path(model).is_dir() else Path(model)
     called = name or folder.name

@@ -1,25 +1,29 @@
-"""What stands around every request: a line in the log, a bound on slow readers, keys, and the state of the server."""
+"""What stands around every request: a line in the log, a bound on slow readers, keys, names, and the server's state."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Iterable, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import h11
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..errors import shown
 from .errors import HttpError, error_response
 from .service import Service
 
-__all__ = ["Gate", "RequestLog", "record_of"]
+__all__ = ["Gate", "NameCheck", "RequestLog", "record_of"]
 
 SEND_SECONDS = 30.0
 """A client that reads nothing for so long is given up. What it has not read waits in its stream, not in the engine."""
@@ -147,3 +151,71 @@ def _is_among(given: bytes, keys: Iterable[bytes]) -> bool:
     for key in keys:
         found |= hmac.compare_digest(given, key)
     return found
+
+
+class NameCheck:
+    """Keeps other pages of a user's browser out of a server without keys.
+
+    A page of any site may have its name resolve to this machine (DNS rebinding), and is then of the same origin as this
+    server to the browser. The name still stands in Host, so names that others can own are refused. Nobody can register
+    a name without a dot, as proxies and containers use. Only a proxy reaches a Unix socket, and it knows its names.
+
+    Args:
+        app: the application.
+        service: whose settings name further hosts and origins.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._origins = service.settings.cors_origins
+        self._named = frozenset(map(str.lower, service.settings.allowed_hosts))
+        own = socket.gethostname().lower()
+        self._hosts = {own, f"{own.partition('.')[0]}.local", *self._named}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        on_unix_socket = scope.get("server") is not None and scope["server"][1] is None
+        if scope["type"] == "http" and not on_unix_socket:
+            try:
+                self._check(scope["method"], Headers(scope=scope))
+            except HttpError as error:
+                record_of(scope)["error"] = error.message
+                await error_response(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, method: str, headers: Headers) -> None:
+        host, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
+        if not self._is_own(_name_of(f"//{host}")):
+            raise HttpError(
+                421,
+                f"the host is {shown(host)}, which is no name of this machine: without keys this server answers to "
+                "addresses and its own names only. Ask by its address, or start it with --api-key-file, or with this "
+                "name among --allowed-hosts.",
+                code="host_not_allowed",
+            )
+        if method != "POST" or not origin or origin.partition("://")[2] == host:
+            return
+        if not ({"*", origin} & {*self._origins} or _name_of(origin) in self._named):
+            raise HttpError(
+                403,
+                f"the origin is {shown(origin)}, another page than this server's: without keys it takes nothing from "
+                "others. Start it with --api-key-file, or with this origin among --cors-origins.",
+                code="origin_not_allowed",
+            )
+
+    def _is_own(self, name: str) -> bool:
+        if "." not in name or name.endswith(".localhost") or name in self._hosts:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def _name_of(address: str) -> str:
+    """The host's name in an address; one that cannot be read is no name of anybody."""
+    try:
+        return (urlsplit(address).hostname or "").removesuffix(".")
+    except ValueError:
+        return "."

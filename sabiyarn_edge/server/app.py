@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Lifespan
 
 from ..errors import SabiYarnError
-from .access import RequestLog, record_of
+from .access import NameCheck, RequestLog, record_of
 from .errors import HttpError, error_response
 from .routes import routes
 from .service import Service
@@ -37,7 +37,10 @@ def make_app(service: Service, lifespan: Lifespan[Starlette] | None = None, *, l
     ]
     app = Starlette(
         routes=routes(service),
-        middleware=cors if service.settings.cors_origins else [],
+        middleware=[
+            *(cors if service.settings.cors_origins else []),
+            *([] if service.settings.api_keys else [Middleware(NameCheck, service=service)]),
+        ],
         exception_handlers={
             HttpError: _refuse,
             SabiYarnError: _refuse,

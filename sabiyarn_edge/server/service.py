@@ -37,6 +37,8 @@ class Settings:
     api_keys: tuple[str, ...] = ()
     """Empty: none is asked for."""
     cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    """Names to which a server without keys answers, beside its own."""
     log_prompts: bool = False
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import openai
 import pytest
 
+from sabiyarn_edge.server.app import make_app
+from sabiyarn_edge.server.service import Service, Settings
 from tests.server.conftest import Server, wait_until
 
 
@@ -43,7 +49,6 @@ def test_keys(guarded: Server) -> None:
 
 def test_other_origins(guarded: Server) -> None:
     asked = {"Origin": "https://two.example", "Access-Control-Request-Method": "POST"}
-    import httpx
 
     def preflight(origin: str) -> httpx.Response:
         headers = {**asked, "Origin": origin, "Access-Control-Request-Headers": "authorization,content-type"}
@@ -55,8 +60,6 @@ def test_other_origins(guarded: Server) -> None:
 
 def test_clients_in_a_browser_may_send_their_headers_and_see_when_to_come_again(guarded: Server) -> None:
     """The names are those that OpenAI's package for JavaScript sends."""
-    import httpx
-
     names = "authorization,content-type,x-stainless-arch,x-stainless-os,x-stainless-retry-count"
     origin = {"Origin": "https://one.example"}
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": names}
@@ -70,6 +73,87 @@ def test_clients_in_a_browser_may_send_their_headers_and_see_when_to_come_again(
 def test_without_the_option_no_origin_is_let_in(server: Server) -> None:
     answer = server.get("/health", headers={"Origin": "https://one.example"})
     assert "access-control-allow-origin" not in answer.headers
+
+
+SELF = "127.0.0.1:8080"
+
+
+@pytest.mark.parametrize(
+    ("host", "taken"),
+    [
+        *(
+            (host, True)
+            for host in (SELF, "localhost:8080", "LOCALHOST.", "a.localhost:1", "[::1]:8080", "sabiyarn")
+        ),
+        *((host, True) for host in ("192.168.1.7", "board:8080", "Board.local", "pi.lan", "PI.lan:80")),
+        *(
+            (host, False)
+            for host in ("evil.example", "evil.example:8080", "localhost.evil.example", "board.evil.example")
+        ),
+        *(
+            (host, False)
+            for host in ("127.0.0.1.evil.example", "evil.local", "x.pi.lan", "[:8080", "a@evil.example")
+        ),
+    ],
+)
+def test_names_of_others_are_refused_without_keys(
+    monkeypatch: pytest.MonkeyPatch, host: str, taken: bool
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "board")
+    answer = ask("GET", "/health", Host=host)
+    assert answer.status_code == (200 if taken else 421)
+    if not taken:
+        error = answer.json()["error"]
+        assert "no name of this machine" in error["message"] and "--allowed-hosts" in error["message"]
+        assert ask("GET", "/", Host=host).status_code == 421
+    assert ask("GET", "/health", api_keys=("key",), Host=host).status_code == 200
+    assert ask("GET", "/health", port=None, Host=host).status_code == 200  # a Unix socket
+
+
+@pytest.mark.parametrize(
+    ("origin", "taken"),
+    [
+        *((origin, True) for origin in (f"http://{SELF}", "https://app.example", "https://pi.lan")),
+        *(
+            (origin, False)
+            for origin in ("http://127.0.0.1:3000", "https://evil.example", "null", "https://[")
+        ),
+    ],
+)
+def test_posts_of_other_pages_are_refused_without_keys(origin: str, taken: bool) -> None:
+    answer = ask("POST", "/nowhere", Host=SELF, Origin=origin)
+    assert answer.status_code == (404 if taken else 403)
+    if not taken:
+        assert "--cors-origins" in answer.json()["error"]["message"]
+    assert (
+        ask("GET", "/health", Host=SELF, Origin=origin).status_code == 200
+    )  # the browser shows it to nobody
+    assert ask("POST", "/nowhere", Host=SELF).status_code == 404  # no browser
+    assert ask("POST", "/nowhere", api_keys=("key",), Host=SELF, Origin=origin).status_code == 404
+    assert ask("POST", "/nowhere", port=None, Host="sabiyarn", Origin=origin).status_code == 404
+
+
+def ask(
+    method: str, path: str, *, api_keys: tuple[str, ...] = (), port: int | None = 8080, **headers: str
+) -> httpx.Response:
+    """Ask a server without models in this process; without a port it listens on a Unix socket."""
+    settings = Settings(
+        **{"parallel": 1, "max_queue": 1, "timeout": 1, "api_keys": api_keys},
+        **{"cors_origins": ("https://app.example",), "allowed_hosts": ("pi.lan",)},
+    )
+    service = Service([], dict, settings)
+    service.state = "ready"
+    app = make_app(service, logs=False)
+
+    async def listening(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "server": ("/run/socket" if port is None else "127.0.0.1", port)}, receive, send)
+
+    async def run() -> httpx.Response:
+        transport = httpx.ASGITransport(listening)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.request(method, path, headers=headers)
+
+    return asyncio.run(run())
 
 
 def test_one_line_for_each_request(server: Server) -> None:
