@@ -16,7 +16,7 @@ from ..chat.result import ChatReader
 from ..options.generation_config import GenerationConfig
 from ..text.tokenizer import Tokenizer
 from .generating import Choice, Piece
-from .logprobs import TokenLogprobs, shown
+from .logprobs import TextOffsets, TokenLogprobs, shown
 
 __all__ = ["Answer", "ChatAnswer", "CompletionAnswer", "Echo"]
 
@@ -58,12 +58,15 @@ class CompletionAnswer:
     Args:
         model: its name.
         echoes: of each choice.
+        prompts: token ids of each choice's prompt.
     """
 
-    def __init__(self, model: str, tokenizer: Tokenizer, echoes: Sequence[Echo]) -> None:
+    def __init__(
+        self, model: str, tokenizer: Tokenizer, echoes: Sequence[Echo], prompts: Sequence[Sequence[int]]
+    ) -> None:
         self._head = _head("cmpl", "text_completion", model)
-        self._tokenizer, self._echoes = tokenizer, echoes
-        self._offsets = [0 if echo.logprobs else len(echo.text) for echo in echoes]
+        self._tokenizer, self._echoes, self._prompts = tokenizer, echoes, prompts
+        self._offsets: dict[int, TextOffsets] = {}
 
     def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
         written = []
@@ -102,13 +105,13 @@ class CompletionAnswer:
         }
 
     def _logprobs(self, index: int, logprobs: Sequence[TokenLogprobs]) -> dict[str, Any]:
-        texts, offsets = [], []
-        for chosen in logprobs:
-            texts.append(shown(chosen.token, self._tokenizer)[0])
-            offsets.append(self._offsets[index])
-            self._offsets[index] += len(texts[-1])
+        if index not in self._offsets:
+            echo = self._echoes[index]
+            self._offsets[index] = TextOffsets(
+                self._tokenizer, self._prompts[index], echo.text, len(echo.logprobs)
+            )
         return {
-            "tokens": texts,
+            "tokens": [shown(chosen.token, self._tokenizer)[0] for chosen in logprobs],
             "token_logprobs": [_written(chosen.logprob) for chosen in logprobs],
             "top_logprobs": [
                 None
@@ -116,7 +119,7 @@ class CompletionAnswer:
                 else {shown(token, self._tokenizer)[0]: _written(logprob) for token, logprob in chosen.top}
                 for chosen in logprobs
             ],
-            "text_offset": offsets,
+            "text_offset": [self._offsets[index].push(chosen.token) for chosen in logprobs],
         }
 
 

@@ -68,18 +68,20 @@ async def _complete(request: Request, generate: Generate) -> Response | ASGIApp:
 
     generating, texts = await service.prepare(prepare)
     async with _begun(request, model, generating):
-        echoes = [Echo()] * generating.num_choices
+        echoes, prompts = [Echo()] * generating.num_choices, generating.prompts
+        returns = generating.config.num_return_sequences
         if fields.echo:
-            prompts = generating.prompts
             logprobs: list[list[TokenLogprobs]] = [[] for _ in prompts]
             if fields.logprobs is not None:
                 overflow = model.generator.overflow.take_from(dict(generate.call_options))
                 scored = await model.generator._ascore(prompts, fields.logprobs, overflow)
                 logprobs = [prompt_logprobs(one) for one in scored]
             both = zip(texts, logprobs, strict=True)
-            returns = generating.config.num_return_sequences
             echoes = [echo for echo in (Echo(*each) for each in both) for _ in range(returns)]
-        return await _answer(request, generate, generating, CompletionAnswer(model.name, tokenizer, echoes))
+        own = [prompt for prompt in prompts for _ in range(returns)]
+        return await _answer(
+            request, generate, generating, CompletionAnswer(model.name, tokenizer, echoes, own)
+        )
 
 
 async def chat_completions(request: Request) -> Response | ASGIApp:

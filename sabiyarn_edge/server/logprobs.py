@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calls.scoring import Scoring, best_tokens
+from ..text.incremental_decoding import incremental_decoder
 from ..text.tokenizer import Tokenizer
 
-__all__ = ["LogprobReader", "TokenLogprobs", "prompt_logprobs", "shown"]
+__all__ = ["LogprobReader", "TextOffsets", "TokenLogprobs", "prompt_logprobs", "shown"]
+
+_GAP = 16
+"""Characters of a prompt that no token may hold at one place: blanks, mostly."""
 
 
 @dataclass(frozen=True)
@@ -80,3 +85,43 @@ def shown(token: int, tokenizer: Tokenizer) -> tuple[str, bytes]:
         return own.decode(), own
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own), own
+
+
+class TextOffsets:
+    """Says where each token of a completion stands in its text, in characters.
+
+    Args:
+        prompt_ids: of the prompt.
+        echoed: the prompt's text, if the completion begins with it; else "".
+        num_echoed: how many tokens of the prompt are pushed before those of the answer: all or none.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], echoed: str, num_echoed: int) -> None:
+        self._tokenizer = tokenizer
+        self._echoed = _found([shown(token, tokenizer)[0] for token in prompt_ids[:num_echoed]], echoed)
+        self._decoder = incremental_decoder(tokenizer, prompt_ids=prompt_ids)
+        self._length = len(echoed)
+
+    def push(self, token: int) -> int:
+        """Take the next token. Part of a character, and what the text leaves out, stand where the text goes on."""
+        offset = next(self._echoed, None)
+        if offset is not None:
+            return offset
+        own, added, start = shown(token, self._tokenizer)[0], self._decoder.push(token), self._length
+        self._length += len(added)
+        return self._length - len(own) if added.endswith(own) else start
+
+
+def _found(tokens: Sequence[str], text: str) -> Iterator[int]:
+    """Look for each token behind the one before: the tokenizer drops blanks, adds one in front, or changes letters."""
+    place = missed = 0
+    for token in tokens:
+        stripped = token.lstrip()
+        if stripped and not text.startswith(token, place) and text.startswith(stripped, place):
+            token = stripped
+        offset = text.find(token, place, place + missed + len(token) + _GAP)
+        if offset < 0:
+            offset, missed = place, missed + len(token)
+        else:
+            place, missed = offset + len(token), 0
+        yield offset

@@ -10,7 +10,9 @@ import openai
 import pytest
 
 from sabiyarn_edge import EdgeGenerator
-from sabiyarn_edge.server.logprobs import LogprobReader, shown
+from sabiyarn_edge.generator import find_model
+from sabiyarn_edge.server.logprobs import LogprobReader, TextOffsets, shown
+from sabiyarn_edge.text.tokenizer import Tokenizer
 
 PROMPT = "Su dai"
 
@@ -49,7 +51,8 @@ def test_completions(
     answer = client.completions.create(
         model="tiny", prompt=PROMPT, max_tokens=8, logprobs=3, stream=stream, **asked
     )
-    parts = [chunk.choices[0].logprobs for chunk in (answer if stream else [answer])]
+    answer = list(answer) if stream else [answer]
+    parts = [chunk.choices[0].logprobs for chunk in answer]
     found = [part for part in parts if part is not None]
     assert [text for part in found for text in part.tokens] == [
         shown(token, generator.tokenizer)[0] for token in tokens
@@ -64,9 +67,19 @@ def test_completions(
     for top, row in zip([top for part in found for top in part.top_logprobs], expected, strict=True):
         best = np.argsort(-row, kind="stable")[:3]
         assert list(top) == [shown(int(token), generator.tokenizer)[0] for token in best]
-    offsets = [offset for part in found for offset in part.text_offset]
-    lengths = [len(text) for part in found for text in part.tokens]
-    assert offsets == [0, *np.cumsum(lengths)[:-1].tolist()]
+    check_offsets(generator, "".join(chunk.choices[0].text for chunk in answer), found)
+
+
+def check_offsets(generator: EdgeGenerator, text: str, parts: list[Any]) -> None:
+    """Tokens that are whole characters stand in the text where it is said; special tokens give none."""
+    special = {shown(token, generator.tokenizer)[0] for token in generator.tokenizer.special_ids}
+    offsets = [offset for part in parts for offset in part.text_offset]
+    tokens = [token for part in parts for token in part.tokens]
+    assert offsets == sorted(offsets) and len(offsets) == len(tokens)
+    for token, offset in zip(tokens, offsets, strict=True):
+        assert 0 <= offset <= len(text)
+        if not token.startswith("bytes:") and token not in special:
+            assert text[offset : offset + len(token)] == token, (token, offset, text)
 
 
 def test_each_choice_has_its_own(client: openai.OpenAI, generator: EdgeGenerator) -> None:
@@ -108,8 +121,10 @@ def test_echoed_prompts_have_theirs(client: openai.OpenAI, generator: EdgeGenera
         model="tiny", prompt=prompts, max_tokens=3, logprobs=4, echo=True, stream=stream, logit_bias={"65": 5}
     )
     found: dict[int, list[Any]] = {0: [], 1: []}
+    written = {0: "", 1: ""}
     for chunk in answer if stream else [answer]:
         for choice in chunk.choices:
+            written[choice.index] += choice.text
             found[choice.index] += [choice.logprobs] if choice.logprobs else []
     for index, prompt in enumerate(prompts):
         ids = generator.tokenizer.encode(prompt)
@@ -129,8 +144,29 @@ def test_echoed_prompts_have_theirs(client: openai.OpenAI, generator: EdgeGenera
             assert (
                 values[place] == max(tops[place].values())
             ) == is_best  # as evaluations ask for greedy answers
-        offsets = [offset for part in found[index] for offset in part.text_offset]
-        assert offsets == [0, *np.cumsum([len(text) for text in tokens])[:-1].tolist()]
+        check_offsets(generator, written[index], found[index])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<hau> Su dai", [0, 6, 7, 8, 11]),  # <hau> S u _da i: no token has the blank behind the tag
+        ("<yor>   Su dai", None),
+        ("Su   dai\n\n a 😀 Su", None),
+    ],
+)
+def test_offsets_where_tokens_lack_a_blank(text: str, expected: list[int] | None) -> None:
+    tokenizer = Tokenizer.from_file(find_model("nano") / "tokenizer.json")
+    prompt, answer = tokenizer.encode(text), tokenizer.encode("\u2019yan 😀 ọ̀rọ̀")
+    offsets = TextOffsets(tokenizer, prompt, text, len(prompt))
+    found = [offsets.push(token) for token in prompt + answer]
+    whole = text + tokenizer.decode(answer)
+    for token, offset in zip(prompt + answer, found, strict=True):
+        own = shown(token, tokenizer)[0]
+        assert own.startswith("bytes:") or whole[offset : offset + len(own)] == own
+    assert expected is None or found[: len(prompt)] == expected
+    alone = TextOffsets(tokenizer, prompt, "", 0)
+    assert [alone.push(token) + len(text) for token in answer] == found[len(prompt) :]
 
 
 def logits_behind(generator: EdgeGenerator, ids: list[int]) -> np.ndarray:
