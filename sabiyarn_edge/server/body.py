@@ -29,6 +29,20 @@ UNSHOWN = ("prompt", "messages", "input")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _AT = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
 
+_SURROGATES = re.compile(
+    rb"(?<!\\)(?:\\\\)*(?:\\u[dD][89abAB]..(?:\\u[dD][c-fC-F]..)|(\\u[dD][89a-fA-F][0-9a-fA-F]{2}))",
+    re.DOTALL,
+)
+"""Escapes of a pair of surrogates, or in the group of one that stands alone."""
+_JSON_NAMES = {
+    list: "array",
+    str: "string",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    type(None): "null",
+}
+
 Fields = TypeVar("Fields")
 
 _CLOSE = {"Connection": "close"}  # the rest of the body is not read
@@ -49,9 +63,11 @@ async def read_object(request: Request) -> dict[str, Any]:
     try:
         content = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise HttpError(400, f"the body is not JSON that can be read: {error}.") from None
+        half = next((found[1].decode() for found in _SURROGATES.finditer(body) if found[1]), None)
+        what = f"it holds {half}, half of a surrogate pair, which is no character" if half else error
+        raise HttpError(400, f"the body is not JSON that can be read: {what}.") from None
     if not isinstance(content, dict):
-        raise HttpError(400, f"the body is a JSON {type(content).__name__}; it must be an object.")
+        raise HttpError(400, f"the body is a JSON {_JSON_NAMES[type(content)]}; it must be an object.")
     return content
 
 

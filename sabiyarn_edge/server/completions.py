@@ -26,6 +26,7 @@ from .generation_fields import (
     Generate,
     decide_config,
     decide_lengths,
+    named_as_sent,
     read_generation,
 )
 from .logprobs import TokenLogprobs, prompt_logprobs
@@ -49,8 +50,10 @@ def tokenizer_of(model: ServedModel) -> Tokenizer:
 
 async def completions(request: Request) -> Response | ASGIApp:
     """Continue prompts."""
-    generate = read_generation(await read_object(request), CompletionFields)
-    return await unless_gone(request.receive, _complete(request, generate))
+    content = await read_object(request)
+    with named_as_sent(content):
+        generate = read_generation(content, CompletionFields)
+        return await unless_gone(request.receive, _complete(request, generate))
 
 
 async def _complete(request: Request, generate: Generate) -> Response | ASGIApp:
@@ -86,8 +89,10 @@ async def _complete(request: Request, generate: Generate) -> Response | ASGIApp:
 
 async def chat_completions(request: Request) -> Response | ASGIApp:
     """Answer messages, by the model's chat template."""
-    generate = read_generation(await read_object(request), ChatFields)
-    return await unless_gone(request.receive, _chat(request, generate))
+    content = await read_object(request)
+    with named_as_sent(content):
+        generate = read_generation(content, ChatFields)
+        return await unless_gone(request.receive, _chat(request, generate))
 
 
 async def _chat(request: Request, generate: Generate) -> Response | ASGIApp:

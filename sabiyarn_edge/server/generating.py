@@ -129,7 +129,8 @@ class Generating:
             InvalidInputError: a prompt or an option is not allowed.
             HttpError: there is no room, or the request's time is over.
         """
-        self._leave = self._model.admit(self._rows, self._metrics)
+        param = "num_beams" if self.config.num_beams > 1 else "n" if self._returns > 1 else "prompt"
+        self._leave = self._model.admit(self._rows, self._metrics, param)
         self._waited = self._model.is_full
         self._started = time.perf_counter()
         compiles = not self._model.generator._has_compiled(self.config)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -24,6 +26,7 @@ __all__ = [
     "StreamOptions",
     "decide_config",
     "decide_lengths",
+    "named_as_sent",
     "read_generation",
 ]
 
@@ -84,6 +87,7 @@ _CHANGES_NOTHING: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
     "function_call": ("none",),
     "functions": ([],),
+    "ignore_eos": (False,),
     "metadata": ({},),
     "modalities": (["text"],),
     "parallel_tool_calls": (True, False),
@@ -91,11 +95,18 @@ _CHANGES_NOTHING: dict[str, tuple[Any, ...]] = {
     "store": (False,),
     "suffix": ("",),
 }
-"""OpenAI's fields that are not supported -> their values that ask for nothing. Clients send these unasked."""
+"""Fields of OpenAI and vLLM that are not supported -> their values that ask for nothing. Clients send these unasked."""
 _LABELS = ("user", "safety_identifier", "prompt_cache_key")
 """OpenAI's fields that name the caller, for services that bill or watch him."""
 _OTHER_NAMES = {"max_new_tokens": "max_tokens", "num_return_sequences": "n", "stop_strings": "stop"}
 """Options of GenerationConfig -> what OpenAI's API calls them. Either may be given."""
+_SENT_NAMES = (
+    *_OTHER_NAMES.items(),
+    ("max_new_tokens", "max_completion_tokens"),
+    ("sequence_bias", "logit_bias"),
+    ("prompt", "input"),
+)
+"""What errors of the library say -> what they are to say, if the client sent that field and not the other."""
 _OF_ONE_ENDPOINT = (
     *("prompt", "echo"),
     *("messages", "top_logprobs", "max_completion_tokens", "tools", "tool_choice"),
@@ -150,6 +161,31 @@ def read_generation(content: dict[str, Any], kind: type[CompletionFields] | type
         else:
             options[name] = value
     return Generate(to_fields(fields, kind), options, call_options)
+
+
+@contextmanager
+def named_as_sent(content: Mapping[str, Any], param: str | None = None) -> Iterator[None]:
+    """Have errors speak of the fields that a client sent, where the library calls them otherwise.
+
+    Args:
+        content: the request's fields.
+        param: the field that is wrong where an error names none.
+
+    Raises:
+        HttpError: in place of an InvalidInputError. Its `param` is the first field of the request that it names.
+    """
+    try:
+        yield
+    except InvalidInputError as error:
+        message = str(error)
+        for said, sent in _SENT_NAMES:
+            if said not in content and sent in content:
+                message = re.sub(rf"\b{said}\b", sent, message)
+        if "do_sample" not in content:
+            message = message.replace("do_sample is False", "temperature is 0 or not given")
+            message = message.replace("do_sample=True", "a temperature above 0")
+        named = next((word for word in re.findall(r"\w+", message) if word in content), param)
+        raise HttpError(400, message, param=named or HttpError.of(error).param) from None
 
 
 def decide_config(
@@ -240,7 +276,7 @@ def _limited(config: GenerationConfig, prompt: int, max_length: int, limit: int)
     asked = max(asked or 0, config.min_new_tokens or 0)
     if asked > limit:
         raise InvalidInputError(
-            f"max_tokens is {asked}, but this server gives at most {limit} tokens. Ask for at most that many."
+            f"max_new_tokens is {asked}, but this server gives at most {limit} tokens. Ask for at most that many."
         )
     return asked or min(limit, DEFAULT_MAX_NEW_TOKENS, max(max_length - prompt, 1))
 

@@ -57,8 +57,11 @@ class ServedModel:
         self.created = int(time.time())
         self._rows = 0
 
-    def admit(self, rows: int, metrics: Metrics) -> Callable[[], None]:
+    def admit(self, rows: int, metrics: Metrics, param: str | None = None) -> Callable[[], None]:
         """Count a request's rows in; they run, or wait for others to end.
+
+        Args:
+            param: the field that asks for so many.
 
         Returns:
             What to call when the request has ended; a second call does nothing.
@@ -72,7 +75,7 @@ class ServedModel:
                 400,
                 f"the request needs {rows} rows (prompts times n, or times num_beams), but the server has {parallel}. "
                 "Ask for fewer at once.",
-                param="n",
+                param=param,
             )
         if self._rows + rows > parallel + queue:
             metrics.refused[self.name] += 1

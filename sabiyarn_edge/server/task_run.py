@@ -56,7 +56,7 @@ class TaskRun:
             if planned.choices
             else min(len(planned.prompts), planned.call.max_in_flight) * planned.call.config.num_beams
         )
-        self._leave = model.admit(rows, self._metrics)
+        self._leave = model.admit(rows, self._metrics, "num_beams")
         self._waited = model.is_full  # for a row
 
     def close(self) -> None:

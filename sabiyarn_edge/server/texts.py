@@ -16,6 +16,8 @@ from .body import read_fields
 from .completions import encoded, service_of, texts_or_ids, tokenizer_of
 from .errors import json_response
 from .event_stream import unless_gone
+from .generation_fields import named_as_sent
+from .service import ServedModel
 
 __all__ = ["detokenize", "embeddings", "tokenize"]
 
@@ -51,8 +53,13 @@ class DetokenizeFields(msgspec.Struct, kw_only=True):
 async def embeddings(request: Request) -> Response:
     """Texts as vectors."""
     fields = await read_fields(request, EmbeddingFields)
+    model = service_of(request).model(fields.model)
+    with named_as_sent({"input": fields.input}, "input"):
+        return await _embed(request, fields, model)
+
+
+async def _embed(request: Request, fields: EmbeddingFields, model: ServedModel) -> Response:
     service = service_of(request)
-    model = service.model(fields.model)
     given = texts_or_ids("input", fields.input)
     texts = await service.prepare(lambda: encoded(given, tokenizer_of(model)))
     tokens = sum(map(len, texts))

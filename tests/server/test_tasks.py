@@ -158,7 +158,7 @@ def nested(depth: int) -> Any:
         ("clean", {"text": "a", "options": []}, 400, "options", "expected `object"),
         ("clean", {"text": "a", "options": {"num_beam": 2}}, 400, None, "did you mean num_beams?"),
         ("clean", {"text": "a", "options": {"num_beams": 0}}, 400, "num_beams", "num_beams is 0"),
-        ("clean", {"text": "a", "options": {"num_beams": 6}}, 400, "n", "needs 6 rows"),
+        ("clean", {"text": "a", "options": {"num_beams": 6}}, 400, "num_beams", "needs 6 rows"),
         ("clean", {"text": "a", "options": {"num_return_sequences": 2, "num_beams": 2}}, 400, None, "one answer"),
         ("clean", {"text": ["a"] * 2049}, 400, "text", "text has 2049 texts, but a request may have 2048"),
         ("clean", {"text": ["a.\n" * 16384, "a.\n" * 16384]}, 400, "text", "text has 98304 characters, but a request"),

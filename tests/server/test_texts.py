@@ -62,7 +62,9 @@ def test_embeddings_as_the_client_asks_by_itself(client: openai.OpenAI, generato
 def test_bad_embeddings(server: Server, body: dict[str, Any], message: str) -> None:
     answer = server.post("/v1/embeddings", json=body)
     assert answer.status_code == 400
-    assert message in answer.json()["error"]["message"]
+    error = answer.json()["error"]
+    assert message in error["message"]
+    assert error["param"] == next((name for name in body if name != "input"), "input")
 
 
 def test_tokens(server: Server, generator: EdgeGenerator) -> None:
