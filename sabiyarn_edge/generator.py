@@ -593,6 +593,7 @@ class EdgeGenerator(ChatMethods):
             max_in_flight: most calls that are taken before the result of the first of them was read.
         """
         running: deque[tuple[Sequence[Work], Callable[[], Result]]] = deque()
+        together = object()
         refused: Exception | None = None
         try:
             while True:
@@ -600,6 +601,8 @@ class EdgeGenerator(ChatMethods):
                     work.check_process()  # before a forked child takes more inputs
                 try:
                     for call in itertools.islice(calls, 0 if refused else max_in_flight - len(running)):
+                        for work in call[0]:
+                            work.group = together
                         self._engine.submit(call[0])
                         running.append(call)
                 except Exception as error:  # those before it are yielded first

@@ -84,7 +84,10 @@ class Scheduler:
         self._turns = {group: turn for group, turn in self._turns.items() if self.waiting and turn > now}
         for work in works:
             work.turn = self._turns[work.group] = self._turns.get(work.group, now) + 1
-            insort(self.waiting, work, key=_turn)
+            if self.waiting and work.turn < self.waiting[-1].turn:
+                insort(self.waiting, work, key=_turn)
+            else:  # of many works of one call, without a search for each
+                self.waiting.append(work)
 
     def step(self) -> None:
         """Admit what fits, and run the graph once; more often, while each row just runs its next token."""
