@@ -138,6 +138,11 @@ def _found(
             f"{source.name} is not the input that {output.name} was made of: its first {progress.lines} lines differ. "
             "Give that input, or --overwrite."
         )
+    if not source.finish_line():
+        raise JobError(
+            f"line {progress.lines} of {source.name} had no line break when {output.name} was made, and now "
+            "it is longer. Put one where it ended, or give --overwrite."
+        )
     output.rewind(progress.output_bytes, progress.output_crc)
     ledger.forget_ids_after(progress.lines)
     return progress

@@ -84,6 +84,7 @@ class Source:
             self.name = str(given)
             self._open(Path(given))
         self._position = Position(0, 0, hashlib.sha256())
+        self._in_line = False
 
     def _open(self, path: Path) -> None:
         try:
@@ -106,8 +107,21 @@ class Source:
         while left and (block := self._read(self._file.read, min(left, _BLOCK_BYTES))):
             digest.update(block)
             left -= len(block)
+            self._in_line = not block.endswith(b"\n")
         self._position = Position(lines, nbytes - left, digest)
         return self._position
+
+    def finish_line(self) -> bool:
+        """Read the line break of the last line that was skipped, if that had none at the end of the input.
+
+        Returns:
+            False: more text stands there, so that the line is another one now.
+        """
+        rest = self._read(self._file.readline, MAX_LINE_BYTES) if self._in_line else b""
+        position = self._position
+        position._hash.update(rest)
+        self._position = Position(position.lines, position.nbytes + len(rest), position._hash)
+        return not rest.strip(b"\r\n")
 
     def __iter__(self) -> Iterator[Line]:
         position = self._position

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["parse_json"]
+__all__ = ["json_kind", "parse_json"]
 
 
 def parse_json(text: str | bytes, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
@@ -22,3 +22,11 @@ def parse_json(text: str | bytes, *, parse_constant: Callable[[str], Any] | None
         return json.loads(text, parse_constant=parse_constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def json_kind(value: Any) -> str:
+    """What a value of JSON is, in JSON's words: "null", "a number", "an object"."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    kinds = ((str, "a string"), (dict, "an object"), (list, "a list"))
+    return next((kind for each, kind in kinds if isinstance(value, each)), "a number")

@@ -14,6 +14,7 @@ from ..errors import InvalidInputError, shown
 from ..options import checks as check
 from ..options.generation_config import GenerationConfig
 from ..options.overflow import Overflow
+from ..system.json_text import json_kind
 from ..text.tokenizer import Tokenizer
 from .answers import Classification, Entity, Word, read_entities, split_words
 from .slots import read_slots
@@ -103,6 +104,9 @@ class TaskCall:
 
     def row(self, slots: Mapping[str, Any]) -> dict[str, str]:
         """What fills the template for one text, checked. Raises: InvalidInputError."""
+        for slot, value in slots.items():
+            if not isinstance(value, str):
+                raise InvalidInputError(f"{slot} is {json_kind(value)}; it must be one string.")
         return read_slots(self.task, slots)[0][0]
 
     def prepare(self, row: Mapping[str, str], *, seed: int | None = None, index: int = 0) -> PreparedText:

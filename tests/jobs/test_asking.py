@@ -72,3 +72,19 @@ def test_what_a_task_does_not_take(tasked: EdgeGenerator, tmp_path: Path) -> Non
     assert not (tmp_path / "out.jsonl").exists()
     (record,) = batch(tasked, [{"id": 1, "text": "a", "to": "xyz"}], tmp_path, task="translate")
     assert "to is 'xyz'" in record["error"]["message"]
+
+
+def test_a_slot_of_a_line_is_one_string(tasked: EdgeGenerator, tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = [
+        {"text": [], "to": "hau"},
+        {"text": ["ọmọ", "Mbụ"], "to": "hau"},
+        {"text": "ọmọ", "to": ["hau", "yor"]},
+        {"text": None, "to": "hau"},
+        {"text": "ọmọ", "to": "hau"},
+    ]
+    *refused, answered = batch(tasked, lines, tmp_path, task="translate", options=QUICK)
+    assert [record["error"]["message"] for record in refused] == [
+        f"{said}; it must be one string."
+        for said in ("text is a list", "text is a list", "to is a list", "text is null")
+    ]
+    assert answered["text"] == tasked.translate("ọmọ", "hau", **QUICK)

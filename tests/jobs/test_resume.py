@@ -99,6 +99,35 @@ def test_an_input_that_grew_is_continued(generator: EdgeGenerator, tmp_path: Pat
     assert (tmp_path / "out.jsonl").read_bytes() == expected
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
+def test_a_last_line_without_a_line_break_is_not_continued(
+    generator: EdgeGenerator, tmp_path: Path, packed: bool
+) -> None:
+    path = tmp_path / ("in.txt.gz" if packed else "in.txt")
+
+    def answered(text: str, output: str = "out.jsonl", **arguments: Any) -> list[dict[str, Any]]:
+        path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+        run_batch(generator, path, tmp_path / output, options={"max_new_tokens": 3}, **arguments)
+        return records_of(tmp_path / output)
+
+    answered("a b\nc")
+    for longer in ("a b\nc d", "a b\nc d\ne\n", "a b\nc \n"):
+        with pytest.raises(JobError, match=r"line 2 of .*in\.txt.* now it is longer"):
+            answered(longer)
+    assert len(records_of(tmp_path / "out.jsonl")) == 2
+    assert len(answered("a b\nc\n")) == 2
+    assert answered("a b\nc\nd\n") == answered("a b\nc\nd\n", "whole.jsonl")
+    answered("a b\nc", "shard.jsonl", shard="1/2")
+    with pytest.raises(JobError, match="now it is longer"):  # the line is another shard's
+        answered("a b\nc d", "shard.jsonl", shard="1/2")
+    assert [record["id"] for record in answered("a b\nc\r\nd\n", "shard.jsonl", shard="1/2")] == [1, 3]
+    answered("a b\nc", overwrite=True)
+    embed_file(generator, path, tmp_path / "v.npy")
+    path.write_bytes(gzip.compress(b"a b\nc d") if packed else b"a b\nc d")
+    with pytest.raises(JobError, match="now it is longer"):
+        embed_file(generator, path, tmp_path / "v.npy")
+
+
 def test_another_job_is_refused_with_the_difference(
     generator: EdgeGenerator, tasked: EdgeGenerator, tmp_path: Path
 ) -> None:
