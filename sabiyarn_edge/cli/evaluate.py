@@ -131,10 +131,15 @@ def _evaluated(report: dict[str, Any]) -> Iterator[str]:
     yield from _table(columns)
     yield ""
     yield f"{report['texts']} texts, {report['samples']} resampled test sets"
+    for name, model in models.items():
+        if left_out := model["references_left_out"]:
+            yield f"reference perplexity of {name}: without {left_out} references, which are too long"
     yield from (f"{metric}: {signature}" for metric, signature in metrics.items() if signature)
 
 
 def _estimate(found: dict[str, Any]) -> str:
+    if found["low"] is None:  # nothing was measured
+        return "-"
     star = "*" if found["p_value"] is not None and found["p_value"] < 0.05 else ""
     return f"{found['value']:.2f}{star} [{found['low']:.2f}, {found['high']:.2f}]"
 

@@ -20,12 +20,12 @@ _TOGETHER = 2**22  # numbers that are held at once
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A metric of one model."""
+    """A metric of one model; None where nothing was measured."""
 
-    value: float
-    low: float
+    value: float | None
+    low: float | None
     """2.5 % of the resampled test sets give less."""
-    high: float
+    high: float | None
     """2.5 % give more."""
     p_value: float | None = None
     """Chance of such a difference from the first model without a real one; None for the first."""
@@ -40,7 +40,7 @@ def estimates(
 
     Args:
         statistics: of each model float64 [texts, numbers], the first model first.
-        metric: from sums [..., numbers] to values [...].
+        metric: from sums [..., numbers] to values [...]; NaN where nothing was measured. Such test sets are skipped.
         samples: resampled test sets; the same for all models.
     """
     values = {name: float(metric(table.sum(axis=0))) for name, table in statistics.items()}
@@ -48,14 +48,19 @@ def estimates(
     first = next(iter(statistics))
     found = {}
     for name, value in values.items():
-        low, high = np.percentile(drawn[name], [2.5, 97.5])
+        own = _measured(drawn[name])
+        low, high = np.percentile(own, [2.5, 97.5]).tolist() if own.size else (None, None)
+        differences = _measured(drawn[name] - drawn[first])
         p_value = None
-        if name != first:
-            differences = drawn[name] - drawn[first]
+        if name != first and differences.size:
             farther = np.abs(differences - differences.mean()) >= abs(value - values[first])
-            p_value = float((farther.sum() + 1) / (samples + 1))
-        found[name] = Estimate(value=value, low=float(low), high=float(high), p_value=p_value)
+            p_value = float((farther.sum() + 1) / (differences.size + 1))
+        found[name] = Estimate(value=None if np.isnan(value) else value, low=low, high=high, p_value=p_value)
     return found
+
+
+def _measured(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[~np.isnan(values)]
 
 
 def _resampled(

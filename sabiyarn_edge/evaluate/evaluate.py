@@ -49,7 +49,8 @@ def evaluate_models(
 
     Returns:
         A report, ready for JSON: "metrics" with their signatures, and of each model their values with intervals of
-        95 % and p-values of the difference from the first, its speed, its memory and its answers.
+        95 % and p-values of the difference from the first (None where nothing was measured), its speed, its memory,
+        its answers, and how many references were too long for the perplexity.
 
     Raises:
         InvalidInputError: an argument is not allowed, or a package is missing.
@@ -112,6 +113,7 @@ def _model(name: str, trial: Trial, metrics: Sequence[Metric], texts: int) -> di
     return {
         "metrics": {metric.name: asdict(metric.estimates[name]) for metric in metrics},
         "errors": trial.errors,
+        "references_left_out": sum(not tokens for _, tokens in trial.reference_scores),
         "lines_per_second": texts / trial.seconds,
         "tokens_per_second": trial.generated_tokens / trial.seconds,
         "seconds": trial.seconds,

@@ -37,6 +37,8 @@ def draw_report(report: Mapping[str, Any], path: str | Path) -> None:
                 panel.bar(place, model["lines_per_second"])
                 continue
             found = model["metrics"][title]
+            if found["low"] is None:  # nothing was measured
+                continue
             below, above = found["value"] - found["low"], found["high"] - found["value"]
             panel.bar(place, found["value"], yerr=[[max(below, 0)], [max(above, 0)]], capsize=4)
         panel.set_title(title, fontsize=10)

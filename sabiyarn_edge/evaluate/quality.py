@@ -78,7 +78,8 @@ def perplexity_metric(scores: Mapping[str, NDArray[np.float64]], samples: int) -
     """Perplexity of the references.
 
     Args:
-        scores: of each model [texts, 2]: log-probability of a reference after its prompt, and its tokens.
+        scores: of each model [texts, 2]: log-probability of a reference after its prompt, and its tokens (0: left
+            out).
     """
     return Metric("reference perplexity", "", estimates(scores, _perplexity, samples))
 
@@ -110,7 +111,8 @@ def _percentage(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _perplexity(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.exp(-sums[..., 0] / np.maximum(sums[..., 1], 1)))
+    total, tokens = sums[..., 0], sums[..., 1]
+    return np.where(tokens > 0, np.exp(-total / np.maximum(tokens, 1)), np.nan)
 
 
 def _label_counts(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sabiyarn_edge.evaluate.bootstrap import SEED, estimates
+from sabiyarn_edge.evaluate.bootstrap import SEED, Estimate, estimates
+from sabiyarn_edge.evaluate.quality import perplexity_metric
 
 
 def mean(sums):
@@ -29,6 +30,23 @@ def test_intervals_are_those_of_a_loop_over_resampled_sets() -> None:
     farther = sum(abs(d - differences.mean()) >= measured for d in differences)
     assert found["other"].p_value == (farther + 1) / (samples + 1)
     assert found["one"].p_value is None
+
+
+def test_resampled_sets_in_which_nothing_was_measured_are_skipped() -> None:
+    sums = np.zeros((4, 2))
+    sums[3] = -6.0, 3.0  # log-probability and tokens of the one text that was measured
+    [perplexity] = perplexity_metric({"m": sums}, 50).estimates.values()
+    assert perplexity.value == perplexity.low == perplexity.high == np.exp(2.0)
+    nothing = perplexity_metric({"m": sums[:3], "other": sums[:3]}, 50).estimates
+    assert nothing["m"] == nothing["other"] == Estimate(value=None, low=None, high=None)
+    # The first model was measured on text 3 only: sets without it say nothing of the difference.
+    both = perplexity_metric({"m": sums, "other": np.full((4, 2), (-9.0, 3.0))}, 50).estimates
+    assert both["other"].p_value == 1 / (count_with(3, texts=4, samples=50) + 1)
+
+
+def count_with(text: int, *, texts: int, samples: int) -> int:
+    chosen = np.random.default_rng(SEED).integers(0, texts, (samples, texts))
+    return sum(text in row for row in chosen)
 
 
 def test_equal_models_do_not_differ_and_far_ones_do() -> None:

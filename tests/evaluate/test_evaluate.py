@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.cli import main
+from sabiyarn_edge.cli.evaluate import _evaluated
 from sabiyarn_edge.errors import InvalidInputError
 from sabiyarn_edge.evaluate import evaluate_models
 from tests.export.models import Exported
@@ -82,6 +84,21 @@ def test_labels_as_the_command_prints_them(
     (tmp_path / "labels.txt").write_text("good\n")
     assert main(command) == 2
     assert "there are 3 sources and 1 references" in capsys.readouterr().err
+
+
+def test_references_that_are_too_long_are_left_out_and_counted(models: list[Path]) -> None:
+    pytest.importorskip("sacrebleu")
+    long = "ọmọ " * 500
+    for references, measured in (([long, REFERENCES[1], long], True), ([long] * 3, False)):
+        report = evaluate_models(models[1:], SOURCES, references, options=OPTIONS, samples=20, threads=1)
+        report = json.loads(json.dumps(report, allow_nan=False))
+        out = references.count(long)
+        assert report["models"]["copy"]["references_left_out"] == out
+        value = report["models"]["copy"]["metrics"]["reference perplexity"]["value"]
+        _, row, *notes = _evaluated(report)
+        cell = re.split("  +", row)[4]
+        assert cell.startswith(f"{value:.2f} [") if measured else (value, cell) == (None, "-")
+        assert f"reference perplexity of copy: without {out} references, which are too long" in notes
 
 
 def test_exports_compared_as_the_command_prints_them(
