@@ -151,7 +151,7 @@ class Repl:
         if self._is_terminal:
             self._converse()
             return
-        for line in decoded_lines(opened("-")):
+        for line in decoded_lines(opened("-"), "-"):
             if not self._take(line):
                 return
 

@@ -66,7 +66,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(report, ensure_ascii=False))
     else:
-        print("\n".join(_compared(report) if arguments.compare else _evaluated(report)))
+        print("\n".join(_compared(report) if arguments.compare else _evaluated(report)), flush=True)
+    if arguments.picture is not None:
+        from ..evaluate.picture import draw_report
+
+        draw_report(report, arguments.picture)
 
 
 def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -75,7 +79,9 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.text is None or arguments.picture is not None:
         arguments.parser.error("--compare needs --text FILE, and draws no picture")
     with opened(arguments.text) as file:
-        return compare_exports(arguments.models, decoded_lines(file), threads=arguments.num_threads)
+        return compare_exports(
+            arguments.models, decoded_lines(file, arguments.text), threads=arguments.num_threads
+        )
 
 
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -84,7 +90,11 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     for name in ("source", "reference"):
         if getattr(arguments, name) is None:
             arguments.parser.error(f"--{name} FILE is needed (or --compare)")
-    report = evaluate_models(
+    if arguments.picture is not None:
+        from ..evaluate.picture import check_picture
+
+        check_picture(arguments.picture)
+    return evaluate_models(
         arguments.models,
         _lines(arguments.source),
         _lines(arguments.reference),
@@ -97,16 +107,11 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         rows=arguments.rows,
         told=lambda name: print(f"[running {name}]", file=sys.stderr, flush=True),
     )
-    if arguments.picture is not None:
-        from ..evaluate.picture import draw_report
-
-        draw_report(report, arguments.picture)
-    return report
 
 
 def _lines(name: str) -> list[str]:
     with opened(name) as file:
-        lines = list(decoded_lines(file))
+        lines = list(decoded_lines(file, name))
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             raise InvalidInputError(f"line {number} of {name} is empty. Take it out of both files.")

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
         generator = load(arguments)
         line, sums = ProgressLine(shown=not arguments.quiet), _Sums()
         size, read = _size(file), _Read()
-        pairs = _texts(file, given, arguments.given, read)
+        pairs = _texts(file, arguments.file, given, arguments.given, read)
         if given is None:
             scores = generator.score(text for text, _ in pairs)
         else:
@@ -98,15 +98,15 @@ class _Read:
 
 
 def _texts(
-    file: BinaryIO, given: BinaryIO | None, name: str | None, read: _Read
+    file: BinaryIO, file_name: str, given: BinaryIO | None, name: str, read: _Read
 ) -> Iterator[tuple[str, str]]:
     """(line, line that it continues) of the lines that are not empty.
 
     Raises:
-        InvalidInputError: the two files differ in length.
+        InvalidInputError: the two files differ in length, or a line continues an empty one.
     """
-    texts = decoded_lines(file, read.count)
-    sources = itertools.repeat("") if given is None else decoded_lines(given)
+    texts = decoded_lines(file, file_name, read.count)
+    sources = itertools.repeat("") if given is None else decoded_lines(given, name)
     for number in itertools.count(1):
         text, source = next(texts, None), next(sources, None)
         if text is None and (source is None or given is None):
@@ -115,6 +115,11 @@ def _texts(
             more, fewer = ("FILE", name) if source is None else (name, "FILE")
             raise InvalidInputError(
                 f"{more} has a line {number}, but {fewer} has not. Both must have a line for each text."
+            )
+        if text and not source and given is not None:
+            raise InvalidInputError(
+                f"line {number} of {name} is empty, but line {number} of {file_name} continues it. Give it at least a "
+                "word, or empty both."
             )
         if text:
             read.lines.append((number, read.nbytes))

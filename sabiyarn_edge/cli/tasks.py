@@ -205,7 +205,7 @@ def _lines(argument: str) -> Iterator[str]:
     if argument != "-":
         yield from as_utf8(argument).splitlines()
     else:
-        yield from decoded_lines(opened("-"))
+        yield from decoded_lines(opened("-"), "-")
 
 
 def _grouped(lines: Iterable[str]) -> Iterator[list[str]]:

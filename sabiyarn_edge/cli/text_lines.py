@@ -36,23 +36,28 @@ def opened(name: str) -> BinaryIO:
         raise InvalidInputError(f"cannot read {name}: {error.strerror or error}.") from error
 
 
-def decoded_lines(file: BinaryIO, read: Callable[[int], object] = lambda nbytes: None) -> Iterator[str]:
+def decoded_lines(
+    file: BinaryIO, name: str, read: Callable[[int], object] = lambda nbytes: None
+) -> Iterator[str]:
     """Yield all lines, without their line breaks.
 
     Args:
+        name: that it was opened by.
         read: called with the bytes of each line.
     """
+    name = "standard input" if name == "-" else name
     for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), b""), start=1):
         if len(line) > _LONGEST_LINE:
             raise InvalidInputError(
-                f"line {number} is longer than {_LONGEST_LINE // 2**20} MiB. Give a file of texts, one in each line."
+                f"line {number} of {name} is longer than {_LONGEST_LINE // 2**20} MiB. Give a file of texts, one in "
+                "each line."
             )
         read(len(line))
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise InvalidInputError(
-                f"line {number} is not UTF-8: byte {error.start} is {line[error.start]:#04x}. Convert the file to "
-                "UTF-8."
+                f"line {number} of {name} is not UTF-8: byte {error.start} is {line[error.start]:#04x}. Convert the "
+                "file to UTF-8."
             ) from None
         yield text

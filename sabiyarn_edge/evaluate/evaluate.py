@@ -40,7 +40,8 @@ def evaluate_models(
     Args:
         models: model folders, or names of bundled models; differences are told from the first.
         sources: texts.
-        references: what each should become: a text, or for a task with labels a label.
+        references: what each should become: a text, or for a task with labels one of these (white space around it is
+            dropped).
         task, slots, labels, options: as `run_batch` takes them.
         samples: resampled test sets, for the intervals.
         threads: of each model; None: all CPUs at hand.
@@ -104,7 +105,7 @@ def _names(models: Sequence[str | Path]) -> dict[str, str | Path]:
 def _metrics(trials: Mapping[str, Trial], references: Sequence[str], samples: int) -> list[Metric]:
     answers = {name: trial.answers for name, trial in trials.items()}
     if next(iter(trials.values())).are_labels:
-        return label_metrics(answers, references, samples)
+        return label_metrics(answers, [label.strip() for label in references], samples)
     scores = {name: np.array(trial.reference_scores) for name, trial in trials.items()}
     return [*text_metrics(answers, references, samples), perplexity_metric(scores, samples)]
 

@@ -9,7 +9,28 @@ from typing import Any
 from ..errors import InvalidInputError
 from ..system.installation import install_command
 
-__all__ = ["draw_report"]
+__all__ = ["check_picture", "draw_report"]
+
+
+def check_picture(path: str | Path) -> None:
+    """Refuse a picture that cannot be written, before anything is measured for it.
+
+    Raises:
+        InvalidInputError: matplotlib is not installed, it does not write such files, or there is no such folder.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ModuleNotFoundError:
+        raise InvalidInputError(f"a picture needs matplotlib: {install_command('evaluate')}") from None
+    endings = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in endings:
+        raise InvalidInputError(
+            f"the picture is {path}, but its ending must be one of {', '.join(f'.{name}' for name in endings)}."
+        )
+    if not Path(path).parent.is_dir():
+        raise InvalidInputError(f"cannot write {path}: there is no folder {Path(path).parent}. Make it.")
+    if Path(path).is_dir():
+        raise InvalidInputError(f"cannot write {path}: it is a folder. Give another name.")
 
 
 def draw_report(report: Mapping[str, Any], path: str | Path) -> None:
@@ -19,12 +40,11 @@ def draw_report(report: Mapping[str, Any], path: str | Path) -> None:
         path: its ending says the format: .svg, .png, .pdf.
 
     Raises:
-        InvalidInputError: matplotlib is not installed, or the file cannot be written.
+        InvalidInputError: as `check_picture`, or the file cannot be written.
     """
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise InvalidInputError(f"a picture needs matplotlib: {install_command('evaluate')}") from None
+    check_picture(path)
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

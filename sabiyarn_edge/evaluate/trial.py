@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError, JobError, SabiYarnError
+from .. import errors
+from ..errors import InvalidInputError, JobError, SabiYarnError, shown
 from ..system.interrupts import run_program
 
 __all__ = ["Trial", "TrialRequest", "main", "run_trial"]
@@ -68,7 +69,7 @@ def run_trial(request: TrialRequest) -> Trial:
     """Ask in a fresh process.
 
     Raises:
-        InvalidInputError: what the process refused.
+        SabiYarnError: what the process refused.
         JobError: it failed.
     """
     done = subprocess.run(
@@ -83,7 +84,8 @@ def run_trial(request: TrialRequest) -> Trial:
     except ValueError:
         raise JobError(f"the process that ran {request.model} ended with {done.returncode}.") from None
     if "refused" in answer:
-        raise InvalidInputError(f"{request.model}: {answer['refused']}")
+        kind = getattr(errors, answer["kind"], InvalidInputError)  # its subclasses are not told apart
+        raise kind(f"{request.model}: {answer['refused']}")
     return Trial(**answer)
 
 
@@ -93,6 +95,9 @@ def _run(request: TrialRequest) -> Trial:
     from ..system.process_memory import process_memory
 
     generator = EdgeGenerator.from_pretrained(request.model, num_threads=request.threads)
+    if generator.tokenizer is None:
+        raise InvalidInputError("it has no tokenizer. Put the model's tokenizer.json into it.")
+    are_labels = _check(generator, request)
     main = "prompt" if request.task is None else _main_slot(generator, request)
     lines = [{"id": index, main: text} for index, text in enumerate(request.sources)]
     with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +116,6 @@ def _run(request: TrialRequest) -> Trial:
         seconds = time.perf_counter() - started
         records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     memory = process_memory()
-    are_labels = request.task is not None and generator.tasks.task(request.task).answer == "label"
     return Trial(
         answers=[record.get("label", record.get("text", "")) for record in records],
         errors=summary.errors,
@@ -122,6 +126,30 @@ def _run(request: TrialRequest) -> Trial:
         weights_bytes=generator.config.weights_bytes,
         private_bytes=memory.get("process_anonymous", 0),
     )
+
+
+def _check(generator: Any, request: TrialRequest) -> bool:
+    """Refuse what would count as wrong whatever a model answers. Returns: whether answers are labels."""
+    returned = generator.generation_config.updated(**request.options).num_return_sequences
+    if returned > 1:
+        raise InvalidInputError(
+            f"num_return_sequences is {returned}, but one answer is compared with each reference. Leave it out."
+        )
+    if request.task is None:
+        return False
+    task = generator.tasks.task(request.task)
+    if task.answer == "tags":
+        raise InvalidInputError(
+            f"the task {task.name} gives entities, but only texts and labels are compared. Give another task."
+        )
+    labels = task.labels or request.labels or ()
+    for number, label in enumerate(request.references, start=1):
+        if labels and task.answer == "label" and label.strip() not in labels:
+            raise InvalidInputError(
+                f"line {number} of the references is {shown(label)}, which is no label of the task {task.name}; "
+                f"they are {', '.join(labels)}."
+            )
+    return bool(task.answer == "label")
 
 
 def _main_slot(generator: Any, request: TrialRequest) -> str:
@@ -177,5 +205,5 @@ def main() -> None:
     try:
         answer = asdict(_run(request))
     except SabiYarnError as error:
-        answer = {"refused": str(error)}
+        answer = {"refused": str(error), "kind": type(error).__name__}
     json.dump(answer, sys.stdout)

@@ -87,7 +87,7 @@ never read
         ((), "/fly\n", "there is no command /fly; the commands are /help, /system"),
         ((), "/save\n", "a file is missing"),
         ((), "/load missing\n", "cannot read missing"),
-        ((), b"\xff\n", "line 1 is not UTF-8"),
+        ((), b"\xff\n", "line 1 of standard input is not UTF-8"),
         (("--system", "a", "--load", "b"), "", "leave out --system"),
         (("--option", "max_tokens=3"), "", "unknown option max_tokens"),
         (("--seed", "1", "--option", "seed=2"), "", "seed is given twice"),

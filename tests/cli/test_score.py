@@ -70,6 +70,15 @@ def test_only_what_continues_the_source_is_scored(run, text_model, tmp_path):
     assert "sources.txt has a line 4, but FILE has not" in ran.err
 
 
+def test_a_line_that_continues_an_empty_one_is_named(run, text_model, tmp_path):
+    texts, sources = tmp_path / "texts.txt", tmp_path / "sources.txt"
+    texts.write_text("a\n\nc\n")
+    sources.write_text("a\n\n\n")
+    ran = run("score", texts, "--given", sources, "--model", text_model)
+    assert ran.code == 2
+    assert f"line 3 of {sources} is empty, but line 3 of {texts} continues it" in ran.err
+
+
 def test_json_holds_every_token(run, text_model, corpus):
     ran = run("score", corpus, "--model", text_model, "--json", "--quiet")
     assert (ran.code, ran.err) == (0, "")
@@ -106,7 +115,7 @@ def test_what_cannot_be_scored_is_explained(run, text_model, tmp_path):
     path.write_bytes(b"fine\n\xff\xfe\n")
     ran = run("score", path, "--model", text_model, "--quiet")
     assert ran.code == 2
-    assert "line 2 is not UTF-8: byte 0 is 0xff" in ran.err
+    assert f"line 2 of {path} is not UTF-8: byte 0 is 0xff" in ran.err
     path.write_text("word " * 200)
     assert (
         "positions. Shorten it, or give overflow"
@@ -118,4 +127,4 @@ def test_what_cannot_be_scored_is_explained(run, text_model, tmp_path):
 def test_a_line_without_end_is_refused(run, text_model):
     ran = run("score", "/dev/zero", "--model", text_model, "--quiet")
     assert ran.code == 2
-    assert "line 1 is longer than 64 MiB" in ran.err
+    assert "line 1 of /dev/zero is longer than 64 MiB" in ran.err

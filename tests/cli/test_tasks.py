@@ -206,7 +206,7 @@ def test_what_is_refused(run, arguments, code, error):
 
 def test_input_that_is_not_utf8(run, monkeypatch):
     feed(monkeypatch, b"good\n\xff\n")
-    assert "line 2 is not UTF-8" in run("translate", "--to", "yor", "--lines").error
+    assert "line 2 of standard input is not UTF-8" in run("translate", "--to", "yor", "--lines").error
 
 
 def test_a_folder_without_tasks(run, text_model):

@@ -119,6 +119,72 @@ def test_what_is_refused(models: list[Path], capsys: pytest.CaptureFixture[str])
     assert "--reference FILE is needed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"options": {"num_beams": 2, "num_return_sequences": 2}},
+            "num_return_sequences is 2, but one answer",
+        ),
+        ({"task": "tag_entities"}, "the task tag_entities gives entities"),
+        (
+            {"task": "classify", "labels": ["ẹ̀tọ́ àti iyì", "a bí ní òmìnira"]},
+            r"line 3 of the references is 'ilé', which is no label of the task classify; they are ẹ̀tọ́ àti iyì, a bí",
+        ),
+    ],
+)
+def test_what_would_count_as_wrong_is_refused(
+    models: list[Path], arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        evaluate_models(models[1:], SOURCES, REFERENCES, threads=1, **arguments)
+
+
+def test_a_model_that_cannot_be_read_ends_as_with_other_commands(
+    models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(models[0], tmp_path / "model")
+    (tmp_path / "texts.txt").write_text("ọmọ\n", encoding="utf-8")
+    texts = str(tmp_path / "texts.txt")
+    command = ["evaluate", str(tmp_path / "model"), "--source", texts, "--reference", texts]
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    assert main(command) == 2
+    assert "model: it has no tokenizer. Put the model's tokenizer.json" in capsys.readouterr().err
+    (tmp_path / "model" / "weights.bin").write_bytes(b"")
+    assert main(command) == main(["generate", "a", "--model", str(tmp_path / "model")]) == 1
+
+
+def test_a_picture_is_refused_before_anything_runs_and_drawn_behind_the_table(
+    models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "texts.txt").write_text("ọmọ\n", encoding="utf-8")
+    (tmp_path / "labels.txt").write_text("good \n")
+    command = [
+        *("evaluate", str(models[1]), "--task", "classify", "--labels", "good,bad", "--threads", "1"),
+        *("--source", str(tmp_path / "texts.txt"), "--reference", str(tmp_path / "labels.txt"), "--picture"),
+    ]
+    for name, message in (("nodir/p.svg", "there is no folder"), ("p.xyz", "its ending must be one of")):
+        assert main([*command, str(tmp_path / name)]) == 2
+        told = capsys.readouterr()
+        assert message in told.err and "[running" not in told.err and not told.out
+
+    def full(*arguments: Any) -> None:
+        raise InvalidInputError("no room")
+
+    monkeypatch.setattr("sabiyarn_edge.evaluate.picture.draw_report", full)
+    assert main([*command, str(tmp_path / "p.svg")]) == 2
+    assert capsys.readouterr().out.splitlines()[1].startswith("copy ")
+
+
+def test_a_line_that_is_not_utf_8_names_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "good.txt").write_text("a\n")
+    (tmp_path / "bad.txt").write_bytes(b"a\n\xff\n")
+    files = ["--source", str(tmp_path / "good.txt"), "--reference", str(tmp_path / "bad.txt")]
+    assert main(["evaluate", "nano", *files]) == 2
+    assert f"line 2 of {tmp_path / 'bad.txt'} is not UTF-8" in capsys.readouterr().err
+
+
 def test_the_picture_shows_every_metric(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from sabiyarn_edge.evaluate.picture import draw_report
@@ -134,5 +200,5 @@ def test_the_picture_shows_every_metric(tmp_path: Path) -> None:
     draw_report(report, tmp_path / "picture.svg")
     text = (tmp_path / "picture.svg").read_text()
     assert all(f"<!-- {word} -->" in text for word in ("chrF++", "BLEU", "lines/s", "one", "other"))
-    with pytest.raises(InvalidInputError, match="cannot write"):
+    with pytest.raises(InvalidInputError, match="its ending must be one of"):
         draw_report(report, tmp_path / "picture.odd")
