@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..errors import InvalidInputError, shown
 from ..generator import EdgeGenerator
-from ..options.checks import integer
+from ..options.checks import integer, path
 from ..system.available_memory import AvailableMemory
 from .asking import Asking
 from .job import check_is_new, resume, run_job
@@ -155,6 +155,7 @@ def run_batch(
         "options": options,
         "with_ids": ids,
     }
+    path("output", output)
     asking = Asking(generator, **arguments)
     part: Shard = (1, 1) if shard is None else read_shard(shard)
     if format is not None and format not in FORMATS:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from ..errors import InvalidInputError, shown
 from ..options.generation_config import GenerationConfig
 from ..system.json_text import parse_json
+from .endings import has_ending, is_packed
 
 __all__ = ["FORMATS", "Format", "Id", "Request", "format_of", "read_line"]
 
@@ -39,7 +40,8 @@ class Request:
 
 def format_of(name: str) -> Format:
     """The format of a file, by its ending; .gz is looked through."""
-    return "jsonl" if name.removesuffix(".gz").endswith(_JSON_ENDINGS) else "lines"
+    name = name[: -len(".gz")] if is_packed(name) else name
+    return "jsonl" if has_ending(name, *_JSON_ENDINGS) else "lines"
 
 
 def decoded(content: bytes, number: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from ..errors import InvalidInputError, JobError
 from ..system.atomic_write import atomic_file
+from .endings import is_packed
 from .ledger import Ledger, Progress, differences
 from .output import check_is_file
 from .parquet import check_pyarrow, is_parquet, records_of, write_records
@@ -65,7 +66,7 @@ def merge_shards(parts: Sequence[str | Path], output: str | Path) -> int:
     try:
         with atomic_file(target) as file, ExitStack() as stack:
             sink: BinaryIO = file
-            if target.suffix == ".gz":
+            if is_packed(target):
                 sink = cast("BinaryIO", stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0)))
             # Every shard took every n-th line: one record of each in turn is the input's order.
             turns = itertools.zip_longest(*(_records(part) for part in found))
@@ -135,7 +136,7 @@ def _records(part: _Part) -> Iterator[bytes]:
     count = crc = 0
     file = part.path.open("rb")
     try:
-        with gzip.GzipFile(fileobj=file) if part.path.suffix == ".gz" else file as records:
+        with gzip.GzipFile(fileobj=file) if is_packed(part.path) else file as records:
             for record in records:
                 count, crc = count + 1, zlib.crc32(record, crc)
                 yield record

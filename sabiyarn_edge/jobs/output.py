@@ -11,6 +11,7 @@ from typing import IO
 from ..errors import InvalidInputError
 from ..system.regular_file import check_regular_file
 from ..system.standard_output import output_errors_named
+from .endings import is_packed
 
 __all__ = ["Output", "check_is_file", "reason"]
 
@@ -35,7 +36,7 @@ class Output:
         self.name = "standard output" if str(path) == "-" else str(path)
         self.is_stream = str(path) == "-"
         self.nbytes = self.crc = 0
-        self._packs = Path(path).suffix == ".gz"
+        self._packs = is_packed(path)
         self._waiting: list[bytes] = []
         self.waiting_bytes = 0
         """Written since the last checkpoint."""

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import InvalidInputError, JobError
 from ..system.atomic_write import atomic_file
 from ..system.installation import install_command
+from .endings import has_ending
 
 __all__ = [
     "check_pyarrow",
@@ -27,7 +28,7 @@ _JSON_VALUES = (str, int, float, bool, list, dict)
 
 def is_parquet(name: object) -> bool:
     """Whether a file is Parquet, by its ending."""
-    return isinstance(name, str | Path) and str(name).endswith(".parquet")
+    return has_ending(name, ".parquet")
 
 
 def records_of(output: str | Path) -> Path:

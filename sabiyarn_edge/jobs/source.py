@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from ..errors import InvalidInputError, shortened
+from ..errors import InvalidInputError, shortened, shown
+from ..options import checks as check
+from .endings import is_packed
 
 __all__ = ["MAX_LINE_BYTES", "Line", "Position", "Source"]
 
@@ -75,14 +77,14 @@ class Source:
         self.name, self.total_bytes = "the input", 0
         self._stored: BinaryIO | None = None
         if not isinstance(given, str | Path):
-            self._file: BinaryIO = cast("BinaryIO", io.BufferedReader(_JsonLines(given)))
+            self._file: BinaryIO = cast("BinaryIO", io.BufferedReader(_JsonLines(_checked(given))))
         elif str(given) == "-":
             if sys.stdin is None:  # closed by the shell (<&-)
                 raise InvalidInputError("standard input is closed. Give a file, or texts through a pipe.")
             self.name, self._file = "standard input", sys.stdin.buffer
         else:
             self.name = str(given)
-            self._open(Path(given))
+            self._open(check.path("input", given))
         self._position = Position(0, 0, hashlib.sha256())
         self._in_line = False
 
@@ -94,7 +96,7 @@ class Source:
             raise InvalidInputError(
                 f"cannot read {shortened(str(path), 600)}: {error.strerror or error}."
             ) from error
-        packed = path.suffix == ".gz"
+        packed = is_packed(path)
         self._file = cast("BinaryIO", gzip.GzipFile(fileobj=self._stored)) if packed else self._stored
 
     def skip(self, nbytes: int, lines: int) -> Position:
@@ -157,6 +159,18 @@ class Source:
             return read(most)
         except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
             raise InvalidInputError(f"cannot read {self.name}: {error}. Copy the file again.") from error
+
+
+def _checked(given: Any) -> Iterable[str | Mapping[str, Any]]:
+    """What gives items. A table and a mapping give names of columns."""
+    if isinstance(given, Mapping) or hasattr(given, "columns"):
+        raise InvalidInputError(
+            f"the input is a {type(given).__name__}, which gives the names of its columns. Give a list of rows, like "
+            '[{"prompt": "..."}]; of a pandas.DataFrame to_dict("records").'
+        )
+    if not isinstance(given, Iterable):
+        raise InvalidInputError(f"the input is {shown(given)}; it must be a path, or strings and mappings.")
+    return given
 
 
 class _JsonLines(io.RawIOBase):

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from ..calls.pooling import Pooling
 from ..errors import InvalidInputError, JobError, SabiYarnError, shown
 from ..generator import EdgeGenerator
+from ..options.checks import path
 from .batch import DEFAULT_ROWS, BatchSummary, identity_of, open_files, window_for
+from .endings import has_ending
 from .job import Planned, Record, resume, run_job
 from .ledger import Progress
 from .lines import decoded
@@ -62,7 +64,7 @@ def embed_file(
     """
     if dtype not in DTYPES:
         raise InvalidInputError(f"dtype is {shown(dtype)}; it must be one of {', '.join(DTYPES)}.")
-    as_array = Path(output).suffix == ".npy"
+    as_array = has_ending(path("output", output), ".npy")
     if dtype != "float32" and not as_array:
         raise InvalidInputError(f"dtype is {dtype}, but the output is JSON. Give one that ends with .npy.")
     generator._decide_embeddings([0], pooling, normalize)  # refuse bad arguments before anything is written

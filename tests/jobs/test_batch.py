@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from sabiyarn_edge import EdgeGenerator
 from sabiyarn_edge.errors import InvalidInputError, JobError
-from sabiyarn_edge.jobs import run_batch
+from sabiyarn_edge.jobs import merge_shards, run_batch
+from sabiyarn_edge.jobs.vectors import embed_file
 from tests.jobs.conftest import records_of
 
 TEXTS = ["Gbogbo ènìyàn", "ọmọ", "", "a b c d e f g h i j k l m n o p", "   ", "Mbụ"]
@@ -102,6 +106,46 @@ def test_too_many_errors_end_the_job_which_can_go_on(generator: EdgeGenerator, t
     assert len(records_of(tmp_path / "out.jsonl")) == 3
     summary = run_batch(generator, lines, tmp_path / "out.jsonl", options={"max_new_tokens": 2}, max_errors=2)
     assert (summary.records, summary.resumed_records) == (4, 3)
+
+
+def test_endings_may_be_in_capitals(generator: EdgeGenerator, tmp_path: Path) -> None:
+    line = b'{"id": "x", "prompt": "a"}\n'
+    options = {"max_new_tokens": 2}
+    (tmp_path / "I.JSONL").write_bytes(line)
+    (tmp_path / "I.Jsonl.GZ").write_bytes(gzip.compress(line))
+    for name in ("I.JSONL", "I.Jsonl.GZ"):
+        run_batch(generator, tmp_path / name, tmp_path / f"OUT-{name}", options=options)
+    plain = (tmp_path / "OUT-I.JSONL").read_bytes()
+    assert json.loads(plain)["id"] == "x"
+    assert gzip.decompress((tmp_path / "OUT-I.Jsonl.GZ").read_bytes()) == plain
+    run_batch(generator, tmp_path / "I.JSONL", tmp_path / "PART.JSONL.GZ", options=options, shard="1/1")
+    merge_shards([tmp_path / "PART.JSONL.GZ"], tmp_path / "ALL.GZ")
+    assert gzip.decompress((tmp_path / "ALL.GZ").read_bytes()) == plain
+    embed_file(generator, ["a"], tmp_path / "V.NPY")
+    assert np.load(tmp_path / "V.NPY").shape[0] == 1
+
+
+def test_what_is_no_list_of_lines_is_refused(generator: EdgeGenerator, tmp_path: Path) -> None:
+    class Table:  # iterates over its columns' names, as a pandas.DataFrame
+        columns = ("prompt",)
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(self.columns)
+
+    refused: list[tuple[Any, str]] = [
+        (Table(), r'the input is a Table, .*to_dict\("records"\)'),
+        ({"prompt": ["a"]}, "the input is a dict, which gives the names of its columns"),
+        (None, "the input is None; it must be a path, or strings and mappings"),
+        ("a\0b", "input is .* but must be a path"),
+    ]
+    for given, message in refused:
+        for job in (run_batch, embed_file):
+            with pytest.raises(InvalidInputError, match=message):
+                job(generator, given, tmp_path / "out.jsonl")
+    for job in (run_batch, embed_file):
+        with pytest.raises(InvalidInputError, match="output is 3, but must be a path"):
+            job(generator, ["a"], 3)  # type: ignore[operator]
+    assert not any(tmp_path.iterdir())
 
 
 def test_compressed_files(generator: EdgeGenerator, tmp_path: Path) -> None:
