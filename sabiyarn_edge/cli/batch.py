@@ -236,6 +236,15 @@ def _merge(arguments: argparse.Namespace) -> int:
 
     if len(arguments.files) < 2:
         arguments.parser.error("--merge needs the outputs of all shards, and then a name for the whole")
+    for action in arguments.parser._actions:
+        name = action.dest
+        if (
+            name not in ("files", "merge", "quiet")
+            and getattr(arguments, name, action.default) != action.default
+        ):
+            arguments.parser.error(
+                f"{action.option_strings[-1]} does not go with --merge, which answers nothing"
+            )
     *parts, output = arguments.files
     records = merge_shards(parts, output)
     if not arguments.quiet:

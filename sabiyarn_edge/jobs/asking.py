@@ -231,7 +231,11 @@ class Asking:
         if self._openai is None:
             from .openai_batch import OpenAIRequests
 
-            self._openai = OpenAIRequests(self._generator)
+            given = "--task" if self._task is not None else "--ids" if self._with_ids else ""
+            refusal = (
+                f"{given} is not for lines in OpenAI's format, which say what they ask for. Leave it out."
+            )
+            self._openai = OpenAIRequests(self._generator, self.config, refusal if given else "")
         return self._openai.plan(request, seed=self._seed_of(request.id))
 
     def _unit(self, prompt: str | Sequence[int], config: GenerationConfig) -> EngineUnit:

@@ -14,10 +14,11 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import InvalidInputError, JobError, SabiYarnError, shown
 from ..generator import EdgeGenerator
+from ..options.generation_config import GenerationConfig
 from ..system.installation import install_command
 from .job import Planned, Record
 from .lines import Id, Request
@@ -46,13 +47,15 @@ class OpenAIRequests:
 
     Args:
         generator: answers them all, under the name of its folder.
+        config: the options that a body leaves open.
+        refusal: why none may be answered; "": all may.
     """
 
-    def __init__(self, generator: EdgeGenerator) -> None:
+    def __init__(self, generator: EdgeGenerator, config: GenerationConfig, refusal: str = "") -> None:
         folder = Path(generator.folder)
         settings = Settings(parallel=_ENDLESS_QUEUE, max_queue=0, timeout=_NEVER_SECONDS)
         service = Service([folder.name], lambda: {folder.name: served}, settings)
-        served = ServedModel(folder.name, generator, settings)
+        served = ServedModel(folder.name, cast("EdgeGenerator", _WithDefaults(generator, config)), settings)
         service.models, service.state = {folder.name: served}, "ready"
         self._app = make_app(service, logs=False)
         self._loop = asyncio.new_event_loop()
@@ -60,7 +63,7 @@ class OpenAIRequests:
             target=self._loop.run_forever, name="sabiyarn_edge_batch", daemon=True
         )
         self._thread.start()
-        self._generator = generator
+        self._generator, self._config, self._refusal = generator, config, refusal
 
     def plan(self, request: Request, *, seed: int) -> Planned:
         """What to run for a line.
@@ -74,13 +77,16 @@ class OpenAIRequests:
             return _record(request.id, None, {"code": "invalid_request", "message": str(error)})
 
         try:
+            if self._refusal:
+                raise InvalidInputError(self._refusal)
             url, body = _checked(request.openai)
         except InvalidInputError as error:
             return Planned((), functools.partial(_always, refuse(error)), refuse)
         if url != "/v1/embeddings":
             body = {"seed": seed, **body}
         positions = self._generator.max_length
-        rows = max(int(body[key]) if type(body.get(key)) is int else 1 for key in ("n", "num_beams"))
+        asked = {"n": self._config.num_return_sequences, "num_beams": self._config.num_beams}
+        rows = max(body[key] if type(body.get(key)) is int else given for key, given in asked.items())
         if isinstance(given := body.get("prompt", body.get("input")), list):
             rows *= sum(not isinstance(item, int) for item in given) or 1
         unit = _HttpUnit(self, url, body, rows, _positions(body, positions) * rows)
@@ -134,6 +140,16 @@ class OpenAIRequests:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+class _WithDefaults:
+    """A generator whose options are others where a request leaves them open."""
+
+    def __init__(self, generator: EdgeGenerator, config: GenerationConfig) -> None:
+        self._generator, self.generation_config = generator, config
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
 
 
 class _HttpUnit:

@@ -70,6 +70,11 @@ def test_shards_and_merging(run, text_model: Path, tmp_path: Path) -> None:
     assert (ran.code, ran.err) == (0, "[3 records of 2 shards; complete]\n")
     lines = (tmp_path / "all.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == [1, 2, 3]
+    for more in (("--max-new-tokens", "5"), ("--shard", "1/2"), ("--model", tmp_path), ("--ids",)):
+        ran = run("batch", "--merge", *parts, tmp_path / "two.jsonl", *more)
+        assert ran.code == 2
+        assert f"{more[0]} does not go with --merge" in ran.error
+    assert not (tmp_path / "two.jsonl").exists()
     assert "--merge needs" in run("batch", "--merge", tmp_path / "all.jsonl").error
 
 

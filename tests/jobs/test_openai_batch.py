@@ -18,6 +18,38 @@ def asked(name: str, url: str, **body: Any) -> dict[str, Any]:
     return {"custom_id": name, "method": "POST", "url": url, "body": body}
 
 
+def choices(record: dict[str, Any]) -> list[str]:
+    return [choice["text"] for choice in record["response"]["body"]["choices"]]
+
+
+def test_options_of_the_job_are_defaults_under_what_a_body_says(
+    generator: EdgeGenerator, tmp_path: Path
+) -> None:
+    lines = [
+        asked("a", "/v1/completions", prompt="ọmọ"),
+        asked("b", "/v1/completions", prompt="ọmọ", max_tokens=5),
+        asked("c", "/v1/completions", prompt="ọmọ", max_tokens=5, temperature=0, n=1),
+        asked("d", "/v1/completions", prompt="ọmọ", n=1),
+        asked("e", "/v1/embeddings", input="ọmọ"),
+    ]
+    options = {"max_new_tokens": 2, "do_sample": True, "temperature": 0.01, "num_return_sequences": 2}
+    run_batch(generator, lines, tmp_path / "out.jsonl", options=options)
+    records = records_of(tmp_path / "out.jsonl")
+    # So low a temperature draws the likeliest token.
+    short, long = (generator.generate("ọmọ", max_new_tokens=tokens).text for tokens in (2, 5))
+    assert [choices(record) for record in records[:4]] == [[short] * 2, [long] * 2, [long], [short]]
+    assert records[4]["response"]["status_code"] == 200
+
+
+def test_what_is_not_for_these_lines_is_refused(tasked: EdgeGenerator, tmp_path: Path) -> None:
+    line = asked("a", "/v1/completions", prompt="ọmọ")
+    for given, flag in (({"task": "translate", "slots": {"to": "yor"}}, "--task"), ({"ids": True}, "--ids")):
+        run_batch(tasked, [line], tmp_path / "out.jsonl", overwrite=True, **given)
+        [record] = records_of(tmp_path / "out.jsonl")
+        assert (record["custom_id"], record["response"]) == ("a", None)
+        assert record["error"]["message"].startswith(f"{flag} is not for lines in OpenAI's format")
+
+
 def test_answers_are_those_of_the_endpoints(
     generator: EdgeGenerator, text_model: Path, tmp_path: Path
 ) -> None:
