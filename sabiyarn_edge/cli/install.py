@@ -19,7 +19,7 @@ __all__ = ["add_to", "install", "run"]
 EPILOG = """\
 A running program maps the weights of its model. Copying over them in place ends it (SIGBUS), and a copy that is cut
 short leaves a broken model. This command copies beside DEST, checks every byte, and renames: a program that runs the
-old model keeps it until it loads anew.
+old model keeps it until it loads anew. A link to a file becomes a file; a link to a folder is refused.
 """
 
 
@@ -48,7 +48,8 @@ def install(folder: Path, dest: Path) -> None:
 
     Raises:
         ModelFolderError: a file of the model is missing or damaged, or the copy cannot be written; `dest` is as it was.
-        InvalidInputError: `dest` holds something else than a model, or one folder lies in the other.
+        InvalidInputError: `dest` holds something else than a model, one folder lies in the other, or `folder` holds a
+            link to a folder.
     """
     source, target = folder.resolve(), dest.resolve()
     if source == target or source in target.parents or target in source.parents:
@@ -65,13 +66,20 @@ def install(folder: Path, dest: Path) -> None:
         with atomic_folder(target) as copy:
             for path in sorted(source.rglob("*")):
                 place = copy / path.relative_to(source)
+                if path.is_dir() and path.is_symlink():
+                    raise InvalidInputError(
+                        f"{path} is a link to a folder, which is not followed. Remove it, or copy the folder there."
+                    )
                 if path.is_dir():
                     place.mkdir()
                     continue
                 check_regular_file(path)
                 shutil.copyfile(path, place)
-            config.read_graph(copy)
-            found = hash_weights_file(copy / config.weights_file)
+            try:
+                config.read_graph(copy)
+                found = hash_weights_file(copy / config.weights_file)
+            except ModelFolderError as error:  # the copy goes away
+                raise ModelFolderError(str(error).replace(str(copy), str(folder))) from error
             if found != config.weights_hash:
                 raise ModelFolderError(
                     f"{folder / config.weights_file} is damaged: its tensors have the hash {found[:12]}..., and "

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInputError, ModelFolderError, shown
-from ..system.json_text import parse_json
+from ..system.json_text import json_kind, parse_json
 from ..system.regular_file import read_regular_file
 
 __all__ = [
@@ -223,7 +224,7 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
             f"{path} is not valid JSON ({error}). If it is truncated, copy it again."
         ) from error
     if not isinstance(values, dict):
-        raise InvalidInputError(f"{path} holds a JSON {type(values).__name__}; a JSON object is needed.")
+        raise InvalidInputError(f"{path} holds {json_kind(values)}; a JSON object is needed.")
     return values
 
 
@@ -340,9 +341,10 @@ class ModelConfig:
         """Read the graph's file and check it against its hash.
 
         Raises:
-            ModelFolderError: the file is missing, damaged, or from another export.
+            ModelFolderError: the file is missing, damaged, or from another export; or a link leads out of the folder,
+                so that onnxruntime would not read the weights.
         """
-        path = Path(folder) / self.graph
+        path, weights = Path(folder) / self.graph, Path(folder) / self.weights_file
         try:
             content = read_regular_file(path, at_most=_LONGEST_GRAPH)
         except OSError as error:
@@ -355,6 +357,12 @@ class ModelConfig:
             raise ModelFolderError(
                 f"{path} is damaged or belongs to another model: its hash is {found[:12]}..., and {CONFIG_FILE} says "
                 f"{self.graph_hash[:12]}.... Copy the whole model folder again."
+            )
+        found_at = [Path(os.path.realpath(file)) for file in (path, weights)]
+        if weights.is_file() and found_at[0].parent not in found_at[1].parents:
+            raise ModelFolderError(
+                f"{path} is at {found_at[0]}, and {weights} at {found_at[1]}, but onnxruntime reads weights from the "
+                "graph's folder only. Copy the files into one folder, as `sabiyarn-edge install` does."
             )
         return content
 

@@ -50,9 +50,27 @@ def test_a_damaged_model_replaces_nothing(
     content[-1] ^= 1
     (model / name).write_bytes(content)
     assert main(["install", str(model), str(dest)]) == 1
-    assert name in capsys.readouterr().err
+    assert str(model / name) in capsys.readouterr().err
     assert files(dest) == before
     assert {path.name for path in tmp_path.iterdir()} == {"dest", "new"}
+
+
+def test_links_to_files_are_copied_and_links_to_folders_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model / "weights.bin").rename(tmp_path / "weights.bin")
+    (model / "weights.bin").symlink_to(tmp_path / "weights.bin")
+    said = f"{model / 'weights.bin'} at {tmp_path / 'weights.bin'}, but onnxruntime reads weights from the graph's"
+    for command in (["generate", "a", "--model", str(model)], ["doctor", str(model)]):
+        assert main(command) == 1
+        told = capsys.readouterr()
+        assert said in told.out + told.err
+    assert main(["install", str(model), str(tmp_path / "dest")]) == 0
+    assert main(["generate", "a", "--max-new-tokens", "1", "--model", str(tmp_path / "dest")]) == 0
+    (model / "more").symlink_to(tmp_path / "dest")
+    assert main(["install", str(model), str(tmp_path / "other")]) == 2
+    assert f"{model / 'more'} is a link to a folder" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_what_cannot_be_written_is_said_in_a_sentence(

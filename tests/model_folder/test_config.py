@@ -91,7 +91,7 @@ def test_json_round_trip(tmp_path):
         (None, "cannot read"),
         (b"{", "not valid JSON"),
         (b"\xff\xfe", "not valid JSON"),
-        (b"3", "holds a JSON int"),
+        (b"3", "holds a number; a JSON object"),
         (b'{"n_layer": 0}', "n_layer is 0"),
     ],
 )

@@ -552,7 +552,7 @@ def test_a_bin_file_of_something_else(tmp_path):
     [
         ("", "not valid JSON"),
         ('{"block_size": 64', "not valid JSON"),
-        ("[]", "JSON list"),
+        ("[]", "holds a list"),
         ("{}", "not the config of a GPTJX model"),
         ('{"block_size": 64, "vocab_size": 97, "n_layer": 2, "n_embd": 16}', "it lacks n_heads"),
         (

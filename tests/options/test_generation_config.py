@@ -394,7 +394,7 @@ def test_keys_that_are_left_out_are_reported_together():
         ('{"do_sample": true, "top_p": 7}', r"generation_config\.json: top_p is 7"),
         ('{"top_p": 0.', r"generation_config\.json is not valid JSON"),
         ('{"do_sample": true, "temperature": NaN}', "temperature is nan"),
-        ("[1]", "holds a JSON list"),
+        ("[1]", "holds a list; a JSON object"),
         ("", "is not valid JSON"),
     ],
 )
