@@ -140,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.merge:
         return _merge(arguments)
     if len(arguments.files) != 2:
-        arguments.parser.error(f"INPUT and OUTPUT are needed, but {len(arguments.files)} files are given")
+        arguments.parser.error(f"INPUT and OUTPUT are needed; files given: {len(arguments.files)}")
     if arguments.max_errors is not None and arguments.max_errors < 0:
         raise InvalidInputError(f"--max-errors is {arguments.max_errors}; it must be at least 0.")
     options = decoding_options(arguments)

@@ -179,7 +179,8 @@ class Asking:
     def _plan_prompt(self, request: Request, refuse: Any) -> Planned:
         if PROMPT not in request.slots:
             raise InvalidInputError(
-                f'there is no "prompt" among {", ".join(request.slots) or "no keys at all"}. Give one, or a --task.'
+                f'there is no "prompt", or it is null, beside {", ".join(request.slots) or "nothing else"}. Give one, '
+                "or a --task."
             )
         config = self.config
         if request.options:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..errors import InvalidInputError, shown
 from ..options.generation_config import GenerationConfig
-from ..system.json_text import parse_json
+from ..system.json_text import json_kind, parse_json
 from .endings import has_ending, is_packed
 
 __all__ = ["FORMATS", "Format", "Id", "Request", "format_of", "read_line"]
@@ -21,6 +21,7 @@ _JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 PROMPT = "prompt"
 _OWN_KEYS = ("id", "options", "labels")
 _OPENAI_KEYS = ("custom_id", "body")
+_EACH_LINE = "Each line must be one object or string, without an array around them."
 
 
 @dataclass(frozen=True)
@@ -73,20 +74,18 @@ def read_line(text: str, number: int, given: Format, main: str) -> Request:
     try:
         content = parse_json(text)
     except ValueError as error:
-        raise LineError(f"line {number} is not JSON: {error}.") from None
+        raise LineError(f"line {number} is not JSON: {error}. {_EACH_LINE}") from None
     if isinstance(content, str):
         return Request(number, False, {main: content})
     if not isinstance(content, dict):
-        raise LineError(
-            f"line {number} is a JSON {type(content).__name__}; it must be an object or a string."
-        )
+        raise LineError(f"line {number} is {json_kind(content)}. {_EACH_LINE}")
     if all(key in content for key in _OPENAI_KEYS):
         return Request(_id(content["custom_id"], "custom_id", number), True, openai=content)
     has_id = content.get("id") is not None
     name = _id(content["id"], "id", number) if has_id else number
     options = content.get("options", {})
     if not isinstance(options, dict):
-        raise LineError(f"options is {shown(options)}; it must be an object.", name)
+        raise LineError(f"options is {json_kind(options)}; it must be an object.", name)
     for key in content:
         if key in GenerationConfig.__dataclass_fields__:
             raise LineError(f'{key} is an option: put it into "options": {{"{key}": ...}}.', name)

@@ -20,6 +20,7 @@ from ..errors import InvalidInputError, JobError, SabiYarnError, shown
 from ..generator import EdgeGenerator
 from ..options.generation_config import GenerationConfig
 from ..system.installation import install_command
+from ..system.json_text import json_kind
 from .job import Planned, Record
 from .lines import Id, Request
 from .records import encoded
@@ -186,7 +187,7 @@ def _checked(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
         raise InvalidInputError(f"url is {shown(content.get('url'))}; it must be one of {', '.join(URLS)}.")
     body = content["body"]
     if not isinstance(body, dict):
-        raise InvalidInputError(f"body is a JSON {type(body).__name__}; it must be an object.")
+        raise InvalidInputError(f"body is {json_kind(body)}; it must be an object.")
     if body.get("stream"):
         raise InvalidInputError("stream is true, but nobody reads along in a batch. Leave it out.")
     return content["url"], body

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import json
+import operator
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -201,6 +202,14 @@ def _encoded(item: object) -> bytes:
             f"the input holds a {type(item).__name__}; each item must be a string, or a mapping like a line of JSONL."
         )
     try:
-        return json.dumps(item if isinstance(item, str) else dict(item), ensure_ascii=False).encode() + b"\n"
+        content = item if isinstance(item, str) else dict(item)
+        return json.dumps(content, ensure_ascii=False, default=_integer).encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"an item of the input cannot be written as JSON: {error}.") from error
+
+
+def _integer(value: Any) -> int:
+    """An integer of another library, as numpy.int64."""
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"a {type(value).__name__} is no value of JSON")
+    return operator.index(value)

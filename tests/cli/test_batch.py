@@ -79,7 +79,7 @@ def test_shards_and_merging(run, text_model: Path, tmp_path: Path) -> None:
 
 
 def test_wrong_usage(run, text_model: Path, tmp_path: Path) -> None:
-    assert "INPUT and OUTPUT are needed, but 1 files are given" in run("batch", "in.txt").error
+    assert "INPUT and OUTPUT are needed; files given: 1" in run("batch", "in.txt").error
     assert "--max-errors is -1" in run("batch", "in.txt", "out.jsonl", "--max-errors", "-1").error
     given_twice = run(
         *("batch", "in.txt", tmp_path / "o", "--model", text_model, "--to", "yor", "--slot", "to=hau"),

@@ -81,8 +81,11 @@ def test_what_cannot_be_answered_becomes_an_error_and_the_job_goes_on(
         (b'{"id": "q", "prompt": "a", "options": 5}', "q", "must be an object"),
         (b'{"id": "r", "prompt": ["a", "b"]}', "r", "a string, or a list of token ids"),
         (b'{"id": "s", "prompt": "\\ud800"}', "s", "surrogate"),
-        (b"[3]", 13, "an object or a string"),
+        (b"[3]", 13, "line 13 is a list. Each line must be one object or string"),
         (b'"last"', 14, None),
+        (b"[", 15, "Each line must be one object or string, without an array around them"),
+        (b"null", 16, "line 16 is null"),
+        (b'{"id": "t", "prompt": "a", "options": null}', "t", "options is null; it must be an object"),
     ]
     (tmp_path / "in.jsonl").write_bytes(b"\n".join(line for line, _, _ in lines) + b"\n")
     summary = run_batch(
@@ -96,7 +99,29 @@ def test_what_cannot_be_answered_becomes_an_error_and_the_job_goes_on(
         else:
             assert record["error"]["type"] == "InvalidInputError"
             assert message in record["error"]["message"]
-    assert summary.errors == 12
+    assert summary.errors == 15
+
+
+def test_rows_of_other_libraries(generator: EdgeGenerator, tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": np.int64(7),
+            "prompt": np.arange(5, 8, dtype=np.int32).tolist(),
+            "options": {"top_k": np.int8(3)},
+        }
+    ]
+    run_batch(generator, rows, tmp_path / "out.jsonl", options={"max_new_tokens": 2, "do_sample": True})
+    assert records_of(tmp_path / "out.jsonl")[0]["id"] == 7
+    with pytest.raises(InvalidInputError, match="cannot be written as JSON: a complex is no value of JSON"):
+        run_batch(generator, [{"prompt": 1j}], tmp_path / "other.jsonl")
+    pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.Table.from_pylist([{"prompt": None, "lst": [1]}])
+    parquet.write_table(table, tmp_path / "in.parquet")
+    run_batch(generator, tmp_path / "in.parquet", tmp_path / "null.jsonl")
+    assert (
+        'no "prompt", or it is null, beside lst' in records_of(tmp_path / "null.jsonl")[0]["error"]["message"]
+    )
 
 
 def test_too_many_errors_end_the_job_which_can_go_on(generator: EdgeGenerator, tmp_path: Path) -> None:
