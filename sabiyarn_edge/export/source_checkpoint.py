@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ..errors import CheckpointError
 from ..model_folder.config import GPTJXConfig
 from ..modeling import GPTJXForCausalLM
 from ..modeling.experts import read_kept_experts, without_experts
@@ -71,16 +72,27 @@ class Checkpoint:
         Args:
             experts: those that stay of a mixture, as read_kept_experts() takes them; None: all.
             tokenizer: the folder with the tokenizer; None: the checkpoint's own.
+
+        Raises:
+            CheckpointError: it cannot be read, holds NaN or infinite numbers, or has a vocabulary of one token.
         """
         folder = locate_checkpoint(source)
         model = GPTJXForCausalLM.from_pretrained(
             folder, use_kv_cache=True, kv_cache_dtype="float32", max_batch_size=MOST_ROWS
         )
         config = GPTJXConfig.from_json_file(folder / "config.json")
+        if config.vocab_size < 2:
+            raise CheckpointError(f"{folder}: vocab_size is 1, but a model needs two tokens to choose from.")
         if experts is not None:
             kept = read_kept_experts(experts, config)
             config = without_experts(config, kept)
             model.keep_experts(kept)
+        for name, tensor in model.state_dict().items():
+            if not tensor.isfinite().all():
+                raise CheckpointError(
+                    f"{folder}: {name} holds NaN or infinite numbers, whatever the type of the export. It is "
+                    "damaged, or its training diverged: take an earlier one."
+                )
         return cls(folder, model, exported_config(config, max_length), tokenizer or folder)
 
     def views(self) -> dict[str, torch.Tensor]:

@@ -50,6 +50,6 @@ def check_finite(values: Array, name: str, dtype: str) -> None:
     """Raise ExportError if a tensor's values, or its scales, are not all finite."""
     if not np.isfinite(values).all():
         raise ExportError(
-            f"{name} holds NaN or infinite values as {dtype}. "
-            "If its checkpoint is sound, a value is too large for this type: export with --dtype float32."
+            f"{name} holds NaN or infinite values as {dtype}: a value is too large for this type. "
+            "Export with --dtype float32."
         )

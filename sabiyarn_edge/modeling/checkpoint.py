@@ -148,12 +148,15 @@ def _canonical(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]
             )
         renamed[clean] = tensor
     if LM_HEAD in renamed and WTE in renamed:
-        head, wte = renamed[LM_HEAD], renamed[WTE]
-        if head.shape == wte.shape and not torch.allclose(head, wte, rtol=0, atol=0, equal_nan=True):
-            raise CheckpointError(
-                f"{folder}: {LM_HEAD} differs from {WTE}, but GPTJX uses one matrix for both. "
-                "This checkpoint is damaged or of another architecture."
-            )
+        narrow, wide = sorted((renamed[LM_HEAD], renamed[WTE]), key=lambda tensor: tensor.element_size())
+        if narrow.shape == wide.shape:
+            # One of them may have been saved in another type, rounded.
+            if not torch.allclose(narrow, wide.to(narrow.dtype), rtol=0, atol=0, equal_nan=True):
+                raise CheckpointError(
+                    f"{folder}: {LM_HEAD} differs from {WTE}, but GPTJX uses one matrix for both. "
+                    "This checkpoint is damaged or of another architecture."
+                )
+            renamed[LM_HEAD] = renamed[WTE] = wide
     elif LM_HEAD in renamed:
         renamed[WTE] = renamed[LM_HEAD]
     elif WTE in renamed:

@@ -227,6 +227,29 @@ def test_values_beyond_float16_are_refused(tmp_path: Path) -> None:
     export_model(source, tmp_path / "model", progress=False)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.filterwarnings("error")
+def test_a_checkpoint_that_holds_nan_or_inf_is_refused_by_the_tensor(
+    tmp_path: Path, dtype: str, value: float
+) -> None:
+    source = make_tiny_checkpoint(tmp_path / "checkpoint", layout="bin")
+    state = torch.load(source / "pytorch_model.bin", weights_only=True)
+    state["transformer.h.0.mlp.c_fc.weight"][0, 0] = value
+    torch.save(state, source / "pytorch_model.bin")
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint: transformer.h.0.mlp.c_fc.weight holds NaN or inf"
+    ):
+        export_model(source, tmp_path / "model", dtype=dtype, progress=False)
+    assert entries(tmp_path) == ["checkpoint"]
+
+
+def test_a_vocabulary_of_one_token_is_refused(tmp_path: Path) -> None:
+    source = make_tiny_checkpoint(tmp_path / "checkpoint", vocab_size=1)
+    with pytest.raises(CheckpointError, match="vocab_size is 1, but a model needs two tokens"):
+        export_model(source, tmp_path / "model", progress=False)
+
+
 def test_progress_goes_to_stderr(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export_model(source, tmp_path / "model")
     captured = capsys.readouterr()

@@ -179,6 +179,24 @@ def test_bin_files_of_old_torch(tmp_path):
     assert_equals_oracle(GPTJXForCausalLM.from_pretrained(folder))
 
 
+@pytest.mark.parametrize("halved", [WTE, "lm_head.weight"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_tied_weights_in_two_types(tmp_path, halved, dtype):
+    folder = make_tiny_checkpoint(tmp_path)
+
+    def half(tensors):
+        tensors[halved] = tensors[halved].to(dtype)
+
+    edit(folder, half)
+    assert_equals_oracle(GPTJXForCausalLM.from_pretrained(folder))  # of the finer one
+
+    def change(tensors):
+        tensors[halved][3, 4] += 1
+
+    edit(folder, change)
+    assert "lm_head.weight differs from transformer.wte.weight" in load_error(folder)
+
+
 def test_nan_weights_are_loaded(tmp_path):
     folder = make_tiny_checkpoint(tmp_path)
 
