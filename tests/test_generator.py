@@ -284,6 +284,21 @@ def test_processors_that_return_nonsense_are_named(
         generator.generate([1, 2], logits_processor=processor)
 
 
+@pytest.mark.parametrize("options", [{"do_sample": True}, {"num_beams": 2}])
+def test_a_processor_that_gives_infinity_is_named_where_probabilities_are_needed(
+    generator: EdgeGenerator, options: dict[str, Any]
+) -> None:
+    def force(ids: Any, scores: np.ndarray) -> np.ndarray:
+        scores[:, 7] = np.inf
+        return scores
+
+    assert generator.generate([1, 2], logits_processor=force, max_new_tokens=2).generated == [[7, 7]]
+    with pytest.raises(
+        InvalidInputError, match=r"logits_processor 0 \(force\) gave infinity for row 0, token 7"
+    ):
+        generator.generate([1, 2], logits_processor=force, max_new_tokens=2, **options)
+
+
 @pytest.mark.parametrize(
     ("answer", "shown"),
     [

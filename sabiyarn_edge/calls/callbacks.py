@@ -66,9 +66,11 @@ class Callbacks:
             first_prompt: what the caller calls the state's first prompt.
         """
         allow = partial(self._allow, first_prompt) if self.prefix_allowed_tokens_fn else None
+        # Greedy choice takes the first infinite score; probabilities of infinite scores are none.
+        largest = float(np.finfo(np.float32).max) if config.do_sample or config.num_beams > 1 else np.inf
         hooks = {
             "before_scores": allow,
-            "after_scores": self._process if self.logits_processor else None,
+            "after_scores": partial(self._process, largest) if self.logits_processor else None,
             "after_choice": self._judge if self.stopping_criteria else None,
         }
         others = [
@@ -92,7 +94,7 @@ class Callbacks:
                 )
             state.set_allowed_tokens(row, ids)
 
-    def _process(self, state: DecodeState, scores: NDArray[np.float32]) -> None:
+    def _process(self, largest: float, state: DecodeState, scores: NDArray[np.float32]) -> None:
         for row in range(state.num_rows):
             for index, processor in enumerate(self.logits_processor):
                 given = scores[row : row + 1]
@@ -102,10 +104,13 @@ class Callbacks:
                         f"logits_processor {index} ({_name(processor)}) gave {result.dtype} of shape {result.shape} "
                         f"for row {row}; it must give floats of shape {given.shape}."
                     )
-                if np.isnan(result).any():
+                wrong = ~(result <= largest)
+                if wrong.any():
+                    token = int(wrong[0].argmax())
+                    what = "NaN" if np.isnan(result[0, token]) else "infinity"
                     raise InvalidInputError(
-                        f"logits_processor {index} ({_name(processor)}) gave NaN for row {row}, token "
-                        f"{int(np.isnan(result[0]).argmax())}. Scores are numbers; -inf forbids a token."
+                        f"logits_processor {index} ({_name(processor)}) gave {what} for row {row}, token {token}. "
+                        "Scores are numbers; -inf forbids a token."
                     )
                 given[...] = result
 
