@@ -9,7 +9,6 @@ parent's engine was doing does not go on there, and waiting for it is refused.
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -68,7 +67,13 @@ class Engine:
         self._arrived: list[Sequence[Work]] = []
         self._calls: list[_Call] = []
         self._thread: threading.Thread | None = None
-        self._closed = self._at_exit = self._forked = self._retired = False
+        self._process = OwnProcess()
+        self._closed = self._at_exit = self._retired = False
+
+    @property
+    def _forked(self) -> bool:
+        """Whether this is a forked child's copy: its thread is the parent's, and its lock may be taken for ever."""
+        return not self._process.is_this
 
     def submit(self, works: Sequence[Work], *, at_end: bool = False) -> None:
         """Have works run; returns at once.
@@ -79,12 +84,12 @@ class Engine:
         Raises:
             InvalidInputError: the engine was closed, or the caller is another function that a work calls.
         """
-        process, together = OwnProcess(), object()
-        for work in works:
-            work.process = process
-            if work.group is None:
-                work.group = together
+        together = object()
         with self._ready(at_end=at_end):
+            for work in works:
+                work.process = self._process
+                if work.group is None:
+                    work.group = together
             self._arrived.append(works)
 
     def run(self, works: Sequence[Work]) -> None:
@@ -170,7 +175,7 @@ class Engine:
         Args:
             at_exit: leave works as they are: who waits for them is a daemon thread, which ends with the process.
         """
-        if self._forked:  # the thread is the parent's, and the lock may be taken for ever
+        if self._forked:
             self._closed = True
             return
         with self._wake:
@@ -183,7 +188,7 @@ class Engine:
     def retire(self) -> None:
         """End the thread as soon as nothing is left to do, as nobody can call any more. Running works go on."""
         self._retired = True
-        if self._thread is None or self._forked:  # a child may find the lock taken for ever
+        if self._thread is None or self._forked:
             return
         with self._wake:
             self._wake.notify()
@@ -323,12 +328,3 @@ _LEFT_TO_THE_PARENT: list[Decoder] = []
 def _close_all() -> None:
     for engine in list(_ENGINES):
         engine.close(at_exit=True)
-
-
-def _after_fork() -> None:
-    for engine in list(_ENGINES):
-        engine._forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
