@@ -127,8 +127,9 @@ def discard_output() -> None:
 
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Show warnings to users as lines on standard error; those for developers stay as Python has them."""
+    """Show warnings to users as lines on standard error, each once; those for developers stay as Python has them."""
     show = warnings.showwarning
+    said = set()
 
     def show_line(
         message: Warning | str,
@@ -139,7 +140,10 @@ def warnings_as_lines() -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, UserWarning):
-            say(f"warning: {' '.join(str(message).split())}")
+            text = " ".join(str(message).split())
+            if text not in said:
+                said.add(text)
+                say(f"warning: {text}")
         else:
             show(message, category, filename, lineno, file, line)
 

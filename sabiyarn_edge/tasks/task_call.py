@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from .._core import derived_seed
 from ..errors import InvalidInputError, shown
 from ..options import checks as check
-from ..options.generation_config import GenerationConfig
+from ..options.generation_config import GenerationConfig, OptionWarning
 from ..options.overflow import Overflow
+from ..system.caller_warning import warn_caller
 from ..system.json_text import json_kind
 from ..text.tokenizer import Tokenizer
 from .answers import Classification, Entity, Word, read_entities, split_words
@@ -93,6 +94,12 @@ class TaskCall:
         base = model.generation_config.updated(**task.options)
         self.config = base.updated(**options)
         """The options of all its prompts."""
+        if task.answer == "label" and (unused := sorted(options.keys() - {"eos_token_id"})):
+            warn_caller(
+                f"the task {task.name} scores its labels and generates nothing, so these options change nothing: "
+                f"{', '.join(unused)}.",
+                OptionWarning,
+            )
         self._length_is_given = "max_new_tokens" in options or "max_length" in options
         if self.config.num_return_sequences > 1:
             raise InvalidInputError(

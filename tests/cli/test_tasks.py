@@ -144,6 +144,16 @@ def test_options_of_the_task_can_be_changed(run, tasked, generator):
     assert "warning: 1 of 1 answers of the task clean were cut" in ran.err
 
 
+def test_options_that_change_nothing_are_said_once(run, tasked):
+    ran = run("mood", "a", "--model", tasked, "--option", "max_new_tokens=5", "--option", "top_k=3")
+    assert ran.code == 0
+    [said] = [line for line in ran.err.splitlines() if "change nothing: max_new_tokens" in line]
+    assert said == (
+        "sabiyarn-edge: warning: the task mood scores its labels and generates nothing, so these options change "
+        "nothing: max_new_tokens, top_k."
+    )
+
+
 def test_special_tokens_are_text_unless_asked_for(run, nano):
     typed = f"{ENGLISH} <hau>"
     ran = run("translate", "--to", "yor", "--special-tokens", typed)
