@@ -158,8 +158,8 @@ class EdgeGenerator(ChatMethods):
             max_batch_size: most rows at once (prompts * beams or returns), those of other threads' calls included:
                 a call waits for free rows, and is refused if it needs more than there are; None: no limit.
             kv_window: most positions whose keys and values are kept; older ones are forgotten; None: all. Each token
-                sees exactly the newest so many, of prompts too.
-            num_sink_tokens: so many first positions are never forgotten.
+                sees exactly so many, the newest, of prompts too.
+            num_sink_tokens: of these so many are the first positions, which are never forgotten.
             low_power: let threads sleep whenever they wait, instead of spinning inside a step: less CPU time and energy
                 per token, and on an idle machine slower tokens.
             overflow: what to do when prompt and output need more positions than there are. "error": refuse before

@@ -49,11 +49,11 @@ LOADING_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "kv_window": (
         "--kv-window",
-        {"type": int, "metavar": "N", "help": "attend to the newest N tokens only, which bounds memory"},
+        {"type": int, "metavar": "N", "help": "attend to N tokens only, the newest: this bounds memory"},
     ),
     "num_sink_tokens": (
         "--num-sink-tokens",
-        {"type": int, "metavar": "N", "default": 0, "help": "and to the first N (default 0)"},
+        {"type": int, "metavar": "N", "default": 0, "help": "of these the first N of the text (default 0)"},
     ),
     "memory_limit_mb": (
         "--memory-limit",
