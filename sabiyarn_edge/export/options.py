@@ -33,9 +33,9 @@ def check_options(
             "rounded by gptq or that --keep-int8 says nothing of (--dtype int4), and an int8 KV cache "
             "(--kv-cache-dtype int8). Leave it out."
         )
-    if max_length is not None and (type(max_length) is not int or max_length < 1):
+    if max_length is not None and (type(max_length) is not int or max_length < 2):
         raise InvalidInputError(
-            f"max_length is {shown(max_length)}; it must be an integer of at least 1 (tokens)."
+            f"max_length is {shown(max_length)}; it must be an integer of at least 2 (a token and the next one)."
         )
 
 
@@ -49,6 +49,10 @@ def exported_config(config: GPTJXConfig, max_length: int | None) -> GPTJXConfig:
         raise ExportError(
             f"max_length is {max_length}, but block_size is {config.block_size}: the checkpoint has learned "
             f"that many positions and no more. Give at most {config.block_size}, or leave max_length out."
+        )
+    if config.block_size < 2:
+        raise ExportError(
+            f"this checkpoint has {config.block_size} position, which leaves none for a next token. Take another one."
         )
     if config.head_dim % HEAD_DIM_STEP:
         raise ExportError(

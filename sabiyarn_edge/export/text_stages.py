@@ -139,15 +139,9 @@ def run_evaluation(
     path: Path | None,
     text: str | None,
     stages: Progress,
-) -> Evaluation | None:
-    """Compare decoder.onnx with the checkpoint in float32 on `text`, which came from `path`, or on the model's own.
-
-    Returns:
-        None if the model has room for one token only.
-    """
+) -> Evaluation:
+    """Compare decoder.onnx with the checkpoint in float32 on `text`, which came from `path`, or on the model's own."""
     own = OWN_EVALUATION
-    if checkpoint.config.block_size < 2:
-        return None
     texts = [row[None] for piece in checkpoint.texts(text, own) for row in piece]
     length = texts[0].shape[1]  # what stands before a token makes it likelier: perplexity depends on this
     source = (

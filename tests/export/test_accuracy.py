@@ -199,12 +199,6 @@ def test_a_text_too_short_for_gptq_is_noted(checkpoint: Path, text_file: Path, t
     assert notes(many[:20], dtype="int8", kv_cache_dtype="int8") == usual
 
 
-def test_one_position_leaves_nothing_to_measure(tmp_path: Path) -> None:
-    report = export_tiny(tmp_path, max_length=1, dtype="int4").report
-    assert report.accuracy is None
-    assert report.verification is not None
-
-
 @pytest.mark.parametrize("option", ["calibration", "evaluate"])
 @pytest.mark.parametrize(
     ("content", "message"),

@@ -95,7 +95,7 @@ def test_j_bias_is_exported_although_bias_is_false(tmp_path: Path) -> None:
     assert np.abs(logits - ReferenceGPTJX(without, **shape).logits(tokens)).max() > 0.1
 
 
-@pytest.mark.parametrize("max_length", [1, 40, 64])
+@pytest.mark.parametrize("max_length", [2, 40, 64])
 def test_max_length_cuts_the_positions(tmp_path: Path, max_length: int) -> None:
     exported = export_tiny(tmp_path, max_length=max_length)
     assert exported.report.block_size == max_length
@@ -103,6 +103,13 @@ def test_max_length_cuts_the_positions(tmp_path: Path, max_length: int) -> None:
     assert ModelConfig.load(exported.folder).gptjx.block_size == max_length
     logits = FeedingLoop(exported, rows=1, capacity=64).feed(np.arange(max_length))
     np.testing.assert_allclose(logits, exported.oracle().logits(np.arange(max_length)), atol=0.02)
+
+
+def test_one_position_is_too_few(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="max_length is 1; it must be an integer of at least 2"):
+        export_model(source, tmp_path / "out", max_length=1)
+    with pytest.raises(ExportError, match="this checkpoint has 1 position"):
+        export_tiny(tmp_path, {"block_size": 1})
 
 
 def test_max_length_beyond_block_size(source: Path, tmp_path: Path) -> None:
@@ -119,7 +126,7 @@ def test_max_length_beyond_block_size(source: Path, tmp_path: Path) -> None:
             "dtype is 'float8'; it must be one of float32, float16, bfloat16, int8, int4, keep",
         ),
         ({"kv_cache_dtype": "int3"}, "kv_cache_dtype is 'int3'; it must be one of"),
-        ({"max_length": 0}, "max_length is 0; it must be an integer of at least 1"),
+        ({"max_length": 0}, "max_length is 0; it must be an integer of at least 2"),
         ({"max_length": True}, "max_length is True"),
         ({"max_length": 2.5}, "max_length is 2.5"),
     ],
