@@ -54,10 +54,14 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
     def in_flags(self, message: str, arguments: argparse.Namespace) -> str:
-        """Name the options that were given by their flags where a message names them as in Python."""
+        """Name the options that were given by their flags where a message names them as in Python.
+
+        A name that stands in what the user wrote stays everywhere: a message may quote that.
+        """
+        written = repr(vars(arguments).values())
         for action in self._actions:
             name, flag = action.dest, next(iter(action.option_strings), None)
-            if flag is None:
+            if flag is None or name in written:
                 continue
             message = re.sub(rf"\b{name}=True\b", flag, message)
             if getattr(arguments, name, action.default) == action.default:  # a file's, or --option's

@@ -102,6 +102,12 @@ def test_a_chat_is_no_session_and_stays_as_it_is(run, text_model, generator, tmp
     assert file.read_bytes() == before
 
 
+def test_what_the_user_wrote_stays_in_errors(run):
+    for flag, name in (("--max-new-tokens", "max_new_tokens"), ("--kv-window", "kv_window")):
+        ran = run("generate", "--model", f"my {name} folder", flag, "5", "x")
+        assert f"my {name} folder" in ran.err
+
+
 def test_a_session_behind_a_link_stays_there(run, text_model, generator, tmp_path):
     (tmp_path / "there").mkdir()
     target, link = tmp_path / "there" / "target", tmp_path / "link"
