@@ -178,6 +178,10 @@ class Asking:
 
     def _plan_prompt(self, request: Request, refuse: Any) -> Planned:
         if PROMPT not in request.slots:
+            if {"url", "body"} <= request.slots.keys():
+                raise InvalidInputError(
+                    "there is no custom_id, which a line in OpenAI's format needs beside url and body. Give one."
+                )
             raise InvalidInputError(
                 f'there is no "prompt", or it is null, beside {", ".join(request.slots) or "nothing else"}. Give one, '
                 "or a --task."
@@ -233,6 +237,8 @@ class Asking:
             from .openai_batch import OpenAIRequests
 
             given = "--task" if self._task is not None else "--ids" if self._with_ids else ""
+            if self.config.output_scores:
+                given = "output_scores"
             refusal = (
                 f"{given} is not for lines in OpenAI's format, which say what they ask for. Leave it out."
             )

@@ -43,11 +43,23 @@ def test_options_of_the_job_are_defaults_under_what_a_body_says(
 
 def test_what_is_not_for_these_lines_is_refused(tasked: EdgeGenerator, tmp_path: Path) -> None:
     line = asked("a", "/v1/completions", prompt="ọmọ")
-    for given, flag in (({"task": "translate", "slots": {"to": "yor"}}, "--task"), ({"ids": True}, "--ids")):
+    for given, flag in (
+        ({"task": "translate", "slots": {"to": "yor"}}, "--task"),
+        ({"ids": True}, "--ids"),
+        ({"options": {"output_scores": True}}, "output_scores"),
+    ):
         run_batch(tasked, [line], tmp_path / "out.jsonl", overwrite=True, **given)
         [record] = records_of(tmp_path / "out.jsonl")
         assert (record["custom_id"], record["response"]) == ("a", None)
         assert record["error"]["message"].startswith(f"{flag} is not for lines in OpenAI's format")
+
+
+def test_a_line_without_a_custom_id_is_told_so(tasked: EdgeGenerator, tmp_path: Path) -> None:
+    line = asked("a", "/v1/completions", prompt="ọmọ")
+    del line["custom_id"]
+    run_batch(tasked, [line], tmp_path / "out.jsonl")
+    [record] = records_of(tmp_path / "out.jsonl")
+    assert "there is no custom_id, which a line in OpenAI's format needs" in record["error"]["message"]
 
 
 def test_answers_are_those_of_the_endpoints(
