@@ -105,6 +105,11 @@ _SENT_NAMES = (
     ("max_new_tokens", "max_completion_tokens"),
     ("sequence_bias", "logit_bias"),
     ("prompt", "input"),
+    ("json_schema", "guided_json"),
+    ("json_schema", "response_format"),
+    ("regex", "guided_regex"),
+    ("choices", "guided_choice"),
+    ("grammar", "guided_grammar"),
 )
 """What errors of the library say -> what they are to say, if the client sent that field and not the other."""
 _OF_ONE_ENDPOINT = (

@@ -25,7 +25,7 @@ from .service import Service
 __all__ = ["run_server"]
 
 MAX_CONNECTIONS = 512
-"""Requests get 503 while so many are open: each takes a file, of which a process has 1024, and some memory."""
+"""Requests get 503 while more are open: each takes a file, of which a process has 1024, and some memory."""
 KEEP_ALIVE_SECONDS = 30
 MAX_HEAD_BYTES = 32 * 2**10
 """Of a request's line and headers."""
@@ -35,7 +35,7 @@ CLOSING_SECONDS = 5
 _FULL = error_response(
     HttpError(
         503,
-        f"{MAX_CONNECTIONS} connections are open, which is the most that this server takes. Try again later.",
+        f"more than {MAX_CONNECTIONS} connections are open, the most that this server takes. Try again later.",
         code="too_many_connections",
         headers={"Retry-After": str(RETRY_SECONDS), "Connection": "close"},
     )
@@ -82,7 +82,7 @@ def run_server(
     app = make_app(service, lifespan)
 
     async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
-        full = scope["type"] == "http" and len(server.server_state.connections) >= MAX_CONNECTIONS
+        full = scope["type"] == "http" and len(server.server_state.connections) > MAX_CONNECTIONS
         await (_FULL if full else app)(scope, receive, send)
 
     config = uvicorn.Config(

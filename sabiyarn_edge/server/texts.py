@@ -108,4 +108,5 @@ async def detokenize(request: Request) -> Response:
     """Token ids' text."""
     fields = await read_fields(request, DetokenizeFields)
     model = service_of(request).model(fields.model)
-    return json_response({"prompt": tokenizer_of(model).decode(fields.tokens, skip_special_tokens=False)})
+    with named_as_sent({"tokens": fields.tokens}, "tokens"):
+        return json_response({"prompt": tokenizer_of(model).decode(fields.tokens, skip_special_tokens=False)})

@@ -89,7 +89,7 @@ def test_when_all_connections_are_taken_errors_are_json(
         "close",
     )
     error = answer.json()["error"]
-    assert "512 connections are open" in error["message"]
+    assert "more than 512 connections are open" in error["message"]
     assert (error["type"], error["code"]) == ("server_error", "too_many_connections")
     wait_until(lambda: server.get("/health").status_code == 200)
 

@@ -93,13 +93,15 @@ def test_other_forms(server: Server, body: dict[str, Any], pattern: str) -> None
         ({"response_format": {**FORMAT, "json_schema": {"name": "a"}}}, "response_format", "field `schema`"),
         (
             {"response_format": FORMAT, "json_schema": SCHEMA},
-            None,
+            "response_format",
             "response_format and json_schema are given, which mean the same",
         ),
         ({"guided_regex": "a", "regex": "b"}, "guided_regex", "guided_regex and regex are given"),
         ({"json_schema": {"type": "array", "uniqueItems": True}}, "json_schema", "uniqueItems"),
         ({"regex": "a", "choices": ["b"]}, "regex", "regex and choices are given"),
-        ({"response_format": FORMAT, "stop": "a"}, "json_schema", "json_schema is given, and stop_strings"),
+        ({"response_format": FORMAT, "stop": "a"}, "response_format", "response_format is given, and stop"),
+        ({"guided_json": {"const": 2**53 + 1}}, "guided_json", "a number of const in guided_json is"),
+        ({"guided_choice": "yes"}, "guided_choice", "guided_choice is 'yes'"),
         ({"regex": "xx", "no_repeat_ngram_size": 1}, "regex", "together leave no token to choose"),
     ],
 )
