@@ -35,7 +35,7 @@ def take_prompts(
     input_ids, attention_mask = take_encoding(input_ids, attention_mask, options)
     if input_ids is None:
         raise InvalidInputError(
-            "there are no input_ids. Give token ids, or an encoding that holds input_ids."
+            "there are no input_ids. Give token ids, or an encoding that holds input_ids (not inputs or prompt)."
         )
     ids = as_arrays(input_ids, "input_ids")
     masks = CallMasks(

@@ -308,7 +308,8 @@ def _advice(plan: MemoryPlan, limit_mib: float, fit: bool) -> str:
     if plan.prefix_cache:
         parts += f", {plan.prefix_cache / MIB:.1f} the prefix cache"
     if fit:
-        return f"{parts}, with the smallest prefill chunk and window: allow that, or give fewer rows."
+        least = math.ceil(plan.peak_mib)
+        return f"{parts}, with the smallest prefill chunk and window: allow {least}, or give fewer rows."
     smaller = "max_length, a smaller prefix_cache_mb" if plan.prefix_cache else "max_length"
     return f"{parts}: give a smaller {smaller} or fewer rows, or fit=True for a smaller prefill chunk and window."
 
