@@ -46,6 +46,11 @@ class Span:
 
 def check_token_ids(input_ids: Tensor, config: GPTJXConfig) -> None:
     """Raise InvalidInputError unless input_ids are integers [rows, T] in the vocabulary, at least one."""
+    if not isinstance(input_ids, Tensor) or input_ids.is_meta:
+        raise InvalidInputError(
+            f"input_ids is a {'meta tensor' if isinstance(input_ids, Tensor) else type(input_ids).__name__}; it must "
+            "be a tensor of integers with values. Only generate takes lists and arrays."
+        )
     if input_ids.dim() != 2 or input_ids.numel() == 0:
         raise InvalidInputError(
             f"input_ids has shape {tuple(input_ids.shape)}; it must be (rows, tokens), both at least 1."

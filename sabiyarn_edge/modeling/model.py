@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 
 from torch import Tensor
 
+from ..options import checks as check
 from ..options.generation_config import GenerationConfig
 from .checkpoint import load_pretrained, save_pretrained
 from .generation import generate
@@ -125,6 +126,7 @@ class GPTJXForCausalLM(GPTJXNetwork):
             CheckpointError: it cannot be read, it is of another architecture, or its tensors do not fit its config.
             InvalidInputError: a setting that cannot be changed, or a wrong value.
         """
+        check.path("source", source)
         return load_pretrained(cls, source, revision=revision, settings=settings)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -134,5 +136,6 @@ class GPTJXForCausalLM(GPTJXNetwork):
 
         Raises:
             CheckpointError: the folder cannot be written.
+            InvalidInputError: `folder` is no path.
         """
-        save_pretrained(self, folder)
+        save_pretrained(self, check.path("folder", folder))

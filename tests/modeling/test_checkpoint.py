@@ -7,6 +7,7 @@ import pickle
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -618,3 +619,12 @@ def test_bad_indexes(tmp_path):
         assert message in load_error(folder)
     index.write_text("{")
     assert "not valid JSON" in load_error(folder)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"folder", ""])
+def test_what_is_no_path_is_refused(tmp_path: Path, wrong: Any) -> None:
+    model = GPTJXForCausalLM.from_pretrained(make_tiny_checkpoint(tmp_path))
+    with pytest.raises(InvalidInputError, match=r"source is .*, but must be a path"):
+        GPTJXForCausalLM.from_pretrained(wrong)
+    with pytest.raises(InvalidInputError, match=r"folder is .*, but must be a path"):
+        model.save_pretrained(wrong)

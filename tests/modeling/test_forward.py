@@ -164,6 +164,8 @@ def test_a_too_long_input_names_both_numbers():
         (torch.zeros(0, 3, dtype=torch.long), r"shape \(0, 3\)"),
         (torch.zeros(1, 3), "float32"),
         (torch.zeros(1, 3, dtype=torch.bool), "bool"),
+        ([[1, 2]], "input_ids is a list; it must be a tensor"),
+        (torch.zeros((1, 2), dtype=torch.int64, device="meta"), "input_ids is a meta tensor"),
         (torch.tensor([[1, 2], [3, 97]]), r"holds 97 \(row 1, token 1\); ids must be in 0 ... 96"),
         (torch.tensor([[-1]]), "holds -1"),
     ],
