@@ -232,14 +232,14 @@ LONG_TOOL = {"type": "function", "function": {"name": "f", "parameters": LONG_SC
     ("path", "body", "param"),
     [
         ("completions", {"prompt": "a", "regex": LONG}, "regex"),
-        ("completions", {"prompt": "a", "guided_grammar": LONG}, "grammar"),
+        ("completions", {"prompt": "a", "guided_grammar": LONG}, "guided_grammar"),
         (
             "completions",
             {
                 "prompt": "a",
                 "response_format": {"type": "json_schema", "json_schema": {"schema": LONG_SCHEMA}},
             },
-            "json_schema",
+            "response_format",
         ),
         ("tasks/translate", {"text": "a", "to": "yor", "options": {"regex": LONG}}, "regex"),
         (
