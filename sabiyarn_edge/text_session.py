@@ -27,7 +27,7 @@ _WENT_ON = (
 
 
 class SessionGenerator(Protocol):
-    """What a session asks of its EdgeGenerator."""
+    """The part of EdgeGenerator that a session uses."""
 
     tokenizer: Tokenizer | None
 

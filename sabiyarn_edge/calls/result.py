@@ -1,4 +1,4 @@
-"""What a generation gives back."""
+"""GenerationResult: the texts, tokens and scores of a call, and how long it took."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class TokenBuffer:
 
     @property
     def is_spent(self) -> bool:
-        """Whether all was read, and no more will come."""
+        """True once every token was read and no more will come."""
         with self._changed:
             return self._ended and not self._tokens
 
@@ -82,7 +82,7 @@ class StreamedText:
         return StreamedToken(text=text, token_id=token, index=self._index - 1, finish_reason=reason)
 
     def result(self, generation: Generation) -> GenerationResult:
-        """What the generation gave, once it has ended."""
+        """The result of a generation that has ended."""
         return result_of(self._call, [generation], self._tokenizer, self._started)
 
 

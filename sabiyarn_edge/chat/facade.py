@@ -169,7 +169,7 @@ class ChatMethods:
 
     @functools.cached_property
     def chat_model(self) -> ChatModel:
-        """What makes prompts of messages.
+        """The tokenizer and chat template, which turn messages into prompts.
 
         Raises:
             InvalidInputError: the model has no chat template or no tokenizer.

@@ -30,7 +30,7 @@ each time, the rest is computed again."""
 
 
 class ChatGenerator(Protocol):
-    """What a session asks of its EdgeGenerator."""
+    """The part of EdgeGenerator that a chat session uses."""
 
     tokenizer: Tokenizer | None
 
@@ -53,7 +53,7 @@ class ChatGenerator(Protocol):
 
 
 def chat_in(attachment: str) -> dict[str, Any] | None:
-    """What a chat's session keeps beside its text; None: the session is no chat's."""
+    """The chat that was saved beside a session's text, or None if the session is not one of a chat."""
     try:
         found = parse_json(attachment)["chat"]
     except (ValueError, KeyError, TypeError):

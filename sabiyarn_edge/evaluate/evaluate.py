@@ -49,9 +49,10 @@ def evaluate_models(
         told: called with each model's name before it runs.
 
     Returns:
-        A report, ready for JSON: "metrics" with their signatures, and of each model their values with intervals of
-        95 % and p-values of the difference from the first (None where nothing was measured), its speed, its memory,
-        its answers, and how many references were too long for the perplexity.
+        A report, ready for JSON: "metrics" with their signatures, and an entry for each model. That has the metrics'
+        values with intervals of 95 % and p-values of the difference from the first model (None where nothing was
+        measured). It also has the model's speed, memory and answers, and the number of references that were too long
+        for the perplexity.
 
     Raises:
         InvalidInputError: an argument is not allowed, or a package is missing.

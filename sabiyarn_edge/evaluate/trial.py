@@ -142,14 +142,16 @@ def _check(generator: Any, request: TrialRequest) -> bool:
         raise InvalidInputError(
             f"the task {task.name} gives entities, but only texts and labels are compared. Give another task."
         )
-    labels = task.labels or request.labels or ()
-    for number, label in enumerate(request.references, start=1):
-        if labels and task.answer == "label" and label.strip() not in labels:
-            raise InvalidInputError(
-                f"line {number} of the references is {shown(label)}, which is no label of the task {task.name}; "
-                f"they are {', '.join(labels)}."
-            )
-    return bool(task.answer == "label")
+    if task.answer != "label":
+        return False
+    if labels := task.labels or request.labels:
+        for number, label in enumerate(request.references, start=1):
+            if label.strip() not in labels:
+                raise InvalidInputError(
+                    f"line {number} of the references is {shown(label)}, which is no label of the task {task.name}; "
+                    f"they are {', '.join(labels)}."
+                )
+    return True
 
 
 def _main_slot(generator: Any, request: TrialRequest) -> str:

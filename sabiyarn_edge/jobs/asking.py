@@ -236,13 +236,20 @@ class Asking:
         if self._openai is None:
             from .openai_batch import OpenAIRequests
 
-            given = "--task" if self._task is not None else "--ids" if self._with_ids else ""
-            if self.config.output_scores:
-                given = "output_scores"
-            refusal = (
-                f"{given} is not for lines in OpenAI's format, which say what they ask for. Leave it out."
+            given = {
+                "output_scores": self.config.output_scores,
+                "--task": self._task is not None,
+                "--ids": self._with_ids,
+            }
+            refusal = next(
+                (
+                    f"{name} is not for lines in OpenAI's format, which say what they ask for. Leave it out."
+                    for name, is_given in given.items()
+                    if is_given
+                ),
+                "",
             )
-            self._openai = OpenAIRequests(self._generator, self.config, refusal if given else "")
+            self._openai = OpenAIRequests(self._generator, self.config, refusal)
         return self._openai.plan(request, seed=self._seed_of(request.id))
 
     def _unit(self, prompt: str | Sequence[int], config: GenerationConfig) -> EngineUnit:

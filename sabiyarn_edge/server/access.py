@@ -167,7 +167,7 @@ class NameCheck:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
-        self._origins = service.settings.cors_origins
+        self._origins = frozenset(service.settings.cors_origins)
         self._named = frozenset(map(str.lower, service.settings.allowed_hosts))
         own = socket.gethostname().lower()
         self._hosts = {own, f"{own.partition('.')[0]}.local", *self._named}
@@ -195,7 +195,7 @@ class NameCheck:
             )
         if method != "POST" or not origin or origin.partition("://")[2] == host:
             return
-        if not ({"*", origin} & {*self._origins} or _name_of(origin) in self._named):
+        if not ({"*", origin} & self._origins or _name_of(origin) in self._named):
             raise HttpError(
                 403,
                 f"the origin is {shown(origin)}, another page than this server's: without keys it takes nothing from "
