@@ -66,7 +66,7 @@ void LinearOperator::compute(Context& context) const {
   if (is_float(weights.type)) {
     if (norm_scale) {
       std::vector<float>& normalized = own_normalized;
-      normalized.resize(static_cast<std::size_t>(num_rows * weights.inputs));
+      resize_anew(normalized, static_cast<std::size_t>(num_rows * weights.inputs));
       for_each_row(context, num_rows, [&](std::int64_t row) {
         kernels.normalize(values + row * weights.inputs, weights.inputs, norm,
                           normalized.data() + row * weights.inputs);

@@ -11,10 +11,10 @@ void QuantizedActivations::resize(std::int64_t num_rows, std::int64_t width, std
   rows = num_rows;
   inputs = width;
   blocks = width / block;
-  codes.resize(static_cast<std::size_t>((rows + rows % 2) * inputs));  // a pair may lack its second row
-  sums.resize(static_cast<std::size_t>(rows * blocks));
-  corrections.resize(static_cast<std::size_t>(rows * inputs / kSubBlock * 2));
-  scales.resize(sums.size());
+  resize_anew(codes, static_cast<std::size_t>((rows + rows % 2) * inputs));  // a pair may lack its second row
+  resize_anew(sums, static_cast<std::size_t>(rows * blocks));
+  resize_anew(corrections, static_cast<std::size_t>(rows * inputs / kSubBlock * 2));
+  resize_anew(scales, sums.size());
 }
 
 std::span<const LinearKernels* const> linear_kernels() noexcept {

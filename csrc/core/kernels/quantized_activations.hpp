@@ -5,10 +5,19 @@
 // Rows are rounded on their own, so what a row gives does not depend on what is computed beside it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 namespace sabiyarn {
+
+// Makes room for `size` values, which are then any. Growing by resize() alone would hold the old ones beside the new, to
+// copy them, and reserve twice as much.
+template <typename T>
+void resize_anew(std::vector<T>& values, std::size_t size) {
+  if (size > values.capacity()) values = std::vector<T>();
+  values.resize(size);
+}
 
 struct QuantizedActivations {
   std::int64_t rows = 0;

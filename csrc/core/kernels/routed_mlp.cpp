@@ -63,16 +63,16 @@ void choose_experts(const float* scores, std::int64_t experts, std::int64_t chos
 
 void RoutingScratch::resize(const ExpertWeights& mlp, const RoutedRows& input) {
   const std::int64_t num_slots = input.rows * mlp.chosen;
-  if (input.norm.scale != nullptr) normalized.resize(product(input.rows, mlp.width()));
+  if (input.norm.scale != nullptr) resize_anew(normalized, product(input.rows, mlp.width()));
   scores.resize(product(input.rows, mlp.experts()));
   best.resize(static_cast<std::size_t>(num_slots));
   weights.resize(best.size());
   slots.resize(best.size());
   rows.resize(best.size());
   experts.resize(best.size());
-  if (is_float(mlp.fc.type)) inputs.resize(product(num_slots, mlp.width()));
-  hidden.resize(product(num_slots, mlp.hidden()));
-  outputs.resize(product(num_slots, mlp.width()));
+  if (is_float(mlp.fc.type)) resize_anew(inputs, product(num_slots, mlp.width()));
+  resize_anew(hidden, product(num_slots, mlp.hidden()));
+  resize_anew(outputs, product(num_slots, mlp.width()));
   const auto num_experts = static_cast<std::size_t>(mlp.experts());
   begin.resize(num_experts + 1);
   if (rounded_inputs.size() < num_experts) {
