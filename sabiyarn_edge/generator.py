@@ -244,8 +244,9 @@ class EdgeGenerator(ChatMethods):
                 prefix_cache_bytes=prefix_cache_bytes,
                 resident=resident,
             )
+            chunk = plan.prefill_chunk
             if chosen:
-                chunk, kv_window = plan.prefill_chunk, plan.kv_window
+                kv_window = plan.kv_window
                 warn_caller(
                     f"{'; '.join(chosen)}: the plan is {plan.peak_mib:.1f} MiB of {memory_limit_mb:g} allowed.",
                     MemoryFitWarning,

@@ -5,6 +5,7 @@ Whatever is refused is refused here, before anything is computed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -307,30 +308,61 @@ class Settings:
         guesses = 0 if lookup is None or lookup.shares_room else lookup.max_guesses
         tokens = max(rows, min(1 + guesses, positions - seen + 1))
         slides = total > context.positions
-        needed = self.costs.request(
-            prompt=seen, positions=positions, rows=rows, tokens=tokens, slides=slides
-        ) + self.costs.choosing(options.config)
+        shape = {"prompt": seen, "positions": positions, "rows": rows, "tokens": tokens}
+        needed = self.costs.request(**shape, slides=slides) + self.costs.choosing(options.config)
+        masks = 0
         if mask is not None:
             runs = [(first + count, count) for first, count in mask.chunks(self.costs.max_prefill_chunk)]
-            needed += self.costs.masks(
+            masks = self.costs.masks(
                 mask.nbytes,
                 runs=runs,
                 decode=(positions, tokens),
                 rows=rows if slides else 0,
                 multi_token=guesses > 0,
             )
-        what = f"{name} and its output have {positions} positions in {rows} row(s)"
-        return self._checked(needed, what, "Give fewer beams or new tokens.")
+
+        def alone(**changed: int) -> int:
+            of_shape = {**shape, **changed}
+            return masks + self.costs.alone(**of_shape, slides=slides, config=options.config).peak
+
+        if (total := alone()) > self._memory_left:
+            smaller = {
+                "fewer beams or returned sequences": {"rows": 1, "tokens": min(tokens, 1 + guesses)},
+                "fewer guesses": {"tokens": rows},
+                "fewer new tokens": {
+                    "positions": min(seen + 1, positions),
+                    "tokens": max(rows, min(tokens, 2)),
+                },
+                "a shorter prompt": {"prompt": 1, "positions": positions - seen + 1},
+            }
+            helps = [what for what, changed in smaller.items() if alone(**changed) <= self._memory_left]
+            raise self._too_much(
+                total,
+                f"{name} and its output have {positions} positions in {rows} row(s)",
+                f"Give {', or '.join(helps)}." if helps else "Load the model with a larger one.",
+            )
+        return needed + masks
+
+    @property
+    def _memory_left(self) -> float:
+        """Bytes of memory_limit that calls and the model may take."""
+        if self.memory_limit is None:
+            return math.inf
+        return self.memory_limit - self.prefix_cache_bytes - sum(self.reserved.values())
+
+    def _too_much(self, total: int, what: str, remedy: str) -> InvalidInputError:
+        """What to raise if a call and the model take so many bytes."""
+        assert self.memory_limit is not None
+        total += self.memory_limit - int(self._memory_left)
+        return InvalidInputError(
+            f"{what}: this call needs {total / MIB:.1f} MiB, but memory_limit_mb is {self.memory_limit / MIB:g}. "
+            f"{remedy}"
+        )
 
     def _checked(self, needed: int, what: str, remedy: str) -> int:
-        if self.memory_limit is None:
-            return needed
-        total = needed + self.costs.shared + self.prefix_cache_bytes + sum(self.reserved.values())
-        if total > self.memory_limit:
-            raise InvalidInputError(
-                f"{what}: this call needs {total / MIB:.1f} MiB, but memory_limit_mb is {self.memory_limit / MIB:g}. "
-                f"{remedy}"
-            )
+        total = needed + self.costs.shared
+        if total > self._memory_left:
+            raise self._too_much(total, what, remedy)
         return needed
 
     def _cut(

@@ -189,15 +189,17 @@ def plan_memory(
         folder,
         config,
         kv_window=window,
-        max_prefill_chunk=min(max_prefill_chunk, prompt),
+        max_prefill_chunk=min(max_prefill_chunk, batch * prompt),
         resident=resident,
     )
-    kv_cache = batch * costs.kv_bytes(prompt, length, beams)
-    logits = costs.logits(batch * beams)
-    prefill_scratch, decode_scratch = costs.scratch(costs.max_prefill_chunk), costs.scratch(batch * beams)
-    if guesses and beams == 1:
-        decode_scratch += costs.guessing
-    at_prompt = batch * costs.kv_bytes(prompt, prompt, 1) + prefill_scratch
+    alone = costs.alone(
+        prompts=batch,
+        prompt=prompt,
+        positions=length,
+        rows=beams,
+        tokens=beams,
+        guesses=costs.guessing if guesses and beams == 1 else 0,
+    )
     return MemoryPlan(
         max_length=length,
         prompt_length=prompt,
@@ -208,15 +210,11 @@ def plan_memory(
         weights_mapped=0 if resident else config.weights_bytes,
         weights_private=costs.private_weights,
         runtime=costs.runtime,
-        kv_cache=kv_cache,
-        logits=logits,
+        kv_cache=alone.kv_cache,
+        logits=alone.logits,
         prefix_cache=prefix_cache_bytes,
-        scratch=max(prefill_scratch, decode_scratch),
-        peak=costs.runtime
-        + costs.private_weights
-        + logits
-        + prefix_cache_bytes
-        + max(at_prompt, kv_cache + decode_scratch),
+        scratch=alone.scratch,
+        peak=alone.peak + prefix_cache_bytes,
     )
 
 
@@ -326,6 +324,16 @@ def _smaller(plan: MemoryPlan, options: dict[str, Any]) -> Iterator[dict[str, An
         yield {**options, "max_prefill_chunk": MIN_PREFILL_CHUNK, "kv_window": window}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Alone:
+    """Bytes that a call takes with nothing beside it; the fields are those of a MemoryPlan."""
+
+    kv_cache: int
+    logits: int
+    scratch: int
+    peak: int
+
+
 class CallCosts:
     """What calls of a model take; made once per model, so that asking costs microseconds.
 
@@ -352,6 +360,49 @@ class CallCosts:
         self._ring = ring_size(kv_window, config.gptjx.block_size)
         self.runtime = _runtime(folder, config)
         self.private_weights = config.weights_bytes if resident else 0
+
+    def alone(
+        self,
+        *,
+        prompt: int,
+        positions: int,
+        rows: int,
+        tokens: int,
+        prompts: int = 1,
+        slides: bool = False,
+        guesses: int = 0,
+        config: GenerationConfig | None = None,
+    ) -> Alone:
+        """What a call takes with nothing beside it, the model included.
+
+        While the last prompts are run, the first ones take their next tokens. What an operator keeps of the largest run
+        is there at the end, too.
+
+        Args:
+            prompt, positions, rows, tokens, slides: of each of its prompts, as for `request`.
+            prompts: how many.
+            guesses: bytes of those that nobody asked for.
+            config: how tokens are chosen; None: greedily.
+        """
+        chunk = self.max_prefill_chunk
+        first = (
+            prompts - 1 if prompts * prompt > chunk else 0
+        )  # have their prompts behind them when the last one runs
+        prefill = self.scratch(chunk + first * tokens)
+        decode = self.scratch(prompts * tokens, kept=chunk) + guesses
+        logits = self.logits(prompts * tokens) + self.choosing(config or GenerationConfig())
+        begun = min(prompt + 1, positions)
+        at_end = prompts * self.kv_bytes(prompt, positions, rows, slides)
+        at_prompt = at_end  # if its positions are used again, by runs like a prompt's
+        if not slides:
+            at_prompt = self.kv_bytes(prompt, begun, 1) * (prompts - first)
+            at_prompt += self.kv_bytes(prompt, begun, rows) * first
+        return Alone(
+            kv_cache=at_end,
+            logits=logits,
+            scratch=max(prefill, decode),
+            peak=self.runtime + self.private_weights + logits + max(at_prompt + prefill, at_end + decode),
+        )
 
     def request(self, *, prompt: int, positions: int, rows: int, tokens: int, slides: bool) -> int:
         """What one prompt takes beside what all share, but for `choosing` and `masks`, bytes.
@@ -456,18 +507,22 @@ class CallCosts:
         """float32 scores of `rows` rows."""
         return 4 * rows * self._config.gptjx.vocab_size
 
-    def scratch(self, tokens: int) -> int:
+    def scratch(self, tokens: int, *, kept: int = 0) -> int:
         """One run of `tokens` new tokens. Attention keeps no scores: it is hidden states [tokens, 4 * n_embd] float32
         that count. onnxruntime's arena and the kernels' rounded copies hold 2.25 times as much, and 2.5 times as much
         where chunks of 256 tokens leave holes in the arena (widths of 256 to 1024 were measured).
 
         RoutedMlp holds, for each of a token's experts, inputs and outputs [n_embd] and the hidden layer [mlp_width], in
-        float32 and in 8 bits; the arena then has no hidden states.
+        float32 and in 8 bits; the arena then has no hidden states. It keeps them for the next run.
+
+        Args:
+            kept: tokens of an earlier run.
         """
         shape = self._config.gptjx
         hidden = 4 * 4 * shape.n_embd
         routed = shape.num_experts_per_tok * (5 * shape.mlp_width + 8 * shape.n_embd) if shape.use_moe else 0
-        return tokens * (hidden * 5 // 2 + max(routed - hidden, 0))
+        arena = hidden * 5 // 2 - min(routed, hidden)
+        return tokens * arena + max(tokens, kept) * routed
 
 
 def window_slack(window: int, block_size: int) -> int:

@@ -230,14 +230,32 @@ def test_a_plan_is_what_a_plain_call_takes(
     assert plan.peak_mib == pytest.approx(found["peak"], rel=PLAN_ERROR), (found, str(plan))
 
 
-def test_the_plan_of_a_mixture_of_experts(tmp_path: Path) -> None:
-    """Half of what its largest run takes are the hidden layers of each token's two experts."""
-    shape = {**SHAPE, "n_layer": 2, "vocab_size": 4000, "use_moe": True, "num_experts": 4}
+DENSE = {**SHAPE, "n_layer": 2, "n_embd": 768, "vocab_size": 4000}
+MIXTURE = {**SHAPE, "n_layer": 2, "vocab_size": 4000, "use_moe": True, "num_experts": 4}
+"""Half of what its largest run takes are the hidden layers of each token's two experts."""
+WIDE_MIXTURE = {**MIXTURE, "n_embd": 256, "num_experts": 8, "num_experts_per_tok": 8, "moe_dim": 4096}
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch", "prompt", "new"),
+    [
+        pytest.param(MIXTURE, 1, 700, 4, id="mixture"),
+        pytest.param(DENSE, 8, 60, 20, id="short-prompts"),
+        pytest.param(MIXTURE, 8, 60, 20, id="mixture-short-prompts"),
+        pytest.param(WIDE_MIXTURE, 8, 130, 20, id="mixture-runs-of-many-sizes"),
+        pytest.param(WIDE_MIXTURE, 16, 20, 500, id="mixture-long-outputs"),
+    ],
+)
+def test_the_plan_of_other_shapes(
+    tmp_path: Path, shape: dict[str, Any], batch: int, prompt: int, new: int
+) -> None:
+    """Prompts of a batch share runs, and those that are done take their tokens in the runs of the others."""
     folder = export_tiny(tmp_path, shape, dtype="int8", kv_cache_dtype="float16", verify=False).folder
     rng = random.Random(SEED)
-    call = ["generate", [[[rng.randrange(4000) for _ in range(700)]]], {"max_new_tokens": 4}]
+    prompts = [[rng.randrange(4000) for _ in range(prompt)] for _ in range(batch)]
+    call = ["generate", [prompts], {"max_new_tokens": new}]
     setting = {"load": {}, "calls": [call], "together": False, "limited": False}
     command = [sys.executable, "-m", "tests.planning.measured_child", str(folder)]
     done = subprocess.run(command, input=json.dumps(setting), check=True, capture_output=True, text=True)
-    plan = EdgeGenerator.plan(folder, max_length=704, prompt_length=700)
+    plan = EdgeGenerator.plan(folder, max_length=prompt + new, prompt_length=prompt, batch=batch)
     assert plan.peak_mib == pytest.approx(json.loads(done.stdout)["peak"], rel=PLAN_ERROR), str(plan)

@@ -312,6 +312,46 @@ def test_a_prompt_that_cannot_fit_is_refused_with_both_numbers(medium: Path) -> 
     assert len(generator.generate([1, 2, 3], **call).sequences) == 1
 
 
+@pytest.mark.parametrize("fit", [False, True])
+@pytest.mark.parametrize("overflow", ["error", "slide"])
+@pytest.mark.parametrize(("rows", "length"), [(None, 40), (None, 257), (1, 150), (8, 20), (8, 150), (3, 400)])
+def test_what_loading_accepts_calls_are_given(
+    medium: Path, rows: int | None, length: int, overflow: str, fit: bool
+) -> None:
+    """The least limit that loading accepts, or half of the scratch memory under it."""
+    shape = {"max_length": length, "batch": rows or 1, "guesses": False}
+    plan = memory_plan.plan_memory(medium, **shape, max_prefill_chunk=16 if fit else 256)
+    limits = {"max_batch_size": rows, "max_length": length, "memory_limit_mb": plan.peak / 2**20 + 1e-5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MemoryFitWarning)
+        generator = EdgeGenerator.from_pretrained(medium, **limits, overflow=overflow, fit=fit)
+    assert generator._engine.decoder.max_prefill_chunk == plan.prefill_chunk
+    prompts = [[(7 * at + row) % 4000 for at in range(length - 1)] for row in range(rows or 1)]
+    new = 9 if overflow == "slide" else 1
+    found = generator.generate(prompts, max_new_tokens=new, eos_token_id=None)
+    assert [len(ids) for ids in found.generated] == [new] * len(prompts)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "remedy"),
+    [
+        (9, {"num_return_sequences": 64, "do_sample": True}, "Give fewer beams or returned sequences."),
+        (9, {"prompt_lookup_num_tokens": 250}, "Give fewer guesses, or fewer new tokens."),
+        (300, {"do_sample": True, "top_k": 0}, "Give a shorter prompt."),
+    ],
+    ids=["rows", "guesses", "drawing"],
+)
+def test_a_refused_call_is_told_what_helps(
+    medium: Path, prompt: int, options: dict[str, Any], remedy: str
+) -> None:
+    """What it is told to give fewer of is enough."""
+    limit = memory_plan.plan_memory(medium, max_length=320, guesses=False).peak / 2**20 + 0.01
+    generator = EdgeGenerator.from_pretrained(medium, max_length=320, memory_limit_mb=limit)
+    with pytest.raises(InvalidInputError) as caught:
+        generator.generate(list(range(prompt)), max_new_tokens=320 - prompt, **options)
+    assert str(caught.value).endswith(f"but memory_limit_mb is {limit:g}. {remedy}")
+
+
 def test_a_batch_that_does_not_fit_at_once_waits(medium: Path) -> None:
     prompts = [[(11 * i + row) % 4000 for i in range(200 + row)] for row in range(12)]
     call = {"max_new_tokens": 9, "eos_token_id": None}
