@@ -105,7 +105,8 @@ def test_what_does_not_fit_is_refused(exported: Exported) -> None:
 
 
 def test_a_memory_limit_holds(exported: Exported) -> None:
-    costs = EdgeGenerator.from_pretrained(exported.folder, num_threads=1)._settings
+    roomy = EdgeGenerator.from_pretrained(exported.folder, num_threads=1, max_length=32, memory_limit_mb=500)
+    costs = roomy._settings
     needed = costs.choice_bytes(20, 10, 8)
     limit_mb = (costs.costs.shared + needed) / 2**20
     generator = EdgeGenerator.from_pretrained(
