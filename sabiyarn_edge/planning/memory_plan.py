@@ -385,9 +385,7 @@ class CallCosts:
             config: how tokens are chosen; None: greedily.
         """
         chunk = self.max_prefill_chunk
-        first = (
-            prompts - 1 if prompts * prompt > chunk else 0
-        )  # have their prompts behind them when the last one runs
+        first = prompts - 1 if prompts * prompt > chunk else 0  # are read when the last prompt is run
         prefill = self.scratch(chunk + first * tokens)
         decode = self.scratch(prompts * tokens, kept=chunk) + guesses
         logits = self.logits(prompts * tokens) + self.choosing(config or GenerationConfig())
