@@ -58,8 +58,8 @@ def measure(
         longest = positions - steps - 1
         hint = f"a length of at most {longest}" if longest > 0 else f"at most {positions - 2} steps"
         raise InvalidInputError(
-            f"prompts of {', '.join(map(str, lengths))} tokens and {steps} more do not fit the model's {positions} "
-            f"positions. Ask for {hint}."
+            f"prompts of {', '.join(map(str, lengths))} tokens, the first token of the answer and {steps} timed ones "
+            f"do not fit the model's {positions} positions. Ask for {hint}."
         )
     progress("loading")
     engine = Engine(folder, **options)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..engine.prefix_cache import common_prefix
-from ..errors import SessionFileError
+from ..errors import InvalidInputError, SessionFileError
 from ..options.checks import flag
 from ..options.generation_config import GenerationConfig
 from ..system.json_text import parse_json
@@ -120,7 +120,7 @@ class ChatSession:
 
         Args:
             message: a text of the user's, a message, or several (results of tools).
-            tool_choice, generation_config, options: as `EdgeGenerator.chat` takes them.
+            tool_choice, generation_config, options: as `EdgeGenerator.chat` takes them. Tools belong to the whole chat.
 
         Raises: as `EdgeGenerator.chat`; the chat is as it was then.
         """
@@ -195,6 +195,10 @@ class ChatSession:
         config: GenerationConfig | None,
         options: Mapping[str, Any],
     ) -> tuple[list[dict[str, Any]], ChatPrompt, GenerationConfig, dict[str, Any]]:
+        if "tools" in options:
+            raise InvalidInputError(
+                "tools belong to the whole chat. Give them to chat_session(messages, tools=...)."
+            )
         self._session._end_stream()
         if self._open_stream is not None and (stream := self._open_stream()) is not None:
             stream.close()

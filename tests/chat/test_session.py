@@ -111,6 +111,9 @@ def test_a_refused_turn_changes_nothing(generator: EdgeGenerator) -> None:
     for wrong in (5, {"role": "user"}, [5], "ilé " * 2500):
         with pytest.raises(InvalidInputError):
             session.send(wrong, max_new_tokens=3)
+    for turn in (session.send, session.stream):
+        with pytest.raises(InvalidInputError, match=r"Give them to chat_session\(messages, tools=\.\.\.\)"):
+            turn("ilé", tool_choice="required", tools=[])
     assert session.messages == messages
     with pytest.raises(InvalidInputError, match="messages is empty"):
         generator.chat_session().send([])

@@ -48,13 +48,15 @@ def test_lengths_that_do_not_fit_are_refused(run, text_model):
     ran = run("bench", text_model, "--lengths", 1024, *SHORT)
     assert ran.code == 2
     assert ran.error == (
-        "prompts of 1024 tokens and 3 more do not fit the model's 96 positions. Ask for a length of at most 92."
+        "prompts of 1024 tokens, the first token of the answer and 3 timed ones do not fit the model's 96 positions. "
+        "Ask for a length of at most 92."
     )
 
 
 def test_steps_that_do_not_fit_are_refused(run, text_model):
     assert run("bench", text_model, "--lengths", 1, "--steps", 95).error == (
-        "prompts of 1 tokens and 95 more do not fit the model's 96 positions. Ask for at most 94 steps."
+        "prompts of 1 tokens, the first token of the answer and 95 timed ones do not fit the model's 96 positions. "
+        "Ask for at most 94 steps."
     )
     assert run("bench", text_model, "--lengths", 1, "--steps", 94, "--rounds", 1).code == 0
 
