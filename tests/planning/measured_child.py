@@ -64,6 +64,12 @@ class Peak:
         else:
             self._most = max(self._most, high - files)
 
+    def note_held(self) -> None:
+        """Note what is held now, and not the mark: it counts a file's pages that were mapped meanwhile."""
+        most, shared = max(self._most, held()), self._shared
+        self.reset()
+        self._most, self._shared = most, shared
+
     @property
     def mib(self) -> float:
         self.note()
@@ -133,7 +139,10 @@ def sessions(generator: Any, turns: list[list[int]], **options: Any) -> None:
         second.generate(turn, **options)
     with tempfile.TemporaryDirectory() as folder:
         first.save(Path(folder) / "text")
-        generator.load_session(Path(folder) / "text").generate(turns[-1], **options)
+        PEAK.note()
+        loaded = generator.load_session(Path(folder) / "text")
+        PEAK.note_held()
+        loaded.generate(turns[-1], **options)
 
 
 def embed(generator: Any, texts: list[list[int]], **options: Any) -> None:
