@@ -161,7 +161,7 @@ def test_a_memory_limit_leaves_room_for_guesses_or_has_none(text_model: Path) ->
     call = {"max_new_tokens": 40, **REPEATING}
     prompts = [CYCLE * 4, CYCLE * 3]
     expected = EdgeGenerator.from_pretrained(text_model).generate(prompts, **call)
-    settings = EdgeGenerator.from_pretrained(text_model, memory_limit_mb=500)._settings
+    settings = EdgeGenerator.from_pretrained(text_model, memory_limit_mb=500, max_length=64)._settings
     needed = sum(request.needed_bytes for request in settings.decide(prompts, None, call).requests)
     without = (settings.costs.shared + needed) / 2**20
     for limit, guesses in (

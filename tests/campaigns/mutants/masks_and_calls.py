@@ -76,7 +76,7 @@ MASKS_AND_CALLS = [
         ("first = index * config.num_return_sequences", "first = index"),
         ("draws = options.config.do_sample", "draws = False"),
         ("if positions > self.max_length:", "if positions > self.max_length + 1:"),
-        ("if total > self.memory_limit:", "if needed > self.memory_limit:"),
+        ("if total > self._memory_left:", "if needed > self._memory_left:"),
     ),
     *_of(
         "sabiyarn_edge/engine/scheduler.py",

@@ -58,7 +58,7 @@ PYTHON = [
         ("if config.do_sample and not config.top_k:", "if config.do_sample:"),
         ("return nbytes * (1 + rows) + written", "return nbytes + written"),
         ("return self.kv_bytes(tokens, tokens, 1) + copied +", "return self.kv_bytes(tokens, tokens, 1) +"),
-        ("+ max(at_prompt, kv_cache + decode_scratch)", "+ at_prompt"),
+        ("max(at_prompt + prefill, at_end + decode)", "at_prompt + prefill"),
         ("if plan.peak > limit_mib * MIB:", "if plan.runtime > limit_mib * MIB:"),
     ),
     *_of(
@@ -92,10 +92,7 @@ PYTHON = [
         "calls/request.py",
         ("tests/planning/test_memory_plan.py", "tests/test_generator.py"),
         ("num_prompts * rows_each > self.max_batch_size", "num_prompts > self.max_batch_size"),
-        (
-            "total = needed + self.costs.shared + self.prefix_cache_bytes",
-            "total = needed + self.costs.shared",
-        ),
+        ("return self.memory_limit - self.prefix_cache_bytes -", "return self.memory_limit -"),
         ("max(rows, min(1 + guesses, positions - seen + 1))", "rows"),
     ),
 ]
