@@ -351,7 +351,7 @@ class EdgeGenerator(ChatMethods):
 
     @property
     def overflow(self) -> Overflow:
-        """What calls do where positions end, unless they say otherwise."""
+        """The default of calls for texts that reach the last position."""
         return self._settings.overflow
 
     def generate(self, inputs: Any = None, generation_config: Any = None, **options: Any) -> GenerationResult:
@@ -366,10 +366,11 @@ class EdgeGenerator(ChatMethods):
             options: single options on top, by their names in GenerationConfig, and the callables logits_processor,
                 prefix_allowed_tokens_fn and stopping_criteria; also overflow, keep_tokens and reuse_prefix as in
                 `from_pretrained`, for this call; and the masks:
-            attn_mask: which prompt tokens see which, in place of causality: (T, T), (1|B, T, T) or (1|B, 1, T, T) for B
-                prompts of T tokens, a list of B masks (T, T), None = causal, or a function from a prompt's T to its
-                mask. Bool, True = may attend; integers 0 and 1; or floats, added to the scores of attention. It may let
-                tokens look ahead. New tokens see what the prompt's last token saw, and the new ones up to themselves.
+            attn_mask: replaces the causal mask. For B prompts of T tokens, an array has the shape (T, T), (1|B, T, T)
+                or (1|B, 1, T, T). A list holds a mask (T, T) for each prompt, or None for the causal one. A function
+                takes a prompt's T and returns its mask. Values are bool (True = may attend), integers 0 and 1, or
+                floats, which are added to the scores of attention. Tokens may look ahead. New tokens see what the
+                prompt's last token saw, and the new ones up to themselves.
                 Where overflow drops tokens, the others see what is kept of what they saw, or else themselves. See
                 document_mask, prefix_mask and sliding_window_mask.
             attention_mask: key padding [B, T], 1 or True = a token. Padding, on either side, is left out of the prompt.

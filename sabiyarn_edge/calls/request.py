@@ -351,7 +351,7 @@ class Settings:
         return self.memory_limit - self.prefix_cache_bytes - sum(self.reserved.values())
 
     def _too_much(self, total: int, what: str, remedy: str) -> InvalidInputError:
-        """What to raise if a call and the model take so many bytes."""
+        """The error of a call that takes `total` bytes together with the model."""
         assert self.memory_limit is not None
         total += self.memory_limit - int(self._memory_left)
         return InvalidInputError(

@@ -91,7 +91,7 @@ class ChatSession:
         self._left_out = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle begins with: the chat; an open stream stays the original's."""
+        """Copies and pickles hold the chat. An open stream stays with the original."""
         return {**vars(self), "_session": copy(self._session), "_open_stream": None}
 
     @property

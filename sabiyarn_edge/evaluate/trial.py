@@ -24,7 +24,7 @@ __all__ = ["Trial", "TrialRequest", "main", "run_trial"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRequest:
-    """What a model is asked."""
+    """A model, its task and the texts to try it on."""
 
     model: str
     task: str | None
@@ -39,14 +39,15 @@ class TrialRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What it gave."""
+    """A model's answers, and what they cost."""
 
     answers: list[str]
     """A text or a label for each source; "" where there was an error."""
     errors: int
     are_labels: bool
     reference_scores: list[list[float]]
-    """Of each source: log-probability of the reference's tokens after the prompt, and their number (0: too long)."""
+    """For each source, the log-probability of the reference's tokens behind the prompt, and how many there are (0 if
+    the reference is too long)."""
     generated_tokens: int
     seconds: float
     """That answering took, without loading."""

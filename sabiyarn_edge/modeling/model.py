@@ -65,10 +65,10 @@ class GPTJXForCausalLM(GPTJXNetwork):
             input_ids: integers [rows, P] or [P] as tensor, array or lists; lists of rows may differ in length. Or an
                 encoding of a Hugging Face tokenizer, as it is or as `**encoding`: its input_ids and attention_mask
                 are taken.
-            attn_mask: which prompt tokens see which, replacing causality: a tensor or array (P, P), (1|rows, P, P) or
-                (1|rows, 1, P, P), as in forward(), a list with a mask (P, P) or None for each prompt, or a function
-                from P to a mask. New tokens see what the prompt's last token saw, and the new ones up to themselves.
-                If every token that a token saw was dropped by `overflow`, it sees itself.
+            attn_mask: replaces the causal mask. A tensor or array has the shape (P, P), (1|rows, P, P) or
+                (1|rows, 1, P, P), as in forward(). A list holds a mask (P, P), or None, for each prompt. A function
+                takes P and returns a mask. New tokens see what the prompt's last token saw, and the new ones up to
+                themselves. If every token that a token saw was dropped by `overflow`, it sees itself.
             attention_mask: [rows, P], 1 or True = a token. Padding, on either side, is left out of the prompt.
             generation_config: options; None: the model's own.
             use_cache: keep keys and values from step to step; None: as the model's config says.

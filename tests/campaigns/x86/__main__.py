@@ -164,7 +164,9 @@ def main() -> int:
     parser.add_argument(
         "--cpu", default="sapphire_rapids", help="Bochs' name of the CPU (`bochs --help cpu`)"
     )
-    parser.add_argument("--tests", nargs="+", default=TESTS, metavar="NAME", help=f"of {', '.join(TESTS)}")
+    parser.add_argument(
+        "--tests", nargs="+", default=TESTS, choices=TESTS, metavar="NAME", help=f"of {', '.join(TESTS)}"
+    )
     parser.add_argument("--minutes", type=float, default=60, help="that a test may take (default 60)")
     parser.add_argument("--result", type=Path, help="JSON file to write the outcome to")
     options = parser.parse_args()

@@ -95,13 +95,12 @@ on_syscall:
   push %rbp
   mov %rsp, %rbp
   and $-16, %rsp
-  mov %r8, %r9
   mov %r10, %r8
   mov %rdx, %rcx
   mov %rsi, %rdx
   mov %rdi, %rsi
   mov %rax, %rdi
-  call system_call  // number and five arguments
+  call system_call  // number and four arguments
   mov %rbp, %rsp
   pop %rbp
   pop %r10

@@ -103,8 +103,7 @@ static int64_t map_memory(size_t size) {
 }
 
 // Numbered as Linux does.
-int64_t system_call(uint64_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e) {
-  (void)e;
+int64_t system_call(uint64_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
   switch (number) {
     case 1:  // write
       say((const char*)b, c);
