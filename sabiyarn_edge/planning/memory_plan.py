@@ -507,9 +507,9 @@ class CallCosts:
 
     def scratch(self, tokens: int, *, kept: int = 0) -> int:
         """One run of `tokens` new tokens. Attention keeps no scores: it is hidden states [tokens, 4 * n_embd] float32
-        that count. onnxruntime's arena and the kernels' rounded copies hold 1.6 to 2.1 times as much, and now and then 2.8
-        times where chunks of 256 tokens leave holes (of widths 256 to 1024, at 512): with 2.4, every peak measured was
-        within 5 % of its plan or below it.
+        that count. onnxruntime's arena and the kernels' rounded copies hold 1.6 to 2.1 times as much, and now and then
+        2.8 times, where chunks of 256 tokens leave holes (of widths 256 to 1024, at 512). With 2.4, what was measured
+        is at most 5 % above its plan.
 
         RoutedMlp holds, for each of a token's experts, inputs and outputs [n_embd] and the hidden layer [mlp_width], in
         float32 and in 8 bits; the arena then has no hidden states. It keeps them for the next run.
