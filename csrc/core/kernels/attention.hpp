@@ -89,7 +89,7 @@ struct AttentionKernels {
 };
 
 // Tokens that one call of attend() takes at most: keys are unpacked once for all of them.
-inline constexpr std::int64_t kAttentionQueries = 64;
+inline constexpr std::int64_t kAttentionQueries = 128;
 std::size_t attention_scratch(std::int64_t head_dim) noexcept;
 
 // Those that this CPU can run, the best first; the last one runs everywhere.

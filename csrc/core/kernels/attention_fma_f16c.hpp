@@ -21,6 +21,7 @@ struct Fused {
   SABIYARN_KERNEL static inline Floats8 multiply_add(Floats8 a, Floats8 b, Floats8 c) noexcept {
     return sabiyarn::multiply_add(a, b, c);
   }
+  SABIYARN_KERNEL static inline Floats8 maximum(Floats8 a, Floats8 b) noexcept { return _mm256_max_ps(a, b); }
 };
 
 SABIYARN_KERNEL inline Floats8 load8(const half_bits* source) noexcept {

@@ -43,6 +43,7 @@ namespace {
 constexpr std::int64_t kUnpackedQueries = 16;
 constexpr std::int64_t kRowsAtOnce = 6;    // of a product: with two vectors of columns it fills 16 registers
 constexpr std::int64_t kWideColumns = 64;  // of a product with one row
+constexpr int kExpsAtOnce = 2;             // vectors of weights: more do not fit into 16 registers
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
 // Values that a single query asks for ahead of what it multiplies: 2 KB, about the time that memory takes to
 // answer.
@@ -305,10 +306,12 @@ struct Attending {
       shared[kAttentionQueries];  // leading slots, in whole tiles, that hold what the query before sees
   std::int64_t attended[kAttentionQueries];  // slots that are done
   float largest[kAttentionQueries];
-  float sums[kAttentionQueries][8];  // of weights, of every eighth slot
-  bool seen[kAttentionQueries];      // does the query see anything?
-  const std::byte* next[2];          // keys and values of the next tile, if many queries see this one, of
-  std::int64_t next_bytes = 0;       // so many bytes each
+  float sums[kAttentionQueries][8];       // of weights, of every eighth slot
+  bool seen[kAttentionQueries];           // does the query see anything?
+  std::uint64_t bits[kAttentionQueries];  // what it sees of this tile, before the mask
+  std::int64_t common_first, common_end;  // slots that all queries see, without masks
+  const std::byte* next[2];     // keys and values of the next tile, if many queries see this one, of
+  std::int64_t next_bytes = 0;  // so many bytes each
 };
 
 // Scores of a tile as the query sees them: hidden ones become -infinity, a mask is added. False if all are
@@ -344,32 +347,44 @@ SABIYARN_KERNEL inline float largest_lane(Eight value) noexcept {
   return a > b ? a : b;
 }
 
-// The online softmax update: a tile's scores become weights, in place; the largest score, the eight sums of
-// weights and the accumulators are brought up to date.
-[[gnu::noinline]] SABIYARN_KERNEL void update_softmax(float* scores, float& largest, float* sums,
-                                                      float* accumulators, std::int64_t head_dim) noexcept {
+// The online softmax, for each row of a tile: first its largest score, and with it the sums of weights and the
+// accumulators so far. Then the weights, whose rows do not wait for each other.
+[[gnu::noinline]] SABIYARN_KERNEL void raise_largest(const float* scores, float& largest, float* sums,
+                                                     float* accumulators, std::int64_t head_dim) noexcept {
   Eight top = broadcast8(kHidden);
   SABIYARN_UNROLL
   for (std::int64_t t = 0; t < kSlotTile; t += 8) top = maximum(load8(scores + t), top);
-  Eight sum = load8(sums);
   const float tile_largest = largest_lane(top);
-  if (tile_largest > largest) {
-    if (largest != kHidden) {
-      const Eight rescale = broadcast8(exp_float(largest - tile_largest));
-      sum = sum * rescale;
-      for (std::int64_t d = 0; d < head_dim; d += 8) {
-        store8(load8(accumulators + d) * rescale, accumulators + d);
+  if (!(tile_largest > largest)) return;
+  if (largest != kHidden) {
+    const Eight rescale = broadcast8(exp_float(largest - tile_largest));
+    store8(load8(sums) * rescale, sums);
+    for (std::int64_t d = 0; d < head_dim; d += 8) {
+      store8(load8(accumulators + d) * rescale, accumulators + d);
+    }
+  }
+  largest = tile_largest;
+}
+
+// Scores become weights, in place, and are added to the sums.
+[[gnu::noinline]] SABIYARN_KERNEL void weigh(std::int64_t rows, float* scores, const float* largest,
+                                             float (*sums)[8]) noexcept {
+  for (std::int64_t i = 0; i < rows; ++i, scores += kSlotTile) {
+    const Eight most = broadcast8(largest[i]);
+    Eight sum = load8(sums[i]);
+    for (std::int64_t t = 0; t < kSlotTile; t += 8 * kExpsAtOnce) {
+      Eight weights[kExpsAtOnce];
+      SABIYARN_UNROLL
+      for (int v = 0; v < kExpsAtOnce; ++v) weights[v] = load8(scores + t + 8 * v) - most;
+      exp_in_place<Fused>(weights);
+      SABIYARN_UNROLL
+      for (int v = 0; v < kExpsAtOnce; ++v) {
+        store8(weights[v], scores + t + 8 * v);
+        sum = sum + weights[v];
       }
     }
-    largest = tile_largest;
+    store8(sum, sums[i]);
   }
-  for (std::int64_t t = 0; t < kSlotTile; t += 8) {
-    Eight weight = load8(scores + t) - broadcast8(largest);
-    exp_in_place<Fused>(weight);
-    store8(weight, scores + t);
-    sum = sum + weight;
-  }
-  store8(sum, sums);
 }
 
 constexpr std::int64_t tiles_end(std::int64_t slots) noexcept {
@@ -412,7 +427,7 @@ template <typename Key, typename B>
                                                                const B* values, std::int64_t tile,
                                                                std::int64_t begin, std::int64_t end,
                                                                std::int64_t first, std::int64_t last,
-                                                               std::int64_t head_dim) noexcept {
+                                                               bool all, std::int64_t head_dim) noexcept {
   const std::int64_t count = last - first + 1;
   float* scores = at.scores + first * kSlotTile;
   score_tile(at, keys, begin / kKeyTile * kKeyTile, tiles_end(end), first, count, head_dim);
@@ -423,14 +438,12 @@ template <typename Key, typename B>
       for (const std::byte* side : at.next) __builtin_prefetch(side + line, 0, 2);
     }
     float* row = at.scores + i * kSlotTile;
-    const bool all = at.masks[i] == nullptr && visible_bits(at.visible[i], tile) == ~std::uint64_t{0};
-    if (!all && !hide(at.visible[i], at.masks[i], tile, row)) {
-      std::fill(row, row + kSlotTile, 0.0f);
-      continue;
-    }
+    const bool hides = !all && (at.masks[i] != nullptr || at.bits[i] != ~std::uint64_t{0});
+    if (hides && !hide(at.visible[i], at.masks[i], tile, row)) continue;  // weights of 0
     at.seen[i] = true;
-    update_softmax(row, at.largest[i], at.sums[i], at.accumulators + i * head_dim, head_dim);
+    raise_largest(row, at.largest[i], at.sums[i], at.accumulators + i * head_dim, head_dim);
   }
+  weigh(count, scores, at.largest + first, at.sums + first);
   product_all(count, head_dim, scores + begin, kSlotTile, values + begin * head_dim, head_dim, kKeyTile,
               at.accumulators + first * head_dim, head_dim, end - begin, true);
 }
@@ -447,21 +460,29 @@ template <typename Value>
                                                                 const Value* values, std::int64_t tile,
                                                                 std::int64_t first, std::int64_t last,
                                                                 std::int64_t head_dim) noexcept {
-  std::uint64_t bits = 0;
-  std::int64_t first_seeing = last + 1, last_seeing = first;
-  for (std::int64_t i = first; i <= last; ++i) {
-    const std::uint64_t seen = visible_bits(at.visible[i], tile);
-    if (seen == 0) continue;
-    bits |= seen;
-    first_seeing = std::min(first_seeing, i);
-    last_seeing = i;
+  const std::int64_t row = at.rows[first];
+  const bool all = at.common_first <= tile && tile + kSlotTile <= at.common_end;
+  std::int64_t begin = 0, end = kSlotTile;
+  if (!all) {
+    std::uint64_t bits = 0;
+    std::int64_t first_seeing = last + 1, last_seeing = first;
+    for (std::int64_t i = first; i <= last; ++i) {
+      at.bits[i] = visible_bits(at.visible[i], tile);
+      if (at.bits[i] == 0) continue;
+      bits |= at.bits[i];
+      first_seeing = std::min(first_seeing, i);
+      last_seeing = i;
+    }
+    if (bits == 0) return;
+    begin = std::countr_zero(bits);
+    end = kSlotTile - std::countl_zero(bits);
+    first = first_seeing;
+    last = last_seeing;
   }
-  if (bits == 0) return;
-  const std::int64_t begin = std::countr_zero(bits), end = kSlotTile - std::countl_zero(bits);
-  const std::int64_t offset = at.rows[first] + tile * head_dim;
+  const std::int64_t offset = row + tile * head_dim;
   const Value *tile_keys = keys + offset, *tile_values = values + offset;
   if constexpr (sizeof(Value) < sizeof(float)) {
-    if (last_seeing - first_seeing + 1 >= kUnpackedQueries) {
+    if (last - first + 1 >= kUnpackedQueries) {
       float* unpacked_values = at.unpacked + kSlotTile * head_dim;
       at.next[0] = reinterpret_cast<const std::byte*>(tile_keys + kSlotTile * head_dim);
       at.next[1] = reinterpret_cast<const std::byte*>(tile_values + kSlotTile * head_dim);
@@ -469,17 +490,17 @@ template <typename Value>
       unpack(tile_values + begin * head_dim, (end - begin) * head_dim, unpacked_values + begin * head_dim);
       const float* const floats = unpacked_values;
       if constexpr (sizeof(Value) == 1) {
-        attend_tile(at, tile_keys, floats, tile, begin, end, first_seeing, last_seeing, head_dim);
+        attend_tile(at, tile_keys, floats, tile, begin, end, first, last, all, head_dim);
       } else {
         const std::int64_t low = begin / kKeyTile * kKeyTile * head_dim, high = tiles_end(end) * head_dim;
         unpack(tile_keys + low, high - low, at.unpacked + low);
-        attend_tile(at, static_cast<const float*>(at.unpacked), floats, tile, begin, end, first_seeing,
-                    last_seeing, head_dim);
+        attend_tile(at, static_cast<const float*>(at.unpacked), floats, tile, begin, end, first, last, all,
+                    head_dim);
       }
       return;
     }
   }
-  attend_tile(at, tile_keys, tile_values, tile, begin, end, first_seeing, last_seeing, head_dim);
+  attend_tile(at, tile_keys, tile_values, tile, begin, end, first, last, all, head_dim);
 }
 
 // A query as integers, as attention.hpp defines them. Returns its unit.
@@ -528,6 +549,8 @@ template <typename Value>
   at.unpacked = at.scores + kAttentionQueries * kSlotTile;
   at.codes = reinterpret_cast<std::int16_t*>(at.unpacked);  // where other caches unpack their keys
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  at.common_first = 0;
+  at.common_end = capacity;
   GroupToken current = first_of(input, group);
   for (std::int64_t i = 0; i < count; ++i, current.advance()) {
     const float* query = input.qkv + (token + i) * 3 * width + head * head_dim;
@@ -543,6 +566,11 @@ template <typename Value>
     at.visible[i] = visible_slots(segment, current.position(), input.window, input.num_sinks, capacity);
     at.masks[i] =
         segment.causal() ? nullptr : input.mask.data() + segment.mask_at + current.index * segment.total;
+    const SlotRun& longest = *std::max_element(
+        at.visible[i].begin(), at.visible[i].end(),
+        [](const SlotRun& a, const SlotRun& b) { return a.end - a.first < b.end - b.first; });
+    at.common_first = std::max(at.common_first, longest.first);
+    at.common_end = std::min(at.common_end, segment.causal() ? longest.end : 0);
     at.rows[i] = (segment.row * heads + head) * capacity * head_dim;
     at.slots[i] = std::min(segment.total, capacity);
     at.shared[i] = current.index > 0 ? capacity : segment.shared() / kSlotTile * kSlotTile;

@@ -23,6 +23,7 @@ struct Fused {
   static Floats multiply_add(const Floats& a, const Floats& b, const Floats& c) noexcept {
     return vfmaq_f32(c, a, b);
   }
+  static Floats maximum(const Floats& a, const Floats& b) noexcept { return vmaxq_f32(a, b); }
 };
 
 inline FloatPair multiply_add(const FloatPair& a, const FloatPair& b, const FloatPair& c) noexcept {

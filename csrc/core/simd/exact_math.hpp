@@ -5,6 +5,8 @@
 // agree bit for bit.
 #pragma once
 
+#include <cstddef>
+
 #include "core/simd/lanes.hpp"
 
 namespace sabiyarn {
@@ -22,6 +24,10 @@ struct SeparateMath {
                                                            const Vector& c) noexcept {
     return a * b + c;
   }
+  template <typename Vector>
+  [[gnu::always_inline]] static inline Vector maximum(const Vector& a, const Vector& b) noexcept {
+    return a > b ? a : b;
+  }
 };
 template <typename Math = SeparateMath, typename Vector>
 void exp_in_place(Vector& x) noexcept;
@@ -33,32 +39,53 @@ double log_double(double x) noexcept;
 // base^exponent for base > 0, relative error below 1e-15 * max(1, abs(exponent * log(base))).
 double pow_double(double base, double exponent) noexcept;
 
-// Passed by reference and always inlined, so that a function compiled for AVX2 can use it with wider vectors.
-template <typename Math, typename Vector>
-[[gnu::always_inline]] inline void exp_in_place(Vector& x) noexcept {
+// Several vectors at once, each step for all of them: one step waits for the one before it, and a CPU looks only so far
+// ahead for others. Passed by reference and always inlined, so that a function compiled for AVX2 can use it with wider
+// vectors.
+template <typename Math, typename Vector, std::size_t kCount>
+[[gnu::always_inline]] inline void exp_in_place(Vector (&x)[kCount]) noexcept {
   // x = n * ln 2 + r with |r| <= ln(2) / 2; e^x = 2^n * e^r.
   // ln 2 is split in two parts, so that n * kLn2High is exact for |n| < 2^9.
   constexpr float kLog2E = 0x1.715476p+0f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
   constexpr float kRound = 0x1.8p+23f;  // adding it leaves the nearest integer in the low bits
-  using Integers = decltype(x > x);
-  const Vector lowest = Vector{} + kExpUnderflow;
-  const Integers in_range = x >= lowest;
-  const Vector clamped = x > lowest ? x : lowest;
-  const Vector all = Vector{};
-  const Vector shifted = Math::multiply_add(clamped, all + kLog2E, all + kRound);
-  const Vector n = shifted - kRound;
-  const Vector r = Math::multiply_add(n, all - kLn2Low, Math::multiply_add(n, all - kLn2High, clamped));
   // Taylor series to degree 7: the first term left out is below 6e-9.
-  Vector sum = Math::multiply_add(r, all + 1.0f / 5040.0f, all + 1.0f / 720.0f);
-  sum = Math::multiply_add(sum, r, all + 1.0f / 120.0f);
-  sum = Math::multiply_add(sum, r, all + 1.0f / 24.0f);
-  sum = Math::multiply_add(sum, r, all + 1.0f / 6.0f);
-  sum = Math::multiply_add(sum, r, all + 0.5f);
-  sum = Math::multiply_add(sum, r * r, r);
-  sum = sum + 1.0f;
+  constexpr float kTerms[] = {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f};
+  using Integers = decltype(x[0] > x[0]);
+  const Vector lowest = Vector{} + kExpUnderflow, all = Vector{};
+  Vector shifted[kCount], r[kCount], sum[kCount];
+  Integers in_range[kCount];
+#define SABIYARN_EACH \
+  SABIYARN_UNROLL     \
+  for (std::size_t i = 0; i < kCount; ++i)
+  SABIYARN_EACH {
+    in_range[i] = x[i] >= lowest;
+    x[i] = Math::maximum(x[i], lowest);
+  }
+  SABIYARN_EACH shifted[i] = Math::multiply_add(x[i], all + kLog2E, all + kRound);
+  SABIYARN_EACH sum[i] = shifted[i] - kRound;  // n
+  SABIYARN_EACH r[i] = Math::multiply_add(sum[i], all - kLn2High, x[i]);
+  SABIYARN_EACH r[i] = Math::multiply_add(sum[i], all - kLn2Low, r[i]);
+  SABIYARN_EACH sum[i] = all + 1.0f / 5040.0f;
+  SABIYARN_UNROLL
+  for (const float term : kTerms) {
+    SABIYARN_EACH sum[i] = Math::multiply_add(sum[i], r[i], all + term);
+  }
+  SABIYARN_EACH sum[i] = Math::multiply_add(sum[i], r[i] * r[i], r[i]);
+  SABIYARN_EACH sum[i] = sum[i] + 1.0f;
   // Add n to the exponent of the sum (casts between vector types keep the bits).
-  const Integers scaled = reinterpret_cast<Integers>(sum) + (reinterpret_cast<Integers>(shifted) << 23);
-  x = reinterpret_cast<Vector>(scaled & in_range);
+  SABIYARN_EACH {
+    const Integers scaled =
+        reinterpret_cast<Integers>(sum[i]) + (reinterpret_cast<Integers>(shifted[i]) << 23);
+    x[i] = reinterpret_cast<Vector>(scaled & in_range[i]);
+  }
+#undef SABIYARN_EACH
+}
+
+template <typename Math, typename Vector>
+[[gnu::always_inline]] inline void exp_in_place(Vector& x) noexcept {
+  Vector one[1] = {x};
+  exp_in_place<Math>(one);
+  x = one[0];
 }
 
 inline float exp_float(float x) noexcept {

@@ -3,6 +3,8 @@
 // On such CPUs GCC keeps Floats8 in memory, with two loads and two stores around every operation.
 #pragma once
 
+#include <cstddef>
+
 #include "core/simd/exact_math.hpp"
 #include "core/simd/gelu.hpp"
 #include "core/simd/lanes.hpp"
@@ -39,10 +41,17 @@ inline FloatPair to_floats(const IntPair& value) noexcept {
   return {__builtin_convertvector(value.low, Floats), __builtin_convertvector(value.high, Floats)};
 }
 
-template <typename Math = SeparateMath>
-inline void exp_in_place(FloatPair& x) noexcept {
-  exp_in_place<Math>(x.low);
-  exp_in_place<Math>(x.high);
+template <typename Math = SeparateMath, std::size_t kCount>
+[[gnu::always_inline]] inline void exp_in_place(FloatPair (&x)[kCount]) noexcept {
+  Floats all[2 * kCount];
+  SABIYARN_UNROLL
+  for (std::size_t i = 0; i < kCount; ++i) {
+    all[2 * i] = x[i].low;
+    all[2 * i + 1] = x[i].high;
+  }
+  exp_in_place<Math>(all);
+  SABIYARN_UNROLL
+  for (std::size_t i = 0; i < kCount; ++i) x[i] = {all[2 * i], all[2 * i + 1]};
 }
 inline void gelu_in_place(FloatPair& x) noexcept {
   gelu_in_place(x.low);
