@@ -114,9 +114,6 @@ class Generation(Work):
         self._loop: DecodeLoop | None = DecodeLoop(self.state, **request.hooks())
         self._pending: list[list[int]] = []  # of each row: tokens to run before its next logits
         self._masks: list[PromptMask] = []  # of each row; empty without masks
-        self._cuts: list[
-            list[int]
-        ] = []  # of each row: lengths of its next runs, where a mask ties tokens together
         self._ran: list[int] = []  # of each row: tokens of the run that was planned
         lookup = request.lookup
         self._guesser = Guesser(lookup.max_guesses, lookup.max_ngram) if lookup is not None else None
@@ -224,10 +221,6 @@ class Generation(Work):
         row = self._rows.take()
         row.reusable = False
         self.rows, self._pending, self._masks = [row], [list(self.context)], [mask]
-        self._cuts = [self._runs_under(mask)]
-
-    def _runs_under(self, mask: PromptMask) -> list[int]:
-        return [count for _, count in mask.chunks(self._decoder.max_prefill_chunk)]
 
     def _leave_leader(self) -> bool:
         """Begin, once the leader has computed what both share, or is gone."""
@@ -264,7 +257,11 @@ class Generation(Work):
     def _plan_pending(self, budget: Budget) -> Sequence[Piece]:
         """As many of the pending tokens as the budget allows; the rows' last ones, and their logits, all in one run."""
         self._ran = [0] * len(self._pending)
-        counts = [self._next_run(place, budget) for place in range(len(self.rows))]
+        counts = [1] * len(self._pending)
+        if not self.due:
+            # Rows of which only the last token is left come last: they may have to wait, and must not take from others.
+            for place in sorted(range(len(counts)), key=lambda place: len(self._pending[place]) == 1):
+                counts[place] = self._next_run(place, budget)
         complete = all(count == len(tokens) for count, tokens in zip(counts, self._pending, strict=True))
         pieces = []
         for place, count in enumerate(counts):
@@ -272,17 +269,18 @@ class Generation(Work):
                 count -= 1  # its last token waits for the other rows
             if count > 0:
                 pieces.append(self._piece(place, count, int(complete)))
-                if self._cuts:
-                    del self._cuts[place][:1]
         return pieces
 
     def _next_run(self, place: int, budget: Budget) -> int:
         """How many of a row's pending tokens the next run takes."""
-        pending, cuts = len(self._pending[place]), self._cuts[place] if self._cuts else []
-        if cuts:  # tokens that a mask ties together run together, however many they are
-            count = cuts[0] if budget.tokens >= min(cuts[0], self._decoder.max_prefill_chunk) else 0
+        row, pending = self.rows[place], len(self._pending[place])
+        done = len(row.tokens)
+        if self._masks and done < self._masks[place].length:
+            count = self._masks[place].next_run(done, max(budget.tokens, 1))
+            if count > budget.tokens and not budget.untouched:
+                return 0  # tokens that a mask ties together run together, however many they are
         else:
-            count = min(pending, budget.tokens, self._decoder.kv_cache.max_append(self.rows[place].index))
+            count = max(min(pending, budget.tokens, self._decoder.kv_cache.max_append(row.index)), 0)
         budget.tokens -= count
         return count
 
@@ -296,7 +294,6 @@ class Generation(Work):
         """Bring the rows into the state's order and say what each runs next."""
         self._arrange(self.state.row_sources.tolist())
         self._pending = [[token] for token in self.state.next_tokens.tolist()]
-        self._cuts = []
         if not self.request.slides:
             return
         for place in range(len(self.rows)):
@@ -364,8 +361,6 @@ class Generation(Work):
         if self.request.mask is not None:
             kept = self.request.context.of(range(len(text)))[:-1]  # the newest runs with the other rows'
             self._masks[place] = self.request.mask.of_kept(kept)
-            self._cuts = self._cuts or [[] for _ in self.rows]
-            self._cuts[place] = self._runs_under(self._masks[place])
 
     def _tell(self) -> None:
         """Hand tokens that will never change to the listener. With beams that is what all of them share."""

@@ -95,23 +95,29 @@ class PromptMask:
         return PromptMask(len(at), values, np.where(new, np.float32(0), self.last_row[within]))
 
     def chunks(self, most: int) -> Iterator[tuple[int, int]]:
-        """Cut the prompt into runs (first, count) that can be computed one after another.
-
-        No token of a run looks ahead into a later run, so a run is longer than `most` tokens where the mask ties
-        more of them together.
-        """
-        if self.values is None:
-            ends = np.arange(1, self.length + 1)
-        else:
-            # A cut behind token i is possible if no token up to i sees a later one.
-            reach = np.maximum.accumulate([_last_seen(row) for row in self.values])
-            ends = np.flatnonzero(reach <= np.arange(self.length)) + 1
+        """Cut the prompt into runs (first, count) of `next_run`."""
         first = 0
         while first < self.length:
-            within = ends[(ends > first) & (ends <= first + most)]
-            end = int(within[-1] if len(within) else ends[ends > first][0])
-            yield first, end - first
-            first = end
+            count = self.next_run(first, most)
+            yield first, count
+            first += count
+
+    def next_run(self, first: int, most: int) -> int:
+        """How many tokens from `first` on are computed next, at most `most`.
+
+        No token of a run looks ahead into a later run, so a run is longer than `most` where the mask ties more tokens
+        together.
+        """
+        later, within = np.searchsorted(self._ends, [first, first + most], side="right")
+        return int(self._ends[max(later, within - 1)]) - first
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Where a run may end: no token before it sees one behind it."""
+        if self.values is None:
+            return np.arange(1, self.length + 1)
+        reach = np.maximum.accumulate([_last_seen(row) for row in self.values])
+        return np.flatnonzero(reach <= np.arange(self.length)) + 1
 
 
 def _last_seen(row: NDArray[Any]) -> int:

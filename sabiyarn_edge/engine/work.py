@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,14 +24,23 @@ SIGNAL_SECONDS = 0.1
 """A signal that the system gives to another thread does not wake the main thread up, so it looks as often as that."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Budget:
     """What is left of one run for works that are not yet due for their next token."""
 
     tokens: int
-    """Prompt tokens."""
+    """Prompt tokens. Below 0 behind tokens that a mask ties together, of which there were more."""
     logits: int
     """Rows of logits, for works that want those of many tokens at once."""
+    _at_first: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._at_first = self.tokens
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no work has taken prompt tokens from it."""
+        return self.tokens == self._at_first
 
 
 @dataclass(slots=True)
