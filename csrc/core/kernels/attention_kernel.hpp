@@ -2,10 +2,11 @@
 //
 // Included once by each attention_<set>.cpp, behind its definitions of
 //   SABIYARN_KERNEL              attributes of every function here: the instruction set, where it is not the baseline
-//   Eight                        eight floats, with + - * and exp_in_place<Fused>
+//   Eight                        eight floats, with + - * and exp_in_place<Fused> of several
 //   broadcast8(value)            eight times the same
-//   multiply_add(a, b, c)        a * b + c, rounded once where the CPU can; Fused::multiply_add: for exp_in_place
+//   multiply_add(a, b, c)        a * b + c, rounded once where the CPU can
 //   maximum(a, b)                of each lane
+//   Fused                        both, for exp_in_place
 //   load8(source)                eight values, float32, float16 or int8, as float32; store8(value, target)
 //   KeyPairs, load_pairs(first, second)
 //                                what two dimensions hold of 16 keys in int8
