@@ -76,5 +76,4 @@ def test_a_prompt_begins_while_others_decode(
         driver.scheduler.step()
     assert prompt.done
     assert not talking.done
-    runs = LENGTH / LEAST_TOKENS
-    assert len(talking.state.history_of(0)) - 3 <= 2 * runs  # a token, or none, in each of them
+    assert len(talking.state.history_of(0)) - 3 <= 2 + LENGTH / LEAST_TOKENS  # two before; one with each run
