@@ -48,7 +48,7 @@ class GenerationRequest:
     context: SlidingContext
     """Which tokens of the text the model sees when its positions end."""
     slides: bool
-    """Whether the text goes on when its positions end. If not, `options` end it in time."""
+    """True if the text slides at the last position. If not, `options` end it before."""
     positions: int
     """Most tokens that a row will hold."""
     num_beams: int = 1
@@ -104,7 +104,7 @@ class Generation(Work):
             raise InvalidInputError(f"{error}.") from error
         self.times = GenerationTimes()
         self.interrupted = False
-        """Whether it ended before its prompt was computed."""
+        """True if it was cancelled, or out of time, before its prompt was computed."""
         self.context = request.context.of(request.prompt)
         """The tokens of the prompt that the model sees."""
         self.held: list[int] = []
@@ -168,7 +168,7 @@ class Generation(Work):
 
     @property
     def due(self) -> bool:
-        """Whether every row runs just its next token."""
+        """True while every row has exactly one token to run."""
         return bool(self._pending) and all(len(tokens) == 1 for tokens in self._pending)
 
     def advance(self, first: int, hidden: NDArray[np.float32] | None) -> None:
@@ -259,7 +259,7 @@ class Generation(Work):
         self._ran = [0] * len(self._pending)
         counts = [1] * len(self._pending)
         if not self.due:
-            # Rows of which only the last token is left come last: they may have to wait, and must not take from others.
+            # Rows with only their last token left come last: they may have to wait, and must not use up the budget.
             for place in sorted(range(len(counts)), key=lambda place: len(self._pending[place]) == 1):
                 counts[place] = self._next_run(place, budget)
         complete = all(count == len(tokens) for count, tokens in zip(counts, self._pending, strict=True))

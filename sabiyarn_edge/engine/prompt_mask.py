@@ -1,4 +1,4 @@
-"""PromptMask: what each token of one prompt may see, in the form that the graph takes."""
+"""PromptMask: the attention mask of one prompt, in the form that the graph takes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AS_GOOD_AS_HIDDEN = -1e30
 
 @dataclass(frozen=True)
 class PromptMask:
-    """What each token of one prompt may see of the prompt."""
+    """The attention mask of one prompt."""
 
     length: int
     """Tokens of the prompt."""
@@ -60,7 +60,7 @@ class PromptMask:
 
     @cached_property
     def last_row(self) -> NDArray[np.float32]:
-        """What tokens behind the prompt may see of it, additive float32 [length]."""
+        """The mask row of tokens behind the prompt: additive, float32 [length]."""
         if self.later is not None:
             return self.later
         if self.values is None:

@@ -26,10 +26,10 @@ SIGNAL_SECONDS = 0.1
 
 @dataclass(slots=True)
 class Budget:
-    """What is left of one run for works that are not yet due for their next token."""
+    """How much a step may still take for works that are not due for their next token."""
 
     tokens: int
-    """Prompt tokens. Below 0 behind tokens that a mask ties together, of which there were more."""
+    """Prompt tokens. Below 0 if a mask tied more tokens together than the step had."""
     logits: int
     """Rows of logits, for works that want those of many tokens at once."""
     _at_first: int = field(init=False)

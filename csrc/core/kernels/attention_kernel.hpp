@@ -348,10 +348,10 @@ SABIYARN_KERNEL inline float largest_lane(Eight value) noexcept {
   return a > b ? a : b;
 }
 
-// The online softmax, for each row of a tile: first its largest score, and with it the sums of weights and the
-// accumulators so far. Then the weights, whose rows do not wait for each other.
-[[gnu::noinline]] SABIYARN_KERNEL void raise_largest(const float* scores, float& largest, float* sums,
-                                                     float* accumulators, std::int64_t head_dim) noexcept {
+// The online softmax update has two steps. First each row takes a tile's maximum, and rescales its sums of weights and
+// its accumulator if that is larger. Then all rows turn their scores into weights: these do not wait for each other.
+[[gnu::noinline]] SABIYARN_KERNEL void update_maximum(const float* scores, float& largest, float* sums,
+                                                      float* accumulators, std::int64_t head_dim) noexcept {
   Eight top = broadcast8(kHidden);
   SABIYARN_UNROLL
   for (std::int64_t t = 0; t < kSlotTile; t += 8) top = maximum(load8(scores + t), top);
@@ -367,9 +367,9 @@ SABIYARN_KERNEL inline float largest_lane(Eight value) noexcept {
   largest = tile_largest;
 }
 
-// Scores become weights, in place, and are added to the sums.
-[[gnu::noinline]] SABIYARN_KERNEL void weigh(std::int64_t rows, float* scores, const float* largest,
-                                             float (*sums)[8]) noexcept {
+// Replaces the scores by their weights, and adds these to the sums.
+[[gnu::noinline]] SABIYARN_KERNEL void softmax_weights(std::int64_t rows, float* scores, const float* largest,
+                                                       float (*sums)[8]) noexcept {
   for (std::int64_t i = 0; i < rows; ++i, scores += kSlotTile) {
     const Eight most = broadcast8(largest[i]);
     Eight sum = load8(sums[i]);
@@ -442,9 +442,9 @@ template <typename Key, typename B>
     const bool hides = !all && (at.masks[i] != nullptr || at.bits[i] != ~std::uint64_t{0});
     if (hides && !hide(at.visible[i], at.masks[i], tile, row)) continue;  // weights of 0
     at.seen[i] = true;
-    raise_largest(row, at.largest[i], at.sums[i], at.accumulators + i * head_dim, head_dim);
+    update_maximum(row, at.largest[i], at.sums[i], at.accumulators + i * head_dim, head_dim);
   }
-  weigh(count, scores, at.largest + first, at.sums + first);
+  softmax_weights(count, scores, at.largest + first, at.sums + first);
   product_all(count, head_dim, scores + begin, kSlotTile, values + begin * head_dim, head_dim, kKeyTile,
               at.accumulators + first * head_dim, head_dim, end - begin, true);
 }
