@@ -21,6 +21,7 @@ __all__ = [
     "CallMasks",
     "PromptMask",
     "check_every_token_sees",
+    "check_shape",
     "check_values",
     "read_attn_mask",
     "zeros_and_ones",
@@ -147,19 +148,31 @@ def _read_array(mask: NDArray[Any], lengths: Sequence[int]) -> list[PromptMask]:
             f"attn_mask is one array, but the prompts have {_name_lengths(lengths)} tokens. Give a list with one mask "
             "(T, T) for each prompt."
         )
-    fits = shape[-2:] == (length, length) and (
-        len(shape) == 2
-        or (len(shape) == 3 and shape[0] in (1, rows))
-        or (len(shape) == 4 and shape[0] in (1, rows) and shape[1] == 1)
-    )
-    if not fits:
-        raise InvalidInputError(
-            f"attn_mask has shape {shape}; for B = {rows} prompts of T = {length} tokens it must be (T, S) = "
-            f"({length}, {length}), (1 or {rows}, {length}, {length}) or (1 or {rows}, 1, {length}, {length}). "
-            "Padding belongs in attention_mask."
-        )
+    check_shape(shape, rows, length, length, f"for B = {rows} prompts of T = {length} tokens")
     values = check_values(mask.reshape(-1, length, length))
     return [PromptMask(length, values[row if len(values) > 1 else 0]) for row in range(rows)]
+
+
+def check_shape(shape: tuple[int, ...], rows: int, queries: int, keys: int, case: str) -> None:
+    """Raise unless a mask may have this shape.
+
+    Args:
+        shape: of the mask.
+        rows: B.
+        queries: T.
+        keys: S.
+        case: what it is for, in the error.
+
+    Raises:
+        InvalidInputError: it is not (T, S), (1|B, T, S) or (1|B, 1, T, S).
+    """
+    if shape[-2:] == (queries, keys) and shape[:-2] in ((), (1,), (rows,), (1, 1), (rows, 1)):
+        return
+    batch = "1" if rows == 1 else f"1 or {rows}"
+    raise InvalidInputError(
+        f"attn_mask has shape {shape}; {case} it must be (T, S) = ({queries}, {keys}), "
+        f"({batch}, {queries}, {keys}) or ({batch}, 1, {queries}, {keys}). Padding belongs in attention_mask."
+    )
 
 
 def check_values(mask: NDArray[Any]) -> NDArray[np.bool_] | NDArray[np.float32]:

@@ -11,10 +11,13 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..errors import shortened, shown
 
-__all__ = ["LONGEST_MESSAGE", "Parser", "UsageError"]
+__all__ = ["LONGEST_MESSAGE", "SLOT_PREFIX", "Parser", "UsageError"]
 
 LONGEST_MESSAGE = 600
 """Characters: argparse quotes a wrong value as a whole."""
+
+SLOT_PREFIX = "slot_"
+"""Keeps the value of a task's slot apart from those of other options; messages name the slot without it."""
 
 
 class UsageError(Exception):
@@ -56,18 +59,23 @@ class Parser(argparse.ArgumentParser):
     def in_flags(self, message: str, arguments: argparse.Namespace) -> str:
         """Name the options that were given by their flags where a message names them as in Python.
 
-        A name that stands in what the user wrote stays everywhere: a message may quote that.
+        A name that stands in what the user wrote stays everywhere, as a message may quote that; at the message's
+        beginning it stays if it is all that was written.
         """
-        written = repr(vars(arguments).values())
+        given = vars(arguments).values()
+        written = repr([value for value in given if not callable(value) and value is not self])
         for action in self._actions:
-            name, flag = action.dest, next(iter(action.option_strings), None)
-            if flag is None or name in written:
+            name, flag = action.dest.removeprefix(SLOT_PREFIX), next(iter(action.option_strings), None)
+            if flag is None or repr(name) in written:
+                continue
+            # Else it is a file's, or --option's.
+            told = getattr(arguments, action.dest, action.default) != action.default
+            if told:
+                message = re.sub(rf"^{name}(?= (?:is|was) )", flag, message)
+            if re.search(rf"\b{name}\b", written):
                 continue
             message = re.sub(rf"\b{name}=True\b", flag, message)
-            if getattr(arguments, name, action.default) == action.default:  # a file's, or --option's
-                continue
-            message = re.sub(rf"^{name}(?= (?:is|was) )", flag, message)
-            if "_" in name:  # else it may be an ordinary word
+            if told and "_" in name:  # else it may be an ordinary word
                 message = re.sub(rf"(?<![\w/.'\"-]){name}(?![\w/'\"=-]|\.\w)", flag, message)
         return message
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidInputError
 from .generate import add_any_option, as_utf8, read_text
 from .loading import DEFAULT_MODEL, OVERFLOW, add_loading_options, add_model_option, load
-from .parser import Parser
+from .parser import SLOT_PREFIX, Parser
 from .prompt_note import PromptNote
 from .terminal import PROGRAM, printable
 from .text_lines import decoded_lines, opened
@@ -131,7 +131,7 @@ def _add_verb(commands: argparse._SubParsersAction[Parser], verb: Verb) -> None:
     for slot in verb.slots:
         metavar, text = _HELP_OF_SLOTS.get(slot, ("TEXT", f"the task's {slot}"))
         parser.add_argument(
-            f"--{slot.replace('_', '-')}", dest=f"slot_{slot}", required=True, metavar=metavar, help=text
+            f"--{slot.replace('_', '-')}", dest=SLOT_PREFIX + slot, required=True, metavar=metavar, help=text
         )
     if verb.name == "translate":
         parser.add_argument(
@@ -173,7 +173,7 @@ def run_task(arguments: argparse.Namespace, *, verb: Verb) -> None:
         "options": dict(arguments.option),
         "special_tokens": arguments.special_tokens,
     }
-    others = {slot: as_utf8(getattr(arguments, f"slot_{slot}")) for slot in verb.slots}
+    others = {slot: as_utf8(getattr(arguments, SLOT_PREFIX + slot)) for slot in verb.slots}
     runner, note = TaskRunner(generator, generator.tasks), PromptNote(generator)
 
     def ask(given: str | list[str]) -> Any:

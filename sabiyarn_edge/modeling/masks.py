@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._core import MaskCache
-from ..calls.attention_masks import check_every_token_sees, check_values, zeros_and_ones
+from ..calls.attention_masks import check_every_token_sees, check_shape, check_values, zeros_and_ones
 from ..calls.tensors import as_arrays
 from ..errors import InvalidInputError
 
@@ -47,19 +47,8 @@ def read_attn_mask(
     Raises:
         InvalidInputError: wrong shape or values, or a query that may see nothing.
     """
-    shape = tuple(attn_mask.shape)
-    batches = {1, rows}
-    fits = shape[-2:] == (queries, keys) and (
-        len(shape) == 2
-        or (len(shape) == 3 and shape[0] in batches)
-        or (len(shape) == 4 and shape[0] in batches and shape[1] == 1)
-    )
-    if not fits:
-        raise InvalidInputError(
-            f"attn_mask has shape {shape}; with {rows} rows, {queries} new tokens and {keys} keys "
-            f"(past included) it must be (T, S) = ({queries}, {keys}), (1 or {rows}, {queries}, {keys}) or "
-            f"(1 or {rows}, 1, {queries}, {keys}). Padding belongs in attention_mask."
-        )
+    case = f"with {rows} rows, {queries} new tokens and {keys} keys (past included)"
+    check_shape(tuple(attn_mask.shape), rows, queries, keys, case)
     mask = attn_mask.reshape(-1, 1, queries, keys)
     values = check_values(as_arrays(mask, "attn_mask"))
     for row, own in enumerate(values[:, 0]):

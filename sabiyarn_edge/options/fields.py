@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from . import checks as check
 
-__all__ = ["CONSTRAINTS", "OptionFields"]
+__all__ = ["CONSTRAINTS", "MAX_RETURNS", "OptionFields"]
 
 CONSTRAINTS = ("json_schema", "json_object", "regex", "choices", "grammar")
 """Options that say what the output may be."""

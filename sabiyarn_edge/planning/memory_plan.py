@@ -20,6 +20,7 @@ from typing import Any
 from ..errors import InvalidInputError, OutOfMemoryError
 from ..model_folder.config import ModelConfig
 from ..options.checks import integer, memory_mib
+from ..options.fields import MAX_RETURNS
 from ..options.generation_config import GenerationConfig
 from ..system.available_memory import AvailableMemory
 
@@ -178,7 +179,8 @@ def plan_memory(
     positions = integer(at_least=2, at_most=most, hint=f"The model's block_size is {most}.")
     length = most if max_length is None else positions("max_length", max_length)
     window = most if kv_window is None else positions("kv_window", kv_window)
-    batch, beams = integer(at_least=1)("batch", batch), integer(at_least=1)("beams", beams)
+    batch = integer(at_least=1)("batch", batch)
+    beams = integer(at_least=1, at_most=MAX_RETURNS)("beams", beams)
     prompt = length - 1
     if prompt_length is not None:
         prompt = integer(at_least=1, at_most=length, hint=f"max_length is {length}.")(

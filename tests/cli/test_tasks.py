@@ -192,7 +192,9 @@ def test_what_a_terminal_would_act_on_is_written_out(run, run_process, model):
     ("arguments", "code", "error"),
     [
         (("translate", "a"), 2, "required: --to"),
-        (("translate", "--to", "yorub", "a"), 2, r"to is 'yorub'; .*Did you mean yor \(Yoruba\)\?"),
+        (("translate", "--to", "yorub", "a"), 2, r"--to is 'yorub'; .*Did you mean yor \(Yoruba\)\?"),
+        (("translate", "--to", "yorub", "a word to you"), 2, "--to is 'yorub'"),
+        (("translate", "--to", "to", "a"), 2, "^to is 'to'"),
         (
             ("translate", "--to", "yor", "--source", "fr", "a"),
             2,

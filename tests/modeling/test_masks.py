@@ -211,6 +211,12 @@ def test_bad_attn_mask(mask, message):
         model(random_ids(model, 2, 4), attn_mask=mask)
 
 
+def test_the_shapes_for_one_row_name_no_other_batch():
+    model = tiny_model()
+    with pytest.raises(InvalidInputError, match=r"= \(4, 4\), \(1, 4, 4\) or \(1, 1, 4, 4\)"):
+        model(random_ids(model, 1, 4), attn_mask=torch.ones(2, 4, 4, dtype=torch.bool))
+
+
 @pytest.mark.parametrize(
     ("mask", "message"),
     [

@@ -171,6 +171,7 @@ def test_a_plan_loads_nothing(medium: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ({"max_length": 10, "prompt_length": 11}, "prompt_length is 11, but must be an integer from 1 to 10"),
         ({"batch": 0}, "batch is 0, but must be an integer of at least 1"),
         ({"beams": None}, "beams is None"),
+        ({"beams": 4097}, "beams is 4097, but must be an integer from 1 to 4096"),
         ({"kv_window": 1}, "kv_window is 1, but must be an integer from 2 to 1024"),
         ({"kv_window": 1025}, "kv_window is 1025"),
     ],
