@@ -195,7 +195,7 @@ def main() -> int:
     add("--lengths", type=count, nargs="+", default=list(LENGTHS), help="of the past and of prompts, tokens")
     add("--rows", type=count, nargs="+", default=list(ROWS), help="of the batch (1 ... 16)")
     add("--rounds", type=count, default=3, help="of decode and batch (3)")
-    add("--minutes", type=float, default=8.0, help="begin no prompt that would not end within this (8)")
+    add("--minutes", type=float, default=13.0, help="begin no prompt that would not end within this (13)")
     add("--threads", type=count, help="default: all CPUs this process may use")
     add("--out", type=out_file, help="write the result as JSON")
     add("--serve", type=Path, help=argparse.SUPPRESS)
