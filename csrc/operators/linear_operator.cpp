@@ -60,9 +60,9 @@ void LinearOperator::compute(Context& context) const {
   const Norm norm{norm_scale.as<float>(), norm_bias.as<float>()};
   const auto* values = x.as<float>();
   // Memory of this thread, which the worker threads must see, kept for the next product: a step allocates nothing.
-  thread_local QuantizedActivations own_rounded;
+  thread_local QuantizedBuffer own_buffer;
   thread_local std::vector<float> own_normalized;
-  QuantizedActivations& rounded = own_rounded;
+  QuantizedActivations rounded{};
   if (is_float(weights.type)) {
     if (norm_scale) {
       std::vector<float>& normalized = own_normalized;
@@ -74,7 +74,8 @@ void LinearOperator::compute(Context& context) const {
       values = normalized.data();
     }
   } else {
-    rounded.resize(num_rows, weights.inputs, weights.block);
+    own_buffer.resize(QuantizedBuffer::room(num_rows), weights.inputs, weights.block);
+    rounded = own_buffer.rows(0, num_rows);
     for_each_row(context, num_rows, [&](std::int64_t row) {
       const float* source = values + row * weights.inputs;
       if (norm_scale) {

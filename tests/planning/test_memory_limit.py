@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sabiyarn_edge import EdgeGenerator
+from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
 from tests.device import EMULATED
 from tests.export.models import export_tiny
 
@@ -251,6 +252,42 @@ def test_the_plan_of_other_shapes(
 ) -> None:
     """Prompts of a batch share runs, and those that are done take their tokens in the runs of the others."""
     folder = export_tiny(tmp_path, shape, dtype="int8", kv_cache_dtype="float16", verify=False).folder
+    check_plan(folder, batch, prompt, new)
+
+
+def test_the_plan_of_a_mixture_whose_layers_each_choose_another_expert(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="a checkpoint is changed")
+    from safetensors.torch import load_file, save_file
+
+    from sabiyarn_edge.export import export_model
+
+    layers, width, experts = 16, 64, 32
+    shape = {
+        "n_layer": layers,
+        "n_embd": width,
+        "num_experts": experts,
+        "num_experts_per_tok": 1,
+        "moe_dim": 2048,
+    }
+    source = make_tiny_checkpoint(tmp_path / "checkpoint", **{**MIXTURE, **shape, "bias": True})
+    tensors = load_file(source / "model.safetensors")
+    for layer in range(layers):  # input 0 is large everywhere, and one expert alone looks at it
+        block = f"transformer.h.{layer}"
+        tensors[f"{block}.ln_2.bias"] = torch.eye(width)[0] * 20
+        tensors[f"{block}.mlp.gate.weight"][:, 0] = 5 * torch.eye(experts)[layer]
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    options: dict[str, Any] = {
+        "dtype": "int8",
+        "kv_cache_dtype": "float16",
+        "verify": False,
+        "progress": False,
+    }
+    export_model(source, tmp_path / "model", **options)
+    check_plan(tmp_path / "model", 1, 700, 4)
+
+
+def check_plan(folder: Path, batch: int, prompt: int, new: int) -> None:
+    """Hold the plan against a process that makes one call, of random prompts."""
     rng = random.Random(SEED)
     prompts = [[rng.randrange(4000) for _ in range(prompt)] for _ in range(batch)]
     call = ["generate", [prompts], {"max_new_tokens": new}]
@@ -258,4 +295,7 @@ def test_the_plan_of_other_shapes(
     command = [sys.executable, "-m", "tests.planning.measured_child", str(folder)]
     done = subprocess.run(command, input=json.dumps(setting), check=True, capture_output=True, text=True)
     plan = EdgeGenerator.plan(folder, max_length=prompt + new, prompt_length=prompt, batch=batch)
-    assert plan.peak_mib == pytest.approx(json.loads(done.stdout)["peak"], rel=PLAN_ERROR), str(plan)
+    assert plan.peak_mib == pytest.approx(json.loads(done.stdout)["peak"], rel=PLAN_ERROR), (
+        json.loads(done.stdout),
+        str(plan),
+    )

@@ -78,8 +78,9 @@ void register_linear(py::module_& module) {
         {
           py::gil_scoped_release release;
           const bool floats = is_float(matrix.type);
-          QuantizedActivations rounded;
-          if (!floats) rounded.resize(rows, inputs, block_size);
+          QuantizedBuffer buffer;
+          if (!floats) buffer.resize(QuantizedBuffer::room(rows), inputs, block_size);
+          const QuantizedActivations rounded = buffer.rows(0, rows);
           std::vector<float> normalized(norm.scale == nullptr ? 0 : static_cast<std::size_t>(rows * inputs));
           for (std::int64_t row = 0; row < rows && norm.scale != nullptr; ++row) {
             kernels.normalize(x.data() + row * inputs, inputs, norm, normalized.data() + row * inputs);

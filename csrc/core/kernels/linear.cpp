@@ -7,14 +7,23 @@
 
 namespace sabiyarn {
 
-void QuantizedActivations::resize(std::int64_t num_rows, std::int64_t width, std::int64_t block) {
-  rows = num_rows;
-  inputs = width;
-  blocks = width / block;
-  resize_anew(codes, static_cast<std::size_t>((rows + rows % 2) * inputs));  // a pair may lack its second row
-  resize_anew(sums, static_cast<std::size_t>(rows * blocks));
-  resize_anew(corrections, static_cast<std::size_t>(rows * inputs / kSubBlock * 2));
-  resize_anew(scales, sums.size());
+void QuantizedBuffer::resize(std::int64_t rows, std::int64_t width, std::int64_t block) {
+  inputs_ = width;
+  blocks_ = width / block;
+  resize_anew(codes_, static_cast<std::size_t>(rows * inputs_));
+  resize_anew(sums_, static_cast<std::size_t>(rows * blocks_));
+  resize_anew(corrections_, static_cast<std::size_t>(rows * inputs_ / kSubBlock * 2));
+  resize_anew(scales_, sums_.size());
+}
+
+QuantizedActivations QuantizedBuffer::rows(std::int64_t first, std::int64_t count) noexcept {
+  return {count,
+          inputs_,
+          blocks_,
+          codes_.data() + first * inputs_,
+          sums_.data() + first * blocks_,
+          corrections_.data() + first * inputs_ / kSubBlock * 2,
+          scales_.data() + first * blocks_};
 }
 
 std::span<const LinearKernels* const> linear_kernels() noexcept {

@@ -44,8 +44,8 @@ struct LinearKernels {
   // target[k] = (values[k] - mean) / sqrt(variance + epsilon) * scale[k] + bias[k]; width is a multiple of 8,
   // and target may be values.
   void (*normalize)(const float* values, std::int64_t width, const Norm& norm, float* target) noexcept;
-  // Rounds row `row` of `rounded`, which has been resized.
-  void (*round_row)(const float* values, std::int64_t row, QuantizedActivations& rounded) noexcept;
+  // Rounds row `row` of `rounded`.
+  void (*round_row)(const float* values, std::int64_t row, const QuantizedActivations& rounded) noexcept;
   // The outputs of tiles first ... end - 1, for all rows; of integer weights.
   void (*multiply)(const TiledMatrix& weights, const QuantizedActivations& rows, std::int64_t first,
                    std::int64_t end, const LinearOutput& output) noexcept;

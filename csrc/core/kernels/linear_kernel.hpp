@@ -68,14 +68,14 @@ SABIYARN_KERNEL inline void weave(const std::int8_t* codes, std::int64_t count,
 }
 
 SABIYARN_KERNEL inline void round_row(const float* values, std::int64_t row,
-                                      QuantizedActivations& rounded) noexcept {
+                                      const QuantizedActivations& rounded) noexcept {
   const std::int64_t block = rounded.inputs / rounded.blocks;
   const bool woven = kRowsWoven == 2 && rounded.rows > 1;
   std::int8_t* codes =
-      rounded.codes.data() + (woven ? row / 2 * 2 * rounded.inputs + row % 2 * 8 : row * rounded.inputs);
+      rounded.codes + (woven ? row / 2 * 2 * rounded.inputs + row % 2 * 8 : row * rounded.inputs);
   std::int8_t unwoven[256];
   const std::int64_t at_once = woven ? std::min<std::int64_t>(block, sizeof unwoven) : block;
-  std::int16_t* corrections = rounded.corrections.data() + row * rounded.inputs / kSubBlock * 2;
+  std::int16_t* corrections = rounded.corrections + row * rounded.inputs / kSubBlock * 2;
   for (std::int64_t b = 0; b < rounded.blocks; ++b) {
     // Magnitudes are in the order of their bits, and NaN comes last: it then is the scale, and so every
     // product's.
@@ -103,7 +103,7 @@ SABIYARN_KERNEL inline void round_row(const float* values, std::int64_t row,
       if (woven) weave(unwoven, count, codes);
       codes += (woven ? 2 : 1) * count;
     }
-    const auto at = static_cast<std::size_t>(row * rounded.blocks + b);
+    const std::int64_t at = row * rounded.blocks + b;
     rounded.sums[at] = sum;
     rounded.scales[at] = scale;
   }
@@ -129,13 +129,13 @@ template <int kBits, int kRows, int kTiles>
 [[gnu::always_inline]] SABIYARN_KERNEL inline void multiply_tiles(const TileTask& task) noexcept {
   const QuantizedActivations& rows = *task.rows;
   const std::int64_t num_blocks = rows.blocks;
-  const float* row_scale = rows.scales.data() + task.row * num_blocks;
+  const float* row_scale = rows.scales + task.row * num_blocks;
   const std::int64_t sub_blocks = rows.inputs / kSubBlock;  // of a row
-  ActivationBlock block{rows.codes.data() + task.row * rows.inputs,
+  ActivationBlock block{rows.codes + task.row * rows.inputs,
                         rows.inputs,
-                        rows.sums.data() + task.row * num_blocks,
+                        rows.sums + task.row * num_blocks,
                         num_blocks,
-                        rows.corrections.data() + task.row * sub_blocks * 2,
+                        rows.corrections + task.row * sub_blocks * 2,
                         sub_blocks * 2,
                         task.block};
   // Where no second tile is left, the first one is its own neighbour: computed twice, written once.

@@ -75,23 +75,21 @@ void RoutingScratch::resize(const ExpertWeights& mlp, const RoutedRows& input) {
   resize_anew(outputs, product(num_slots, mlp.width()));
   const auto num_experts = static_cast<std::size_t>(mlp.experts());
   begin.resize(num_experts + 1);
-  if (rounded_inputs.size() < num_experts) {
-    rounded_inputs.resize(num_experts);
-    rounded_hidden.resize(num_experts);
-  }
+  rounded_inputs.resize(num_experts);
+  rounded_hidden.resize(num_experts);
 }
 
 void RoutingScratch::group(const ExpertWeights& mlp) {
   const auto num_experts = static_cast<std::size_t>(mlp.experts());
+  std::int64_t room = 0;
   std::fill(begin.begin(), begin.end(), 0);
   for (const std::int32_t expert : best) ++begin[static_cast<std::size_t>(expert) + 1];
   for (std::size_t expert = 0; expert < num_experts; ++expert) {
-    const std::int64_t count = begin[expert + 1];
-    if (count > 0 && !is_float(mlp.fc.type)) rounded_inputs[expert].resize(count, mlp.width(), mlp.fc.block);
-    if (count > 0 && !is_float(mlp.proj.type))
-      rounded_hidden[expert].resize(count, mlp.hidden(), mlp.proj.block);
+    room += QuantizedBuffer::room(begin[expert + 1]);
     begin[expert + 1] += begin[expert];
   }
+  share(input_buffer, mlp.fc, room, rounded_inputs);
+  share(hidden_buffer, mlp.proj, room, rounded_hidden);
   for (std::size_t at = 0; at < best.size(); ++at) {
     const auto expert = static_cast<std::size_t>(best[at]);
     const std::int64_t slot = begin[expert]++;
@@ -104,6 +102,18 @@ void RoutingScratch::group(const ExpertWeights& mlp) {
     begin[expert] = begin[expert - 1];
   }
   begin[0] = 0;
+}
+
+void RoutingScratch::share(QuantizedBuffer& buffer, const TiledMatrix& bank, std::int64_t room,
+                           std::vector<QuantizedActivations>& rounded) const {
+  if (is_float(bank.type)) return;
+  buffer.resize(room, bank.inputs, bank.block);
+  std::int64_t first = 0;
+  for (std::size_t expert = 0; expert < rounded.size(); ++expert) {
+    const std::int64_t count = begin[expert + 1] - begin[expert];
+    rounded[expert] = buffer.rows(first, count);
+    first += QuantizedBuffer::room(count);
+  }
 }
 
 void RoutingScratch::cut(const TiledMatrix& bank) {

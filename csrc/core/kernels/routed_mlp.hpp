@@ -64,7 +64,9 @@ struct RoutingScratch {
   std::vector<std::int32_t> experts;           // [slots]
   std::vector<std::int64_t> begin;             // [experts + 1]: the first slot of each expert
   std::vector<float> inputs, hidden, outputs;  // [slots, width], [slots, hidden], [slots, width]
-  std::vector<QuantizedActivations> rounded_inputs, rounded_hidden;  // of each expert
+  // Of integer weights, the slots of all experts rounded, and each expert's.
+  QuantizedBuffer input_buffer, hidden_buffer;
+  std::vector<QuantizedActivations> rounded_inputs, rounded_hidden;
   std::vector<Task> tasks;
 
   // Makes room for the rows; what only some types of weights need is left out for others.
@@ -73,6 +75,11 @@ struct RoutingScratch {
   void group(const ExpertWeights& mlp);
   // Cuts the products of a bank with all slots.
   void cut(const TiledMatrix& bank);
+
+ private:
+  // Gives each expert its part of a buffer of `room` rows, for the rounded inputs of a bank of integer weights.
+  void share(QuantizedBuffer& buffer, const TiledMatrix& bank, std::int64_t room,
+             std::vector<QuantizedActivations>& rounded) const;
 };
 
 // parallel_for(count, task) calls task(i) for each i < count, in any order and on any threads.
@@ -114,7 +121,8 @@ void compute_routed_mlp(const ExpertWeights& mlp, const RoutedRows& input, const
       }
     });
   };
-  const auto round = [&](std::int64_t slot, const float* values, std::vector<QuantizedActivations>& rounded) {
+  const auto round = [&](std::int64_t slot, const float* values,
+                         const std::vector<QuantizedActivations>& rounded) {
     const auto expert = static_cast<std::size_t>(scratch.experts[static_cast<std::size_t>(slot)]);
     kernels.round_row(values, slot - scratch.begin[expert], rounded[expert]);
   };

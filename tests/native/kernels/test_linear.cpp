@@ -131,18 +131,24 @@ void compare(const TiledMatrix& weights, std::int64_t num_rows, std::mt19937& ra
   }
   if (extreme) std::fill(values.begin(), values.begin() + weights.inputs, -3.0f);
   const auto rounded_by = [&](const LinearKernels& kernels) {
-    QuantizedActivations rows;
-    rows.resize(num_rows, weights.inputs, weights.block);
+    QuantizedBuffer buffer;
+    buffer.resize(QuantizedBuffer::room(num_rows), weights.inputs, weights.block);
     for (std::int64_t row = 0; row < num_rows; ++row) {
-      kernels.round_row(values.data() + row * weights.inputs, row, rows);
+      kernels.round_row(values.data() + row * weights.inputs, row, buffer.rows(0, num_rows));
     }
-    return rows;
+    return buffer;
   };
   // Sets may order the codes in their own way, so the formula takes those of the plain set.
-  const QuantizedActivations plain = rounded_by(kLinearPlain);
+  QuantizedBuffer plain_buffer = rounded_by(kLinearPlain);
+  const QuantizedActivations plain = plain_buffer.rows(0, num_rows);
   for (const LinearKernels* kernels : all_kernels()) {
-    const QuantizedActivations rows = rounded_by(*kernels);
-    CHECK(rows.sums == plain.sums && rows.scales == plain.scales && rows.corrections == plain.corrections);
+    QuantizedBuffer buffer = rounded_by(*kernels);
+    const QuantizedActivations rows = buffer.rows(0, num_rows);
+    const std::int64_t num_blocks = num_rows * rows.blocks;
+    CHECK(std::equal(rows.sums, rows.sums + num_blocks, plain.sums));
+    CHECK(std::equal(rows.scales, rows.scales + num_blocks, plain.scales));
+    const std::int64_t num_corrections = num_rows * rows.inputs / kSubBlock * 2;
+    CHECK(std::equal(rows.corrections, rows.corrections + num_corrections, plain.corrections));
     int wrong = 0;
     // All tiles, and the first alone: the others are a neighbouring thread's.
     for (const std::int64_t end : {weights.tiles(), std::int64_t{1}}) {
