@@ -13,11 +13,12 @@ import operator
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError, shown
+from ..errors import InvalidInputError, shortened, shown
 from ..system.json_text import parse_json
 from ..text.characters import check_characters
 
@@ -263,18 +264,22 @@ def json_schema(name: str, value: Any) -> str:
     check_characters(made, name)
     for part in _parts(schema):
         _check_part(name, part)
+    _check_multiples(name, [schema])
     return made
 
 
 def grammar(name: str, value: Any) -> str:
     """Check for a text whose `%json {...}`, if it has some, are JSON schemas."""
     written = text(name, value)
+    schemas = []
     for found in re.finditer(r"%json\s*", written):
         try:
             schema, _ = json.JSONDecoder().raw_decode(written, found.end())
         except (ValueError, RecursionError):  # llguidance tells where
             continue
         json_schema(f"%json of {name}", schema)
+        schemas.append(schema)
+    _check_multiples(f"%json of {name}", schemas)
     return written
 
 
@@ -308,6 +313,29 @@ def _check_part(name: str, part: Mapping[str, Any]) -> None:
             least,
             f"at most {max(1, named)}",
             "Only names in the required beside it count: others may come twice. Add names there, or leave it out.",
+        )
+
+
+_MOST_REMAINDERS = 200_000
+"""llguidance follows each remainder of a number divided by its multipleOf: so many take some seconds and 100 MB. It has
+no bound of its own, and where several meet (allOf, $ref) it follows their least common multiple."""
+
+
+def _check_multiples(name: str, schemas: Iterable[Any]) -> None:
+    found = [
+        abs(number)
+        for schema in schemas
+        for part in _parts(schema)
+        for number in _numbers(part.get("multipleOf"))
+        if number and not isinstance(number, bool)
+    ]
+    # The least common multiple of fractions has that of their numerators; a multiple that is an integer has it too.
+    common = math.lcm(*(Fraction(str(number)).numerator for number in found))
+    if common * len(found) > _MOST_REMAINDERS:
+        raise InvalidInputError(
+            f"{name} has {len(found)} times multipleOf ({shortened(', '.join(map(str, found)))}). The least common "
+            f"multiple, {shortened(str(common), 30)}, times their number must be at most {_MOST_REMAINDERS}, as every "
+            "remainder is followed. Take smaller or fewer ones, or leave them out and check the numbers that come."
         )
 
 

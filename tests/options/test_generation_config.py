@@ -139,6 +139,13 @@ def test_every_option_of_hugging_face_is_known_in_one_way():
             ({"json_schema": {"properties": {"const": {key: 1e20}}}}, f"a number of {key} .* leave {key} out")
             for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
         ),
+        ({"json_schema": {"multipleOf": 2**31}}, r"has 1 times multipleOf \(2147483648\).* must be at most 200000"),
+        (
+            {"json_schema": {"multipleOf": 9973, "allOf": [{"multipleOf": 9.7}]}},
+            "The least common multiple, 967381, times their number must be at most 200000",
+        ),
+        ({"json_schema": {"items": [{"multipleOf": 99999}] * 3}}, "has 3 times multipleOf"),
+        ({"grammar": 'start: %json {"multipleOf": 499} %json {"multipleOf": 251}'}, "has 2 times multipleOf"),
         (
             {"json_schema": {"patternProperties": {"^a$": {"const": 1}}, "minProperties": 2}},
             "minProperties in json_schema is 2, but must be at most 1. .* required",
@@ -311,6 +318,7 @@ def test_backslashes_that_escape_or_are_data(options):
         {"json_schema": {"const": 2**53, "enum": [-(2**53), str(2**63), True, None]}},
         {"json_schema": {"default": 2**63, "properties": {"minimum": {"examples": [2**63]}}}},
         {"grammar": 'start: %json {"minimum": 9007199254740992} "%json {"'},
+        {"json_schema": {"items": [{"multipleOf": 86400}, {"multipleOf": 0.01}]}},
     ],
 )
 def test_numbers_that_doubles_hold_or_that_decide_nothing(options):
