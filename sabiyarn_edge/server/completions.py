@@ -77,7 +77,8 @@ async def _complete(request: Request, generate: Generate) -> Response | ASGIApp:
             logprobs: list[list[TokenLogprobs]] = [[] for _ in prompts]
             if fields.logprobs is not None:
                 overflow = model.generator.overflow.take_from(dict(generate.call_options))
-                scored = await model.generator._ascore(prompts, fields.logprobs, overflow)
+                scoring = model.generator._ascore(prompts, fields.logprobs, overflow)
+                scored = await service.whole(scoring, generating.end)
                 logprobs = [prompt_logprobs(one) for one in scored]
             both = zip(texts, logprobs, strict=True)
             echoes = [echo for echo in (Echo(*each) for each in both) for _ in range(returns)]

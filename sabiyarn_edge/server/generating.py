@@ -133,6 +133,7 @@ class Generating:
         self._leave = self._model.admit(self._rows, self._metrics, param)
         self._waited = self._model.is_full
         self._started = time.perf_counter()
+        self.end = time.monotonic() + self._service.settings.timeout
         compiles = not self._model.generator._has_compiled(self.config)
         self._decided = await self._service.prepare(self._decide, compiles=compiles)
 
@@ -162,6 +163,7 @@ class Generating:
                 )
             ]
         self._metrics.generated_tokens[self._model.name] += self.usage.generated
+        self._check_begun()
         return found
 
     def open(self) -> None:
@@ -216,6 +218,7 @@ class Generating:
                     last = piece
             assert stream.result is not None
             self._count(call, stream.result)
+            self._check_begun()
             if not reason:  # cancelled, or out of time, between two tokens
                 rest = _texts(stream.result)[0][shown:]
                 last = Piece(call.first, rest, None, stream.result.finish_reasons[0], None)
@@ -224,12 +227,15 @@ class Generating:
             put(error)
 
     def _count(self, call: _Call, result: GenerationResult) -> None:
-        """Note what a call took. Raises: as Usage.count."""
+        """Note what a call took."""
         # The prompt of a prompt's later choices is counted with its first.
         prompt = sum(map(len, call.prompts)) if call.first % self._returns == 0 else None
+        self.usage.count(result, prompt, self._metrics, self._model.name)
+
+    def _check_begun(self) -> None:
         max_time = self.config.max_time
         own_limit = not self._waited and max_time is not None and max_time < self._service.settings.timeout
-        self.usage.count(result, prompt, self._metrics, self._model.name, own_limit=own_limit)
+        self.usage.check_begun(own_limit=own_limit)
 
 
 def _texts(result: GenerationResult) -> list[str]:

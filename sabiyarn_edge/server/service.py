@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from ..generator import EdgeGenerator
 
 __all__ = ["ServedModel", "Service", "Settings"]
+
+LEAST_SECONDS = 1e-3
+"""Of a text whose request's time is over."""
+_CANCELLING_SECONDS = 3.0
+"""How long a drained server waits for requests to end with what they have."""
 
 Result = TypeVar("Result")
 
@@ -128,6 +133,9 @@ class Service:
         self._load = load
         self._requests = 0
         self._compiler = ThreadPoolExecutor(1, "sabiyarn_edge_compiler")
+        self._whole: set[asyncio.Timeout] = set()
+        """Of works that give nothing before their end."""
+        self._drained = False
 
     async def load(self) -> None:
         """Load the models. Raises: what loading raises."""
@@ -141,8 +149,16 @@ class Service:
         end = time.monotonic() + seconds
         while self._requests and time.monotonic() < end:
             await asyncio.sleep(0.02)
-        for model in self.models.values():
-            model.generator.cancel()
+        self._drained = True
+        for timeout in self._whole:
+            timeout.reschedule(time.monotonic())
+        end = time.monotonic() + _CANCELLING_SECONDS
+        while True:  # again: a request of many texts may be about to begin one
+            for model in self.models.values():
+                model.generator.cancel()
+            if not self._requests or time.monotonic() > end:
+                return
+            await asyncio.sleep(0.02)
 
     def close(self) -> None:
         """End the models' threads."""
@@ -158,12 +174,49 @@ class Service:
             HttpError: the server is loading or draining.
         """
         if self.state != "ready":
-            raise HttpError.later(503, f"the server is {self.state}. Try again later.", code=self.state)
+            raise self._not_taken()
         self._requests += 1
         try:
             yield
         finally:
             self._requests -= 1
+
+    def seconds_until(self, end: float) -> float:
+        """What is left of a request's time, at least a moment: what is begun then is cut at once.
+
+        Args:
+            end: of its time, as time.monotonic() tells it.
+        """
+        return LEAST_SECONDS if self._drained else max(end - time.monotonic(), LEAST_SECONDS)
+
+    async def whole(self, work: Awaitable[Result], end: float) -> Result:
+        """Await what gives nothing before it is done.
+
+        Args:
+            end: of the request's time, as time.monotonic() tells it.
+
+        Raises:
+            HttpError: the time was over before, or the server ends.
+        """
+        try:
+            async with asyncio.timeout(self.seconds_until(end)) as timeout:
+                self._whole.add(timeout)
+                try:
+                    return await work
+                finally:
+                    self._whole.discard(timeout)
+        except TimeoutError:
+            if self._drained:
+                raise self._not_taken() from None
+            raise HttpError.later(
+                503,
+                f"{self.settings.timeout:g} s, the time of a request, were over before all was computed. Send fewer or "
+                "shorter texts at once.",
+                code="timeout",
+            ) from None
+
+    def _not_taken(self) -> HttpError:
+        return HttpError.later(503, f"the server is {self.state}. Try again later.", code=self.state)
 
     async def prepare(self, work: Callable[[], Result], *, compiles: bool = False) -> Result:
         """Do what a request needs before it runs, beside the event loop. A cancelled task does not wait for its end.

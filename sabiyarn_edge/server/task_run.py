@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskPiece", "TaskRun"]
 
-LEAST_SECONDS = 1e-3
-"""Of a prompt that comes to its turn when the request's time is over: its answer is cut at once."""
-
 
 @dataclass(frozen=True)
 class TaskPiece:
@@ -71,19 +68,21 @@ class TaskRun:
         if planned.choices:
             prompts = [prompt for prompt, _ in planned.prompts]
             generator = self._model.generator
-            scores = await generator._achoice_log_probs(prompts, [planned.choices] * len(prompts))
+            scoring = generator._achoice_log_probs(prompts, [planned.choices] * len(prompts))
+            scores = await self._service.whole(scoring, self._end)
             self._metrics.prompt_tokens[self._model.name] += self.usage.prompt
             return planned.classified(scores), ["stop"] * len(prompts)
         room = asyncio.Semaphore(planned.call.max_in_flight)
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(self._run(index, room)) for index in range(len(planned.prompts))]
         texts = [task.result() for task in running]
+        self.usage.check_begun(own_limit=all(self._own_limit))
         return planned.answers(texts), self._reasons()
 
     async def _run(self, index: int, room: asyncio.Semaphore) -> str:
         async with room:
             result = await self._model.generator._arun(*await self._decided(index))
-        self._count(index, result, sum(map(len, result.generated)))
+        self._count(index, result)
         return result.text or ""
 
     async def open(self) -> None:
@@ -133,13 +132,14 @@ class TaskRun:
         assert result is not None
         yield (result.text or "")[shown:]  # where it was cancelled, or out of time, between two tokens
         self._opened.popleft()
-        self._count(prompt, result, sum(map(len, result.generated)))
+        self._count(prompt, result)
+        self.usage.check_begun(own_limit=self._own_limit[prompt])
         await self.open()
 
     async def _decided(self, index: int) -> tuple[Call, float]:
         """A prompt's call, checked beside the event loop, within what is left of the request's time; and its start."""
         prompt, config = self._planned.prompts[index]
-        seconds = max(self._end - time.monotonic(), LEAST_SECONDS)
+        seconds = self._service.seconds_until(self._end)
         changes: dict[str, Any] = {"max_time": min(config.max_time or seconds, seconds)}
         self._own_limit[index] = not self._waited and changes["max_time"] < seconds
         limit = self._service.settings.max_tokens_limit
@@ -152,13 +152,13 @@ class TaskRun:
         )
         return call, started
 
-    def _count(self, index: int, result: GenerationResult, generated: int) -> None:
+    def _count(self, index: int, result: GenerationResult) -> None:
         self._cut[index] = result.finish_reasons[0] not in ("eos", "stop")
+        generated = sum(map(len, result.generated))
         self.usage.generated += generated
         self._metrics.generated_tokens[self._model.name] += generated
         prompt, _ = self._planned.prompts[index]
-        own_limit = self._own_limit[index]
-        self.usage.count(result, len(prompt), self._metrics, self._model.name, own_limit=own_limit)
+        self.usage.count(result, len(prompt), self._metrics, self._model.name)
 
     def _reasons(self) -> list[str]:
         """Of each text whether a part of its answer was cut."""

@@ -31,18 +31,12 @@ class Usage:
         prompt: int | None,
         metrics: Metrics,
         model: str,
-        *,
-        own_limit: bool,
     ) -> None:
         """Count a call that has ended, but for its generated tokens.
 
         Args:
             prompt: tokens of its prompts; None: they are another call's, and were counted with it.
             metrics: count too.
-            own_limit: whether the call had a row at once, and a max_time of its own below what the server allows.
-
-        Raises:
-            HttpError: its time was over before its first token, for want of a row.
         """
         timings = result.timings
         if prompt is not None:
@@ -50,20 +44,30 @@ class Usage:
             metrics.cached_tokens[model] += timings.reused_tokens
             metrics.prompt_tokens[model] += prompt
         self.reasons += result.finish_reasons
-        if not any(result.generated) and own_limit:
+        if not any(result.generated):
             return  # there is no first token to measure
-        if "time" in result.finish_reasons and not any(result.generated):
-            raise HttpError.later(
-                503,
-                "the request's time was over before a row was free for it. Try again later.",
-                code="timeout",
-            )
         metrics.first_token[model].observe(timings.time_to_first_token)
         if timings.decode_tokens:
             mean = timings.decode_seconds * len(result.lengths) / timings.decode_tokens
             metrics.per_token[model].observe(mean, timings.decode_tokens)
         if self.first_token_seconds is None:
             self.first_token_seconds = timings.time_to_first_token
+
+    def check_begun(self, *, own_limit: bool) -> None:
+        """Check a request whose calls, or the first of them, were counted.
+
+        Args:
+            own_limit: whether each had a row at once, and a max_time of its own below what the server allows.
+
+        Raises:
+            HttpError: its time was over before its first token, for want of a row.
+        """
+        if "time" in self.reasons and not self.generated and not own_limit:
+            raise HttpError.later(
+                503,
+                "the request's time was over before a row was free for it. Try again later.",
+                code="timeout",
+            )
 
     def fields(self) -> dict[str, Any]:
         """OpenAI's usage."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from sabiyarn_edge import CutAnswerWarning, EdgeGenerator
@@ -180,7 +182,6 @@ def test_what_is_refused(
 
 
 def test_a_client_that_leaves_frees_its_rows(tagging: Server) -> None:
-    import httpx
 
     body = {"text": [DOCUMENT] * 50, "stream": True}
     with httpx.stream("POST", f"{tagging.url}/v1/tasks/clean", json=body) as answer:
@@ -196,5 +197,63 @@ def test_limits_of_the_server(serve: Callable[..., Server], tagged: Exported, or
     assert answer["answer"] == expected  # the task's own length is cut
     refused = server.post("/v1/tasks/clean", json={"text": "omo", "options": {"max_new_tokens": 5}})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "max_new_tokens")
-    late = server.post("/v1/tasks/clean", json={"text": ["omo ile"] * 500})
+
+
+def test_what_is_not_written_in_time_is_cut(
+    serve: Callable[..., Server], tagged: Exported, oracle: EdgeGenerator
+) -> None:
+    server = serve("--model", f"tagged={tagged.folder}", "--timeout", "0.5")
+    server.wait_until_ready()
+    body = {"text": ["omo ile"] * 500, "options": {"max_new_tokens": 20, "min_new_tokens": 20}}
+    late = server.post("/v1/tasks/clean", json=body).json()
+    expected = oracle.run_task("clean", text="omo ile", options=body["options"])
+    assert late["answer"][0] == expected != late["answer"][-1]
+    assert len(late["answer"]) == 500 and set(late["finish_reason"]) == {"length"}
+    with httpx.stream("POST", f"{server.url}/v1/tasks/clean", json={**body, "stream": True}) as answer:
+        events = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+    reasons = [json.loads(event).get("finish_reason") for event in events[:-1]]
+    assert events[-1] == "[DONE]" and reasons.count("length") == 500
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"input": ["omo ile " * 9] * 2000}),
+        ("/v1/tasks/sentiment", {"text": ["omo ile"] * 1500}),
+        ("/v1/completions", {"prompt": ["omo ile " * 9] * 5, "echo": True, "logprobs": 1, "max_tokens": 1}),
+    ],
+    ids=["embeddings", "labels", "echo"],
+)
+def test_what_gives_nothing_before_its_end_has_its_time_too(
+    serve: Callable[..., Server], tagged: Exported, path: str, body: dict[str, Any]
+) -> None:
+    server = serve("--model", f"tagged={tagged.folder}", "--timeout", "0.01")
+    server.wait_until_ready()
+    late = server.post(path, json=body)
     assert (late.status_code, late.json()["error"]["code"]) == (503, "timeout")
+    wait_until(lambda: server.metric("requests_running") == server.metric("requests_waiting") == 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/embeddings", {"input": ["omo ile " * 9] * 2000}, 503),
+        ("/v1/tasks/clean", {"text": ["omo ile"] * 800, "options": {"min_new_tokens": 40}}, 200),
+    ],
+    ids=["embeddings", "texts"],
+)
+def test_draining_ends_requests_of_many_texts(
+    serve: Callable[..., Server], tagged: Exported, path: str, body: dict[str, Any], status: int
+) -> None:
+    server = serve("--model", f"tagged={tagged.folder}", "--drain-timeout", "0.1")
+    server.wait_until_ready()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.post, path, json=body)
+        wait_until(lambda: server.metric("requests_running") > 0 or asked.done())
+        assert server.end() == 0
+        answer = asked.result()
+    assert answer.status_code == status, answer.text[:200]
+    if status == 503:
+        assert answer.json()["error"]["code"] == "draining"
+    else:
+        assert answer.json()["finish_reason"][-1] == "length"
