@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -213,10 +213,17 @@ def _check_size(name: str, value: object) -> None:
         )
 
 
-def read_json_object(path: str | Path) -> dict[str, Any]:
-    """Read the JSON object in a UTF-8 file. Raises InvalidInputError, which names the file, if there is none."""
+def read_json_object(
+    path: str | Path, *, on_object: Callable[[list[tuple[str, Any]]], object] | None = None
+) -> dict[str, Any]:
+    """Read the JSON object in a UTF-8 file. Raises InvalidInputError, which names the file, if there is none.
+
+    Args:
+        on_object: called with the keys and values of each object, inner objects first, a repeated key each time.
+    """
     try:
-        values = parse_json(read_regular_file(path, at_most=_LONGEST_JSON).decode("utf-8-sig"))
+        text = read_regular_file(path, at_most=_LONGEST_JSON).decode("utf-8-sig")
+        values = parse_json(text, on_object=on_object)
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror or error}.") from error
     except ValueError as error:  # UnicodeDecodeError too

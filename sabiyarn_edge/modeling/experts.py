@@ -29,19 +29,23 @@ def read_kept_experts(text: str, config: GPTJXConfig) -> dict[int, list[int]]:
         text: "LAYER:EXPERT,EXPERT;LAYER:..." with * for all other layers, or the path of a JSON file.
 
     Raises:
-        InvalidInputError: it has another form, or names no layer of the model.
+        InvalidInputError: it has another form, names no layer of the model, or names a layer twice.
     """
-    named = _read_file(Path(text)) if text.endswith(".json") else _read_text(text)
-    kept: dict[int, list[int]] = {}
-    for layer, experts in named.items():
-        if layer == OTHERS:
-            continue
-        if not re.fullmatch(r"\d{1,9}", layer) or int(layer) >= config.n_layer:
-            raise InvalidInputError(f"{text} names the layer {layer!r}. {_layers(config)} {_FORM}")
-        kept[int(layer)] = experts
-    if OTHERS in named:
-        kept.update({layer: named[OTHERS] for layer in range(config.n_layer) if layer not in kept})
-    return dict(sorted(kept.items()))
+    named: dict[str | int, list[int]] = {}
+    for name, experts in _read_file(Path(text)) if text.endswith(".json") else _read_text(text):
+        layer: str | int = name
+        if name != OTHERS:
+            if not re.fullmatch(r"\d{1,9}", name) or int(name) >= config.n_layer:
+                raise InvalidInputError(f"{text} names the layer {name!r}. {_layers(config)} {_FORM}")
+            layer = int(name)  # 00 is layer 0 too
+        if layer in named:
+            raise InvalidInputError(
+                f"experts: {shown(text)} names the layer {layer} twice. Name it once, with all experts that stay."
+            )
+        named[layer] = experts
+    others = named.pop(OTHERS, None)
+    kept = {layer: named.get(layer, others) for layer in range(config.n_layer)}
+    return {layer: experts for layer, experts in kept.items() if experts is not None}
 
 
 def without_experts(config: GPTJXConfig, kept: Mapping[int, Sequence[int]]) -> GPTJXConfig:
@@ -68,30 +72,28 @@ def without_experts(config: GPTJXConfig, kept: Mapping[int, Sequence[int]]) -> G
     return dataclasses.replace(config, expert_per_layer=counts)
 
 
-def _read_text(text: str) -> dict[str, list[int]]:
-    named: dict[str, list[int]] = {}
+def _read_text(text: str) -> list[tuple[str, list[int]]]:
+    named = []
     for part in filter(None, (part.strip() for part in text.split(";"))):
         layer, colon, experts = part.partition(":")
-        layer = layer.strip()
         numbers = [number.strip() for number in experts.split(",")]
         if not colon or not all(re.fullmatch(r"\d{1,9}", number) for number in numbers):
             raise InvalidInputError(f"experts: {shown(part)} cannot be read. {_FORM}")
-        if layer in named:
-            raise InvalidInputError(f"experts: {shown(text)} names the layer {layer} twice.")
-        named[layer] = [int(number) for number in numbers]
+        named.append((layer.strip(), [int(number) for number in numbers]))
     if not named:
         raise InvalidInputError(f"experts: {shown(text)} names no layer. {_FORM}")
     return named
 
 
-def _read_file(path: Path) -> dict[str, list[int]]:
-    values: dict[str, Any] = read_json_object(path)
-    for layer, experts in values.items():
+def _read_file(path: Path) -> list[tuple[str, list[int]]]:
+    objects: list[list[tuple[str, Any]]] = []  # the outermost one is complete last
+    read_json_object(path, on_object=objects.append)
+    for layer, experts in objects[-1]:
         if not isinstance(experts, list) or any(type(expert) is not int for expert in experts):
             raise InvalidInputError(f"{path}: layer {layer} has {experts!r}. {_FORM}")
-    if not values:
+    if not objects[-1]:
         raise InvalidInputError(f"{path} names no layer. {_FORM}")
-    return values
+    return objects[-1]
 
 
 def _layers(config: GPTJXConfig) -> str:

@@ -206,6 +206,9 @@ def test_kept_experts_as_text_and_as_a_file(tmp_path, text, kept):
         ("0:a", "'0:a' cannot be read"),
         ("0:", "'0:' cannot be read"),
         ("0:1,2;0:1", "names the layer 0 twice"),
+        ("00:0,1;0:1,2", "names the layer 0 twice"),
+        ("1:0,1;01:2,3", "names the layer 1 twice"),
+        ("1:0,1;*:0,1;*:2,3", "names the layer * twice"),
         ("3:0,1", "names the layer '3'. n_layer is 3, so layers are 0 to 2. Name layers"),
         ("x:0,1", "names the layer 'x'"),
     ],
@@ -223,6 +226,9 @@ def test_kept_experts_that_cannot_be_read(text, message):
         ("{}", "names no layer"),
         ('{"0": 1}', "layer 0 has 1"),
         ('{"0": ["1"]}', "layer 0 has"),
+        ('{"0": [0, 1], "0": [2, 3]}', "names the layer 0 twice"),
+        ('{"0": [0, 1], "00": [2, 3]}', "names the layer 0 twice"),
+        ('{"0": {"1": [0, 1], "1": [2, 3]}}', "layer 0 has"),
     ],
 )
 def test_files_of_kept_experts_that_cannot_be_read(tmp_path, content, message):
