@@ -10,10 +10,13 @@ from ..errors import ExportError, InvalidInputError, shown
 from ..model_folder.config import EXPORTED_KV_CACHE_DTYPES, GPTJXConfig
 from .weight_formats import WeightOptions, check_weight_options
 
-__all__ = ["check_options", "check_space", "exported_config"]
+__all__ = ["MOST_EXPERTS", "check_options", "check_space", "exported_config"]
 
 HEAD_DIM_STEP = 8
 """Floats of a vector: our operators read keys, values and weights eight at a time."""
+
+MOST_EXPERTS = 1024
+"""Of a layer: kMostExperts of csrc/core/kernels/routed_mlp.hpp."""
 
 MIB = 1024 * 1024
 
@@ -65,6 +68,13 @@ def exported_config(config: GPTJXConfig, max_length: int | None) -> GPTJXConfig:
             f"moe_dim is {config.mlp_width}, and the operator RoutedMlp needs a multiple of {HEAD_DIM_STEP}. The "
             "checkpoint can be run with sabiyarn_edge.modeling, but not exported."
         )
+    for layer in range(config.n_layer):
+        if config.experts_of(layer) > MOST_EXPERTS:
+            raise ExportError(
+                f"layer {layer} has {config.experts_of(layer)} experts, and the operator RoutedMlp takes at most "
+                f"{MOST_EXPERTS}. Name those that stay with --experts, or run the checkpoint with "
+                "sabiyarn_edge.modeling, which takes any number."
+            )
     return config if max_length is None else dataclasses.replace(config, block_size=max_length)
 
 

@@ -16,7 +16,9 @@ from sabiyarn_edge import EdgeGenerator, prefix_mask
 from sabiyarn_edge.bench.traffic import weight_bytes_per_step
 from sabiyarn_edge.errors import CheckpointError, ExportError, InvalidInputError
 from sabiyarn_edge.export import export_model
+from sabiyarn_edge.export.options import MOST_EXPERTS
 from sabiyarn_edge.model_folder.config import ModelConfig
+from tests.core.kernels.test_routed_mlp_operator import Mixture
 from tests.data.make_tiny_checkpoint import make_tiny_checkpoint
 from tests.export.models import Exported, export_tiny
 from tests.reference_gptjx import ReferenceGPTJX
@@ -173,6 +175,12 @@ def test_removed_experts(tmp_path: Path) -> None:
             ExportError,
             "moe_dim is 44, and the operator RoutedMlp",
         ),
+        (
+            {**SHAPE, "moe_dim": 16, "expert_per_layer": {"1": MOST_EXPERTS + 1}},
+            {"verify": False},
+            ExportError,
+            "layer 1 has 1025 experts, and the operator RoutedMlp takes at most 1024. Name those that stay with --exp",
+        ),
         ({**SHAPE, "moe_dim": 40}, {}, ExportError, "moe_dim is 40, but int8 stores weights in blocks of 16"),
         (
             {**SHAPE, "moe_dim": 48},
@@ -202,6 +210,21 @@ def test_what_cannot_be_exported(
     with pytest.raises(error, match=message):
         export_model(source, tmp_path / "out", progress=False, **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_operator_takes_as_many_experts_as_an_export_allows() -> None:
+    mixture = Mixture("float32", "float32")
+    mixture.open(experts=MOST_EXPERTS)  # weights are held against the attributes when it runs
+    with pytest.raises(Exception, match=f"experts is {MOST_EXPERTS + 1}; it must be 1 to {MOST_EXPERTS}"):
+        mixture.open(experts=MOST_EXPERTS + 1)
+
+
+def test_an_export_keeps_some_of_too_many_experts(tmp_path: Path) -> None:
+    shape = {**SHAPE, "moe_dim": 16, "expert_per_layer": {"1": MOST_EXPERTS + 1}}
+    source = make_tiny_checkpoint(tmp_path / "checkpoint", **shape)
+    export_model(source, tmp_path / "out", experts=f"1:0,{MOST_EXPERTS}", verify=False, progress=False)
+    with EdgeGenerator.from_pretrained(tmp_path / "out", num_threads=1) as generator:
+        assert len(generator.generate(PROMPT, max_new_tokens=3).sequences[0]) == 8
 
 
 def test_bfloat16_is_kept(tmp_path: Path) -> None:
