@@ -30,7 +30,7 @@ class BlockPlan:
     or a part of names between dots, such as "h.3", "mlp.c_proj" or "wpe"."""
 
     def check(self, config: GPTJXConfig) -> None:
-        """Raise if a width is no multiple of the block, or a rule matches no matrix.
+        """Raise if a width is no multiple of the block, or a rule matches nothing that is stored.
 
         Raises:
             InvalidInputError: a rule matches nothing.
@@ -38,7 +38,13 @@ class BlockPlan:
         """
         names = matrix_names(config)
         for rule in self.keep_int8:
-            if not any(_matches(rule, name, config) for name in names):
+            if not any(_matches(rule, stored_name(name), config) for name in names):
+                bank = f"{rule.partition('_bank.')[0]}_bank"
+                if any(_matches(bank, stored_name(name), config) for name in names):
+                    raise InvalidInputError(
+                        f"keep_int8 names {shown(rule)}, but the experts of a layer are stored as one bank, whose "
+                        f"weights all have the same number of bits. Give {bank} for the whole bank."
+                    )
                 raise InvalidInputError(
                     f"keep_int8 names {shown(rule)}, which no matrix is called. Give lm_head, first, last, or a part "
                     f"of a name: {', '.join(sorted({_kind(name) for name in names}))}, h.0 to h.{config.n_layer - 1}."

@@ -47,6 +47,45 @@ def test_a_rule_that_matches_nothing(rule: str) -> None:
         kept(rule)
 
 
+ROUTED = GPTJXConfig(n_layer=2, n_heads=2, n_embd=32, use_moe=True, moe_dim=48, expert_per_layer={"0": 3})
+
+
+@pytest.mark.parametrize("rule", ["mlp.fc_bank", "h.0.mlp.fc_bank", "fc_bank", "h.1", "last"])
+def test_rules_for_banks_keep_all_experts_or_none(rule: str) -> None:
+    plan = BlockPlan("int4", 4, keep_int8=(rule,))
+    plan.check(ROUTED)
+    kept = {name for name in matrix_names(ROUTED) if plan.layout(name, 32, ROUTED).bits == 8}
+    assert kept
+    for layer, experts in ((0, 3), (1, 4)):
+        for bank in ("fc_bank", "proj_bank"):
+            one = {f"transformer.h.{layer}.mlp.{bank}.{expert}" for expert in range(experts)}
+            assert kept & one in (set(), one)
+
+
+@pytest.mark.parametrize(
+    ("rule", "bank"),
+    [
+        ("mlp.fc_bank.0", "mlp.fc_bank"),
+        ("h.0.mlp.fc_bank.0", "h.0.mlp.fc_bank"),
+        ("proj_bank.3", "proj_bank"),
+        ("h.1.mlp.proj_bank.9", "h.1.mlp.proj_bank"),
+    ],
+)
+def test_a_rule_for_one_expert_is_refused(rule: str, bank: str) -> None:
+    with pytest.raises(
+        InvalidInputError, match=rf"keep_int8 names '{rule}', .* Give {bank} for the whole bank\."
+    ):
+        BlockPlan("int4", 4, keep_int8=(rule,)).check(ROUTED)
+
+
+@pytest.mark.parametrize("rule", ["h.2.mlp.fc_bank.0", "mlp.c_fc", "_bank.0", "mlp.gate"])
+def test_a_rule_that_matches_nothing_of_a_mixture(rule: str) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"no matrix is called\. Give .* mlp\.fc_bank, mlp\.proj_bank, wpe"
+    ):
+        BlockPlan("int4", 4, keep_int8=(rule,)).check(ROUTED)
+
+
 def test_the_block_follows_the_width() -> None:
     """Unless it was given, each matrix has the best that divides it: the MLP's output is four times as wide."""
     shape = GPTJXConfig(n_embd=48, n_heads=6)
