@@ -56,8 +56,8 @@ class BlockPlan:
             usual = block_size_for(width)
             if usual is None:
                 raise ExportError(
-                    f"{name} is {width}, but {self.name} stores weights in blocks of {BLOCK_SIZES[-1]} or more, "
-                    "which must divide it. Export with --dtype keep, float32, float16 or bfloat16."
+                    f"{name} is {width}, but {self.name} needs a multiple of {BLOCK_SIZES[-1]}, its smallest block of "
+                    "weights. Export with --dtype keep, float32, float16 or bfloat16."
                 )
             if self.block_size is not None and width % self.block_size:
                 raise ExportError(

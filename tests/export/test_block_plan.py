@@ -101,8 +101,8 @@ def test_the_block_follows_the_width() -> None:
 @pytest.mark.parametrize(
     ("width", "size", "message"),
     [
-        (24, None, "n_embd is 24, but int8 stores weights in blocks of 16 or more"),
-        (24, 16, "n_embd is 24, but int8 stores weights in blocks of 16 or more"),
+        (24, None, "n_embd is 24, but int8 needs a multiple of 16, its smallest block"),
+        (24, 16, "n_embd is 24, but int8 needs a multiple of 16, its smallest block"),
         (
             48,
             32,

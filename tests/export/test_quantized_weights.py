@@ -175,7 +175,7 @@ def test_wrong_options(tmp_path: Path, options: dict[str, Any], message: str) ->
 def test_widths_without_a_block_size(tmp_path: Path, dtype: str) -> None:
     source = make_tiny_checkpoint(tmp_path / "checkpoint", n_embd=24, n_heads=3)
     with pytest.raises(
-        ExportError, match=f"n_embd is 24, but {dtype} stores weights in blocks of 16 or more"
+        ExportError, match=f"n_embd is 24, but {dtype} needs a multiple of 16, its smallest block"
     ):
         export_model(source, tmp_path / "model", dtype=dtype, progress=False)
     assert not (tmp_path / "model").exists()

@@ -181,7 +181,7 @@ def test_removed_experts(tmp_path: Path) -> None:
             ExportError,
             "layer 1 has 1025 experts, and the operator RoutedMlp takes at most 1024. Name those that stay with --exp",
         ),
-        ({**SHAPE, "moe_dim": 40}, {}, ExportError, "moe_dim is 40, but int8 stores weights in blocks of 16"),
+        ({**SHAPE, "moe_dim": 40}, {}, ExportError, "moe_dim is 40, but int8 needs a multiple of 16"),
         (
             {**SHAPE, "moe_dim": 48},
             {"weight_block_size": 32},
