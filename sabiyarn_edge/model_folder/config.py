@@ -20,6 +20,7 @@ __all__ = [
     "EXPORTED_KV_CACHE_DTYPES",
     "FORMAT_VERSION",
     "KV_CACHE_DTYPES",
+    "OF_EXPERTS",
     "PORTABLE_FOLDER",
     "GPTJXConfig",
     "ModelConfig",
@@ -53,7 +54,7 @@ _MAY_BE_NULL = (
 )
 """Settings, as against sizes, which every config must state."""
 
-_OF_EXPERTS = ("use_moe", "num_experts", "num_experts_per_tok", "moe_dim", "expert_per_layer")
+OF_EXPERTS = ("use_moe", "num_experts", "num_experts_per_tok", "moe_dim", "expert_per_layer")
 """Fields that mean nothing where use_moe is False."""
 
 
@@ -187,7 +188,7 @@ class GPTJXConfig:
         if isinstance(found.get("kv_cache_dtype"), str):
             found["kv_cache_dtype"] = found["kv_cache_dtype"].removeprefix("torch.")
         if not found.get("use_moe"):
-            found = {name: value for name, value in found.items() if name not in _OF_EXPERTS[1:]}
+            found = {name: value for name, value in found.items() if name not in OF_EXPERTS[1:]}
         return cls(**found)
 
     @classmethod
@@ -202,7 +203,7 @@ class GPTJXConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields that mean something, ready for JSON."""
-        left_out = () if self.use_moe else _OF_EXPERTS
+        left_out = () if self.use_moe else OF_EXPERTS
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
 
 

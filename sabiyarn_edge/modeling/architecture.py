@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InvalidInputError
-from ..model_folder.config import GPTJXConfig
+from ..model_folder.config import OF_EXPERTS, GPTJXConfig
 
 __all__ = ["check_architecture", "check_is_config"]
 
@@ -77,7 +77,9 @@ def check_architecture(values: Mapping[str, Any], config: GPTJXConfig) -> None:
         and value not in (None, False, 0, "", [], {})
         and not (name in same and value == same[name])
         and not (isinstance(value, str) and value in _SAME_NAMES)
-        # With use_moe false the experts' sizes stand in the file for nothing.
+        # Without use_moe, the sizes of GPTJXMoE's experts mean nothing, and tensors show whether there are experts.
+        # Where use_moe is false, other keys of experts mean nothing either.
+        and name not in OF_EXPERTS
         and not ("use_moe" in values and not config.use_moe and re.search("expert|moe", name))
     ]
     if foreign:

@@ -46,7 +46,10 @@ def _misfits(tensors: Mapping[str, Tensor], config: GPTJXConfig, layer: int) -> 
     dense = f"{prefix}c_fc.weight" in tensors
     if not config.use_moe:
         if found:
-            yield f"layer {layer} has experts ({prefix}{next(iter(found))}), but use_moe is false in {CONFIG_FILE}."
+            yield (
+                f"layer {layer} has experts ({prefix}{next(iter(found))}), but use_moe is false or absent in "
+                f"{CONFIG_FILE}: set it to true."
+            )
         return
     if dense:
         yield f"layer {layer} has a dense MLP ({prefix}c_fc.weight), but use_moe is true in {CONFIG_FILE}."

@@ -322,7 +322,7 @@ FOREIGN = {
     "use_rmsnorm": True,
     "qk_norm": True,
     "use_swiglu": True,
-    "num_experts": 4,
+    "num_local_experts": 4,
     "parallel_residual": True,
     "attn_logit_softcapping": 50.0,
     "position_embedding_type": "alibi",

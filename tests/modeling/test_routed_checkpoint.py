@@ -81,6 +81,33 @@ def test_a_dense_checkpoint_of_the_same_class(tmp_path):
     assert "num_experts" not in model.config.to_dict()
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_experts": 4},
+        {"num_experts_per_tok": 2},
+        {"moe_dim": 24},
+        {"expert_per_layer": {"0": 3}},
+        {"use_moe": None, "num_experts": 4, "num_experts_per_tok": 2, "moe_dim": 24},
+    ],
+)
+def test_sizes_of_experts_mean_nothing_without_use_moe(tmp_path, values):
+    folder = make_tiny_checkpoint(tmp_path)
+    edit_config(folder, **values)
+    assert_equals_oracle(GPTJXForCausalLM.from_pretrained(folder))
+
+
+def test_a_mixture_without_use_moe_is_never_read_as_dense(tmp_path):
+    """Its tensors show what it is, so that the message names the key that is missing."""
+    folder = make_tiny_checkpoint(tmp_path, **SHAPE)
+    config = json.loads((folder / "config.json").read_text())
+    del config["use_moe"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert f"{EXPERTS_FOUND} but use_moe is false or absent in config.json: set it to true." in load_error(
+        folder
+    )
+
+
 def swap(name, *axes):
     return lambda tensors: tensors.update({name: tensors[name].permute(*axes).contiguous()})
 
@@ -125,6 +152,9 @@ def test_tensors_that_do_not_fit(tmp_path, change, message):
     assert message in load_error(folder)
 
 
+EXPERTS_FOUND = "layer 0 has experts (transformer.h.0.mlp.gate.weight),"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -151,7 +181,14 @@ def test_tensors_that_do_not_fit(tmp_path, change, message):
         ({"num_experts_per_tok": 0}, "num_experts_per_tok is 0; it must be an integer of at least 1"),
         ({"moe_dim": 0}, "moe_dim is 0; it must be an integer of at least 1"),
         ({"moe_dim": 32}, "fc_bank is [3, 16, 24], must be [3, 16, 32] (experts, n_embd, moe_dim)"),
-        ({"use_moe": False}, "layer 0 has experts (transformer.h.0.mlp.gate.weight), but use_moe is false"),
+        (
+            {"use_moe": False},
+            f"{EXPERTS_FOUND} but use_moe is false or absent in config.json: set it to true.",
+        ),
+        (
+            {"use_moe": None},
+            f"{EXPERTS_FOUND} but use_moe is false or absent in config.json: set it to true.",
+        ),
         ({"use_moe": 1}, "use_moe is 1; it must be true or false"),
         (
             {"n_shared_experts": 1},
