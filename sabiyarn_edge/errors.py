@@ -56,7 +56,7 @@ class OutOfMemoryError(SabiYarnError, MemoryError):
 
 
 class CheckpointError(SabiYarnError):
-    """A torch checkpoint cannot be read, or its tensors do not fit its config."""
+    """A torch checkpoint cannot be read, its tensors do not fit its config, or its model computes NaN or infinity."""
 
 
 class ExportError(SabiYarnError):

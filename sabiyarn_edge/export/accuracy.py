@@ -12,6 +12,7 @@ import torch
 
 from ..model_folder.config import ModelConfig
 from ..modeling import GPTJXForCausalLM
+from .finite import check_computed
 from .log_probs import log_softmax
 from .plain_decoder import PlainDecoder
 from .weight_format import Matrix, WeightFormat
@@ -72,6 +73,9 @@ def measure_accuracy(
         texts: ids [1, length], of 2 tokens or more.
         source: becomes Accuracy.text.
         progress: told the number of tokens after each piece.
+
+    Raises:
+        CheckpointError: the model gives NaN or infinite logits.
     """
     capacity = 1 << max(piece.shape[1] for piece in texts).bit_length()
     decoder = PlainDecoder(folder, config, rows=1, capacity=capacity)
@@ -79,7 +83,9 @@ def measure_accuracy(
     tokens = predicted = agreed = 0
     for piece in texts:
         with torch.inference_mode():
-            expected = model(piece).logits[0].numpy()
+            logits = model(piece).logits[0]
+        check_computed(logits, "logits for the evaluation text")
+        expected = logits.numpy()
         decoder.lengths[0] = 0
         actual = decoder.step(piece.numpy(), row=0)
         for i, (row_expected, row_actual) in enumerate(zip(expected, actual, strict=True)):

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..modeling import GPTJXForCausalLM
 from ..modeling.blocks import Attend
 from .block_plan import stored_name
+from .finite import check_computed
 from .gptq import round_by_gptq
 from .quantized_weights import QuantizedWeights
 from .scale_search import round_to_nearest_entries
@@ -69,6 +70,9 @@ def calibrate(
 
     Returns:
         Matrices that saw too few tokens and were rounded to nearest, and how many they saw.
+
+    Raises:
+        CheckpointError: inputs of a matrix are NaN, infinite, or so large that their squares are.
     """
     too_few: dict[str, int] = {}
     by_name = {matrix.name: matrix for matrix in matrices}
@@ -84,6 +88,8 @@ def calibrate(
             with watched_inputs(block, f"transformer.h.{i}.", watchers):
                 for x in hidden:
                     block(x, Attend())
+            for name, seen in inputs.items():
+                check_computed(seen.sum, f"sums of products of the inputs of {name} for the calibration text")
             originals = {matrix.name: views[matrix.name].clone() for matrix in own}
             for matrix in own:
                 seen, layout = inputs.pop(matrix.name), weights.layout(matrix)

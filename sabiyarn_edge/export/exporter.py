@@ -113,7 +113,8 @@ def export_model(
 
     Raises:
         InvalidInputError: an option is not one of those allowed, or a text is empty or not UTF-8.
-        CheckpointError: the checkpoint cannot be read, or its tensors do not fit its config.
+        CheckpointError: the checkpoint cannot be read, its tensors do not fit its config, or its model gives NaN or
+            infinite numbers.
         ExportError: OUT exists or cannot be written, the disk is full, onnxruntime cannot run the model's
             shape, or the graph differs from the model.
     """

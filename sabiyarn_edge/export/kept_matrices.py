@@ -17,6 +17,7 @@ from torch import Tensor
 from ..modeling import GPTJXForCausalLM
 from .block_plan import stored_name
 from .block_quantization import BlockLayout, round_to_nearest
+from .finite import check_computed
 from .quantized_weights import QuantizedWeights
 from .text_ids import evenly_spaced
 from .tiles import tiled_shape
@@ -68,6 +69,9 @@ def choose_kept(
         weights: gives all of them 4 bits.
         texts: ids [rows, length], each from position 0 on.
         progress: told 1 after each tensor that was measured.
+
+    Raises:
+        CheckpointError: the model gives NaN or infinite logits.
     """
     rows = [row[None, :ROW_TOKENS] for text in texts for row in text]
     tokens = min(MOST_TOKENS, max(MOST_LOGITS // model.config.vocab_size, 1))
@@ -78,7 +82,11 @@ def choose_kept(
     originals = {matrix.name: views[matrix.name].clone() for matrix in matrices}
     found = []
     with torch.inference_mode():
-        expected = [model(row).logits.log_softmax(dim=-1) for row in rows]
+        expected = []
+        for row in rows:
+            logits = model(row).logits
+            check_computed(logits, "logits for the calibration text")
+            expected.append(logits.log_softmax(dim=-1))
         try:
             for matrix in matrices:
                 _put(views, matrix, torch.from_numpy(weights.restored(matrix)))

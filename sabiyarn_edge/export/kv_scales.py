@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from ..modeling import GPTJXForCausalLM
+from .finite import check_computed
 from .tensors import Array
 
 __all__ = [
@@ -66,6 +67,9 @@ def measure_scales(
 
     Args:
         progress: told the number of tokens after each piece.
+
+    Raises:
+        CheckpointError: the model gives NaN or infinite keys or values.
     """
     config = model.config
     largest = torch.zeros(config.n_layer, 2, config.n_embd)
@@ -86,6 +90,7 @@ def measure_scales(
             positions = torch.arange(first, first + len(tokens))
             model(torch.tensor([tokens]), position_ids=positions, logits_to_keep=1)
             progress(len(tokens))
+    check_computed(largest, "keys or values for the calibration text")
     shape = (config.n_layer, 2, 1, config.n_heads, 1, config.head_dim)
     # A channel that is always 0 may have any scale but 0.
     scales = np.maximum(largest.numpy() * np.float32(ROOM / 127), np.finfo(np.float32).tiny * 2**24)

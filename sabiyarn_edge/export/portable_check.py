@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import ExportError
 from ..model_folder.config import PORTABLE_FOLDER, GPTJXConfig
 from ..modeling import GPTJXForCausalLM
+from .finite import check_computed
 from .portable_folder import GRAPH_FILE
 from .tensors import Array
 
@@ -70,13 +71,18 @@ def make_portable_reference(model: GPTJXForCausalLM, block_size: int, *, seed: i
     Args:
         block_size: positions that the export will have, at most the model's own.
         seed: of the random tokens.
+
+    Raises:
+        CheckpointError: the model gives NaN or infinite logits.
     """
     rng = np.random.default_rng(seed)
     longest = min(TOKENS, block_size)
     rows = [rng.integers(model.config.vocab_size, size=length) for length in (longest, (longest + 1) // 2)]
     with torch.inference_mode():
-        logits = [model(torch.from_numpy(row)[None]).logits[0].numpy() for row in rows]
-    return PortableReference(rows, logits)
+        logits = [model(torch.from_numpy(row)[None]).logits[0] for row in rows]
+    for row in logits:
+        check_computed(row, "logits for random tokens")
+    return PortableReference(rows, [row.numpy() for row in logits])
 
 
 def verify_portable(

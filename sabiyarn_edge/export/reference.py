@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..modeling import GPTJXForCausalLM
+from .finite import check_computed
 
 __all__ = ["Reference", "make_reference", "split_positions"]
 
@@ -54,6 +55,9 @@ def make_reference(
     Args:
         block_size: positions that the export will have, at most the model's own.
         progress: told the number of tokens after each step.
+
+    Raises:
+        CheckpointError: the model gives NaN or infinite logits.
     """
     prompt_length, generated = split_positions(block_size)
     rng = np.random.default_rng(seed)
@@ -67,5 +71,6 @@ def make_reference(
             progress(1)
         model.free_kv_cache()
         logits = model(tokens).logits[0]
+        check_computed(logits, "logits for random tokens")
         progress(1)
     return Reference(tokens[0].numpy(), prompt_length, logits.numpy())

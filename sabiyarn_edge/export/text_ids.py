@@ -11,6 +11,7 @@ from ..errors import InvalidInputError
 from ..modeling import GPTJXForCausalLM
 from ..system.regular_file import read_file_or_pipe
 from ..text.tokenizer import TOKENIZER_FILE, Tokenizer
+from .finite import check_computed
 
 __all__ = ["cut_to_rows", "evenly_spaced", "read_ids", "read_text", "written_by"]
 
@@ -96,6 +97,9 @@ def written_by(
         rows: at most the model's max_batch_size.
         length: at most the model's block_size.
         progress: told the number of tokens after each step; rows * length in all.
+
+    Raises:
+        CheckpointError: the model gives NaN or infinite logits.
     """
     generator = torch.Generator().manual_seed(seed)
     new = torch.randint(model.config.vocab_size, (rows, 1), generator=generator)
@@ -104,6 +108,7 @@ def written_by(
         model.clear_kv_cache()
         for _ in range(length - 1):
             logits = model(new, use_cache=True, logits_to_keep=1).logits[:, -1]
+            check_computed(logits, "logits for text that it writes")
             new = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
             ids.append(new)
             progress(rows)
