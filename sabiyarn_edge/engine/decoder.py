@@ -11,6 +11,7 @@ from typing import Any
 from .._core import KvCache, MaskCache, StepBuffers
 from ..errors import InvalidInputError, ModelFolderError
 from ..model_folder.config import ModelConfig
+from ..model_folder.graph_nodes import expert_differences, read_nodes
 from ..model_folder.weights_file import WeightsHeader
 from ..options.checks import integer
 from ..planning.memory_plan import MAX_PREFILL_CHUNK, CallCosts, window_slack
@@ -118,7 +119,7 @@ class Decoder:
 
     def _open(self, resident: bool) -> Any:
         """The graph in an onnxruntime session, checked against the folder's other files."""
-        self.config.read_graph(self.folder)  # raises if it is not what was exported
+        content = self.config.read_graph(self.folder)  # raises if it is not what was exported
         graph = self.folder / self.config.graph
         weights = self.folder / self.config.weights_file
         header = WeightsHeader.read(weights)
@@ -134,7 +135,8 @@ class Decoder:
                 "folder again."
             )
         session = self._load(graph, ResidentWeights(weights, header) if resident else None)
-        self._check(session, graph)
+        self._check(session, graph, content)
+        del content
         return_free_memory()  # of parsing the graph
         return session
 
@@ -166,10 +168,10 @@ class Decoder:
                 raise MemoryError(_first_line(error)) from error
             raise ModelFolderError(f"onnxruntime cannot load {graph}: {_first_line(error)}") from error
 
-    def _check(self, session: Any, graph: Path) -> None:
-        """Hold the graph's inputs and outputs against config.json: a graph may come from anywhere."""
+    def _check(self, session: Any, graph: Path, content: bytes) -> None:
+        """Hold the graph's inputs, outputs and experts against config.json: a graph may come from anywhere."""
         try:
-            wrong = list(self._differences(session))
+            wrong = [*self._differences(session), *expert_differences(read_nodes(content), self.config.gptjx)]
         except (ValueError, TypeError) as error:  # no UTF-8, no number
             raise ModelFolderError(
                 f"{graph} is damaged: {_first_line(error)}. Copy the whole model folder again."

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .config import GPTJXConfig
 from .protobuf import messages, number_in, text
 
-__all__ = ["WEIGHT_TYPES", "GraphNode", "StoredMatrix", "nodes_per_layer", "read_nodes", "stored_matrices"]
+__all__ = [
+    "WEIGHT_TYPES",
+    "GraphNode",
+    "StoredMatrix",
+    "expert_differences",
+    "nodes_per_layer",
+    "read_nodes",
+    "stored_matrices",
+]
 
 _GRAPH, _NODE, _INPUT, _OUTPUT, _NAME, _OP_TYPE, _ATTRIBUTE = 7, 1, 1, 2, 3, 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER = 1, 3
@@ -109,3 +119,20 @@ def stored_matrices(nodes: list[GraphNode]) -> list[StoredMatrix]:
             name = node.inputs[place].removeprefix("transformer.").removesuffix(".weight")
             found[name] = StoredMatrix(name, weight_type, node.integers.get(f"{prefix}block_size"))
     return list(found.values())
+
+
+def expert_differences(nodes: list[GraphNode], config: GPTJXConfig) -> Iterator[str]:
+    """In words, where the mixtures of experts in a graph are not those that config.json describes."""
+    found = {node.layer: node.integers for node in nodes if node.operator == "RoutedMlp"}
+    for layer in range(config.n_layer):
+        stated = config.experts_of(layer)
+        there = found.get(layer, {"experts": 0})
+        if there.get("experts") != stated:
+            yield f"the number of experts in layer {layer} is {stated} there and {there.get('experts')} in the graph"
+        elif stated:
+            for key, size, attribute in (
+                ("num_experts_per_tok", config.num_experts_per_tok, "experts_per_token"),
+                ("moe_dim", config.mlp_width, "H"),
+            ):
+                if there.get(attribute) != size:
+                    yield f"{key} is {size} there and {there.get(attribute)} in layer {layer} of the graph"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from sabiyarn_edge import EdgeGenerator, prefix_mask
 from sabiyarn_edge.bench.traffic import weight_bytes_per_step
-from sabiyarn_edge.errors import CheckpointError, ExportError, InvalidInputError
+from sabiyarn_edge.errors import CheckpointError, ExportError, InvalidInputError, ModelFolderError
 from sabiyarn_edge.export import export_model
 from sabiyarn_edge.export.options import MOST_EXPERTS
 from sabiyarn_edge.model_folder.config import ModelConfig
@@ -225,6 +226,38 @@ def test_an_export_keeps_some_of_too_many_experts(tmp_path: Path) -> None:
     export_model(source, tmp_path / "out", experts=f"1:0,{MOST_EXPERTS}", verify=False, progress=False)
     with EdgeGenerator.from_pretrained(tmp_path / "out", num_threads=1) as generator:
         assert len(generator.generate(PROMPT, max_new_tokens=3).sequences[0]) == 8
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_experts_per_tok": 1}, "num_experts_per_tok is 1 there and 2 in layer 0 of the graph"),
+        ({"num_experts": 5}, "the number of experts in layer 1 is 5 there and 4 in the graph"),
+        ({"expert_per_layer": {"0": 2}}, "the number of experts in layer 0 is 2 there and 3 in the graph"),
+        ({"moe_dim": 56}, "moe_dim is 56 there and 48 in layer 0 of the graph"),
+        ({"moe_dim": None}, "moe_dim is 128 there and 48 in layer 0 of the graph"),
+        ({"use_moe": False}, "the number of experts in layer 0 is 0 there and 3 in the graph"),
+    ],
+)
+def test_a_config_that_disagrees_with_the_experts_of_the_graph_is_refused(
+    exported: Exported, tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported.folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
+    with pytest.raises(ModelFolderError, match=rf"config\.json disagrees with decoder\.onnx: {message}"):
+        EdgeGenerator.from_pretrained(folder, num_threads=1)
+
+
+def test_a_config_that_makes_a_mixture_of_a_dense_graph_is_refused(tmp_path: Path) -> None:
+    folder = export_tiny(tmp_path, verify=False).folder
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "use_moe": True}))
+    with pytest.raises(
+        ModelFolderError, match="the number of experts in layer 0 is 4 there and 0 in the graph"
+    ):
+        EdgeGenerator.from_pretrained(folder, num_threads=1)
 
 
 def test_bfloat16_is_kept(tmp_path: Path) -> None:
