@@ -332,10 +332,12 @@ def _check_multiples(name: str, schemas: Iterable[Any]) -> None:
     # The least common multiple of fractions has that of their numerators; a multiple that is an integer has it too.
     common = math.lcm(*(Fraction(str(number)).numerator for number in found))
     if common * len(found) > _MOST_REMAINDERS:
+        values = shortened(", ".join(map(str, found)))
+        if len(found) > 1:
+            values += f", {len(found)} times {shortened(str(common), 30)}, their least common multiple"
         raise InvalidInputError(
-            f"{name} has {len(found)} times multipleOf ({shortened(', '.join(map(str, found)))}). The least common "
-            f"multiple, {shortened(str(common), 30)}, times their number must be at most {_MOST_REMAINDERS}, as every "
-            "remainder is followed. Take smaller or fewer ones, or leave them out and check the numbers that come."
+            f"{name} has multipleOf {values}, but at most {_MOST_REMAINDERS} remainders can be followed. Take smaller "
+            "or fewer numbers, or leave multipleOf out and check what comes."
         )
 
 

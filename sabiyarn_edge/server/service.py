@@ -210,7 +210,7 @@ class Service:
                 raise self._not_taken() from None
             raise HttpError.later(
                 503,
-                f"{self.settings.timeout:g} s, the time of a request, were over before all was computed. Send fewer or "
+                f"the request's time ({self.settings.timeout:g} s) was over before all was computed. Send fewer or "
                 "shorter texts at once.",
                 code="timeout",
             ) from None
