@@ -150,8 +150,10 @@ class Service:
         while self._requests and time.monotonic() < end:
             await asyncio.sleep(0.02)
         self._drained = True
+        now = asyncio.get_running_loop().time()
         for timeout in self._whole:
-            timeout.reschedule(time.monotonic())
+            if not timeout.expired():  # else it is being cancelled already
+                timeout.reschedule(now)
         end = time.monotonic() + _CANCELLING_SECONDS
         while True:  # again: a request of many texts may be about to begin one
             for model in self.models.values():
