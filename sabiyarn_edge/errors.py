@@ -97,7 +97,7 @@ _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 10 * _SHOWN_CHARACTERS
 
 
 def shown(value: object) -> str:
-    """What came, for a message: `repr` of one line and at most 80 characters, whatever the value."""
+    """Return any value for a message: its `repr`, on one line, cut to 80 characters."""
     try:
         text = hex(value) if isinstance(value, int) and value.bit_length() > 256 else _REPR.repr(value)
     except Exception:  # somebody else's class

@@ -46,7 +46,7 @@ class Verb:
     slots: tuple[str, ...] = ()
     """Slots that options fill."""
     has_labels: bool = False
-    """Whether it scores labels instead of generating text: then --overflow does nothing, and is left out."""
+    """Whether it scores labels and generates no text. It then has no --overflow, which would do nothing."""
 
 
 VERBS = (

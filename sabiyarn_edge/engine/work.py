@@ -39,7 +39,7 @@ class Budget:
 
     @property
     def untouched(self) -> bool:
-        """Whether no work has taken prompt tokens from it."""
+        """Whether all its prompt tokens are still left."""
         return self.tokens == self._at_first
 
 
@@ -94,7 +94,7 @@ class Work(ABC):
     @property
     @abstractmethod
     def due(self) -> bool:
-        """Whether it runs the next token of each of its rows, which no budget delays."""
+        """Whether each of its rows has one token to run. It then takes nothing from the budget."""
 
     def proceed(self) -> None:
         """Called after steps of its `steady` text, once it needs something else than the next one."""
@@ -106,8 +106,8 @@ class Work(ABC):
 
     @abstractmethod
     def plan(self, budget: Budget) -> Sequence[Piece]:
-        """What to run for it in the next step; takes what it uses from the budget. Empty: it waits for another work, or
-        has just finished."""
+        """Return what to run for it in the next step, and take that from the budget. Return nothing where it waits for
+        another work, or has just finished."""
 
     @abstractmethod
     def advance(self, first: int, hidden: NDArray[np.float32] | None) -> None:
@@ -167,7 +167,7 @@ class Work(ABC):
 
     @property
     def is_foreign(self) -> bool:
-        """Whether another process runs it: this one was forked since, and hears nothing of it."""
+        """Whether this process was forked from the one that runs it, and is told nothing of its progress."""
         return self.process is not None and not self.process.is_this
 
     def check_process(self) -> None:

@@ -133,7 +133,7 @@ class Generating:
         self._leave = self._model.admit(self._rows, self._metrics, param)
         self._waited = self._model.is_full
         self._started = time.perf_counter()
-        self.end = time.monotonic() + self._service.settings.timeout
+        self.end = self._service.end_of_time()
         compiles = not self._model.generator._has_compiled(self.config)
         self._decided = await self._service.prepare(self._decide, compiles=compiles)
 

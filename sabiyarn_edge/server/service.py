@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ServedModel", "Service", "Settings"]
 
-LEAST_SECONDS = 1e-3
+_LEAST_SECONDS = 1e-3
 """Of a text whose request's time is over."""
 _CANCELLING_SECONDS = 3.0
 """How long a drained server waits for requests to end with what they have."""
@@ -183,19 +183,23 @@ class Service:
         finally:
             self._requests -= 1
 
+    def end_of_time(self) -> float:
+        """When the time of a request that begins now is over, as time.monotonic() tells it."""
+        return time.monotonic() + self.settings.timeout
+
     def seconds_until(self, end: float) -> float:
         """What is left of a request's time, at least a moment: what is begun then is cut at once.
 
         Args:
-            end: of its time, as time.monotonic() tells it.
+            end: as `end_of_time` gave it.
         """
-        return LEAST_SECONDS if self._drained else max(end - time.monotonic(), LEAST_SECONDS)
+        return _LEAST_SECONDS if self._drained else max(end - time.monotonic(), _LEAST_SECONDS)
 
     async def whole(self, work: Awaitable[Result], end: float) -> Result:
         """Await what gives nothing before it is done.
 
         Args:
-            end: of the request's time, as time.monotonic() tells it.
+            end: as `end_of_time` gave it.
 
         Raises:
             HttpError: the time was over before, or the server ends.

@@ -42,7 +42,7 @@ class TaskRun:
     def __init__(self, service: Service, model: ServedModel, planned: PlannedTask) -> None:
         self._service, self._model, self._planned = service, model, planned
         self._metrics = service.metrics
-        self._end = time.monotonic() + service.settings.timeout
+        self._end = service.end_of_time()
         self.usage = Usage(sum(len(prompt) for prompt, _ in planned.prompts))
         self._cut = [False] * len(planned.prompts)
         self._own_limit = [False] * len(planned.prompts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from typing import Any, Literal
 
 import msgspec
@@ -67,8 +66,7 @@ async def _embed(request: Request, fields: EmbeddingFields, model: ServedModel) 
     record_of(request.scope).update(model=model.name, prompt=tokens)
     with model.admitted(1, service.metrics):  # they run one after the other, or share a step
         work = model.generator.aembed(texts, pooling=fields.pooling, normalize=fields.normalize)
-        end = time.monotonic() + service.settings.timeout
-        vectors = await unless_gone(request.receive, service.whole(work, end))
+        vectors = await unless_gone(request.receive, service.whole(work, service.end_of_time()))
     service.metrics.prompt_tokens[model.name] += tokens
     return json_response(
         {
